@@ -1,0 +1,116 @@
+"""``python -m dashboards report|table|claims|list``: look at studies from the command line.
+
+Called by people and by the end of a sweep. Errors are one sentence on stderr and exit status 2; must not show a
+traceback for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import webbrowser
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dashboards.store import default_uri, open_store
+
+_REPORTS = Path("outputs/reports")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    options = _parser().parse_args(arguments)
+    # A terminal that cannot show a minus sign or a dash must not stop a report.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    commands = {"report": _report, "table": _table, "claims": _claims, "list": _list}
+    try:
+        commands[options.command](options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or 'the page was not written'}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dashboards", description="Reports and tables of studies, read from MLflow.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--uri", default=default_uri(), help="MLflow tracking URI (default: %(default)s, or MLFLOW_TRACKING_URI)")
+    page = argparse.ArgumentParser(add_help=False)
+    page.add_argument("--output", type=Path, help="file to write (default: a file below outputs/reports)")
+    page.add_argument("--open", action="store_true", help="open the page in a browser")
+    one = argparse.ArgumentParser(add_help=False)
+    one.add_argument("study", metavar="STUDY", help="name of a study (its newest sweep), or a sweep's run id or run name")
+    report = commands.add_parser("report", parents=[one, common, page], help="write a study's self-contained HTML report")
+    report.add_argument("--log", action="store_true", help="also attach it to the sweep's MLflow run as report.html")
+    commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
+    commands.add_parser("claims", parents=[common, page], help="all hypotheses and verdicts, printed and as a page")
+    commands.add_parser("list", parents=[common], help="list the studies of the store")
+    return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    from dashboards.load import load_study
+    from dashboards.report import log_report, write_report
+
+    study = load_study(options.uri, options.study)
+    path = write_report(study, options.output or _REPORTS / f"{_file_name(study.name)}.html")
+    print(f"report: {path}")
+    if options.log:
+        log_report(study, path)
+        print(f"attached to MLflow run {study.parent.run_id} as report.html")
+    _open(options, path)
+
+
+def _table(options: argparse.Namespace) -> None:
+    from dashboards.load import load_study
+    from dashboards.terminal import level_table
+
+    print(level_table(load_study(options.uri, options.study)))
+
+
+def _claims(options: argparse.Namespace) -> None:
+    from dashboards.claims import claims_text, load_claims, write_claims
+
+    claims = load_claims(options.uri)
+    path = write_claims(claims, options.uri, options.output or _REPORTS / "claims.html")
+    print(claims_text(claims))
+    print(f"\npage: {path}")
+    _open(options, path)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from dashboards.load import list_studies
+    from dashboards.terminal import aligned
+
+    parents = list_studies(open_store(options.uri))
+    if not parents:
+        print(f"the MLflow store {options.uri} holds no sweep yet")
+        return
+    rows = [
+        [parent.tags.get("study") or parent.name, datetime.fromtimestamp(parent.start_time, UTC).strftime("%Y-%m-%d %H:%M"),
+         parent.status, parent.run_id]
+        for parent in parents
+    ]  # fmt: skip
+    print("\n".join(aligned([["study", "begun (UTC)", "status", "run id"], *rows], rule_after=1)))
+
+
+def _open(options: argparse.Namespace, path: Path) -> None:
+    if options.open:
+        webbrowser.open(path.resolve().as_uri())
+
+
+def _file_name(study: str) -> str:
+    """A study's name as a file name: it may hold anything, a path separator included."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", study).lstrip(".") or "study"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The report of one study: a self-contained HTML page, and its upload to the sweep's MLflow run.
+
+Called by ``python -m dashboards report``. Must not compute a statistic or draw a figure itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pandas as pd
+
+from dashboards.artifacts import load_reliability, load_samples
+from dashboards.format import number
+from dashboards.legend import legend_mark
+from dashboards.load import Study
+from dashboards.names import MetricName, describe, headline_keys
+from dashboards.page import Section, render, write_atomically
+from dashboards.palette import level_styles
+from dashboards.sections import primary_metric, report_sections
+from dashboards.stats import PairedEffect, holm
+from dashboards.summary import labels, level_laws, level_rows, metric_keys, metric_tests, paired_effects, verdict
+from dashboards.verdict import RULE
+
+_SAMPLE_CHARACTERS = 600
+_FACTS_ORDER = ("git_revision", "git revision")
+
+
+def write_report(study: Study, path: Path) -> Path:
+    """Write the study's page to ``path`` (atomically; parent folders are made) and return it."""
+    return write_atomically(report_html(study), path)
+
+
+def log_report(study: Study, path: Path) -> None:
+    """Attach the page to the sweep's parent run as ``report.html``."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=study.uri)
+    if path.name == "report.html":
+        client.log_artifact(study.parent.run_id, str(path))
+    else:
+        client.log_text(study.parent.run_id, path.read_text(encoding="utf-8"), "report.html")
+
+
+def report_html(study: Study) -> str:
+    """The page as text."""
+    styles, judged = level_styles(study), verdict(study)
+    metric = primary_metric(study)
+    effects, laws, tests = paired_effects(study, metric), level_laws(study), metric_tests(study)
+    points, samples = load_reliability(study), load_samples(study)
+    sections = report_sections(study, styles, effects, laws, points)
+    columns = [describe(key) for key in headline_keys(metric_keys(study))]
+    context = {
+        "title": f"{study.factor.label} \u00b7 {study.name}", "headline": _headline(study), "study": study,
+        "hypothesis": study.factor.hypothesis, "verdict": judged, "verdict_sentence": _without_outcome(judged.sentence),
+        "date": datetime.fromtimestamp(study.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
+        "facts": _facts(study), "unfinished": _unfinished(study), "one_seed": study.cells["seed"].nunique() == 1,
+        "styles": styles, "marks": {style.level: legend_mark(style) for style in styles},
+        "columns": columns, "rows": level_rows(study), "sections": sections, "primary": describe(metric),
+        "effects": _with_holm(effects), "reference_label": labels(study)[study.reference], "laws": laws,
+        "tests": tests, "names": {test.metric: describe(test.metric) for test in tests}, "ordered": study.factor.ordered,
+        "samples": sample_rows(study, samples), "rule": RULE, "provenance": _provenance(study),
+        "report_command": f"python -m dashboards report {study.name} --uri {shown_uri(study.uri)}",
+        "cells": study.cells.to_dict("records"), "glossary": _glossary(columns, tests, sections),
+        "shown_uri": shown_uri(study.uri),
+    }  # fmt: skip
+    return render("report.html.j2", context, with_figures=True)
+
+
+def shown_uri(uri: str) -> str:
+    """The tracking URI without user name and password."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _headline(study: Study) -> str:
+    hypothesis = study.factor.hypothesis
+    if hypothesis is None:
+        return study.factor.label if study.factor.key else study.name
+    name = describe(hypothesis.metric).label
+    return f"{study.factor.label} and {name if name[:2].isupper() else name[:1].lower() + name[1:]}"
+
+
+def _without_outcome(sentence: str) -> str:
+    """The badge already says the outcome; the sentence goes on from there."""
+    head, colon, rest = sentence.partition(": ")
+    return rest[:1].upper() + rest[1:] if colon and head in ("Supported", "Contradicted", "Inconclusive") else sentence
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    seeds = study.cells.groupby("level")["seed"].nunique()
+    steps = study.settings.get("steps")
+    facts = [
+        ("cells completed", f"{len(study.completed)} of {len(study.cells)}"), ("levels", str(len(study.levels))),
+        ("seeds a level", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
+    ]  # fmt: skip
+    return facts + ([("training steps", steps)] if steps else [])
+
+
+def _unfinished(study: Study) -> list[dict[str, Any]]:
+    cells = study.cells[study.cells["state"] != "COMPLETED"]
+    return [
+        {**cell, "reached": "" if pd.isna(cell["last_step"]) else f"last step {number(cell['last_step'], 0)}"}
+        for cell in cells.to_dict("records")
+    ]
+
+
+def _with_holm(effects: Sequence[tuple[str, PairedEffect]]) -> list[tuple[str, PairedEffect, float]]:
+    adjusted = holm([effect.p_value for _, effect in effects])
+    return [(label, effect, p_value) for (label, effect), p_value in zip(effects, adjusted, strict=True)]
+
+
+def _provenance(study: Study) -> list[tuple[str, str]]:
+    first = [(key, value) for key, value in study.provenance.items() if key in _FACTS_ORDER]
+    rest = [(key, value) for key, value in study.provenance.items() if key not in _FACTS_ORDER]
+    begun = datetime.fromtimestamp(study.parent.start_time, UTC).isoformat(timespec="seconds")
+    named = [(key.replace("_", " "), value) for key, value in first + rest]
+    return [("sweep begun", begun), *named, ("page written", datetime.now(UTC).isoformat(timespec="seconds"))]
+
+
+def _glossary(columns: Sequence[MetricName], tests: Sequence[Any], sections: Sequence[Section]) -> list[MetricName]:
+    """The metrics named anywhere on the page that have a meaning to state, once each."""
+    keys = [name.key for name in columns] + [test.metric for test in tests]
+    keys += [key for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
+    return [describe(key) for key in dict.fromkeys(keys) if describe(key).meaning]
+
+
+def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """One row a level: up to two responses (a right and a wrong one) of its first and its last sampled step."""
+    rows = []
+    for level, label in labels(study).items():
+        of_level = samples[samples["level"] == level]
+        if of_level.empty:
+            continue
+        of_seed = of_level[of_level["seed"] == of_level["seed"].min()]
+        early, late = of_seed["step"].min(), of_seed["step"].max()
+        rows.append({
+            "label": label, "seed": of_seed["seed"].iloc[0], "early": _pick(of_seed[of_seed["step"] == early]),
+            "late": _pick(of_seed[of_seed["step"] == late]) if late != early else [],
+        })  # fmt: skip
+    return rows
+
+
+def _pick(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    rewards = pd.to_numeric(rows["reward"], errors="coerce")
+    chosen = pd.concat([rows[rewards == rewards.max()].head(1), rows[rewards < rewards.max()].head(1)])
+    chosen = chosen if len(chosen) else rows.head(1)
+    return [
+        {"step": row["step"], "reward": row["reward"], "prompt": _short(row["prompt"]), "response": _short(row["response"])}
+        for row in chosen.to_dict("records")
+    ]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SAMPLE_CHARACTERS else f"{text[:_SAMPLE_CHARACTERS]}\u2026 ({len(text)} characters)"

@@ -1,0 +1,114 @@
+"""Which figures a report shows, in which order, with which words.
+
+Called by :mod:`dashboards.report`. Must not draw: a figure whose metric no cell logged is simply absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboards.figures import band_note, curve
+from dashboards.figures_compare import final_by_level, forest, pass_at_k, reliability, reward_entropy
+from dashboards.load import Study
+from dashboards.names import ENTROPY, REWARD, describe, evaluation_keys, suite_name
+from dashboards.page import Panel, Section
+from dashboards.palette import Style
+from dashboards.stats import PairedEffect
+from dashboards.summary import LevelLaw, metric_keys
+
+
+def report_sections(
+    study: Study,
+    styles: Sequence[Style],
+    effects: Sequence[tuple[str, PairedEffect]],
+    laws: Sequence[LevelLaw],
+    points: pd.DataFrame,
+) -> list[Section]:
+    """Every section that has at least one figure, in reading order."""
+    sections = [
+        _main(study, styles, effects),
+        _reward(study, styles),
+        _curves(study, styles, "diversity", "Diversity of responses", _DIVERSITY),
+        _calibration(study, styles, points),
+        _law(study, styles, laws),
+        _curves(study, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
+        _curves(study, styles, "health", "Health of the runs", _HEALTH),
+    ]
+    return [section for section in sections if section.panels]
+
+
+_DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
+_UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
+_UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
+_HEALTH = ("engine/logprob_gap_max", "rollout/length_mean", "rollout/truncated_frac", "rollout/zero_std_frac_all_right",
+           "rollout/zero_std_frac_all_wrong", "time/step_s")  # fmt: skip
+
+
+def primary_metric(study: Study) -> str:
+    """The hypothesis' metric where it was logged, else the policy entropy."""
+    wanted = study.factor.hypothesis.metric if study.factor.hypothesis else ENTROPY
+    return wanted if wanted in metric_keys(study) else ENTROPY
+
+
+def _main(study: Study, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
+    metric = primary_metric(study)
+    title = describe(metric).label
+    candidates = [
+        (curve(study, metric, styles, title=f"{title} during training"), band_note(study), True),
+        (final_by_level(study, metric, styles), "Open marks are seeds, joined by thin lines; filled marks are means with "
+         "95 % t intervals over seeds.", False),
+        (forest(study, metric, effects, styles), "Same-seed differences: what the seeds share cancels, so these intervals "
+         "are the ones to judge by. An interval that leaves zero out is evidence of a difference.", False),
+    ]  # fmt: skip
+    if metric != ENTROPY:
+        candidates.append((curve(study, ENTROPY, styles), "", False))
+    return Section(id="main", title=title, panels=_panels(candidates))
+
+
+def _reward(study: Study, styles: Sequence[Style]) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(study, REWARD, styles), "", False)]
+    evaluations = evaluation_keys(metric_keys(study))
+    for suite in dict.fromkeys(item.suite for item in evaluations):
+        for kind in ("avg", "pass"):
+            widest = [item.key for item in evaluations if item.suite == suite and item.kind == kind][-1:]
+            candidates += [(curve(study, key, styles), "", False) for key in widest]
+        candidates.append((pass_at_k(study, suite, styles), "", False))
+    words = ", ".join(dict.fromkeys(suite_name(item.suite) for item in evaluations))
+    title = "Reward and problem solving" if words else "Reward"
+    return Section(id="reward", title=title, panels=_panels(candidates))
+
+
+def _calibration(study: Study, styles: Sequence[Style], points: pd.DataFrame) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(study, "calibration/ece", styles), "", False)]
+    note = "On the dotted diagonal confidence equals accuracy; below it the model is over-confident. Seeds are pooled."
+    for suite in points["suite"].dropna().unique():
+        candidates.append((reliability(study, points, str(suite), styles), note, False))
+    return Section(id="calibration", title="Calibration", panels=_panels(candidates))
+
+
+def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
+    intro = (
+        "The law R = \u2212a e^H + b says that reward is bought with entropy. A level whose points leave the common curve "
+        "upwards earns more reward from the same entropy."
+    )
+    note = "Marks are steps (mean over seeds), lines the law fitted to all steps and seeds of the level."
+    return Section(id="law", title="Reward against entropy", intro=intro,
+                   panels=_panels([(reward_entropy(study, laws, styles), note, True)]))  # fmt: skip
+
+
+def _curves(study: Study, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = "") -> Section:  # fmt: skip
+
+    return Section(id=name, title=title, intro=intro, panels=_panels([(curve(study, key, styles), "", False) for key in keys]))
+
+
+def _panels(candidates: Sequence[tuple[go.Figure | None, str, bool]]) -> list[Panel]:
+    """Panels of the figures that exist; all but the wide ones leave their legend to the page."""
+    panels = []
+    for figure, caption, wide in candidates:
+        if figure is not None:
+            figure.update_layout(showlegend=wide)
+            panels.append(Panel(figure=figure, caption=caption, wide=wide))
+    return panels

@@ -1,0 +1,39 @@
+"use strict";
+(function () {
+  const hidden = new Set();
+  const plots = [];
+  const config = {
+    responsive: true, displaylogo: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    toImageButtonOptions: { format: "svg" },
+  };
+  for (const div of document.querySelectorAll(".plot")) {
+    const figure = JSON.parse(document.getElementById(div.id + "-data").textContent);
+    Plotly.newPlot(div, figure.data, figure.layout, config);
+    plots.push(div);
+  }
+  function apply() {
+    for (const plot of plots) {
+      const indices = [], visible = [];
+      plot.data.forEach(function (trace, index) {
+        if (trace.legendgroup !== undefined && trace.legendgroup !== "") {
+          indices.push(index);
+          visible.push(hidden.has(trace.legendgroup) ? "legendonly" : true);
+        }
+      });
+      if (indices.length) Plotly.restyle(plot, { visible: visible }, indices);
+    }
+  }
+  for (const button of document.querySelectorAll("button[data-level]")) {
+    button.addEventListener("click", function () {
+      const level = button.dataset.level;
+      if (hidden.has(level)) hidden.delete(level); else hidden.add(level);
+      button.setAttribute("aria-pressed", hidden.has(level) ? "false" : "true");
+      apply();
+    });
+  }
+  window.addEventListener("beforeprint", function () {
+    for (const plot of plots) Plotly.Plots.resize(plot);
+  });
+  document.documentElement.dataset.ready = String(plots.length);
+})();

@@ -1,0 +1,49 @@
+"""The command line of ``sweep.py``: Hydra in, one sentence and an exit code out.
+
+Called by ``sweep.py``. Hydra composes; a sweep goes on in the launcher plugin, a single run in :func:`_single`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sweeps.compose import CONF, enable_plugins
+from sweeps.explain import explain
+from trainer.config import ConfigError
+
+BAD_CONFIGURATION = 2
+"""Exit code for anything that a person has to mend before something can run."""
+
+
+def main() -> int:
+    """Run Hydra on ``sys.argv``; returns the exit code, 2 after one sentence when the configuration cannot be used."""
+    enable_plugins()
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
+    application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
+    try:
+        application()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_CONFIGURATION
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error, sys.argv[1:])}", file=sys.stderr)
+        return BAD_CONFIGURATION
+    return 0
+
+
+def _single(config: object) -> None:
+    """One run, with the whole configuration that Hydra composed (its own part holds the overrides)."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from sweeps.cells import Composed
+    from sweeps.launch import launch
+
+    assert isinstance(config, DictConfig)
+    overrides = tuple(HydraConfig.get().overrides.task)
+    sys.exit(launch([Composed(config=config, overrides=overrides)], multirun=False))

@@ -1,0 +1,48 @@
+"""Lets a YAML state only what differs: the defaults of a component come from the dataclass its ``_target_`` names.
+
+Used by Hydra for every file under ``conf/``. It must not import components (that would import torch): their defaults are read from
+their source by :func:`trainer.config.component_defaults`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from sweeps.components import with_defaults
+
+
+class ComponentSource(FileConfigSource):
+    """A folder of YAML files whose components are filled up with their defaults."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        self._loaded: dict[str, ConfigResult] = {}
+
+    @staticmethod
+    def scheme() -> str:
+        return "components"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The file with defaults; read once in a process, because a sweep composes it for every cell."""
+        if config_path not in self._loaded:
+            result = super().load_config(config_path)
+            if isinstance(result.config, DictConfig):
+                plain = OmegaConf.to_container(result.config, resolve=False)
+                result.config = OmegaConf.create(with_defaults(plain))  # type: ignore[call-overload]
+            self._loaded[config_path] = result
+        return copy.deepcopy(self._loaded[config_path])
+
+
+class ComponentSearchPath(SearchPathPlugin):
+    """Reads the application's own folder through :class:`ComponentSource`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for element in search_path.get_path():
+            if element.provider == "main" and element.path is not None:
+                element.path = f"components://{element.path.removeprefix('file://')}"

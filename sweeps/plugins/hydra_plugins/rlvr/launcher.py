@@ -1,0 +1,34 @@
+"""From Hydra's list of overrides to :func:`sweeps.launch.launch`.
+
+Created by Hydra (``conf/hydra/launcher/queue.yaml``). Configurations are composed here, once; a job never composes again, so a YAML
+that is edited while a job waits changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class QueueLauncher(Launcher):
+    """Hands every composed configuration of a sweep to the queue."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader = hydra_context.config_loader
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from sweeps.cells import Composed
+        from sweeps.launch import launch
+
+        setup_globals()
+        composed = [
+            Composed(config=self.loader.load_sweep_config(self.config, list(overrides)), overrides=tuple(overrides))
+            for overrides in job_overrides
+        ]
+        sys.exit(launch(composed, multirun=True))

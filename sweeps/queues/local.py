@@ -1,0 +1,158 @@
+"""``launcher=local``: a bounded number of jobs on this machine, each in a session of its own with GPUs of its own.
+
+Opened by :mod:`sweeps.launch`. Submitit's local executor starts everything at once, on GPU 0, in the launcher's process group, and
+kills after an hour; this keeps its job format and changes when and how the process starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.local.local import LocalJob
+
+from sweeps.queues.gpus import visible_gpus
+from sweeps.worker import ROOT, Job
+from trainer.config import require
+
+FOREVER_MIN = 10 * 365 * 24 * 60
+LARGEST_SHARE = 6
+"""Cells per job on a CPU unless told otherwise: start-up is paid rarely, and a crash costs few neighbours a restart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalQueue:
+    """Slots on this machine."""
+
+    slots: int | None = None
+    """Jobs at the same time. null: one per GPU, one on a machine without."""
+    runs_per_job: int | None = None
+    """Cells that share a process, so that its start-up is paid once. null: 1 on GPUs, up to 6 on a CPU."""
+    gpus_per_job: int = 1
+    """GPUs of one slot, where there are any."""
+    detach: bool = False
+    """Not for a local queue: its waiting jobs need the launcher."""
+    grace_s: float = 30.0
+    """Seconds a stopped run has to save before it is killed."""
+    trainer: tuple[str, ...] = ("-m", "trainer")
+    """Arguments after the Python executable that start the trainer."""
+
+    def __post_init__(self) -> None:
+        require(self.slots is None or self.slots >= 1, "launcher.slots", self.slots, "nothing could run; give at least 1")
+        require(self.runs_per_job is None or self.runs_per_job >= 1, "launcher.runs_per_job", self.runs_per_job, "give at least 1")
+        require(self.gpus_per_job >= 1, "launcher.gpus_per_job", self.gpus_per_job, "give at least 1")
+        require(not self.detach, "launcher.detach", self.detach, "a local queue needs its launcher; use launcher=slurm or nohup")
+        require(self.grace_s >= 0, "launcher.grace_s", self.grace_s, "give seconds, at least 0")
+
+    @property
+    def concurrency(self) -> int:
+        return self.slots or max(1, len(visible_gpus()) // self.gpus_per_job)
+
+    def job_size(self, num_runs: int) -> int:
+        if self.runs_per_job is not None:
+            return self.runs_per_job
+        return 1 if visible_gpus() else max(1, min(LARGEST_SHARE, math.ceil(num_runs / self.concurrency)))
+
+    def open(self, folder: Path, jobs: Sequence[Job]) -> LocalPool:
+        return LocalPool(folder, jobs, _gpu_sets(self.concurrency, self.gpus_per_job), self.grace_s)
+
+
+def _gpu_sets(slots: int, per_job: int) -> list[str | None]:
+    """``CUDA_VISIBLE_DEVICES`` of every slot; more slots than GPUs share them in turn; None leaves a CPU machine alone."""
+    gpus = visible_gpus()
+    if not gpus:
+        return [None] * slots
+    require(per_job <= len(gpus), "launcher.gpus_per_job", per_job, f"this machine offers {len(gpus)}")
+    sets = [",".join(gpus[start : start + per_job]) for start in range(0, len(gpus) - per_job + 1, per_job)]
+    return list(itertools.islice(itertools.cycle(sets), slots))
+
+
+class LocalPool:
+    """Waiting and running jobs; see :class:`sweeps.queues.base.Pool`."""
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], gpu_sets: Sequence[str | None], grace_s: float) -> None:
+        self._folder = folder
+        self._waiting = deque(jobs)
+        self._gpu_sets = gpu_sets
+        self._grace_s = grace_s
+        self._running: dict[int, LocalJob[Any]] = {}
+
+    def poll(self) -> bool:
+        for slot, job in list(self._running.items()):
+            if job.done():
+                _signal(job, signal.SIGKILL)  # whatever a crashed trainer left behind in its session
+                del self._running[slot]
+        for slot, gpus in enumerate(self._gpu_sets):
+            if self._waiting and slot not in self._running:
+                executor = _SessionExecutor(self._folder, gpus)
+                executor.update_parameters(timeout_min=FOREVER_MIN)
+                self._running[slot] = executor.submit(self._waiting.popleft())  # type: ignore[assignment]
+        return bool(self._running)
+
+    def stop(self) -> None:
+        self._waiting.clear()
+        for job in self._running.values():
+            _signal(job, signal.SIGTERM)
+        end = time.monotonic() + self._grace_s
+        while not all(job.done() for job in self._running.values()) and time.monotonic() < end:
+            time.sleep(0.1)
+        for job in self._running.values():
+            _signal(job, signal.SIGKILL)
+            job._process.wait()  # type: ignore[union-attr]
+        self._running.clear()
+
+    def leave(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+
+
+def _signal(job: LocalJob[Any], number: signal.Signals) -> None:
+    """To the whole session of the job: controller, worker, trainer and everything they started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(int(job.job_id), number)
+
+
+class _SessionExecutor(submitit.LocalExecutor):
+    """Submitit's local executor, its controller started in a new session and with a given set of GPUs."""
+
+    def __init__(self, folder: Path, gpus: str | None) -> None:
+        super().__init__(folder)
+        self._gpus = gpus
+
+    def _submit_command(self, command: str) -> LocalJob[Any]:
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "SUBMITIT_EXECUTOR": "local",
+            "SUBMITIT_LOCAL_COMMAND": command,
+            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+            "SUBMITIT_LOCAL_NODEID": "0",
+            "SUBMITIT_LOCAL_NTASKS": "1",
+            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "30",
+            "SUBMITIT_LOCAL_TIMEOUT_S": str(FOREVER_MIN * 60),
+            "SUBMITIT_LOCAL_WITH_SHELL": "",
+            "SUBMITIT_STDERR_TO_STDOUT": "",
+        }
+        if self._gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus
+        with (Path(self.folder) / "controllers.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=[0])

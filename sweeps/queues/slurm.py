@@ -1,0 +1,142 @@
+"""``launcher=slurm``: jobs of one sweep as a Slurm array through Submitit.
+
+Opened by :mod:`sweeps.launch`, asked by :mod:`sweeps.reconcile` which jobs still live. Needs ``squeue`` only; accounting may be off.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from sweeps.runs import read_status, write_status
+from sweeps.worker import ROOT, Job
+from trainer.config import ConfigError, require
+
+ASK_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmQueue:
+    """One array per sweep."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    parallel: int = 32
+    """Array members that run at the same time."""
+    runs_per_job: int = 1
+    """Cells that share a job and its process."""
+    gpus: int = 1
+    """GPUs of a job; 0 for a CPU partition."""
+    cpus: int = 8
+    """Cores of a job."""
+    memory_gib: int | None = None
+    """Memory of a job; null: the partition's default."""
+    time_min: int = 720
+    """Time limit of one attempt, minutes. A run goes on from its checkpoint in the next one."""
+    signal_lead_s: int = 180
+    """Seconds before the limit at which the run is asked to save; below 120 the signal may come too late."""
+    max_timeouts: int = 20
+    """Times a job may hit its limit and be queued again."""
+    grace_s: float = 120.0
+    """Seconds a preempted run has to save."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before the job, e.g. module loads."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """Further sbatch options, by their long name."""
+    detach: bool = False
+    """Return once everything is queued; `python -m sweeps status` follows it."""
+    trainer: tuple[str, ...] = ("-m", "trainer")
+    """Arguments after the Python executable that start the trainer."""
+
+    def __post_init__(self) -> None:
+        for name in ("parallel", "runs_per_job", "cpus", "time_min"):
+            require(getattr(self, name) >= 1, f"launcher.{name}", getattr(self, name), "give at least 1")
+        require(self.gpus >= 0, "launcher.gpus", self.gpus, "give at least 0")
+        require(self.memory_gib is None or self.memory_gib >= 1, "launcher.memory_gib", self.memory_gib, "give at least 1 or null")
+        require(self.max_timeouts >= 0, "launcher.max_timeouts", self.max_timeouts, "give at least 0")
+
+    @property
+    def concurrency(self) -> int:
+        return self.parallel
+
+    def job_size(self, num_runs: int) -> int:
+        return self.runs_per_job
+
+    def open(self, folder: Path, jobs: Sequence[Job]) -> SlurmPool:
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise ConfigError("launcher=slurm needs sbatch and srun on this machine: log in to a cluster's submit host, or use launcher=local")
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=self.max_timeouts)
+        executor.update_parameters(**self._parameters())
+        try:
+            with executor.batch():
+                submitted = [executor.submit(job) for job in jobs]
+            names = [job.job_id for job in submitted]
+        except submitit.core.utils.FailedJobError as error:
+            raise ConfigError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from error
+        for job, name in zip(jobs, names, strict=True):
+            for run_dir in map(Path, job.run_dirs):
+                status = read_status(run_dir)
+                if status is not None and status.pid == os.getpid():  # still as the launcher left it: the job has not started
+                    write_status(run_dir, status.state, job=f"slurm:{name}")
+        return SlurmPool(names)
+
+    def _parameters(self) -> dict[str, Any]:
+        named = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
+        return {
+            **{key: value for key, value in named.items() if value is not None},
+            **({"mem": f"{self.memory_gib}GB"} if self.memory_gib else {}),
+            **({"gpus_per_node": self.gpus} if self.gpus else {}),
+            "job_name": "rlvr",
+            "time": self.time_min,
+            "cpus_per_task": self.cpus,
+            "ntasks_per_node": 1,
+            "nodes": 1,
+            "array_parallelism": self.parallel,
+            "signal_delay_s": self.signal_lead_s,
+            "setup": [*self.setup, f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+            "additional_parameters": dict(self.extra),
+        }
+
+
+class SlurmPool:
+    """A submitted array; see :class:`sweeps.queues.base.Pool`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self._asked = float("-inf")
+        self._alive = True
+
+    def poll(self) -> bool:
+        if time.monotonic() - self._asked >= ASK_EVERY_S:
+            self._asked = time.monotonic()
+            living = living_jobs()
+            self._alive = living is None or any(f"slurm:{name}" in living for name in self._names)
+        return self._alive
+
+    def stop(self) -> None:
+        subprocess.run(["scancel", *self._names], check=False, timeout=60)
+
+    def leave(self) -> None:
+        """Nothing to do: the cluster needs no launcher."""
+
+
+def living_jobs() -> set[str] | None:
+    """``slurm:<id>`` of every job of this user that waits or runs; None when Slurm cannot be asked: unknown counts as alive."""
+    if shutil.which("squeue") is None:
+        return None
+    try:
+        answer = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return None
+    return {f"slurm:{line.strip()}" for line in answer.stdout.splitlines() if line.strip()} if answer.returncode == 0 else None

@@ -1,0 +1,176 @@
+"""What a queued job does: run the trainer on its run folders, one process for all of them, and never lose a neighbour.
+
+Executed by Submitit inside the job (local process or Slurm). It must not import the trainer, Hydra or MLflow: it reads status files
+and exit codes only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from submitit.helpers import DelayedSubmission
+
+from sweeps.runs import FINISHED, Status, last_attempt, lock, next_attempt, read_run, read_status, write_status
+
+ROOT = Path(__file__).resolve().parent.parent
+BAD_CONFIGURATION, STOPPED, PREEMPTED = 2, 10, 20
+"""Exit codes of the trainer; 0 is done, everything else a crash."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""Passed on to the trainer, which finishes its step, saves and leaves. (SIGUSR2 belongs to Submitit: see ``checkpoint``.)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Runs that share one trainer process, so that its start-up is paid once. Calling it runs them; Submitit pickles it."""
+
+    run_dirs: tuple[str, ...]
+    trainer: tuple[str, ...] = ("-m", "trainer")
+    """Arguments after the Python executable that start the trainer."""
+    grace_s: float = 120.0
+    """How long a preempted trainer may take to save."""
+
+    def __call__(self) -> dict[str, str]:
+        """Bring every run to an end; returns the state of each run folder."""
+        held = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
+        waiting = [run_dir for run_dir in held if _wanted(run_dir)]
+        while waiting:
+            code = self._run(waiting, [held[run_dir].fileno() for run_dir in waiting])
+            waiting = [] if code == PREEMPTED else _after(waiting, code)
+        return {run_dir: _state(Path(run_dir)) for run_dir in self.run_dirs}
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called by Submitit on preemption, in the middle of ``__call__``: let the trainer save, then queue the same job again."""
+        for process in _CHILDREN:
+            process.send_signal(signal.SIGUSR2)
+            _wait(process, self.grace_s)
+        return DelayedSubmission(self)
+
+    def _run(self, run_dirs: Sequence[Path], locks: Sequence[int]) -> int:
+        """One trainer process over ``run_dirs``; returns its exit code."""
+        search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with _logs(run_dirs) as (out, err):
+            process = subprocess.Popen(
+                self._command(run_dirs),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=os.environ | {"PYTHONPATH": search_path},
+                pass_fds=tuple(locks),
+            )
+            _CHILDREN.append(process)
+            previous = {number: signal.signal(number, _forward) for number in SIGNALS}
+            try:
+                return process.wait()
+            finally:
+                _CHILDREN.remove(process)
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+
+    def _command(self, run_dirs: Sequence[Path]) -> list[str]:
+        hardware: Any = read_run(run_dirs[0]).get("hardware") or {}
+        ranks = int(hardware.get("processes", 1))
+        launch = ["-m", "accelerate.commands.launch", "--num_processes", str(ranks)] if ranks > 1 else []
+        return [sys.executable, *launch, *self.trainer, *map(str, run_dirs)]
+
+
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+"""The running trainer, for signal handlers: they get no argument of ours."""
+
+
+def _forward(number: int, frame: object) -> None:
+    for process in _CHILDREN:
+        process.send_signal(number)
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _wanted(run_dir: Path) -> bool:
+    """False for a run that another job completed meanwhile, or that was stopped before it began."""
+    status = read_status(run_dir)
+    if status is not None and status.state == "COMPLETED":
+        return False
+    if (run_dir / "STOP").exists():
+        write_status(run_dir, "CANCELLED", message="stopped before it started")
+        return False
+    return True
+
+
+@contextmanager
+def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Files for the output of one trainer process, under a new attempt of every run it serves (one file, several names)."""
+    attempts = [next_attempt(run_dir) for run_dir in run_dirs]
+    for run_dir, attempt in zip(run_dirs, attempts, strict=True):
+        (attempt / "job").write_text(_job_name())
+        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, pid=os.getpid(), host=socket.gethostname())
+    with (attempts[0] / "out").open("ab") as out, (attempts[0] / "err").open("ab") as err:
+        for other in attempts[1:]:
+            os.link(attempts[0] / "out", other / "out")
+            os.link(attempts[0] / "err", other / "err")
+        yield out, err
+
+
+def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
+    """The runs that still need a trainer after one left with ``code``.
+
+    The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every call, so
+    a trainer that cannot even start fails each run once.
+    """
+    unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
+    for run_dir in run_dirs:
+        if _state(run_dir) == "FAILED":
+            _keep_traceback(run_dir)
+    at_work = [run_dir for run_dir in unfinished if _state(run_dir) == "RUNNING"]
+    if not at_work and len(unfinished) == len(run_dirs):
+        at_work = unfinished[:1]
+    for run_dir in at_work:
+        _close(run_dir, code)
+    return [run_dir for run_dir in unfinished if run_dir not in at_work and _wanted(run_dir)]
+
+
+def _job_name() -> str:
+    """How the queue calls this job; see :func:`sweeps.runs.is_alive`."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return f"local:{os.getpid()}"
+    array, member = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"slurm:{array}_{member}" if array and member else f"slurm:{os.environ['SLURM_JOB_ID']}"
+
+
+def _state(run_dir: Path) -> str:
+    status = read_status(run_dir)
+    return status.state if status else "PLANNED"
+
+
+def _close(run_dir: Path, code: int) -> Status:
+    if code == STOPPED:
+        return write_status(run_dir, "CANCELLED", message="stopped on request")
+    traceback = _keep_traceback(run_dir)
+    last_line = traceback.strip().splitlines()[-1] if traceback.strip() else ""
+    ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
+    return write_status(run_dir, "FAILED", message=last_line or f"the trainer {ended}", host=socket.gethostname())
+
+
+def _keep_traceback(run_dir: Path) -> str:
+    """The traceback of the newest attempt, cut out of its standard error unless the trainer wrote it itself."""
+    attempt = last_attempt(run_dir)
+    if attempt is None:
+        return ""
+    path = attempt / "traceback"
+    if not path.exists():
+        text = (attempt / "err").read_text(errors="replace")
+        start = text.rfind("Traceback (most recent call last)")
+        path.write_text(text[start:] if start >= 0 else text[-2000:])
+    return path.read_text()

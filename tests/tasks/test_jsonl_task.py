@@ -1,0 +1,146 @@
+"""The JSONL task and its exact answer matching, on small files and hostile text."""
+
+from __future__ import annotations
+
+import json
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.tasks.answers import as_fraction, last_boxed, last_number, normalised
+from trainer.tasks.base import Task
+from trainer.tasks.jsonl import JsonlTask
+
+
+def write(path: Path, records: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return write(tmp_path / "train.jsonl", [{"question": f"What is {n}/2?", "answer": f"{n}/2"} for n in range(1, 9)])
+
+
+def test_prompts_come_from_the_file_and_braces_survive(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"question": "Find \\frac{1}{2}", "answer": "0.5"}])
+    task = JsonlTask(path=path, suite_paths={"heldout": path}, prompt_template="Q {question} \\boxed{}")
+    assert isinstance(task, Task)
+    (prompt,) = task.train_prompts()
+    assert (prompt.id, prompt.text, prompt.data) == ("train-0", "Q Find \\frac{1}{2} \\boxed{}", {"answer": "1/2"})
+    assert [p.id for p in task.suites()["heldout"]] == ["heldout-0"]
+
+
+def test_reference_after_hashes_or_boxed_and_other_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"q": "1", "a": "so 1+1\n#### 1,234"}, {"q": "2", "a": "thus \\boxed{\\frac{6}{4}}"}])
+    task = JsonlTask(path=path, question_field="q", answer_field="a")
+    assert [prompt.data["answer"] for prompt in task.train_prompts()] == ["1234", "3/2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reward", "answer"),
+    [
+        ("so \\boxed{0.5}", 1.0, "1/2"),
+        ("first \\boxed{3}, no: \\boxed{\\frac{1}{2}}", 1.0, "1/2"),
+        ("\\boxed{-\\frac{1}{2}}", 0.0, "-1/2"),
+        ("it is 2/4", 1.0, "1/2"),
+        ("it is 0.50.", 1.0, "1/2"),
+        ("\\boxed{2} and then 0.5", 0.0, "2"),  # the box wins over a later number
+        ("\\boxed{x}", 0.0, "x"),
+        ("no number here", 0.0, None),
+        ("\\boxed{}", 0.0, None),
+        ("\\boxed{0.5", 1.0, "1/2"),  # never closed: the last number counts
+    ],
+)
+def test_verify(file: str, text: str, reward: float, answer: str | None) -> None:
+    task = JsonlTask(path=file)
+    verdict = task.verify(task.train_prompts()[0], text)
+    assert (verdict.reward, verdict.answer) == (reward, answer)
+    assert (verdict.solution is None) == (reward == 0.0)
+
+
+def test_extract_and_match_options(file: str) -> None:
+    prompt = JsonlTask(path=file).train_prompts()[0]
+    assert JsonlTask(path=file, extract="boxed").verify(prompt, "it is 1/2").answer is None
+    assert JsonlTask(path=file, extract="number").verify(prompt, "1/2, not \\boxed{3}").answer == "3"
+    exact = JsonlTask(path=file, match="exact")
+    assert exact.verify(exact.train_prompts()[0], "\\boxed{0.5}").reward == 0.0
+    assert exact.verify(exact.train_prompts()[0], "\\boxed{$1 / 2$}").reward == 1.0
+
+
+def test_num_prompts_is_a_nested_fixed_subset(file: str) -> None:
+    few, more = (JsonlTask(path=file, num_prompts=n).train_prompts() for n in (3, 6))
+    assert few == more[:3] == JsonlTask(path=file, num_prompts=3).train_prompts()
+    assert len({prompt.id for prompt in more}) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,234.5", Fraction(2469, 2)), ("-7", Fraction(-7)), ("+3", Fraction(3)), ("$12$", Fraction(12)), ("50\\%", Fraction(50)),
+        ("\\dfrac{3}{6}", Fraction(1, 2)), ("-\\frac{-1}{2}", Fraction(1, 2)), ("1.5/0.5", Fraction(3)), ("5.", Fraction(5)),
+        ("1/0", None), ("\\frac{1}{0}", None), ("1e9", None), ("1,23", None), ("٣", None), ("", None), ("nan", None), ("2^3", None), ("1" * 41, None),
+    ],
+)  # fmt: skip
+def test_as_fraction(text: str, value: Fraction | None) -> None:
+    assert as_fraction(text) == value
+
+
+def test_readers() -> None:
+    assert last_boxed("a \\boxed{1} b \\boxed{\\frac{1}{2}} c") == "\\frac{1}{2}"
+    assert last_boxed("\\boxed{1") is None and last_boxed("boxed{1}") is None
+    assert last_number("from 3 to 1,250.75 m") == "1,250.75" and last_number("none") is None
+    assert normalised("\\left( 1 , 2 \\right)") == normalised("(1,2)") and normalised("\\text{ Yes }.") == "yes"
+
+
+@given(st.text(max_size=300) | st.text(alphabet="\\boxed{}0123456789,./-$ frac", max_size=300))
+def test_no_text_raises(text: str) -> None:
+    as_fraction(text)
+    for reader in (last_boxed, last_number, normalised):
+        reader(text)
+
+
+def test_hostile_length_is_linear() -> None:
+    texts = ["\\boxed{" * 200_000, "{" * 2_000_000, "1" * 2_000_000, "1," * 1_000_000, "\\boxed{" + "9" * 2_000_000 + "}"]
+    started = time.perf_counter()
+    for text in texts:
+        for reader in (last_boxed, last_number, normalised, as_fraction):
+            reader(text)
+    assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"path": None}, "path is null; set task.path"),
+        ({"path": "missing.jsonl"}, "missing.jsonl is not a file"),
+        ({"suite_paths": {"heldout": "gone.jsonl"}}, "gone.jsonl is not a file"),
+        ({"match": "sympy"}, "match is 'sympy'"),
+        ({"extract": "line"}, "extract is 'line'"),
+        ({"prompt_template": "hello"}, "lacks {question}"),
+        ({"num_prompts": 0}, "num_prompts is 0"),
+    ],
+)
+def test_bad_options_are_one_sentence(file: str, options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("{", r"\{").replace("}", r"\}")):
+        JsonlTask(**({"path": file} | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("line", ["not json", "[1]", '{"question": "q"}', "3"])
+def test_bad_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"question": "q", "answer": "1"}\n\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="bad.jsonl, line 3 is not a JSON object"):
+        JsonlTask(path=str(path)).train_prompts()
+
+
+def test_too_many_prompts_and_empty_file(file: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_prompts is 9, but .* holds 8"):
+        JsonlTask(path=file, num_prompts=9).train_prompts()
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="holds no question"):
+        JsonlTask(path=str(tmp_path / "empty.jsonl")).train_prompts()

@@ -1,0 +1,257 @@
+"""Checkpoints: written whole or not at all, checksummed, the last few kept, nothing ever unpickled that could run code.
+
+Called by the loop. ``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last,
+manifest.json. Must not decide when to save, and must never remove the newest good checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.config import ConfigError
+from trainer.record import room_for, sync_directory
+
+WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
+CONTENT = (WEIGHTS, OPTIMIZER, STATE)
+"""The files a manifest vouches for."""
+
+TEMPORARY = ".tmp-"
+"""Prefix of folders that are being written or removed; swept away at the next save."""
+
+log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that is torn or whose bytes have changed; the message is a clause that says in what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What :func:`save` was given, on the CPU, bit for bit."""
+
+    step: int
+    model_state: dict[str, Tensor]
+    optimizer_state: dict[str, Any]
+    state: dict[str, Any]
+    path: Path
+
+
+def save(
+    folder: Path,
+    step: int,
+    *,
+    model_state: Mapping[str, Tensor],
+    optimizer_state: Mapping[str, Any],
+    state: Mapping[str, Any],
+    signature: str,
+    keep: int,
+) -> Path:
+    """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
+
+    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.record.OutOfSpace`
+    on a full disk; the earlier checkpoints are then as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(leftover)
+    final = folder / f"step-{step:06d}"
+    temporary = folder / f"{TEMPORARY}{final.name}"
+    try:
+        with room_for(final):
+            temporary.mkdir()
+            aliases = _write_weights(temporary / WEIGHTS, model_state)
+            _write_optimizer(temporary / OPTIMIZER, dict(optimizer_state))
+            (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+            _write_manifest(temporary, {"step": step, "signature": signature, "aliases": aliases})
+            if final.exists():  # left by an attempt that went back to an older checkpoint
+                _remove(final)
+            temporary.rename(final)
+            sync_directory(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _prune(folder, step, keep)
+    return final
+
+
+def load_latest(folder: Path, signature: str) -> Checkpoint | None:
+    """The newest undamaged checkpoint, or None; says which ones it had to pass over.
+
+    Raises :class:`ConfigError` when that checkpoint belongs to another configuration.
+    """
+    for path in reversed(_saved(folder)):
+        try:
+            manifest = _verify(path)
+        except DamagedCheckpoint as damage:
+            log.warning("checkpoint %s is damaged (%s) and is passed over for the one before it", path, damage)
+            continue
+        if manifest["signature"] != signature:
+            raise ConfigError(
+                f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is configuration {signature}: "
+                f"give the run its own folder, or move {folder} away to start from the beginning"
+            )
+        return _read(path, manifest)
+    return None
+
+
+def export(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write ``model`` and ``tokenizer`` so that transformers' ``from_pretrained(folder)`` reads them."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()), key=_step)
+
+
+def _write_weights(path: Path, model_state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Store each tensor once, under the first of its names; returns the other names (tied weights) and what they stand
+    for.
+    """
+    names: dict[tuple[object, ...], str] = {}
+    aliases: dict[str, str] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in sorted(model_state.items()):
+        view = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+        if view in names:
+            aliases[name] = names[view]
+            continue
+        names[view] = name
+        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensors[name] = tensor.detach() if whole else tensor.detach().clone(memory_format=torch.contiguous_format)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC and EDQUOT, spelt by its Rust half
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
+    return aliases
+
+
+class _Writer:
+    """The file handed to torch.save, whose own report of a failed write no longer says why it failed."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write_optimizer(path: Path, optimizer_state: dict[str, Any]) -> None:
+    writer = _Writer(path)
+    with writer.file:
+        try:
+            torch.save(optimizer_state, cast(IO[bytes], writer))
+        except RuntimeError as error:
+            raise writer.error or error from error
+
+
+def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Flush every file to the disk, then vouch for their bytes and for the manifest's own."""
+    files = {}
+    for name in CONTENT:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+            files[name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": file.tell()}
+    content = content | {"files": files}
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file_out:
+        json.dump(content | {"digest": _digest(content)}, file_out, indent=1)
+        file_out.flush()
+        os.fsync(file_out.fileno())
+    sync_directory(folder)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest, if it is whole and every file has its size; else :class:`DamagedCheckpoint`."""
+    try:
+        content = json.loads((path / MANIFEST).read_bytes())
+        digest = content.pop("digest")
+        sizes = {name: (path / name).stat().st_size for name in CONTENT}
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{Path(error.filename).name} is missing") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read") from error
+    if digest != _digest(content):
+        raise DamagedCheckpoint(f"{MANIFEST} does not have its checksum")
+    for name, size in sizes.items():
+        if size != content["files"][name]["size"]:
+            raise DamagedCheckpoint(f"{name} has {size} bytes instead of {content['files'][name]['size']}")
+    return dict(content)
+
+
+def _verify(path: Path) -> dict[str, Any]:
+    """:func:`_manifest`, and every byte is as it was written."""
+    manifest = _manifest(path)
+    for name in CONTENT:
+        with (path / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
+                raise DamagedCheckpoint(f"{name} does not have its checksum")
+    return manifest
+
+
+def _read(path: Path, manifest: Mapping[str, Any]) -> Checkpoint:
+    tensors = load_file(path / WEIGHTS)
+    return Checkpoint(
+        step=int(manifest["step"]),
+        model_state=tensors | {name: tensors[target] for name, target in manifest["aliases"].items()},
+        optimizer_state=torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
+        state=json.loads((path / STATE).read_text(encoding="utf-8")),
+        path=path,
+    )
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Keep the ``keep`` newest whole checkpoints up to ``step``, which was hashed a moment ago and is always among
+    them.
+
+    Sizes and manifests are looked at, not every byte. Later steps are of no account: the run did not start from them.
+    """
+    kept = 0
+    for path in reversed([path for path in _saved(folder) if _step(path) <= step]):
+        try:
+            _manifest(path)
+            kept += 1
+        except DamagedCheckpoint as damage:
+            log.warning("checkpoint %s is damaged (%s) and is removed", path, damage)
+            _remove(path)
+            continue
+        if kept > max(keep, 1):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint so that no half of it keeps its name."""
+    going = path.with_name(f"{TEMPORARY}gone-{path.name}")
+    path.rename(going)
+    shutil.rmtree(going)

@@ -1,0 +1,246 @@
+"""The configuration of one run: plain groups as frozen dataclasses, identity, and the static schema of components.
+
+Imported by ``trainer`` and, alone of all of ``trainer``, by ``sweeps``; so it must not import torch. A component (task, engine,
+surrogate, ...) keeps its fields in its own file: :func:`component_defaults` reads them from the source without importing it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCHEMA = 1
+"""Raised when the meaning of a configuration changes, so that old results are never mistaken for new ones."""
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SINGLE_SLOTS = ("task", "engine", "rollout", "shaping", "advantage", "surrogate", "reduction", "evaluation")
+"""Groups that hold exactly one component."""
+
+LIST_SLOTS = ("weight", "regularizer", "controller")
+"""Groups that hold any number of components, by name."""
+
+PLAIN_GROUPS = ("model", "optim", "accounting", "checkpoint", "hardware", "tracking")
+"""Groups whose dataclass is in this module."""
+
+NOT_IDENTITY = frozenset(
+    {"checkpoint", "factor", "hardware", "hydra", "launcher", "output", "plan", "provenance", "search", "signature"}
+    | {"study", "tracking", "method"}
+)
+"""Top-level keys that cannot move a curve."""
+
+
+class ConfigError(ValueError):
+    """A configuration that a person has to mend; the message is one sentence that says what, where and what to do."""
+
+
+def require(condition: bool, key: str, value: object, remedy: str) -> None:
+    """Raise :class:`ConfigError` naming ``key``, its ``value`` and the ``remedy`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(f"{key}={value!r} cannot be used: {remedy}")
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """``; did you mean X?`` for the closest option, or the list of options when none is close."""
+    options = sorted(options)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(options)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The language model that is trained."""
+
+    path: str | None = None
+    """Folder or hub name of a causal language model; None is the tiny model shipped with the project."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+    dtype: str = "float32"
+    """Precision of the weights: float32, bfloat16 or float16."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless asked."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        require(self.dtype in ("float32", "bfloat16", "float16"), "model.dtype", self.dtype, "choose float32, bfloat16 or float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """AdamW and how often it steps."""
+
+    lr: float = 3e-4
+    """Learning rate after warm-up."""
+    warmup_steps: int = 0
+    """Optimiser updates over which the learning rate rises linearly from 0."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this 2-norm; 0 switches the cap off."""
+    updates_per_rollout: int = 1
+    """Mini-batches a rollout batch is cut into per epoch (N_upd of METHODS.md is this times ``epochs``)."""
+    epochs: int = 1
+    """Passes over each rollout batch."""
+
+    def __post_init__(self) -> None:
+        require(self.lr >= 0, "optim.lr", self.lr, "a learning rate is at least 0")
+        require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "give a number of updates, at least 0")
+        require(self.updates_per_rollout >= 1, "optim.updates_per_rollout", self.updates_per_rollout, "at least 1 update is needed")
+        require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1 epoch is needed")
+        require(self.max_grad_norm >= 0, "optim.max_grad_norm", self.max_grad_norm, "use 0 for no cap, or a positive norm")
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "both betas lie in [0, 1)")
+
+    @property
+    def num_updates(self) -> int:
+        """Optimiser steps per rollout batch."""
+        return self.updates_per_rollout * self.epochs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountingConfig:
+    """How often the change of entropy is measured on the same contexts before and after the update."""
+
+    every: int = 5
+    """Steps between measurements; 0: never."""
+    rows: int = 128
+    """Responses measured, drawn at random from the rollout batch; 0: all of them."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "accounting.every", self.every, "use 0 for never, or a number of steps")
+        require(self.rows >= 0, "accounting.rows", self.rows, "use 0 for all responses of the batch, or a number of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """How often the run can be resumed from. Does not move a curve."""
+
+    every: int = 10
+    """Steps between checkpoints; the last step always has one."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "checkpoint.every", self.every, "give a number of steps, at least 1")
+        require(self.keep >= 1, "checkpoint.keep", self.keep, "keep at least 1 checkpoint, or nothing can be resumed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareConfig:
+    """Where and in which portions the numbers are computed. Does not move a curve beyond rounding."""
+
+    device: str = "auto"
+    """auto (GPU if there is one), cpu or cuda."""
+    mixed_precision: str = "no"
+    """accelerate's setting: no, bf16 or fp16."""
+    micro_batch_tokens: int = 8192
+    """Positions (padding included) in one forward and backward pass."""
+    head_chunk: int = 4096
+    """Response tokens whose logits exist at one time."""
+    num_threads: int = 0
+    """CPU threads of the trainer; 0 takes all cores the process may use."""
+    processes: int = 1
+    """Ranks started by ``accelerate launch`` inside the job."""
+
+    def __post_init__(self) -> None:
+        require(self.device in ("auto", "cpu", "cuda"), "hardware.device", self.device, "choose auto, cpu or cuda")
+        require(self.mixed_precision in ("no", "bf16", "fp16"), "hardware.mixed_precision", self.mixed_precision, "choose no, bf16 or fp16")
+        require(self.micro_batch_tokens >= 1, "hardware.micro_batch_tokens", self.micro_batch_tokens, "give at least 1")
+        require(self.head_chunk >= 1, "hardware.head_chunk", self.head_chunk, "give at least 1")
+        require(self.num_threads >= 0, "hardware.num_threads", self.num_threads, "use 0 for all cores")
+        require(self.processes >= 1, "hardware.processes", self.processes, "at least 1 process is needed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingConfig:
+    """The MLflow mirror of the run. ``metrics.jsonl`` in the run folder is the record; this is a copy."""
+
+    uri: str | None = None
+    """MLflow tracking URI; None: no mirror."""
+    experiment: str = "rlvr-entropy"
+    parent_run_id: str | None = None
+    """Run of the sweep that this run is nested under."""
+    run_name: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    flush_every_s: float = 5.0
+    """Seconds between two writes of the mirror thread."""
+    samples: int = 8
+    """Responses kept in samples.jsonl at each evaluation and every ten steps."""
+
+
+def identity(config: Mapping[str, object]) -> dict[str, object]:
+    """The part of a resolved configuration that can move a curve, with the schema number."""
+    return {"schema": SCHEMA} | {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def signature(config: Mapping[str, object]) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of :func:`identity`; names the run folder."""
+    return _digest(identity(config))
+
+
+def group_signature(config: Mapping[str, object]) -> str:
+    """:func:`signature` without the seed: equal for the runs that are averaged over."""
+    return _digest({key: value for key, value in identity(config).items() if key != "seed"})
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from anything printable, e.g. ``derive_seed(run_seed, step, "rollout")``.
+
+    All randomness of a run comes from generators seeded this way, so a resumed run repeats the undisturbed one.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@functools.cache
+def _class_body(target: str) -> tuple[ast.ClassDef, str]:
+    module, _, name = target.rpartition(".")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not module.startswith(("trainer.", "sweeps.")) or not path.is_file():
+        raise ConfigError(f"_target_={target!r} names no file of the project: expected {module or '?'} as a path under trainer/")
+    classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        raise ConfigError(f"_target_={target!r} names no class in {path.relative_to(ROOT)}: {nearest(name, classes)}")
+    return classes[name], str(path)
+
+
+@functools.cache
+def _defaults_json(target: str) -> str:
+    body, path = _class_body(target)
+    defaults: dict[str, object] = {}
+    for node in body.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or "ClassVar" in ast.unparse(node.annotation):
+            continue
+        defaults[node.target.id] = _literal(node.value, f"{path}: {body.name}.{node.target.id}")
+    return json.dumps(defaults)
+
+
+def _literal(node: ast.expr | None, where: str) -> object:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "field":
+        factories = [ast.unparse(word.value) for word in node.keywords if word.arg == "default_factory"]
+        return {} if factories == ["dict"] else []
+    try:
+        return ast.literal_eval(node)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where} needs a literal default, so that its configuration can be read without importing it") from error
+
+
+def component_defaults(target: str) -> dict[str, object]:
+    """Field names and defaults of the component dataclass at import path ``target``, read from its source.
+
+    Raises :class:`ConfigError` when there is no such class or a default is not a literal.
+    """
+    defaults: dict[str, object] = json.loads(_defaults_json(target))
+    return defaults

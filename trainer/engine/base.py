@@ -1,0 +1,117 @@
+"""What the trainer asks of a sampler. Called by ``sampling.py`` and ``loop.py``; it must not know rewards or gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """Tokens sampled after one prompt."""
+
+    token_ids: tuple[int, ...]
+    """The end-of-sequence token included when it was sampled."""
+    logprobs: tuple[float, ...]
+    """Nats, after temperature, one per token."""
+    finish_reason: str
+    """``stop`` or ``length``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSetup:
+    """What an engine needs to know of the run it serves."""
+
+    model_path: str
+    revision: str | None
+    dtype: str
+    trust_remote_code: bool
+    max_length: int
+    """Longest prompt + completion, tokens."""
+    eos_token_id: int
+    device: str
+    """cpu or cuda."""
+
+
+class Engine(Protocol):
+    """A sampler that holds a copy of the weights.
+
+    Log-probs are those of ``softmax(logits / temperature)`` over the full vocabulary: no top-p, no top-k, no penalty. Sample ``i`` of a
+    prompt depends on (weights, prompt, temperature, seed, i) and on nothing else: not on what was sampled before.
+    """
+
+    weight_version: int
+    """Number of optimiser steps the loaded weights have seen; -1 before the first load."""
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """``samples`` completions of each prompt; ``seeds`` has one number per prompt."""
+        ...
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replace all weights, drop every cached prefix, and stamp ``version``."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and processes."""
+        ...
+
+
+class EngineConfig(Protocol):
+    """The component of the ``engine`` group: settings that start an engine."""
+
+    def start(self, setup: EngineSetup) -> Engine:
+        """A running engine with the weights of ``setup.model_path``."""
+        ...
+
+
+@dataclass(slots=True)
+class EnginePool:
+    """Keeps the engine of one run for the next one in the same process, if it needs the same: starting costs seconds."""
+
+    _key: tuple[EngineConfig, EngineSetup] | None = None
+    _engine: Engine | None = None
+
+    def get(self, config: EngineConfig, setup: EngineSetup) -> Engine:
+        """A running engine for ``config`` and ``setup``; its weights are whatever was loaded last."""
+        if self._engine is None or self._key != (config, setup):
+            self.close()
+            self._engine, self._key = config.start(setup), (config, setup)
+        return self._engine
+
+    def close(self) -> None:
+        """Stop the engine, if there is one."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine, self._key = None, None
+
+
+@contextlib.contextmanager
+def fenced() -> Iterator[None]:
+    """Leave torch's, numpy's and Python's random states and the thread count as they were.
+
+    vLLM seeds all three on start, and its CPU worker replaces ``torch.set_num_threads`` by a function that does nothing.
+    """
+    set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_state = torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_num_threads
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)

@@ -1,0 +1,105 @@
+"""Sampling with transformers alone: slow, plain, the reference vLLM is checked against, and the fallback without vLLM.
+
+Started by ``loop.py`` through the ``engine`` group. It keeps its own copy of the weights, as vLLM does, so that a forgotten weight
+sync shows here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from trainer.config import derive_seed, require
+from trainer.engine.base import Completion, Engine, EngineSetup, fenced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersEngine:
+    """Settings of the reference engine."""
+
+    batch_size: int = 256
+    """Sequences sampled at once."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "engine.batch_size", self.batch_size, "at least one sequence has to be sampled at a time")
+
+    def start(self, setup: EngineSetup) -> Engine:
+        """Load a second copy of the model for sampling."""
+        with fenced():
+            model = AutoModelForCausalLM.from_pretrained(
+                setup.model_path, revision=setup.revision, trust_remote_code=setup.trust_remote_code, dtype=getattr(torch, setup.dtype)
+            )
+        return _Transformers(model.eval().requires_grad_(False).to(setup.device), setup, self.batch_size)
+
+
+class _Transformers:
+    """The running engine (see :class:`trainer.engine.base.Engine`)."""
+
+    def __init__(self, model: Any, setup: EngineSetup, batch_size: int) -> None:
+        self._model = model
+        self._setup = setup
+        self._batch_size = batch_size
+        self.weight_version = -1
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        # Rows of one prompt length go together, so that no padding is ever needed.
+        rows = [(prompt, number, sample) for number, prompt in enumerate(prompts) for sample in range(samples)]
+        rows.sort(key=lambda row: len(row[0]))
+        results: dict[tuple[int, int], Completion] = {}
+        start = 0
+        while start < len(rows):
+            width = len(rows[start][0])
+            part = [row for row in rows[start : start + self._batch_size] if len(row[0]) == width]
+            generators = [torch.Generator().manual_seed(derive_seed(seeds[number], sample)) for _, number, sample in part]
+            completions = self._sample([prompt for prompt, _, _ in part], generators, temperature, max_tokens)
+            results |= {(number, sample): done for (_, number, sample), done in zip(part, completions, strict=True)}
+            start += len(part)
+        return [[results[number, sample] for sample in range(samples)] for number in range(len(prompts))]
+
+    @torch.no_grad()
+    def _sample(
+        self, prompts: list[tuple[int, ...]], generators: list[torch.Generator], temperature: float, max_tokens: int
+    ) -> list[Completion]:
+        """Inverse-CDF sampling with one generator per row: a row never depends on the rows beside it."""
+        tokens = torch.tensor(prompts, device=self._setup.device)
+        sampled: list[list[int]] = [[] for _ in prompts]
+        logprobs: list[list[float]] = [[] for _ in prompts]
+        active = set(range(len(prompts)))
+        cache = None
+        for _ in range(max_tokens):
+            output = self._model(input_ids=tokens, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            log_p = (output.logits[:, -1].float() / temperature).log_softmax(dim=-1)
+            draws = torch.stack([torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators])
+            cdf = log_p.double().exp().cumsum(dim=-1)
+            # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
+            chosen = torch.searchsorted(cdf, draws.to(cdf.device) * cdf[:, -1:]).clamp(max=cdf.shape[1] - 1)
+            picked = log_p.gather(1, chosen).squeeze(1).tolist()
+            for row, token, logprob in zip(range(len(prompts)), chosen.squeeze(1).tolist(), picked, strict=True):
+                if row in active:
+                    sampled[row].append(token)
+                    logprobs[row].append(logprob)
+            active = {row for row in active if sampled[row][-1] != self._setup.eos_token_id}
+            if not active:
+                break
+            tokens = chosen
+        return [
+            Completion(token_ids=tuple(ids), logprobs=tuple(values), finish_reason="length" if row in active else "stop")
+            for row, (ids, values) in enumerate(zip(sampled, logprobs, strict=True))
+        ]
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        own = dict(self._model.named_parameters())
+        for name, value in weights:
+            own[name].copy_(value)
+        self.weight_version = version
+
+    def close(self) -> None:
+        self._model = None

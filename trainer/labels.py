@@ -1,0 +1,50 @@
+"""What MLflow is told of a run besides its points: tags and parameters, read off the frozen configuration.
+
+Called by tracking.py. Pure; must not import mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.config import group_signature, signature
+
+PARAM_LENGTH, TAG_LENGTH = 6000, 5000
+"""Characters that MLflow stores."""
+
+
+def tags(config: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a cell; ``tracking.tags`` has the last word."""
+    study, factor, tracking = (config.get(group) or {} for group in ("study", "factor", "tracking"))
+    git = (config.get("provenance") or {}).get("git") or {}
+    known = {
+        "kind": "cell",
+        "signature": config.get("signature") or signature(config),
+        "group": group_signature(config),
+        "seed": config.get("seed"),
+        "study": study.get("name"),
+        "level": study.get("level"),
+        "level_index": study.get("level_index"),
+        "factor": factor.get("name"),
+        "mlflow.parentRunId": tracking.get("parent_run_id"),
+        "mlflow.runName": tracking.get("run_name"),
+        "mlflow.source.git.commit": git.get("revision"),
+    } | (tracking.get("tags") or {})
+    return {key: str(value)[:TAG_LENGTH] for key, value in known.items() if value is not None}
+
+
+def parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """``("optim.lr", "0.0001")`` for every leaf but provenance and tracking, which are tags and files."""
+    chosen = {group: value for group, value in config.items() if group not in ("provenance", "tracking")}
+    return ((key, value[:PARAM_LENGTH]) for key, value in _leaves(chosen))
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and text of every leaf; what is not a string, also an empty group and a list, is written as JSON."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,214 @@
+"""Entropy accounting: the measured change of entropy per token beside four first-order predictions of it.
+
+Called by the loop with values at the same contexts before and after a step's updates. M response tokens, flat; all
+in nats. It must not run the model. Sources: METHODS 3.2 (arXiv 2505.22617) and 5 (STEER, arXiv 2510.10150, and the
+exact tabular term). Predictions carry an unknown step size, so only correlation and best-scale error mean anything.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from trainer.types import TokenBatch, TokenTerms
+
+SUM_P2_LOGP_H = "sum_p2_logp_h"
+"""Name in TokenTerms.extras of sum_a p_a^2 (log p_a + H), which the exact estimator needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenChange:
+    """What the accounting looks at; every field [M], detached."""
+
+    logprobs_before: Float[Tensor, " M"]
+    """log p of the sampled token at the weights that sampled, nats."""
+    logprobs_after: Float[Tensor, " M"]
+    """The same after the updates, nats."""
+    entropy_before: Float[Tensor, " M"]
+    """Full-vocabulary entropy H at the weights that sampled, nats."""
+    entropy_after: Float[Tensor, " M"]
+    """The same after the updates, nats."""
+    advantages: Float[Tensor, " M"]
+    """Advantage of the token, as the loss used it."""
+    sum_p2_logp_h: Float[Tensor, " M"] | None = None
+    """sum_a p_a^2 (log p_a + H) before the updates, nats; without it there is no exact estimate."""
+    ratio: Float[Tensor, " M"] | None = None
+    """Importance ratio r at which the predictions are taken; None means 1, the first update."""
+
+    @property
+    def measured(self) -> Float[Tensor, " M"]:
+        """Delta H = entropy after - entropy before, float64 nats."""
+        return self.entropy_after.double() - self.entropy_before.double()
+
+
+def covariance(change: TokenChange) -> Float[Tensor, " M"]:
+    """-(l - mean l)(A - mean A): likely tokens with high advantage lower entropy (METHODS 3.2)."""
+    logprobs, advantages = change.logprobs_before.double(), change.advantages.double()
+    return -(logprobs - logprobs.mean()) * (advantages - advantages.mean())
+
+
+def steer_released(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
+    """-r A (1 - p)^power (log p + H), as in the authors' code: one factor p less than the exact term."""
+    logprobs = change.logprobs_before.double()
+    rest = (-torch.expm1(logprobs)).clamp(min=0.0) ** one_minus_pi_power
+    return -_weight(change) * rest * (logprobs + change.entropy_before.double())
+
+
+def steer_published(
+    change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.2, one_minus_pi_power: float = 1.0
+) -> Float[Tensor, " M"]:
+    """:func:`steer_released` times the clip indicator of the paper; equal to it while r = 1.
+
+    The indicator is 0 where the clipped surrogate has no gradient: A > 0 and r > 1 + clip_high, or A < 0 and
+    r < 1 - clip_low. The paper's exponent on (1 - p) could not be verified (METHODS 5); the default is 1.
+    """
+    released = steer_released(change, one_minus_pi_power=one_minus_pi_power)
+    if change.ratio is None:
+        return released
+    above = (change.advantages > 0) & (change.ratio > 1 + clip_high)
+    below = (change.advantages < 0) & (change.ratio < 1 - clip_low)
+    return torch.where(above | below, torch.zeros_like(released), released)
+
+
+def exact(change: TokenChange) -> Float[Tensor, " M"]:
+    """-r A [p_k (log p_k + H) - sum_a p_a^2 (log p_a + H)], k the sampled token.
+
+    The exact first order of H under logits z += eta r A (onehot_k - p), a tabular softmax-policy-gradient step, over
+    eta.
+    """
+    if change.sum_p2_logp_h is None:
+        raise ValueError(f"the exact entropy estimate needs {SUM_P2_LOGP_H}; ask the policy for that statistic")
+    logprobs = change.logprobs_before.double()
+    own = logprobs.exp() * (logprobs + change.entropy_before.double())
+    return -_weight(change) * (own - change.sum_p2_logp_h.double())
+
+
+def quadrants(change: TokenChange) -> dict[str, Bool[Tensor, " M"]]:
+    """Masks that cover every token once: sign of A x likely (log p >= -H) or unlikely; ``neutral`` where A = 0.
+
+    A certain token (log p = 0 = H) is likely.
+    """
+    likely = change.logprobs_before >= -change.entropy_before
+    up, down = change.advantages > 0, change.advantages < 0
+    return {
+        "positive_likely": up & likely,
+        "positive_unlikely": up & ~likely,
+        "negative_likely": down & likely,
+        "negative_unlikely": down & ~likely,
+        "neutral": ~(up | down),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How well one estimator predicts the measured change, over M tokens. nan where undefined (nothing varies)."""
+
+    scale: float
+    """Least-squares eta = <prediction, measured> / <prediction, prediction>, no intercept."""
+    predicted: float
+    """eta * mean prediction, nats per token; comparable with the mean measured change."""
+    pearson: float
+    """Correlation of values."""
+    spearman: float
+    """Correlation of ranks, ties sharing their mean rank."""
+    rmse: float
+    """Root mean square of measured - eta * prediction, nats."""
+
+
+def compare(
+    prediction: Float[Tensor, " M"], measured: Float[Tensor, " M"], measured_ranks: Float[Tensor, " M"] | None = None
+) -> Fit:
+    """Fit one prediction; ``measured_ranks`` saves a sort when several are compared with one measurement."""
+    ranks = average_ranks(measured) if measured_ranks is None else measured_ranks
+    power = float(prediction @ prediction)
+    scale = float(prediction @ measured) / power if power > 0 else math.nan
+    residual = measured - scale * prediction
+    return Fit(
+        scale=scale,
+        predicted=scale * float(prediction.mean()),
+        pearson=_pearson(prediction, measured),
+        spearman=_pearson(average_ranks(prediction), ranks),
+        rmse=math.sqrt(float(residual @ residual) / len(measured)),
+    )
+
+
+def average_ranks(values: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """1-based float64 ranks; equal values share the mean of their ranks: [3, 1, 3] -> [2.5, 1, 2.5]."""
+    ordered, order = values.sort()
+    fresh = torch.ones(len(values), dtype=torch.bool, device=values.device)
+    fresh[1:] = ordered[1:] != ordered[:-1]
+    start = fresh.nonzero().squeeze(-1)
+    end = torch.cat([start[1:], start.new_tensor([len(values)])])
+    shared = (start + 1 + end).double() / 2
+    ranks = torch.empty(len(values), dtype=torch.float64, device=values.device)
+    ranks[order] = shared[fresh.cumsum(0) - 1]
+    return ranks
+
+
+def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.2) -> dict[str, float]:
+    """The ``entropy/*`` metrics of one step, {} without tokens. The five quadrants sum to
+    ``entropy/delta_measured``.
+    """
+    measured = change.measured
+    if not len(measured):
+        return {}
+    zero = measured.new_zeros(())
+    sums = {name: float(torch.where(mask, measured, zero).sum()) for name, mask in quadrants(change).items()}
+    parts = {name: total / len(measured) for name, total in sums.items()}
+    metrics = {f"entropy/delta_{name}": part for name, part in parts.items()}
+    metrics["entropy/delta_measured"] = math.fsum(parts.values())
+    log_ratio = change.logprobs_after.double() - change.logprobs_before.double()
+    metrics["entropy/kl_step"] = float((torch.expm1(log_ratio) - log_ratio).mean())
+    predictions = {
+        "covariance": covariance(change),
+        "steer_published": steer_published(change, clip_low=clip_low, clip_high=clip_high),
+        "steer_released": steer_released(change),
+    }
+    if change.sum_p2_logp_h is not None:
+        predictions["exact"] = exact(change)
+    ranks = average_ranks(measured)
+    for name, prediction in predictions.items():
+        fit = compare(prediction, measured, ranks)
+        metrics[f"entropy/delta_predicted_{name}"] = fit.predicted
+        metrics[f"entropy/scale_{name}"] = fit.scale
+        metrics[f"entropy/corr_pearson_{name}"] = fit.pearson
+        metrics[f"entropy/corr_spearman_{name}"] = fit.spearman
+        metrics[f"entropy/rmse_{name}"] = fit.rmse
+    return {key: value for key, value in metrics.items() if math.isfinite(value)}
+
+
+def token_change(batch: TokenBatch, after: TokenTerms, ratio: Float[Tensor, "N T"] | None = None) -> TokenChange:
+    """The sampled tokens of a batch, flat. ``after`` [N, T] is a forward pass at the updated weights on the same batch.
+
+    Takes ``sum_p2_logp_h`` from ``batch.extras`` if the old pass left it there.
+    """
+    if batch.old_logprobs is None or batch.old_entropy is None or batch.advantages is None:
+        raise ValueError("entropy accounting needs old_logprobs, old_entropy and advantages; run the old pass first")
+    mask = batch.mask
+    statistic = batch.extras.get(SUM_P2_LOGP_H)
+    return TokenChange(
+        logprobs_before=batch.old_logprobs[mask],
+        logprobs_after=after.logprobs.detach()[mask],
+        entropy_before=batch.old_entropy[mask],
+        entropy_after=after.entropy.detach()[mask],
+        advantages=batch.advantages[mask],
+        sum_p2_logp_h=None if statistic is None else statistic[mask],
+        ratio=None if ratio is None else ratio.detach()[mask],
+    )
+
+
+def _weight(change: TokenChange) -> Float[Tensor, " M"]:
+    """r A in float64."""
+    advantages = change.advantages.double()
+    return advantages if change.ratio is None else change.ratio.double() * advantages
+
+
+def _pearson(first: Float[Tensor, " M"], second: Float[Tensor, " M"]) -> float:
+    """Correlation of two [M]; nan if one does not vary."""
+    x, y = first - first.mean(), second - second.mean()
+    power = float(x @ x) * float(y @ y)
+    return float(x @ y) / math.sqrt(power) if power > 0 else math.nan

@@ -1,0 +1,56 @@
+"""Accuracy of repeated sampling: unbiased pass@k, avg@k, maj@k.
+
+Called by evaluate.py. Pure numpy and plain Python; it must not know how an answer was judged. Definitions: METHODS
+15.2.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def pass_at_k(num_correct: ArrayLike, num_samples: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Unbiased probability that at least one of k draws is right: 1 - C(n-c, k) / C(n, k), per problem [P].
+
+    Evaluated as 1 - prod_{j=0}^{k-1} (n - c - j) / (n - j): no binomial, so nothing overflows, and a factor is
+    0 when n - c < k. ``num_correct`` c [P] and ``num_samples`` n [P] or a scalar. The score of a suite is the mean over
+    problems. Raises ValueError for k outside 1..n or c outside 0..n. Source: arXiv 2107.03374.
+    """
+    correct, samples = np.broadcast_arrays(np.asarray(num_correct, np.float64), np.asarray(num_samples, np.float64))
+    if k < 1 or np.any(samples < k):
+        raise ValueError(f"pass@{k} cannot be estimated from {int(samples.min())} samples; take 1 <= k <= samples")
+    if np.any(correct < 0) or np.any(correct > samples):
+        raise ValueError("pass@k got a problem with fewer than 0 or more right answers than samples; check the counts")
+    drawn = np.arange(k, dtype=np.float64)
+    factors = (samples[..., None] - correct[..., None] - drawn) / (samples[..., None] - drawn)
+    chance: NDArray[np.float64] = 1.0 - np.prod(factors, axis=-1)
+    return chance
+
+
+def avg_at_n(num_correct: ArrayLike, num_samples: ArrayLike) -> NDArray[np.float64]:
+    """Mean accuracy c / n of each problem [P]; equals pass@1."""
+    return np.asarray(num_correct, np.float64) / np.asarray(num_samples, np.float64)
+
+
+def majority_accuracy(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """maj@n of one problem with n samples: accuracy of the most frequent answer, in [0, 1].
+
+    None (no answer could be read) has no vote; without any vote the score is 0. **Tie rule:** expected accuracy when
+    one of the tied answers is drawn at random. An answer's accuracy is that of the samples which gave it, so a verifier
+    that also judges the working may give one answer a fraction.
+    """
+    if len(answers) != len(correct):
+        raise ValueError(f"maj@n got {len(answers)} answers and {len(correct)} judgements; give one of each per sample")
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    most = max(votes.values())
+    right: defaultdict[str, int] = defaultdict(int)
+    for answer, judged in zip(answers, correct, strict=True):
+        if answer is not None and votes[answer] == most:
+            right[answer] += bool(judged)
+    return sum(right.values()) / (most * len(right))

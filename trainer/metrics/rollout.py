@@ -1,0 +1,44 @@
+"""What came back from the sampler in one step: rewards, lengths, groups without a signal.
+
+Called once per step by the loop with all verified rollouts of the step. It must not reshape rewards: these are the
+verifier's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from trainer.types import Rollout
+
+
+def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> dict[str, float]:
+    """The ``rollout/*`` metrics of N verified rollouts; ValueError if there are none or one is not verified.
+
+    A group has no signal when its rewards are all equal; it counts as all right if they exceed ``threshold``, else
+    as all wrong. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
+    included.
+    """
+    if not rollouts:
+        raise ValueError("rollout metrics got no rollouts; a step needs at least one")
+    rewards = np.array([rollout.reward for rollout in rollouts], dtype=np.float64)
+    lengths = np.array([len(rollout.completion_ids) - rollout.num_context for rollout in rollouts], dtype=np.float64)
+    truncated = np.array([rollout.finish_reason == "length" for rollout in rollouts])
+    groups, index = np.unique([rollout.group for rollout in rollouts], return_inverse=True)
+    lowest, highest = np.full(len(groups), np.inf), np.full(len(groups), -np.inf)
+    np.minimum.at(lowest, index, rewards)
+    np.maximum.at(highest, index, rewards)
+    silent = lowest == highest
+    return {
+        "rollout/reward": float(rewards.mean()),
+        "rollout/reward_std": float(rewards.std()),
+        "rollout/num_tokens": float(lengths.sum()),
+        "rollout/length_mean": float(lengths.mean()),
+        "rollout/length_max": float(lengths.max()),
+        "rollout/truncated_frac": float(truncated.mean()),
+        "rollout/zero_std_frac_all_wrong": float((silent & (highest <= threshold)).mean()),
+        "rollout/zero_std_frac_all_right": float((silent & (highest > threshold)).mean()),
+    }

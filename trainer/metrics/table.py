@@ -1,0 +1,110 @@
+"""Every metric a run may log, declared once: key, unit, meaning, reduction.
+
+The loop checks keys here before it writes; the README glossary is this table printed (``python -m
+trainer.metrics.table``). A key with ``<placeholders>`` declares a family. It must not import torch: ``sweeps`` and the
+docs read it too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trainer.metrics.declared import ROWS
+
+PLACEHOLDERS = {
+    "<suite>": r"[A-Za-z0-9_-]+",
+    "<k>": r"[1-9][0-9]*",
+    "<n>": r"[1-9][0-9]*",
+    "<component>": r"[A-Za-z0-9_-]+",
+    "<estimator>": r"(?:covariance|steer_published|steer_released|exact)",
+    "<quadrant>": r"(?:positive_likely|positive_unlikely|negative_likely|negative_unlikely|neutral)",
+}
+"""What each placeholder of a key may stand for, as a regular expression."""
+
+REDUCTIONS = ("mean", "max", "sum", "last")
+"""How pieces of a step (micro-batches, ranks) become one number: sum / count, largest, total, or it exists only
+once.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One declared metric, or a family of them if the key has placeholders."""
+
+    key: str
+    """Name in metrics.jsonl and in MLflow."""
+    unit: str
+    """nats, tokens, s, GiB, reward, 1 (a pure number), ..."""
+    meaning: str
+    """What it says, in a line."""
+    reduction: str
+    """One of :data:`REDUCTIONS`."""
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches exactly the keys that this declaration covers."""
+        parts = re.split(r"(<[a-z]+>)", self.key)
+        return re.compile("".join(PLACEHOLDERS[part] if part in PLACEHOLDERS else re.escape(part) for part in parts))
+
+
+METRICS: tuple[Metric, ...] = tuple(
+    Metric(key=key, unit=unit, reduction=reduction, meaning=meaning) for key, unit, reduction, meaning in ROWS
+)
+"""All declarations, in the order of the glossary."""
+
+
+def check(keys: Iterable[str]) -> None:
+    """Raise ValueError naming every undeclared key with the nearest declared one; return None if all are declared."""
+    unknown = [key for key in keys if find(key) is None]
+    if unknown:
+        named = ", ".join(f"{key!r} (nearest: {nearest_key(key)!r})" for key in unknown)
+        raise ValueError(f"undeclared metric {named}; declare it in trainer/metrics/declared.py or correct the name")
+
+
+@functools.cache
+def find(key: str) -> Metric | None:
+    """The declaration that covers ``key``, or None. Remembered, because the same keys come every step."""
+    exact, families = _compiled()
+    return exact.get(key) or next((metric for pattern, metric in families if pattern.fullmatch(key)), None)
+
+
+def nearest_key(key: str) -> str:
+    """The declared key most like ``key``; placeholders of a family are filled from ``key`` where the shapes allow."""
+    candidates = [_fill(metric.key, key) for metric in METRICS]
+    return max(candidates, key=lambda candidate: difflib.SequenceMatcher(None, key, candidate).ratio())
+
+
+def glossary_markdown() -> str:
+    """The table as Markdown, one section per first path segment."""
+    lines: list[str] = []
+    section = ""
+    for metric in METRICS:
+        head = metric.key.split("/")[0]
+        if head != section:
+            section = head
+            lines += ["", f"### `{head}/`", "", "| metric | unit | over a step | meaning |", "|---|---|---|---|"]
+        lines.append(f"| `{metric.key}` | {metric.unit} | {metric.reduction} | {metric.meaning} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+@functools.cache
+def _compiled() -> tuple[dict[str, Metric], list[tuple[re.Pattern[str], Metric]]]:
+    exact = {metric.key: metric for metric in METRICS if "<" not in metric.key}
+    return exact, [(metric.pattern, metric) for metric in METRICS if "<" in metric.key]
+
+
+def _fill(template: str, key: str) -> str:
+    """``eval/<suite>/pass_at_<k>`` read in the light of ``eval/ood/pas_at_4`` -> ``eval/ood/pass_at_4``."""
+    segments, given = template.split("/"), key.split("/")
+    if len(segments) == 3 and len(given) == 3 and segments[1] == "<suite>":
+        template = template.replace("<suite>", given[1])
+    number = re.search(r"[1-9][0-9]*$", key)
+    return template.replace("<k>", number[0]).replace("<n>", number[0]) if number else template
+
+
+if __name__ == "__main__":
+    print(glossary_markdown(), end="")

@@ -1,0 +1,1 @@
+"""Coefficients that change during a run."""

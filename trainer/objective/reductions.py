@@ -1,0 +1,64 @@
+"""Denominators: how a matrix of token losses becomes a number. All sums run over the whole mini-batch before it is split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Reduction
+from trainer.types import TokenBatch
+
+
+def _token_counts(batch: TokenBatch) -> Float[Tensor, "N 1"]:
+    return batch.mask.sum(dim=1, keepdim=True).float()
+
+
+def _num_sequences(counts: Float[Tensor, "N 1"]) -> Tensor:
+    """Sequences with at least one sampled token; fully masked ones must not count."""
+    return (counts > 0).sum().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenMean(Reduction):
+    """``sum L m / sum m``: every token counts the same (DAPO and most entropy papers; METHODS.md 0.4)."""
+
+    def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
+        counts = _token_counts(batch)
+        return torch.ones_like(counts) / counts.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceMean(Reduction):
+    """``mean_i (sum_t L m / |o_i|)``: every response counts the same (original GRPO; METHODS.md 0.4)."""
+
+    def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
+        counts = _token_counts(batch)
+        return 1.0 / (counts.clamp(min=1) * _num_sequences(counts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceSum(Reduction):
+    """``mean_i (sum_t L m)``: longer responses count more (REINFORCE; METHODS.md 0.4)."""
+
+    def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
+        counts = _token_counts(batch)
+        return torch.ones_like(counts) / _num_sequences(counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant(Reduction):
+    """``mean_i (sum_t L m) / length``: a constant instead of the response's length (Dr.GRPO; METHODS.md 0.4, 1.3)."""
+
+    length: float = 40.0
+    """The constant; Dr.GRPO takes the generation budget in tokens."""
+
+    def __post_init__(self) -> None:
+        require(self.length > 0, "reduction.length", self.length, "give a positive number of tokens, usually rollout.max_tokens")
+
+    def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
+        counts = _token_counts(batch)
+        return torch.ones_like(counts) / (_num_sequences(counts) * self.length)

@@ -1,0 +1,1 @@
+"""Differentiable, row-local terms added to the policy loss."""

@@ -1,0 +1,1 @@
+"""Rewards to rewards, once per rollout, before advantages."""

@@ -1,0 +1,19 @@
+"""Rewards as the verifier gave them. Called by ``loop.py`` through the ``shaping`` slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.objective.base import Shaping
+from trainer.types import TokenBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoShaping(Shaping):
+    """``R' = R``."""
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        return batch.rewards

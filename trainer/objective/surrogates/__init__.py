@@ -1,0 +1,1 @@
+"""Differentiable, row-local policy losses per token."""

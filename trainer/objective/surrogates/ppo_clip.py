@@ -1,0 +1,64 @@
+"""The clipped surrogate of PPO with separate thresholds and dual clip. Row-local; called through the ``surrogate`` slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.config import require
+from trainer.objective.base import Surrogate, SurrogateLoss
+from trainer.types import TokenBatch, TokenTerms
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to this before exponentiation, as in verl; exp(20) is 5e8."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PPOClip(Surrogate):
+    """Pessimistic minimum of the plain and the clipped policy gradient objective.
+
+        ratio  = exp(clamp(logprobs - old_logprobs, -20, 20))
+        loss   = max(-advantages * ratio, -advantages * clip(ratio, 1 - clip_low, 1 + clip_high))
+        loss   = min(loss, -advantages * dual_clip)          where advantages < 0 and dual_clip is set
+
+    The gradient is exactly 0 where (A > 0 and ratio > 1 + clip_high), (A < 0 and ratio < 1 - clip_low),
+    (A < 0 and ratio > dual_clip) or A = 0. ``clip_low = clip_high = None`` removes clipping ("clip-free").
+
+    Source: PPO, arXiv 1707.06347; separate thresholds from DAPO, arXiv 2503.14476; dual clip, arXiv 1912.09729.
+    Departures: none. Shapes [N, T]; ratio dimensionless, loss in units of the advantage.
+    """
+
+    clip_low: float | None = 0.2
+    """Lower threshold: ratios below 1 - clip_low lose their gradient when the advantage is negative. None: never."""
+    clip_high: float | None = 0.2
+    """Upper threshold: ratios above 1 + clip_high lose their gradient when the advantage is positive. None: never."""
+    dual_clip: float | None = None
+    """Bound (> 1) on the ratio for negative advantages; None: none. verl's default is 3, DAPO's scripts use 10."""
+
+    def __post_init__(self) -> None:
+        low, high, dual = self.clip_low, self.clip_high, self.dual_clip
+        require(low is None or 0 <= low <= 1, "surrogate.clip_low", low, "a ratio is positive, so give a number from 0 to 1, or null for none")
+        require(high is None or high >= 0, "surrogate.clip_high", high, "give a number of at least 0, or null for none")
+        require(dual is None or dual > 1, "surrogate.dual_clip", dual, "give a number above 1, or null for none")
+
+    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+        assert batch.advantages is not None and batch.old_logprobs is not None
+        advantages = batch.advantages
+        ratio = (terms.logprobs - batch.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+        floor = None if self.clip_low is None else 1 - self.clip_low
+        ceiling = None if self.clip_high is None else 1 + self.clip_high
+        plain = -advantages * ratio
+        if floor is None and ceiling is None:
+            loss = plain
+        else:
+            # torch.maximum splits the gradient evenly at ties; where() keeps it whole, so ratio 1 is plain policy gradient.
+            clipped = -advantages * ratio.clamp(min=floor, max=ceiling)
+            loss = torch.where(clipped > plain, clipped, plain)
+        if self.dual_clip is not None:
+            bound = -advantages * self.dual_clip
+            loss = torch.where((advantages < 0) & (bound < loss), bound, loss)
+        with torch.no_grad():
+            low = (advantages < 0) & (ratio < floor) if floor is not None else torch.zeros_like(batch.mask)
+            high = (advantages > 0) & (ratio > ceiling) if ceiling is not None else torch.zeros_like(batch.mask)
+        return SurrogateLoss(loss=loss, clipped_low=low & batch.mask, clipped_high=high & batch.mask)

@@ -1,0 +1,145 @@
+"""``python -m trainer.pretrain``: the recipe that made the shipped tiny base model, and the figures of its card.
+
+Called from the command line and, in miniature, by a test. It must stay deterministic (same options, same machine and
+thread count: same bytes) and is no part of a run: the trainer loads the finished folder like any other model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from trainer.pretrain_data import IGNORED, batches, encode, traces
+from trainer.pretrain_evaluate import figures, sample_suite
+from trainer.pretrain_model import build_model, build_tokenizer
+from trainer.tasks.countdown import Countdown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Options of the recipe; each is a command-line flag of the same name."""
+
+    output: str = "countdown-tiny"
+    """Folder that receives the model."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 128
+    """Traces per step."""
+    learning_rate: float = 3e-3
+    """Peak; warmed up over 5 % of the steps, then a cosine to 0."""
+    weight_decay: float = 0.05
+    correct_share: float = 0.8
+    """Share of traces that reach the target; the others explore and end elsewhere."""
+    number_max: int = 9
+    """Largest given number."""
+    hidden: int = 128
+    """Width; heads are 32 wide."""
+    layers: int = 4
+    seed: int = 0
+    threads: int = 2
+    """CPU threads."""
+    evaluate: str = ""
+    """Evaluate this model folder and stop, instead of training."""
+    prompts: int = 256
+    """Prompts per suite of an evaluation."""
+    samples: int = 16
+    """Samples per prompt of an evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "threads", "prompts", "samples", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"pretrain {name} is {getattr(self, name)}; set it to 1 or more")
+        if not 0 <= self.correct_share <= 1:
+            raise ValueError(f"pretrain correct_share is {self.correct_share}; set it between 0 and 1")
+        if self.hidden < 32 or self.hidden % 32:
+            raise ValueError(f"pretrain hidden is {self.hidden}; set it to a multiple of 32, the width of a head")
+
+
+def learning_rate_at(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over the first 5 % of the steps, then half a cosine from ``peak`` to 0."""
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(config: PretrainConfig) -> PreTrainedModel:
+    """Train from scratch and return the model; prints the loss in nats per response token."""
+    torch.set_num_threads(config.threads)
+    tokenizer = build_tokenizer()
+    model = build_model(config.hidden, config.layers, config.seed)
+    count = config.steps * config.batch_size
+    started = time.monotonic()
+    rows = [encode(trace, tokenizer) for trace in traces(count, config.correct_share, config.number_max, config.seed)]
+    data = batches(rows, config.batch_size, tokenizer.pad_token_id, config.seed)
+    print(f"{count} traces in {time.monotonic() - started:.0f} s, {model.num_parameters()} parameters", flush=True)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    model.train()
+    for step, (inputs, targets) in enumerate(data):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, len(data), config.learning_rate)
+        # Right padding and a causal mask: real positions never see padding, so no attention mask is needed.
+        logits = model(input_ids=inputs).logits
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 25 == 0 or step == len(data) - 1:
+            print(f"step {step}/{len(data)} loss {loss.item():.4f} after {time.monotonic() - started:.0f} s", flush=True)
+    return model.eval()
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write weights, configuration and tokenizer in Hugging Face format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config.do_sample = True
+    model.generation_config.temperature = 1.0
+    model.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+
+
+def evaluate(config: PretrainConfig) -> dict[str, dict[str, float]]:
+    """Figures of the model folder ``config.evaluate`` by suite."""
+    torch.set_num_threads(config.threads)
+    model = AutoModelForCausalLM.from_pretrained(config.evaluate, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(config.evaluate)
+    task = Countdown(num_prompts=config.prompts, num_heldout=config.prompts, num_ood=config.prompts)
+    suites = {"train": task.train_prompts(), **task.suites()}
+    return {
+        name: figures(sample_suite(model, tokenizer, task, prompts, config.samples, 48, config.seed))
+        for name, prompts in suites.items()
+    }
+
+
+def parse_arguments(arguments: list[str] | None = None) -> PretrainConfig:
+    """One flag per field of :class:`PretrainConfig`."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.pretrain", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for field in fields(PretrainConfig):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default, help=" ")
+    return PretrainConfig(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train and save, or evaluate and print one JSON line per suite."""
+    config = parse_arguments(arguments)
+    if config.evaluate:
+        for suite, row in evaluate(config).items():
+            print(json.dumps({"suite": suite} | {key: round(value, 4) for key, value in row.items()}), flush=True)
+        return
+    save(train(config), Path(config.output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Synthetic pretraining traces for the tiny countdown model, as padded batches of token ids.
+
+Called by :mod:`trainer.pretrain` only. It must never use a problem of a training, held-out or out-of-domain split:
+the base model has seen none of the prompts that a run trains or evaluates on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from trainer.tasks.countdown_problems import Problem, ProblemSpace, propose, random_walk, split_of
+from trainer.tasks.countdown_steps import Step, spell
+
+IGNORED = -100
+"""Target of positions that carry no loss: prompt and padding."""
+
+# Share of the traces by how many numbers the problem gives.
+_MIXTURE = {3: 0.15, 4: 0.70, 5: 0.15}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A prompt and a well-formed response: every step is right, the target is reached or not."""
+
+    problem: Problem
+    steps: tuple[Step, ...]
+
+    @property
+    def response(self) -> str:
+        """The response text without the end token."""
+        return spell(self.steps)
+
+
+def traces(count: int, correct_share: float, number_max: int, seed: int) -> Iterator[Trace]:
+    """``count`` traces; a share ``correct_share`` reaches the target, the others explore and end elsewhere."""
+    rng = random.Random(f"{seed}/pretrain")
+    spaces = [
+        ProblemSpace(num_numbers=n, number_min=1, number_max=number_max, target_min=10, target_max=99, min_steps=2)
+        for n in _MIXTURE
+    ]
+    shares = list(_MIXTURE.values())
+    made = 0
+    while made < count:
+        space = rng.choices(spaces, shares)[0]
+        trace = None
+        while trace is None:
+            trace = _draw(space, correct_share, rng)
+        made += 1
+        yield trace
+
+
+def _draw(space: ProblemSpace, correct_share: float, rng: random.Random) -> Trace | None:
+    proposal = propose(space, rng)
+    if proposal is None or split_of(proposal[0]) != "pretrain":
+        return None
+    problem, steps = proposal
+    if rng.random() < correct_share:
+        return Trace(problem=problem, steps=tuple(steps))
+    while True:
+        wandering = random_walk(problem.numbers, len(steps), space.target_max, rng)
+        if wandering is not None and wandering[-1].result != problem.target:
+            return Trace(problem=problem, steps=tuple(wandering))
+
+
+def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], int]:
+    """Token ids of prompt, response and end token, and the length of the prompt."""
+    vocabulary = tokenizer.get_vocab()
+    prompt = [vocabulary[character] for character in trace.problem.text]
+    response = [vocabulary[character] for character in trace.response]
+    return prompt + response + [tokenizer.eos_token_id], len(prompt)
+
+
+def batches(rows: list[tuple[list[int], int]], batch_size: int, pad_id: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(inputs, targets), each [batch_size, T] int64, right-padded; targets are ``IGNORED`` off the response.
+
+    Rows are sorted by length within windows of 16 batches, then the batches of a window are shuffled: little padding,
+    and no trend of length over time.
+    """
+    rng = random.Random(f"{seed}/batches")
+    made = []
+    window = 16 * batch_size
+    for start in range(0, len(rows) - batch_size + 1, window):
+        chunk = sorted(rows[start : start + window], key=lambda row: len(row[0]))
+        pieces = [chunk[i : i + batch_size] for i in range(0, len(chunk) - batch_size + 1, batch_size)]
+        rng.shuffle(pieces)
+        made += [_rectangle(piece, pad_id) for piece in pieces]
+    return made
+
+
+def _rectangle(rows: list[tuple[list[int], int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(ids) for ids, _ in rows) - 1
+    inputs = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    targets = torch.full((len(rows), width), IGNORED, dtype=torch.int64)
+    for row, (ids, prompt_length) in enumerate(rows):
+        inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
+        targets[row, prompt_length - 1 : len(ids) - 1] = torch.tensor(ids[prompt_length:])
+    return inputs, targets

@@ -1,0 +1,268 @@
+"""The run folder: everything a run writes down about itself, as plain files. This is the truth; MLflow is a copy.
+
+Called by the loop (append, truncate, status) and by tracking.py (read). Must not import torch or mlflow, and must never
+leave a torn file behind: a failed append is cut off again, everything else is written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STATES = ("PLANNED", "QUEUED", "RUNNING", "PREEMPTED", "COMPLETED", "FAILED", "CANCELLED", "PRUNED", "LOST")
+"""What ``status.json`` can say of a run."""
+
+MEASURED = ("time/", "throughput/", "memory/")
+"""Prefixes of the metrics that differ from execution to execution; they go to ``timings.jsonl`` only."""
+
+
+class OutOfSpace(OSError):
+    """The disk or the quota is full. What was on disk before is intact."""
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Turn a full disk or quota inside the block into :class:`OutOfSpace` naming ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = (
+            f"no space left to write {path}: free some, then start the run again; it goes on from its last checkpoint"
+        )
+        raise OutOfSpace(message) from error
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old or the new file whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with room_for(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make creations and renames inside ``path`` survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_records(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+    """Add one line of standard JSON per record, all or none, on disk when this returns.
+
+    Keys are sorted and floats are their shortest exact form, so equal records are equal bytes.
+    """
+    lines = "".join(
+        json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n" for record in records
+    )
+    data = memoryview(lines.encode())
+    with room_for(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            start = os.fstat(descriptor).st_size
+            try:
+                while data:
+                    data = data[os.write(descriptor, data) :]
+                os.fdatasync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, start)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def read_records(path: Path, *, offset: int = 0, until: int | None = None) -> tuple[list[dict[str, Any]], int]:
+    """Records of whole lines from byte ``offset`` on, and the offset behind the last of them.
+
+    Ends at a torn line and before the first record whose ``step`` is above ``until``. A file that is not there is
+    empty.
+    """
+    records: list[dict[str, Any]] = []
+    if not path.exists():
+        return records, offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            record = _parse(line)
+            if record is None or (until is not None and record["step"] > until):
+                break
+            records.append(record)
+            offset += len(line)
+    return records, offset
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def _standard(value: Any) -> Any:
+    """``value`` with every non-finite float as None, because standard JSON has no name for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _standard(item) for key, item in value.items()}
+    return [_standard(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _metrics_record(step: int, metrics: Mapping[str, float]) -> dict[str, object]:
+    """``{"step", "metrics"}``; a non-finite value is null there and spelt out under ``nonfinite``."""
+    values = {name: float(value) for name, value in metrics.items()}
+    nonfinite = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
+    record: dict[str, object] = {"step": step, "metrics": _standard(values)}
+    return record | {"nonfinite": nonfinite} if nonfinite else record
+
+
+def _declared(names: Iterable[str]) -> None:
+    from trainer.metrics.table import check
+
+    check(names)
+
+
+class RunFolder:
+    """The files of one run; ``check`` raises ValueError for undeclared metric names (default: the table of metrics)."""
+
+    def __init__(self, path: str | Path, check: Callable[[Iterable[str]], None] = _declared) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "run.yaml"
+        self.status_file = self.path / "status.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.timings = self.path / "timings.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.reliability = self.path / "reliability.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.mirror = self.path / "mirror.json"
+        self.heartbeat = self.path / "heartbeat"
+        self.stop = self.path / "STOP"
+        self._check = check
+
+    def config(self) -> dict[str, Any]:
+        """The frozen configuration, exactly as it stands in ``run.yaml``."""
+        from omegaconf import OmegaConf
+
+        if not self.config_file.is_file():
+            raise ValueError(f"{self.path} holds no run.yaml: give the folder of a run, <output>/runs/<signature>")
+        content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{self.config_file} is not a mapping of configuration groups: restore it or plan the run again"
+            )
+        return {str(key): value for key, value in content.items()}
+
+    def append(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float], time: float) -> None:
+        """Record one step: ``metrics`` are functions of configuration and seed, ``timings`` (time/, throughput/,
+        memory/) are not.
+
+        ``time`` is in unix seconds. The line in ``metrics.jsonl`` comes last and commits the step.
+        """
+        self._check([*metrics, *timings])
+        misplaced = [n for n in metrics if n.startswith(MEASURED)] + [n for n in timings if not n.startswith(MEASURED)]
+        if misplaced:
+            raise ValueError(
+                f"metrics {misplaced} are in the wrong file: exactly {', '.join(MEASURED)} belong to the timings"
+            )
+        append_records(self.timings, [_metrics_record(step, timings) | {"time": time}])
+        append_records(self.metrics, [_metrics_record(step, metrics)])
+
+    def append_samples(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add sampled responses; each row has an integer ``step`` and is a function of configuration and seed."""
+        append_records(self.samples, [_standard(row) for row in rows])
+
+    def append_reliability(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add reliability points (step, suite, bin, confidence, accuracy, count)."""
+        append_records(self.reliability, [_standard(row) for row in rows])
+
+    def truncate(self, step: int) -> int:
+        """Drop what was recorded after ``step`` (-1: everything) and torn last lines; the last step of
+        ``metrics.jsonl`` that stays.
+
+        To be called before anything is appended, also on a fresh start. Lines are in step order, so each file is only
+        made shorter: atomic, and possible on a full disk.
+        """
+        last = -1
+        for path in (self.metrics, self.timings, self.samples, self.reliability):
+            records, length = read_records(path, until=step)
+            if path == self.metrics and records:
+                last = int(records[-1]["step"])
+            if path.exists() and path.stat().st_size > length:
+                os.truncate(path, length)
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        return last
+
+    def write_status(
+        self, state: str, step: int, steps: int, message: str = "", mlflow_run_id: str | None = None
+    ) -> None:
+        """Replace ``status.json``. ``mlflow_run_id`` is looked up in the mirror's own file unless given."""
+        if state not in STATES:
+            raise ValueError(f"state {state!r} is not one of {', '.join(STATES)}")
+        mlflow_run_id = mlflow_run_id or self.read_mirror().get("run_id")
+        who = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "attempt": self.attempt,
+            "mlflow_run_id": mlflow_run_id,
+        }
+        status = {"state": state, "step": step, "steps": steps, "time": time.time(), "message": message, **who}
+        write_atomic(self.status_file, json.dumps(status, indent=1) + "\n")
+
+    def read_status(self) -> dict[str, Any] | None:
+        """The last status, or None before the first."""
+        return _read_object(self.status_file)
+
+    def read_mirror(self) -> dict[str, Any]:
+        """What tracking.py remembers: ``token``, ``run_id`` and the ``step`` and ``time`` of the last point it sent."""
+        return _read_object(self.mirror) or {}
+
+    @property
+    def attempt(self) -> int:
+        """Number of the newest folder under ``attempts/``; 1 when there is none."""
+        attempts = self.path / "attempts"
+        return max((int(entry.name) for entry in attempts.glob("*") if entry.name.isdigit()), default=1)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the run to stop at the next step boundary."""
+        return self.stop.exists()
+
+    def beat(self) -> None:
+        """Touch the heartbeat file; its modification time says when the run was last alive."""
+        with room_for(self.heartbeat):
+            self.heartbeat.touch()
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}): nothing here writes half a file, so mend or remove it"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object: mend or remove it")
+    return content

@@ -1,0 +1,137 @@
+"""From prompts to verified rollouts: order of the data, seeds of the samples, shares of the ranks.
+
+Called by rollout components and by the evaluation. It must not compute advantages, and it never repeats a noise stream by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from trainer.config import derive_seed
+from trainer.distributed import Ranks
+from trainer.engine.base import Completion, Engine
+from trainer.tasks.base import Task
+from trainer.types import Prompt, Rollout
+
+
+@dataclass(slots=True)
+class PromptStream:
+    """The training prompts in the run's order: a new permutation each epoch, drawn from (seed, epoch)."""
+
+    prompts: Sequence[Prompt]
+    seed: int
+    position: int = 0
+    """Prompts taken so far; with (seed, prompts) it says everything, so it is all a checkpoint keeps."""
+
+    @property
+    def epoch(self) -> int:
+        """Completed passes over the prompts."""
+        return self.position // len(self.prompts)
+
+    def take(self, count: int) -> list[Prompt]:
+        """The next ``count`` prompts."""
+        taken = []
+        for position in range(self.position, self.position + count):
+            epoch, index = divmod(position, len(self.prompts))
+            taken.append(self.prompts[self._order(epoch)[index]])
+        self.position += count
+        return taken
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "prompts"))
+        order: list[int] = torch.randperm(len(self.prompts), generator=generator).tolist()
+        return order
+
+
+@dataclass(slots=True, kw_only=True)
+class Sampler:
+    """Engine, tokenizer and task together (the ``Source`` of rollout components)."""
+
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    stream: PromptStream
+    ranks: Ranks
+    seed: int
+    step: int = 0
+    calls: int = 0
+    """Calls of :meth:`sample` in this step: a refill must not repeat the noise of the first draw."""
+
+    def begin(self, step: int) -> None:
+        """Start the noise streams of a step."""
+        self.step, self.calls = step, 0
+
+    def next_prompts(self, count: int) -> list[Prompt]:
+        """See :class:`trainer.objective.rollouts.base.Source`."""
+        return self.stream.take(count)
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        samples: int,
+        temperature: float,
+        max_tokens: int,
+        purpose: str = "rollout",
+        prefixes: Sequence[tuple[int, ...]] | None = None,
+    ) -> list[Rollout]:
+        """See :class:`trainer.objective.rollouts.base.Source`."""
+        seeds = [derive_seed(self.seed, self.step, purpose, self.calls, number) for number in range(len(prompts))]
+        self.calls += 1
+        rollouts = self.complete(
+            prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds, prefixes=prefixes
+        )
+        return verified(rollouts, self.task)
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        samples: int,
+        temperature: float,
+        max_tokens: int,
+        seeds: Sequence[int],
+        prefixes: Sequence[tuple[int, ...]] | None = None,
+    ) -> list[Rollout]:
+        """Unverified rollouts, prompt by prompt; each rank samples its share and all of them get everything."""
+        ids = [tuple(self.tokenizer(prompt.text)["input_ids"]) for prompt in prompts]
+        given = prefixes or [()] * len(prompts)
+        own = range(self.ranks.rank, len(prompts), self.ranks.world)
+        completions = self.engine.generate(
+            [ids[number] + given[number] for number in own],
+            samples=samples,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seeds=[seeds[number] for number in own],
+        )
+        groups = dict(pair for part in self.ranks.gather(list(zip(own, completions, strict=True))) for pair in part)
+        return [
+            self._rollout(prompts[number], ids[number], given[number], completion, number)
+            for number in range(len(prompts))
+            for completion in groups[number]
+        ]
+
+    def _rollout(
+        self, prompt: Prompt, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion, group: int
+    ) -> Rollout:
+        tokens = prefix + completion.token_ids
+        return Rollout(
+            prompt=prompt,
+            prompt_ids=prompt_ids,
+            completion_ids=tokens,
+            sampler_logprobs=(0.0,) * len(prefix) + completion.logprobs,
+            finish_reason=completion.finish_reason,
+            text=self.tokenizer.decode(list(tokens), skip_special_tokens=True),
+            group=group,
+            weight_version=self.engine.weight_version,
+            num_context=len(prefix),
+        )
+
+
+def verified(rollouts: Sequence[Rollout], task: Task) -> list[Rollout]:
+    """The rollouts with the task's verdict."""
+    return [replace(rollout, verdict=task.verify(rollout.prompt, rollout.text)) for rollout in rollouts]

@@ -1,0 +1,165 @@
+"""Everything a run holds while it lives: policy, optimiser, engine, sampler; how it starts and how it resumes.
+
+Called by ``loop.py``. It must not decide what happens in a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from transformers import PreTrainedTokenizerBase
+
+from trainer import checkpoint
+from trainer.build import Run
+from trainer.config import derive_seed
+from trainer.distributed import Ranks
+from trainer.engine.base import Engine, EnginePool, EngineSetup
+from trainer.objective.base import State
+from trainer.policy import Policy, load_model, load_tokenizer, model_path
+from trainer.record import RunFolder
+from trainer.sampling import PromptStream, Sampler
+from trainer.tasks.base import Task
+from trainer.types import Prompt, Rollout
+from trainer.update import Learner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A run in progress. The fields that change are the last three; a checkpoint is made of them and the weights."""
+
+    run: Run
+    folder: RunFolder
+    ranks: Ranks
+    learner: Learner
+    reference: Policy | None
+    tokenizer: PreTrainedTokenizerBase
+    engine: Engine
+    sampler: Sampler
+    step: int = 0
+    """Steps done."""
+    version: int = 0
+    """Optimiser updates done."""
+    state: State
+    """What the objective's members remember, and the solved counts of the first evaluation."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that is trained."""
+        return self.learner.policy
+
+    def generate(self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int) -> list[Rollout]:
+        """Unverified rollouts for the evaluation, on a noise stream of its own."""
+        seeds = [derive_seed(seed, prompt.id) for prompt in prompts]
+        return self.sampler.complete(prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds)
+
+    def sync(self) -> None:
+        """Give the engine the trainer's weights."""
+        self.engine.load_weights(self.policy.model.named_parameters(), self.version)
+
+    def save(self) -> None:
+        """Write a checkpoint (main rank)."""
+        if self.ranks.is_main:
+            checkpoint.save(
+                self.folder.checkpoints,
+                self.step,
+                model_state=self.policy.model.state_dict(),
+                optimizer_state=self.learner.optimizer.state_dict(),
+                state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
+                signature=self.run.signature,
+                keep=self.run.checkpoint.keep,
+            )
+
+    def resume(self) -> None:
+        """Go on from the newest good checkpoint, if there is one; forget what was recorded after it."""
+        found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature)
+        if found is not None:
+            self.policy.model.load_state_dict(found.model_state)
+            self.learner.optimizer.load_state_dict(found.optimizer_state)
+            self.step = found.step
+            self.version = found.state["version"]
+            self.sampler.stream.position = found.state["position"]
+            self.state = found.state["objective"]
+        if self.ranks.is_main:
+            self.folder.truncate(self.step - 1)
+        self.sync()
+
+
+def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
+    """Load everything a run needs and go back to its last checkpoint."""
+    accelerator = _accelerator(run)
+    ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
+    torch.set_num_threads(run.hardware.num_threads or len(os.sched_getaffinity(0)))
+    torch.manual_seed(derive_seed(run.seed, "torch"))
+    tokenizer = load_tokenizer(run.model)
+    model = load_model(run.model).to(accelerator.device)
+    policy = Policy(
+        model=model,
+        temperature=run.rollout.temperature,
+        head_chunk=run.hardware.head_chunk,
+        micro_batch_tokens=run.hardware.micro_batch_tokens,
+        device=accelerator.device,
+        autocast_dtype={"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.hardware.mixed_precision],
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=run.optim.lr, betas=run.optim.betas, eps=run.optim.eps, weight_decay=run.optim.weight_decay, fused=True
+    )
+    engine = engines.get(run.engine, _setup(run, tokenizer, accelerator.device))
+    prompts = run.task.train_prompts()
+    session = Session(
+        run=run,
+        folder=folder,
+        ranks=ranks,
+        learner=Learner(
+            policy=policy,
+            optimizer=accelerator.prepare_optimizer(optimizer),
+            accelerator=accelerator,
+            ranks=ranks,
+            optim=run.optim,
+            dtype=run.model.dtype if run.hardware.mixed_precision == "no" else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
+        ),
+        reference=policy.frozen_copy() if run.objective.any("needs_reference") else None,
+        tokenizer=tokenizer,
+        engine=engine,
+        sampler=Sampler(
+            engine=engine, tokenizer=tokenizer, task=run.task, stream=PromptStream(prompts, run.seed), ranks=ranks, seed=run.seed
+        ),
+        state=run.objective.initial_state(),
+    )
+    session.resume()
+    return session
+
+
+def _accelerator(run: Run) -> Accelerator:
+    cpu = run.hardware.device == "cpu" or not torch.cuda.is_available()
+    if run.hardware.device == "cuda" and cpu:
+        raise RuntimeError("hardware.device=cuda, but torch sees no GPU here: use hardware.device=auto or install the CUDA build")
+    # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
+    handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
+    return Accelerator(cpu=cpu, mixed_precision=run.hardware.mixed_precision, kwargs_handlers=handlers)  # type: ignore[arg-type]
+
+
+def _setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
+    # Rounded up, so that cells that differ a little in their prompts can share an engine.
+    longest = longest_prompt(run.task, tokenizer) + max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
+    return EngineSetup(
+        model_path=model_path(run.model),
+        revision=run.model.revision,
+        dtype=run.model.dtype,
+        trust_remote_code=run.model.trust_remote_code,
+        max_length=-(-(longest + 1) // 64) * 64,
+        eos_token_id=int(tokenizer.eos_token_id),  # type: ignore[arg-type]
+        device=device.type,
+    )
+
+
+def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest prompt of a task, evaluation included."""
+    texts = [prompt.text for prompts in (task.train_prompts(), *task.suites().values()) for prompt in prompts]
+    return max(len(ids) for ids in tokenizer(texts)["input_ids"])

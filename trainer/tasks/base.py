@@ -1,0 +1,28 @@
+"""The protocol of a task: prompts to train on, suites to evaluate on, a verifier.
+
+Called by the loop (prompts, verdicts) and by evaluation (suites). A task must not sample, order or batch prompts:
+the run seed does that elsewhere, so that every seed of a cell works on the same problems.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from trainer.types import Prompt, Verdict
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A source of prompts with a verifiable reward. Implementations are frozen dataclasses."""
+
+    def train_prompts(self) -> list[Prompt]:
+        """The distinct training prompts, always in the same order; ids are unique over the whole task."""
+        ...
+
+    def suites(self) -> dict[str, list[Prompt]]:
+        """Evaluation prompts by suite name; ``heldout`` and ``ood`` where the task has them."""
+        ...
+
+    def verify(self, prompt: Prompt, text: str) -> Verdict:
+        """Judge one response. Never raises on any ``text``: what cannot be read scores 0."""
+        ...

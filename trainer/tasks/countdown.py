@@ -1,0 +1,127 @@
+"""Task ``countdown``: reach a target with given numbers, writing out every step.
+
+Prompt ``4,7,3,2=26:``, response ``4*7=28,28-2=26``. Built by ``conf/task/countdown*.yaml``; read by the loop and by
+evaluation. It must not depend on the seed of a run: ``problem_seed`` alone fixes the problems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems
+from trainer.tasks.countdown_steps import canonical, parse, solves
+from trainer.tasks.countdown_subsets import clustered_order
+from trainer.types import Prompt, Verdict
+
+POOL_SIZE = 4096
+"""Training problems in the pool; ``num_prompts=4096`` is "all"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Countdown:
+    """Numbers, a target, and a reward of 1 for correct written-out steps that end on it, else 0.
+
+    A response is ``left operator right = result`` steps joined by commas, operators ``+ - * /`` with exact division,
+    all values positive whole numbers. Each given number and each intermediate is used at most once; numbers may stay
+    unused. Training, held-out and out-of-domain problems are disjoint because a hash of (sorted numbers, target)
+    gives each problem to one split. ``Verdict.answer`` is the last result; ``Verdict.solution`` one spelling for all
+    orders and commutations of a correct solution.
+    """
+
+    num_prompts: int = 512
+    """Distinct training prompts, 1 to 4096; subsets nest: the first 8 are among the first 32."""
+    subset: Literal["random", "clustered"] = "random"
+    """``clustered``: whole groups of similar problems, low diversity at the same size."""
+    problem_seed: int = 0
+    """Fixes every problem; the seed of a run only orders them."""
+    num_numbers: int = 4
+    """Given numbers per problem, 3 to 6."""
+    number_min: int = 1
+    number_max: int = 9
+    """Range of the given numbers, both ends included."""
+    target_min: int = 10
+    target_max: int = 99
+    """Range of targets, both ends included."""
+    min_steps: int = 2
+    """Fewest steps that any solution may take; 1 admits one-line problems."""
+    num_heldout: int = 128
+    """Held-out problems of the same kind."""
+    num_ood: int = 128
+    """Harder, out-of-domain problems."""
+    ood_num_numbers: int = 5
+    ood_target_min: int = 10
+    ood_target_max: int = 99
+    ood_min_steps: int = 3
+
+    def __post_init__(self) -> None:
+        limits = {
+            "num_prompts": (1, POOL_SIZE),
+            "num_numbers": (3, 6),
+            "ood_num_numbers": (3, 6),
+            "number_min": (1, self.number_max),
+            "number_max": (2, 99),
+            "target_min": (1, self.target_max),
+            "target_max": (1, 999),
+            "ood_target_min": (1, self.ood_target_max),
+            "ood_target_max": (1, 999),
+            "min_steps": (1, self.num_numbers - 1),
+            "ood_min_steps": (1, self.ood_num_numbers - 1),
+            "num_heldout": (1, 1024),
+            "num_ood": (1, 1024),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"task countdown: {name} is {value}; set it between {low} and {high}")
+        if self.subset not in ("random", "clustered"):
+            raise ValueError(f"task countdown: subset is {self.subset!r}; set it to random or clustered")
+
+    def train_prompts(self) -> list[Prompt]:
+        """The first ``num_prompts`` of the pool in random or clustered order; ids count positions in the pool."""
+        if self.subset == "random":
+            return self._prompts("train", self.num_prompts)
+        pool = self._prompts("train", POOL_SIZE, at_least=self.num_prompts)
+        keys = [(sorted(prompt.data["numbers"]), prompt.data["target"]) for prompt in pool]  # type: ignore[call-overload]
+        return [pool[index] for index in clustered_order(keys)[: self.num_prompts]]
+
+    def suites(self) -> dict[str, list[Prompt]]:
+        """``heldout``: same kind, unseen. ``ood``: more numbers, larger targets, more steps."""
+        return {"heldout": self._prompts("heldout", self.num_heldout), "ood": self._prompts("ood", self.num_ood)}
+
+    def verify(self, prompt: Prompt, text: str) -> Verdict:
+        """Reward 1.0 for a correct solution, else 0.0; never raises, linear in the length of ``text``."""
+        steps = parse(text)
+        if steps is None:
+            return Verdict(reward=0.0)
+        answer = str(steps[-1].result)
+        numbers, target = prompt.data["numbers"], prompt.data["target"]
+        if not solves(steps, numbers, target):  # type: ignore[arg-type]
+            return Verdict(reward=0.0, answer=answer)
+        return Verdict(reward=1.0, answer=answer, solution=canonical(steps))
+
+    def _prompts(self, split: str, count: int, at_least: int | None = None) -> list[Prompt]:
+        """``count`` problems of a split, or one sentence when these settings do not hold so many."""
+        found = list(islice(problems(self._space(split), split, self.problem_seed), count))
+        if len(found) < (at_least or count):
+            raise ValueError(
+                f"task countdown: these settings hold only {len(found)} {split} problems, {at_least or count} are asked for; "
+                "widen number_max or target_max, or ask for fewer"
+            )
+        return [_prompt(f"{split}-{index}", problem) for index, problem in enumerate(found)]
+
+    def _space(self, split: str) -> ProblemSpace:
+        hard = split == "ood"
+        return ProblemSpace(
+            num_numbers=self.ood_num_numbers if hard else self.num_numbers,
+            number_min=self.number_min,
+            number_max=self.number_max,
+            target_min=self.ood_target_min if hard else self.target_min,
+            target_max=self.ood_target_max if hard else self.target_max,
+            min_steps=self.ood_min_steps if hard else self.min_steps,
+        )
+
+
+def _prompt(identity: str, problem: Problem) -> Prompt:
+    return Prompt(id=identity, text=problem.text, data={"numbers": list(problem.numbers), "target": problem.target})

@@ -1,0 +1,139 @@
+"""Countdown problems: solvable by construction, each in exactly one of four disjoint splits.
+
+Called by the task ``countdown`` and by the pretraining recipe. It must not know about seeds of runs: everything is a
+function of the arguments, so every run seed of a study sees the same problems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from trainer.tasks.countdown_steps import Step, compute
+
+SPLITS = ("pretrain", "train", "heldout", "ood")
+# Sixteenths of all problems: pretraining 6, training 6, held-out 2, out-of-domain 2.
+_SPLIT_OF_SIXTEENTH = ("pretrain",) * 6 + ("train",) * 6 + ("heldout",) * 2 + ("ood",) * 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSpace:
+    """Which problems exist: how many numbers from which range, which targets, how few steps may solve them."""
+
+    num_numbers: int
+    number_min: int
+    number_max: int
+    target_min: int
+    target_max: int
+    min_steps: int
+    """No solution is shorter than this many steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Numbers in the order the prompt shows them, and a target they can reach."""
+
+    numbers: tuple[int, ...]
+    target: int
+
+    @property
+    def key(self) -> str:
+        """Identity: the sorted numbers and the target, so ``4,7=28`` and ``7,4=28`` are one problem."""
+        return f"{','.join(map(str, sorted(self.numbers)))}={self.target}"
+
+    @property
+    def text(self) -> str:
+        """The prompt, for example ``4,7,3,2=26:``."""
+        return f"{','.join(map(str, self.numbers))}={self.target}:"
+
+
+def split_of(problem: Problem) -> str:
+    """The one split that may hold the problem: a hash of its key alone, hence disjoint whatever the seeds."""
+    digest = hashlib.sha256(problem.key.encode("ascii")).digest()
+    return _SPLIT_OF_SIXTEENTH[digest[0] % 16]
+
+
+def random_walk(numbers: Sequence[int], num_steps: int, max_value: int, rng: random.Random) -> list[Step] | None:
+    """``num_steps`` random correct steps that waste no intermediate, or None when the draw ran into a dead end."""
+    given = list(numbers)
+    made: list[int] = []
+    steps: list[Step] = []
+    for index in range(num_steps):
+        pool = [(value, True) for value in made] + [(value, False) for value in given]
+        picked = rng.sample(pool, 2)
+        for value, was_made in picked:
+            (made if was_made else given).remove(value)
+        step = _random_step(picked[0][0], picked[1][0], max_value, rng)
+        # Every later step can swallow at most one more intermediate than it makes.
+        if step is None or len(made) > num_steps - 1 - index:
+            return None
+        made.append(step.result)
+        steps.append(step)
+    return steps
+
+
+def _random_step(left: int, right: int, max_value: int, rng: random.Random) -> Step | None:
+    operator = rng.choice("+-*/")
+    if operator in "-/" and left < right:
+        left, right = right, left
+    # Multiplying or dividing by one is allowed in answers, but nobody would write it.
+    if operator in "*/" and 1 in (left, right):
+        return None
+    result = compute(left, operator, right)
+    if result is None or result > max_value:
+        return None
+    return Step(left=left, operator=operator, right=right, result=result)
+
+
+def reachable(numbers: Sequence[int], max_steps: int) -> set[int]:
+    """Every value that at most ``max_steps`` steps can end on, by trying them all."""
+    values: set[int] = set()
+    if max_steps == 0:
+        return values
+    for first, second in combinations(range(len(numbers)), 2):
+        rest = [number for index, number in enumerate(numbers) if index not in (first, second)]
+        high, low = max(numbers[first], numbers[second]), min(numbers[first], numbers[second])
+        for operator in "+-*/":
+            result = compute(high, operator, low)
+            if result is not None:
+                values.add(result)
+                values |= reachable([*rest, result], max_steps - 1)
+    return values
+
+
+def propose(space: ProblemSpace, rng: random.Random) -> tuple[Problem, list[Step]] | None:
+    """One random problem with the walk that solves it, or None when the draw fell outside ``space``.
+
+    The target is the end of a random walk, so no search is needed and frequent targets are those with many solutions.
+    """
+    numbers = tuple(rng.randint(space.number_min, space.number_max) for _ in range(space.num_numbers))
+    most = space.num_numbers - 1
+    num_steps = most if rng.random() < 0.75 else rng.randint(space.min_steps, most)
+    steps = random_walk(numbers, num_steps, space.target_max, rng)
+    if steps is None or not space.target_min <= steps[-1].result <= space.target_max:
+        return None
+    target = steps[-1].result
+    if target in numbers or target in reachable(numbers, space.min_steps - 1):
+        return None
+    return Problem(numbers=numbers, target=target), steps
+
+
+def problems(space: ProblemSpace, split: str, seed: int) -> Iterator[Problem]:
+    """Distinct problems of one split, in an order fixed by ``seed``; ends when new ones have become rare.
+
+    Prefixes nest: the first 8 are among the first 32, whatever is asked for later.
+    """
+    rng = random.Random(f"{seed}/{split}")
+    seen: set[str] = set()
+    misses = 0
+    while misses < 20_000:
+        proposal = propose(space, rng)
+        misses += 1
+        if proposal is None or split_of(proposal[0]) != split or proposal[0].key in seen:
+            continue
+        misses = 0
+        seen.add(proposal[0].key)
+        yield proposal[0]

@@ -1,0 +1,50 @@
+"""Low-diversity subsets of countdown problems: whole groups of similar problems.
+
+Called by the task ``countdown`` for ``subset=clustered``. It must stay in whole-number arithmetic, so that the same
+subset comes out on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NUM_CLUSTERS = 64
+
+
+def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
+    """Indices of all problems, cluster by cluster; the first n are the clustered subset of size n (they nest).
+
+    Source: data diversity of "Revisiting Entropy in RL for Large Reasoning Models", METHODS section 2.2, which keeps the
+    prompts of some k-means clusters of embeddings. Departures: the features are the sorted numbers and the target
+    (target divided by 3, so that both have a like spread) instead of embeddings; centres come from farthest-first
+    traversal in exact integers instead of k-means; clusters are taken by the distance of their centre from the first
+    problem's cluster (the paper's ranking was not recovered); the last cluster is cut, nearest to its centre first.
+
+    Args:
+        keys: (sorted numbers, target) of each problem, all with equally many numbers.
+    """
+    features = torch.tensor([[*(8 * number for number in numbers), 8 * target // 3] for numbers, target in keys])
+    centres = _farthest_first(features, min(NUM_CLUSTERS, len(keys)))
+    to_centres = _squared_distances(features, features[centres])
+    nearest = to_centres.argmin(dim=1).tolist()
+    to_own = to_centres.min(dim=1).values.tolist()
+    from_start = _squared_distances(features[centres], features[centres[nearest[0] : nearest[0] + 1]])[:, 0].tolist()
+    return sorted(range(len(keys)), key=lambda index: (from_start[nearest[index]], nearest[index], to_own[index], index))
+
+
+def _farthest_first(features: Tensor, count: int) -> list[int]:
+    """Indices of ``count`` rows of ``features`` [N, F]: the first row, then always the row farthest from those taken."""
+    taken = [0]
+    gap = _squared_distances(features, features[:1])[:, 0]
+    while len(taken) < count:
+        taken.append(int(gap.argmax()))
+        gap = torch.minimum(gap, _squared_distances(features, features[taken[-1] :][:1])[:, 0])
+    return taken
+
+
+def _squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
+    """Squared Euclidean distances [N, K] of int64 ``rows`` [N, F] and ``centres`` [K, F]."""
+    return (rows[:, None, :] - centres[None, :, :]).square().sum(dim=2)
