@@ -39,16 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dashboards", description="Reports and tables of studies, read from MLflow.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboards", description="Reports and tables of studies, read from MLflow."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--uri", default=default_uri(), help="MLflow tracking URI (default: %(default)s, or MLFLOW_TRACKING_URI)")
+    common.add_argument(
+        "--uri", default=default_uri(), help="MLflow tracking URI (default: %(default)s, or MLFLOW_TRACKING_URI)"
+    )
     page = argparse.ArgumentParser(add_help=False)
     page.add_argument("--output", type=Path, help="file to write (default: a file below outputs/reports)")
     page.add_argument("--open", action="store_true", help="open the page in a browser")
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("study", metavar="STUDY", help="name of a study (its newest sweep), or a sweep's run id or run name")
-    report = commands.add_parser("report", parents=[one, common, page], help="write a study's self-contained HTML report")
+    one.add_argument(
+        "study", metavar="STUDY", help="name of a study (its newest sweep), or a sweep's run id or run name"
+    )
+    report = commands.add_parser(
+        "report", parents=[one, common, page], help="write a study's self-contained HTML report"
+    )
     report.add_argument("--log", action="store_true", help="also attach it to the sweep's MLflow run as report.html")
     commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
     commands.add_parser("claims", parents=[common, page], help="all hypotheses and verdicts, printed and as a page")
@@ -95,7 +103,7 @@ def _list(options: argparse.Namespace) -> None:
         print(f"the MLflow store {options.uri} holds no sweep yet")
         return
     rows = [
-        [parent.tags.get("study") or parent.name, datetime.fromtimestamp(parent.start_time, UTC).strftime("%Y-%m-%d %H:%M"),
+        [parent.tags.get("study") or parent.name, f"{datetime.fromtimestamp(parent.start_time, UTC):%Y-%m-%d %H:%M}",
          parent.status, parent.run_id]
         for parent in parents
     ]  # fmt: skip

@@ -58,7 +58,9 @@ def load_claims(uri: str) -> list[Claim]:
     for parent in list_studies(store):
         newest.setdefault(parent.tags.get("study") or parent.name, parent)
     if not newest:
-        raise ValueError(f"the MLflow store {uri} holds no sweep yet: run one, for example python sweep.py -m factor=clip_high")
+        raise ValueError(
+            f"the MLflow store {uri} holds no sweep yet: run one, for example python sweep.py -m factor=clip_high"
+        )
     return [_claim_or_reason(store, uri, name, newest[name]) for name in sorted(newest)]
 
 
@@ -67,8 +69,10 @@ def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Cl
         return claim_of(build_study(store, uri, parent))
     except ValueError as error:
         # A sweep that stopped before it queued anything must not hide the verdicts of all others.
-        return Claim(name=name, label=name, statement="", source="", metric=describe(ENTROPY), cells="unreadable",
-                     verdict=Verdict(outcome="unreadable", sentence=f"Unreadable: {error}."), date=_day(parent))  # fmt: skip
+        return Claim(
+            name=name, label=name, statement="", source="", metric=describe(ENTROPY), cells="unreadable",
+            verdict=Verdict(outcome="unreadable", sentence=f"Unreadable: {error}."), date=_day(parent),
+        )  # fmt: skip
 
 
 def claim_of(study: Study) -> Claim:

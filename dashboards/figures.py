@@ -33,17 +33,17 @@ def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: 
     """An empty figure in the house style; ``legend`` is the legend's title."""
     axis = {
         "gridcolor": _GRID, "zeroline": False, "linecolor": "#9aa5b1", "ticks": "outside", "tickcolor": "#9aa5b1",
-        "title": {"standoff": 8}, "automargin": True,
+        "automargin": True, "exponentformat": "power", "tickfont": {"size": 12},
     }  # fmt: skip
     figure = go.Figure()
     figure.update_layout(
-        title={"text": plain(title), "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15},
-               "subtitle": {"font": {"size": 12, "color": "#616e7c"}}},
-        xaxis={**axis, "title": {"text": plain(x_title), "standoff": 8}},
-        yaxis={**axis, "title": {"text": plain(y_title), "standoff": 8}},
+        title={"text": plain(title), "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}, "y": 0.97,
+               "yanchor": "top"},
+        xaxis={**axis, "title": {"text": plain(x_title), "standoff": 8, "font": {"size": 13}}},
+        yaxis={**axis, "title": {"text": plain(y_title), "standoff": 8, "font": {"size": 13}}},
         font={"family": FONT, "size": 13, "color": INK}, height=height, margin={"l": 64, "r": 16, "t": 48, "b": 48},
         paper_bgcolor="white", plot_bgcolor="white", hovermode="closest",
-        legend={"title": {"text": plain(legend)}, "tracegroupgap": 2, "bgcolor": "rgba(255,255,255,0.8)"},
+        legend={"title": {"text": plain(legend), "font": {"size": 13}}, "tracegroupgap": 2},
         hoverlabel={"font": {"family": FONT, "size": 12}, "bgcolor": "white"},
     )  # fmt: skip
     return figure
@@ -68,7 +68,7 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
     if points["value"].notna().sum() == 0:
         return None
     name = describe(metric)
-    figure = base_figure(title or name.label, "training step", name.axis, legend=study.factor.axis)
+    figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=study.factor.axis)
     figure.update_layout(meta=[metric])
     for style in styles:
         frame = seed_curve(points[points["level"] == style.level])
@@ -92,16 +92,16 @@ def add_band(figure: go.Figure, frame: pd.DataFrame, style: Style) -> None:
 
 
 def _line(frame: pd.DataFrame, style: Style) -> go.Scatter:
-    sparse = len(frame) <= 12
-    every = 1 if sparse else max(len(frame) // 6, 1)
+    # About six markers on a long line: enough to tell lines apart, too few to hide them. 0 shows every marker.
+    markers = 0 if len(frame) <= 12 else 7
     return go.Scatter(
         x=frame["step"].to_numpy(), y=frame["mean"].to_numpy(), name=plain(style.label), legendgroup=style.level,
         mode="lines+markers", line={"color": style.color, "dash": style.dash, "width": 2},
-        marker={"symbol": style.symbol, "size": 7, "color": style.color, "maxdisplayed": 0 if sparse else len(frame) // every},
+        marker={"symbol": style.symbol, "size": 7, "color": style.color, "maxdisplayed": markers},
         customdata=frame[["low", "high", "n"]].to_numpy(dtype="float64"),
         hovertemplate=(
             f"<b>{plain(style.label)}</b><br>step %{{x}}: %{{y:.4g}}<br>"
-            "%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>%{customdata[2]:.0f} seeds<extra></extra>"
+            "%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>seeds: %{customdata[2]:.0f}<extra></extra>"
         ),
     )  # fmt: skip
 

@@ -27,7 +27,12 @@ def final_by_level(study: Study, metric: str, styles: Sequence[Style]) -> go.Fig
     if finals.empty:
         return None
     name = describe(metric)
-    figure = base_figure(f"Final {name.label[:1].lower()}{name.label[1:]} by level", study.factor.axis, name.axis, legend="")
+    figure = base_figure(
+        f"Final {name.label[:1].lower()}{name.label[1:]} by level",
+        study.factor.axis,
+        name.unit or name.label,
+        legend="",
+    )
     for seed, rows in finals.groupby("seed"):
         figure.add_trace(go.Scatter(
             x=[plain(label) for label in rows["label"]], y=rows["value"].to_numpy(), mode="lines",
@@ -53,13 +58,20 @@ def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style) -> No
     shown = f"{interval.low:.4g} to {interval.high:.4g} (95 %)" if interval.count > 1 else "no interval from one seed"
     figure.add_trace(go.Scatter(
         x=[x], y=[interval.mean], mode="markers", name=x, legendgroup=style.level, showlegend=False,
-        error_y={"type": "data", "array": [half], "color": style.color, "thickness": 2, "width": 8, "visible": half > 0},
+        error_y=_whisker(half, style),
         marker={"symbol": style.symbol, "size": 12, "color": style.color},
-        hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{shown}<br>{interval.count} seeds<extra></extra>",
+        hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{shown}<br>seeds: {interval.count}<extra></extra>",
     ))  # fmt: skip
 
 
-def forest(study: Study, metric: str, effects: Sequence[tuple[str, PairedEffect]], styles: Sequence[Style]) -> go.Figure | None:  # fmt: skip
+def _whisker(half: float, style: Style) -> dict[str, object]:
+    """An error bar of ``half`` to both sides; none where there is no interval."""
+    return {"type": "data", "array": [half], "color": style.color, "thickness": 2, "width": 7, "visible": half > 0}
+
+
+def forest(
+    study: Study, metric: str, effects: Sequence[tuple[str, PairedEffect]], styles: Sequence[Style]
+) -> go.Figure | None:
     """Paired differences from the reference level with 95 % t intervals, one row a level, zero marked."""
     shown = [(label, effect) for label, effect in effects if effect.difference.count]
     if not shown:
@@ -67,8 +79,8 @@ def forest(study: Study, metric: str, effects: Sequence[tuple[str, PairedEffect]
     name, by_label = describe(metric), {style.label: style for style in styles}
     reference = next(style.label for style in styles if style.level == study.reference)
     figure = base_figure(
-        f"Paired difference from {reference}", f"difference in final {name.axis}", study.factor.axis, legend="",
-        height=150 + 46 * len(shown),
+        "Paired differences", f"final value minus that of {reference} ({name.unit or name.label})",
+        study.factor.axis, legend="", height=150 + 46 * len(shown),
     )  # fmt: skip
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
     for label, effect in shown:
@@ -77,13 +89,15 @@ def forest(study: Study, metric: str, effects: Sequence[tuple[str, PairedEffect]
         figure.add_trace(go.Scatter(
             x=[interval.mean], y=[plain(label)], mode="markers", name=plain(label), legendgroup=style.level,
             showlegend=False, marker={"symbol": style.symbol, "size": 11, "color": style.color},
-            error_x={"type": "data", "array": [half], "color": style.color, "thickness": 2, "width": 6, "visible": half > 0},
+            error_x=_whisker(half, style),
             hovertemplate=(
                 f"<b>{plain(label)}</b> minus {plain(reference)}<br>%{{x:+.4g}}<br>"
-                f"{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>{interval.count} seeds<extra></extra>"
+                f"{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>seeds: {interval.count}<extra></extra>"
             ),
         ))  # fmt: skip
-    figure.update_yaxes(type="category", categoryorder="array", categoryarray=[plain(label) for label, _ in reversed(shown)])
+    figure.update_yaxes(
+        type="category", categoryorder="array", categoryarray=[plain(label) for label, _ in reversed(shown)]
+    )
     return figure
 
 
@@ -94,7 +108,7 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
     if len(keys) < 2:
         return None
     figure = base_figure(
-        f"pass@k at the end, {suite_name(suite)}", "k (samples per problem, log scale)", "pass@k (fraction of problems)",
+        f"pass@k at the end, {suite_name(suite)}", "k (samples per problem, log scale)", "fraction of problems",
         legend=study.factor.axis,
     )  # fmt: skip
     tables = [final_table(study, item.key) for item in keys]
@@ -110,7 +124,7 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
             customdata=[[interval.low, interval.high, interval.count] for interval in intervals],
             hovertemplate=(
                 f"<b>{plain(style.label)}</b><br>pass@%{{x}}: %{{y:.4g}}<br>%{{customdata[0]:.4g}} to "
-                "%{customdata[1]:.4g} (95 %)<br>%{customdata[2]:.0f} seeds<extra></extra>"
+                "%{customdata[1]:.4g} (95 %)<br>seeds: %{customdata[2]:.0f}<extra></extra>"
             ),
         ))  # fmt: skip
     figure.update_xaxes(type="log", tickmode="array", tickvals=sizes, ticktext=[str(size) for size in sizes])
@@ -154,7 +168,9 @@ def pool_bins(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a bin: confidence and accuracy weighted by count, and the count."""
     weighted = rows.assign(confidence=rows["confidence"] * rows["count"], accuracy=rows["accuracy"] * rows["count"])
     pooled = weighted.groupby("bin")[["confidence", "accuracy", "count"]].sum().reset_index()
-    return pooled.assign(confidence=pooled["confidence"] / pooled["count"], accuracy=pooled["accuracy"] / pooled["count"])
+    return pooled.assign(
+        confidence=pooled["confidence"] / pooled["count"], accuracy=pooled["accuracy"] / pooled["count"]
+    )
 
 
 def reward_entropy(study: Study, laws: Sequence[LevelLaw], styles: Sequence[Style]) -> go.Figure | None:

@@ -14,17 +14,23 @@ MINUS = "\u2212"  # the typographic minus sign
 
 
 def number(value: float, digits: int = 3) -> str:
-    """``digits`` decimals near 1, fewer for large numbers, scientific for tiny ones; a dash for NaN."""
+    """``digits`` decimals near 1, fewer for large numbers, at least two significant figures for small ones (three
+    digits or more), powers of ten for tiny ones; a dash for NaN. Typographic minus sign."""
     if math.isnan(value):
         return NONE
     size = abs(value)
-    if size != 0 and size < 0.5 * 10**-digits:
+    if value == 0:
+        text = "0"
+    elif size < 1e-4 and digits >= 3:
         text = f"{value:.1e}"
     elif size >= 1000:
         text = f"{value:,.0f}"
+    elif size >= 10:
+        text = f"{value:.{max(digits - 2, 0)}f}"
     else:
-        text = f"{value:.{digits if size < 10 else max(digits - 2, 0)}f}"
-    return text.replace("-", MINUS) if text.startswith("-") else text
+        small = -math.floor(math.log10(size)) + 1 if digits >= 3 else 0
+        text = f"{value:.{max(digits, small)}f}"
+    return text.replace("-", MINUS)
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -32,10 +38,10 @@ def signed(value: float, digits: int = 3) -> str:
     return f"+{number(value, digits)}" if value > 0 else number(value, digits)
 
 
-def interval_text(interval: Interval, *, sign: bool = False) -> str:
+def interval_text(interval: Interval, *, sign: bool = False, digits: int = 3) -> str:
     """``low to high``, or a dash where there is no interval."""
     show = signed if sign else number
-    return NONE if math.isnan(interval.low) else f"{show(interval.low)} to {show(interval.high)}"
+    return NONE if math.isnan(interval.low) else f"{show(interval.low, digits)} to {show(interval.high, digits)}"
 
 
 def p_text(p_value: float) -> str:

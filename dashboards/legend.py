@@ -9,7 +9,14 @@ from markupsafe import Markup
 
 from dashboards.palette import Style
 
-_DASH_ARRAYS = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4", "longdashdot": "10 3 2 3"}
+_DASH_ARRAYS = {
+    "solid": "",
+    "dash": "6 4",
+    "dot": "2 3",
+    "dashdot": "6 3 2 3",
+    "longdash": "10 4",
+    "longdashdot": "10 3 2 3",
+}
 _SHAPES = {
     "circle": '<circle cx="17" cy="7" r="4"/>',
     "square": '<rect x="13.3" y="3.3" width="7.4" height="7.4"/>',

@@ -205,6 +205,17 @@ def headline_keys(keys: Iterable[str]) -> list[str]:
     return chosen + [key for key in ("diversity/distinct_4", "calibration/ece") if key in present]
 
 
+_ALSO_COMPARED = (
+    "diversity/self_bleu",
+    "diversity/distinct_answers",
+    "diversity/distinct_correct",
+    "diversity/answer_entropy",
+    "rollout/length_mean",
+    "policy/clip_frac_high",
+    "policy/clip_frac_low",
+)
+
+
 def compared_keys(keys: Iterable[str]) -> list[str]:
     """The metrics tested beside the hypothesis: the headline ones, every suite, diversity, clipping, length."""
     present = set(keys)
@@ -214,6 +225,4 @@ def compared_keys(keys: Iterable[str]) -> list[str]:
         for kind in ("avg", "pass"):
             widest = [item.key for item in evaluations if item.suite == suite and item.kind == kind][-1:]
             chosen += [key for key in widest if key not in chosen]
-    others = ("diversity/self_bleu", "diversity/distinct_answers", "diversity/distinct_correct",
-              "diversity/answer_entropy", "rollout/length_mean", "policy/clip_frac_high", "policy/clip_frac_low")  # fmt: skip
-    return chosen + [key for key in others if key in present]
+    return chosen + [key for key in _ALSO_COMPARED if key in present]

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: template, style, plotly.js once, figures as inert data, a policy that runs nothing else.
+"""One self-contained HTML file: template, style, plotly.js once, figures as inert data, a policy against the rest.
 
 Called by :mod:`dashboards.report` and :mod:`dashboards.claims`. Every string is escaped by the template; figure data is
 JSON that cannot close its element; a content security policy allows exactly the page's own scripts by their hash, so

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from dashboards.load import Study
 
 # Viridis at 0, 1/11, ..., 9/11 of its range; the pale yellow end is left out.
-_VIRIDIS = ("#440154", "#482173", "#433e85", "#38588c", "#2d708e", "#25858e", "#1e9b8a", "#2ab07f", "#52c569", "#86d549")
+_VIRIDIS = (
+    "#440154",
+    "#482173",
+    "#433e85",
+    "#38588c",
+    "#2d708e",
+    "#25858e",
+    "#1e9b8a",
+    "#2ab07f",
+    "#52c569",
+    "#86d549",
+)
 # Okabe and Ito 2008, without yellow (illegible as a line on white), black last.
 _OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

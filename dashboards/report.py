@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -61,9 +62,10 @@ def report_html(study: Study) -> str:
         "styles": styles, "marks": {style.level: legend_mark(style) for style in styles},
         "columns": columns, "rows": level_rows(study), "sections": sections, "primary": describe(metric),
         "effects": _with_holm(effects), "reference_label": labels(study)[study.reference], "laws": laws,
-        "tests": tests, "names": {test.metric: describe(test.metric) for test in tests}, "ordered": study.factor.ordered,
+        "tests": tests, "names": {test.metric: describe(test.metric) for test in tests},
+        "ordered": study.factor.ordered,
         "samples": sample_rows(study, samples), "rule": RULE, "provenance": _provenance(study),
-        "report_command": f"python -m dashboards report {study.name} --uri {shown_uri(study.uri)}",
+        "report_command": f"python -m dashboards report {quote(study.name)} --uri {quote(shown_uri(study.uri))}",
         "cells": study.cells.to_dict("records"), "glossary": _glossary(columns, tests, sections),
         "shown_uri": shown_uri(study.uri),
     }  # fmt: skip
@@ -89,15 +91,18 @@ def _headline(study: Study) -> str:
 def _without_outcome(sentence: str) -> str:
     """The badge already says the outcome; the sentence goes on from there."""
     head, colon, rest = sentence.partition(": ")
-    return rest[:1].upper() + rest[1:] if colon and head in ("Supported", "Contradicted", "Inconclusive") else sentence
+    if colon and head in ("Supported", "Contradicted", "Inconclusive"):
+        sentence = rest[:1].upper() + rest[1:]
+    return sentence.replace(" p < ", " p\u00a0<\u00a0").replace(" p = ", " p\u00a0=\u00a0")
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:
     seeds = study.cells.groupby("level")["seed"].nunique()
+    fewest, most = seeds.min(), seeds.max()
     steps = study.settings.get("steps")
     facts = [
         ("cells completed", f"{len(study.completed)} of {len(study.cells)}"), ("levels", str(len(study.levels))),
-        ("seeds a level", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
+        ("seed a level" if most == 1 else "seeds a level", str(most) if fewest == most else f"{fewest} to {most}"),
     ]  # fmt: skip
     return facts + ([("training steps", steps)] if steps else [])
 
@@ -132,7 +137,7 @@ def _glossary(columns: Sequence[MetricName], tests: Sequence[Any], sections: Seq
 
 def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
     """One row a level: up to two responses (a right and a wrong one) of its first and its last sampled step."""
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for level, label in labels(study).items():
         of_level = samples[samples["level"] == level]
         if of_level.empty:
@@ -151,7 +156,12 @@ def _pick(rows: pd.DataFrame) -> list[dict[str, Any]]:
     chosen = pd.concat([rows[rewards == rewards.max()].head(1), rows[rewards < rewards.max()].head(1)])
     chosen = chosen if len(chosen) else rows.head(1)
     return [
-        {"step": row["step"], "reward": row["reward"], "prompt": _short(row["prompt"]), "response": _short(row["response"])}
+        {
+            "step": row["step"],
+            "reward": row["reward"],
+            "prompt": _short(row["prompt"]),
+            "response": _short(row["response"]),
+        }
         for row in chosen.to_dict("records")
     ]
 

@@ -6,6 +6,7 @@ Called by :mod:`dashboards.report`. Must not draw: a figure whose metric no cell
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -37,9 +38,24 @@ def report_sections(
         _curves(study, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
         _curves(study, styles, "health", "Health of the runs", _HEALTH),
     ]
-    return [section for section in sections if section.panels]
+    return [_without_gap(section) for section in sections if section.panels]
 
 
+def _without_gap(section: Section) -> Section:
+    """An odd number of narrow figures leaves a hole in the grid: the first one takes the whole row instead."""
+    narrow = [panel for panel in section.panels if not panel.wide]
+    if len(narrow) % 2 == 0:
+        return section
+    narrow[0].figure.update_layout(showlegend=True)
+    return replace(section, panels=[replace(panel, wide=panel.wide or panel is narrow[0]) for panel in section.panels])
+
+
+_ONE_SEED = "One seed: points without an interval, a description and no evidence."
+_FINAL_NOTE = "Open marks are seeds, joined by thin lines; filled marks are means with 95 % t intervals over seeds."
+_FOREST_NOTE = (
+    "Same-seed differences with 95 % t intervals: what the seeds share cancels, so these intervals are the ones to "
+    "judge by. An interval that leaves zero out is evidence of a difference."
+)
 _DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
 _UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
 _UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
@@ -56,13 +72,12 @@ def primary_metric(study: Study) -> str:
 def _main(study: Study, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
     metric = primary_metric(study)
     title = describe(metric).label
+    single = study.cells["seed"].nunique() == 1
     candidates = [
         (curve(study, metric, styles, title=f"{title} during training"), band_note(study), True),
-        (final_by_level(study, metric, styles), "Open marks are seeds, joined by thin lines; filled marks are means with "
-         "95 % t intervals over seeds.", False),
-        (forest(study, metric, effects, styles), "Same-seed differences: what the seeds share cancels, so these intervals "
-         "are the ones to judge by. An interval that leaves zero out is evidence of a difference.", False),
-    ]  # fmt: skip
+        (final_by_level(study, metric, styles), _ONE_SEED if single else _FINAL_NOTE, False),
+        (forest(study, metric, effects, styles), _ONE_SEED if single else _FOREST_NOTE, False),
+    ]
     if metric != ENTROPY:
         candidates.append((curve(study, ENTROPY, styles), "", False))
     return Section(id="main", title=title, panels=_panels(candidates))
@@ -91,17 +106,20 @@ def _calibration(study: Study, styles: Sequence[Style], points: pd.DataFrame) ->
 
 def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
     intro = (
-        "The law R = \u2212a e^H + b says that reward is bought with entropy. A level whose points leave the common curve "
-        "upwards earns more reward from the same entropy."
+        "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy. A level whose points leave the common "
+        "curve upwards earns more reward from the same entropy."
     )
-    note = "Marks are steps (mean over seeds), lines the law fitted to all steps and seeds of the level."
+    note = "Marks are steps (mean over seeds), lines the fit to all steps and seeds of the level."
     return Section(id="law", title="Reward against entropy", intro=intro,
                    panels=_panels([(reward_entropy(study, laws, styles), note, True)]))  # fmt: skip
 
 
-def _curves(study: Study, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = "") -> Section:  # fmt: skip
-
-    return Section(id=name, title=title, intro=intro, panels=_panels([(curve(study, key, styles), "", False) for key in keys]))
+def _curves(
+    study: Study, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = ""
+) -> Section:
+    return Section(
+        id=name, title=title, intro=intro, panels=_panels([(curve(study, key, styles), "", False) for key in keys])
+    )
 
 
 def _panels(candidates: Sequence[tuple[go.Figure | None, str, bool]]) -> list[Panel]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,8 +55,8 @@ class PairedEffect:
 
 def finite(values: ArrayLike) -> Floats:
     """[n] float64 without NaN."""
-    array = np.asarray(values, dtype=np.float64).ravel()
-    return array[~np.isnan(array)]
+    array: Floats = np.asarray(values, dtype=np.float64).ravel()
+    return np.compress(~np.isnan(array), array)
 
 
 def t_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -110,7 +111,7 @@ def _noncentrality(statistic: float, freedom: int, probability: float) -> float:
     P = E[Phi(statistic S - ncp)], S = sqrt(chi2 / freedom), by Gauss-Legendre over S's quantiles: it falls smoothly in
     ncp at any size, where library routines lose their digits for large statistics.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _quadrature()
     scale = np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom)
     reach = [0.0, statistic * float(scale.max())]
 
@@ -118,6 +119,13 @@ def _noncentrality(statistic: float, freedom: int, probability: float) -> float:
         return float((weights / 2) @ ndtr(statistic * scale - ncp)) - probability
 
     return float(brentq(excess, min(reach) - 10, max(reach) + 10, xtol=1e-6))
+
+
+@cache
+def _quadrature() -> tuple[Floats, Floats]:
+    """Nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
 
 
 def paired_effect(values: ArrayLike, reference: ArrayLike, seed: int = 0) -> PairedEffect:

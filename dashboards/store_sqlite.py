@@ -65,10 +65,15 @@ class SqliteStore:
         settings = self._pairs("params", run_ids) if params else {}
         return [
             RunRecord(
-                run_id=row[0], experiment_id=str(row[1]), name=row[2] or "", status=row[3],
-                start_time=(row[4] or 0) / 1000.0, artifact_uri=row[5] or "",
-                tags=tags.get(row[0], {}), params=settings.get(row[0], {}),
-            )  # fmt: skip
+                run_id=row[0],
+                experiment_id=str(row[1]),
+                name=row[2] or "",
+                status=row[3],
+                start_time=(row[4] or 0) / 1000.0,
+                artifact_uri=row[5] or "",
+                tags=tags.get(row[0], {}),
+                params=settings.get(row[0], {}),
+            )
             for row in rows
         ]
 

@@ -103,7 +103,8 @@ def level_rows(study: Study, metrics: Sequence[str] | None = None) -> list[Level
     return [
         LevelRow(
             level=level, label=label,
-            completed=int((study.completed["level"] == level).sum()), planned=int((study.cells["level"] == level).sum()),
+            completed=int((study.completed["level"] == level).sum()),
+            planned=int((study.cells["level"] == level).sum()),
             values={metric: t_interval(table[level]) for metric, table in tables.items()},
         )
         for level, label in labels(study).items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dashboards.format import interval_text, number
+from dashboards.format import number
 from dashboards.load import Study
 from dashboards.names import describe, headline_keys
 from dashboards.stats import Interval
@@ -25,7 +25,8 @@ def level_table(study: Study) -> str:
         [row.label, _seeds(row.completed, row.planned), *(_estimate(row.values[key]) for key in keys)]
         for row in level_rows(study)
     ]
-    lines = [f"{study.name}: mean over seeds [95 % t interval], training metrics over the last 5 steps", ""]
+    what = "mean over seeds with the half-width of its 95 % t interval; training metrics over the last 5 steps"
+    lines = [f"{study.name}: {what}", ""]
     lines += [*aligned([header, units, *rows], rule_after=2), "", verdict(study).sentence]
     return "\n".join(lines + _unfinished(study))
 
@@ -35,7 +36,9 @@ def aligned(rows: Sequence[Sequence[str]], rule_after: int) -> list[str]:
     after ``rule_after`` lines."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in rows
     ]
     lines.insert(rule_after, "-" * (sum(widths) + 2 * (len(widths) - 1)))
@@ -48,7 +51,9 @@ def _seeds(completed: int, planned: int) -> str:
 
 def _estimate(interval: Interval) -> str:
     text = number(interval.mean)
-    return f"{text} [{interval_text(interval)}]" if interval.count > 1 else text
+    decimals = len(text.partition(".")[2])
+    # The half-width takes the mean's decimals, so that a column lines up.
+    return f"{text} \u00b1{interval.high - interval.mean:.{decimals}f}" if interval.count > 1 else text
 
 
 def _unfinished(study: Study) -> list[str]:

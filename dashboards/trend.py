@@ -70,9 +70,11 @@ def _page_p(ranks: Floats, distance: float, seed: int) -> float:
     if ranks.shape[1] > _EXACT_LEVELS:
         return _page_p_sampled(ranks, distance, seed)
     # Twice the middle ranks are whole numbers, so L has a distribution on a grid that convolution adds up exactly.
-    total = np.ones(1)
+    total: Floats = np.ones(1)
     for row in ranks:
-        total = np.convolve(total, _row_distribution(tuple(int(round(2 * rank)) for rank in row)))
+        total = np.asarray(
+            np.convolve(total, _row_distribution(tuple(round(2 * rank) for rank in row.tolist()))), dtype=np.float64
+        )
     grid = np.arange(total.size) / 2
     expected = ranks.shape[0] * ranks.shape[1] * (ranks.shape[1] + 1) ** 2 / 4
     return float(min(1.0, total[np.abs(grid - expected) >= distance - 1e-9].sum()))
@@ -104,7 +106,7 @@ def _mean_tau(rows: Floats) -> float:
 def friedman_p(table: ArrayLike, seed: int = 0) -> float:
     """P that levels (in no order) differ this much: Friedman's statistic under random orders within seeds.
 
-    Statistic: sum over levels of (rank sum - mean rank sum)^2. 20 000 orders from ``seed``; NaN below 2 seeds or levels.
+    Statistic: sum over levels of (rank sum - mean rank sum)^2; 20 000 orders. NaN below 2 seeds or levels.
     """
     rows = complete_rows(table)
     seeds, levels = rows.shape

@@ -1,7 +1,8 @@
 """Does the study support its factor's hypothesis? One word, one sentence, the number and its interval.
 
 Pure; called by the pages with the table of final values. The rule is fixed before results are seen: a direction is
-claimed only at a two-sided p <= 0.05 and when the end-to-end paired difference points the same way; never from one seed.
+claimed only at a two-sided p <= 0.05 and when the end-to-end paired difference points the same way, never from one
+seed.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def _levels(factor: Factor, hypothesis: Hypothesis, finals: pd.DataFrame) -> tup
 
 def _too_few(seeds: int, hypothesis: Hypothesis) -> str:
     if seeds == 0:
-        return f"no seed has completed every level with {hypothesis.metric} logged"
-    return "only one seed has completed every level, and one seed is never evidence"
+        return f"no seed has completed every level compared with {hypothesis.metric} logged"
+    return "only one seed has completed every level compared, and one seed is never evidence"
 
 
 def _outcome(p_value: float, observed: float, end_to_end: float, direction: int) -> str:

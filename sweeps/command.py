@@ -41,7 +41,7 @@ def _single(config: object) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from sweeps.cells import Composed
+    from sweeps.compose import Composed
     from sweeps.launch import launch
 
     assert isinstance(config, DictConfig)

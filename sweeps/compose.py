@@ -1,20 +1,32 @@
-"""Where the configuration lives, and composing it without the command line.
+"""Composing configurations: where they live, one of them, and a whole batch at the price of few.
 
-Called by ``sweep.py`` before Hydra starts, by error messages and by tests.
+Called by the command line, by Hydra's launcher plugin, by error messages and by tests. It must not judge values.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """What one list of overrides composes to."""
+
+    config: DictConfig
+    overrides: tuple[str, ...]
 
 
 def enable_plugins() -> None:
@@ -23,18 +35,51 @@ def enable_plugins() -> None:
         sys.path.insert(0, str(PLUGINS))
 
 
-def compose(overrides: Sequence[str] = (), *, hydra_node: bool = False) -> DictConfig:
-    """The configuration of one run; raises Hydra's errors."""
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration of one run, in the way ``sweep.py`` composes it; raises Hydra's errors."""
     enable_plugins()
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
     already = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
-            return hydra.compose("config", list(overrides), return_hydra_config=hydra_node)
+            return hydra.compose("config", list(overrides))
     finally:
         GlobalHydra.instance().hydra = already
+
+
+def compose_batch(loader: Any, master: DictConfig, batch: Sequence[Sequence[str]]) -> list[Composed]:
+    """Every member of a sweep; raises Hydra's errors.
+
+    Hydra composes files first and then sets values one by one, so members that choose the same files share that first part: a few
+    milliseconds a member instead of a hundred.
+    """
+
+    @functools.cache
+    def files(choices: tuple[str, ...]) -> DictConfig:
+        config: DictConfig = loader.load_sweep_config(master, list(choices))
+        config._set_flag("struct", False)
+        del config["hydra"]
+        config._set_flag("struct", True)
+        return config
+
+    members = []
+    for overrides in batch:
+        parsed = [_parsed(override) for override in overrides]
+        chosen = [loader.repository.group_exists(item.key_or_group) and not isinstance(item.value(), dict) for item in parsed]
+        config = copy.deepcopy(files(tuple(text for text, is_choice in zip(overrides, chosen, strict=True) if is_choice)))
+        loader._apply_overrides_to_config([item for item, is_choice in zip(parsed, chosen, strict=True) if not is_choice], config)
+        members.append(Composed(config=config, overrides=tuple(overrides)))
+    return members
+
+
+@functools.cache
+def _parsed(override: str) -> Override:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override)
 
 
 def groups() -> dict[str, list[str]]:

@@ -1,11 +1,11 @@
-"""From a resolved configuration to checked instances. The import path in ``_target_`` is the registry; there is no other.
+"""From a resolved configuration to checked instances. The import path in ``_target_`` is the registry; there is no
+other.
 
 Called by ``__main__.py``. It must not read files or start anything.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import types
 import typing
@@ -69,8 +69,8 @@ class Run:
 def build_component(node: object, key: str) -> Any:
     """The instance a mapping with ``_target_`` describes.
 
-    Raises :class:`ConfigError` naming ``key`` for a missing target, an unknown field (and its nearest valid name), a value of the wrong
-    type, or whatever the component itself refuses.
+    Raises :class:`ConfigError` naming ``key`` for a missing target, an unknown field (and its nearest valid name), a
+    value of the wrong type, or whatever the component itself refuses.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{key} has no _target_: give the import path of its component, as the files under conf/ do")
@@ -78,11 +78,15 @@ def build_component(node: object, key: str) -> Any:
     fields = component_defaults(target)
     for name in node:
         if name not in fields and name != "_target_":
-            raise ConfigError(f"{key}.{name} is not a setting of {target.rpartition('.')[2]}: {nearest(str(name), fields)}")
+            raise ConfigError(
+                f"{key}.{name} is not a setting of {target.rpartition('.')[2]}: {nearest(str(name), fields)}"
+            )
     module, _, name = target.rpartition(".")
     component = getattr(importlib.import_module(module), name)
     hints = typing.get_type_hints(component)
-    values = {field: _coerce(value, hints[field], f"{key}.{field}") for field, value in node.items() if field != "_target_"}
+    values = {
+        field: _coerce(value, hints[field], f"{key}.{field}") for field, value in node.items() if field != "_target_"
+    }
     return component(**values)
 
 
@@ -121,20 +125,27 @@ def build_run(config: Mapping[str, Any]) -> Run:
         if key not in known | NOT_IDENTITY:
             raise ConfigError(f"{key} is not a part of a configuration: {nearest(str(key), known)}")
     for key in known:
-        require(key in config, key, None, "it is missing from the configuration; start runs through sweep.py, which fills in defaults")
+        require(
+            key in config,
+            key,
+            None,
+            "it is missing from the configuration; start runs through sweep.py, which fills in defaults",
+        )
     seed, steps = _coerce(config["seed"], int, "seed"), _coerce(config["steps"], int, "steps")
     require(seed >= 0, "seed", seed, "a seed is at least 0")
     require(steps >= 0, "steps", steps, "give a number of training steps, at least 0")
-    single = {slot: build_component(config[slot], slot) for slot in (*SINGLE_SLOTS, *PLAIN_GROUPS)}
-    lists = {
-        slot: {name: build_component(node, f"{slot}.{name}") for name, node in (config[slot] or {}).items()} for slot in LIST_SLOTS
+    single: dict[str, Any] = {slot: build_component(config[slot], slot) for slot in (*SINGLE_SLOTS, *PLAIN_GROUPS)}
+    lists: dict[str, Any] = {
+        slot: {name: build_component(node, f"{slot}.{name}") for name, node in (config[slot] or {}).items()}
+        for slot in LIST_SLOTS
     }
     for key, base in BASES.items():
-        require(isinstance(single[key], base), f"{key}._target_", config[key]["_target_"], f"it has to be trainer.config.{base.__name__}")
-    objective = Objective(**{slot: single.pop(slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}, **lists)
+        require(
+            isinstance(single[key], base),
+            f"{key}._target_",
+            config[key]["_target_"],
+            f"it has to be trainer.config.{base.__name__}",
+        )
+    slots = {slot: single.pop(slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}
+    objective = Objective(**slots, **lists)
     return Run(seed=seed, steps=steps, signature=signature(config), objective=objective, **single)
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Plain dictionary of the built objective, for logs."""
-    return {path: dataclasses.asdict(member) for path, member in run.objective.components()}

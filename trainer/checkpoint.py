@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.config import ConfigError
-from trainer.record import room_for, sync_directory
+from trainer.record import room_for, sync
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)
@@ -80,7 +80,7 @@ def save(
             if final.exists():  # left by an attempt that went back to an older checkpoint
                 _remove(final)
             temporary.rename(final)
-            sync_directory(folder)
+            sync(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -101,7 +101,7 @@ def load_latest(folder: Path, signature: str) -> Checkpoint | None:
             continue
         if manifest["signature"] != signature:
             raise ConfigError(
-                f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is configuration {signature}: "
+                f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is {signature}: "
                 f"give the run its own folder, or move {folder} away to start from the beginning"
             )
         return _read(path, manifest)
@@ -147,30 +147,33 @@ def _write_weights(path: Path, model_state: Mapping[str, Tensor]) -> dict[str, s
 
 
 class _Writer:
-    """The file handed to torch.save, whose own report of a failed write no longer says why it failed."""
+    """The file handed to torch.save. Remembers why a write failed, because torch.save's own exception does not say.
 
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("wb")
-        self.error: OSError | None = None
+    Only the number is kept: torch.save never lets go of this object, which must not hold on to the frames of an error.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.errno = 0
 
     def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
+        if not self.errno:
+            try:
+                self.file.write(data)
+            except OSError as error:
+                self.errno = error.errno or errno.EIO
+        return len(data)
 
     def flush(self) -> None:
-        self.file.flush()
+        """Asked for by torch.save; closing the file flushes it."""
 
 
 def _write_optimizer(path: Path, optimizer_state: dict[str, Any]) -> None:
-    writer = _Writer(path)
-    with writer.file:
-        try:
-            torch.save(optimizer_state, cast(IO[bytes], writer))
-        except RuntimeError as error:
-            raise writer.error or error from error
+    with path.open("wb") as file:
+        writer = _Writer(file)
+        torch.save(optimizer_state, cast(IO[bytes], writer))
+    if writer.errno:
+        raise OSError(writer.errno, os.strerror(writer.errno))
 
 
 def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -185,7 +188,7 @@ def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
         json.dump(content | {"digest": _digest(content)}, file_out, indent=1)
         file_out.flush()
         os.fsync(file_out.fileno())
-    sync_directory(folder)
+    sync(folder)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Combinations that cannot mean anything are refused, and settings that do nothing are named, before anything is queued.
+"""Combinations that cannot mean anything are refused, and settings that do nothing are named, before anything is
+queued.
 
 Called by ``python -m trainer --check``. It must not start an engine or load a model.
 """
@@ -41,24 +42,27 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Problem]:
     optim, rollout, surrogate, reduction = run.optim, run.rollout, run.objective.surrogate, run.objective.reduction
     if optim.updates_per_rollout > rollout.prompts_per_step:
         yield Problem(
-            sentence=f"optim.updates_per_rollout={optim.updates_per_rollout} needs at least that many prompts a step, but "
-            f"rollout.prompts_per_step={rollout.prompts_per_step}: raise the one or lower the other"
+            sentence=f"optim.updates_per_rollout={optim.updates_per_rollout} needs at least that many prompts a step,"
+            f" but rollout.prompts_per_step={rollout.prompts_per_step}: raise the one or lower the other"
         )
     if rollout.group_size == 1 and type(run.objective.advantage).__name__ == "GRPO":
-        yield Problem(sentence="rollout.group_size=1 leaves GRPO nothing to compare with, so advantages are plain rewards", fatal=False)
-    forced = surrogate.forced_reduction
-    if forced is not None and type(reduction).__name__ != forced:
-        yield Problem(sentence=f"surrogate {type(surrogate).__name__} is defined with reduction {forced} only, not {type(reduction).__name__}")
+        why = "rollout.group_size=1 leaves GRPO nothing to compare with, so advantages are plain rewards"
+        yield Problem(sentence=why, fatal=False)
+    forced, given = surrogate.forced_reduction, type(reduction).__name__
+    if forced is not None and given != forced:
+        name = type(surrogate).__name__
+        yield Problem(sentence=f"surrogate {name} is defined with reduction {forced} only, not {given}")
     if optim.num_updates == 1 and isinstance(surrogate, PPOClip):
         yield _inert_clip(config)
 
 
 def _inert_clip(config: Mapping[str, Any]) -> Problem:
-    """With one update per rollout the ratio is 1 and no threshold is ever crossed: a note, or an error when that is what is swept."""
+    """With one update per rollout the ratio is 1 and no threshold is crossed: a note, or an error when it is swept."""
     factor = config.get("factor") or {}
     keys = factor.get("keys") or [factor.get("key") or ""]
     swept = [key for key in keys if isinstance(key, str) and key.startswith("surrogate.clip_")]
-    why = "the importance ratio is exactly 1 with optim.updates_per_rollout=1 and optim.epochs=1, so clip settings are inert"
-    if swept:
-        return Problem(sentence=f"factor {factor.get('name')} varies {', '.join(swept)}, but {why}: set optim.updates_per_rollout to 2 or more")
-    return Problem(sentence=why, fatal=False)
+    why = "with optim.updates_per_rollout=1 the importance ratio is exactly 1, so clip settings are inert"
+    if not swept:
+        return Problem(sentence=why, fatal=False)
+    varied = f"factor {factor.get('name')} varies {', '.join(swept)}"
+    return Problem(sentence=f"{varied}, but {why}: set optim.updates_per_rollout=2 or more")

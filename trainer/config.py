@@ -1,7 +1,8 @@
 """The configuration of one run: plain groups as frozen dataclasses, identity, and the static schema of components.
 
-Imported by ``trainer`` and, alone of all of ``trainer``, by ``sweeps``; so it must not import torch. A component (task, engine,
-surrogate, ...) keeps its fields in its own file: :func:`component_defaults` reads them from the source without importing it.
+Imported by ``trainer`` and, alone of all of ``trainer``, by ``sweeps``; so it must not import torch. A component
+(task, engine, surrogate, ...) keeps its fields in its own file: :func:`component_defaults` reads them from the source
+without importing it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,12 @@ class ModelConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
-        require(self.dtype in ("float32", "bfloat16", "float16"), "model.dtype", self.dtype, "choose float32, bfloat16 or float16")
+        require(
+            self.dtype in ("float32", "bfloat16", "float16"),
+            "model.dtype",
+            self.dtype,
+            "choose float32, bfloat16 or float16",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +99,16 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require(self.lr >= 0, "optim.lr", self.lr, "a learning rate is at least 0")
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "give a number of updates, at least 0")
-        require(self.updates_per_rollout >= 1, "optim.updates_per_rollout", self.updates_per_rollout, "at least 1 update is needed")
+        require(
+            self.updates_per_rollout >= 1,
+            "optim.updates_per_rollout",
+            self.updates_per_rollout,
+            "at least 1 update is needed",
+        )
         require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1 epoch is needed")
-        require(self.max_grad_norm >= 0, "optim.max_grad_norm", self.max_grad_norm, "use 0 for no cap, or a positive norm")
+        require(
+            self.max_grad_norm >= 0, "optim.max_grad_norm", self.max_grad_norm, "use 0 for no cap, or a positive norm"
+        )
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "both betas lie in [0, 1)")
 
     @property
@@ -115,7 +128,9 @@ class AccountingConfig:
 
     def __post_init__(self) -> None:
         require(self.every >= 0, "accounting.every", self.every, "use 0 for never, or a number of steps")
-        require(self.rows >= 0, "accounting.rows", self.rows, "use 0 for all responses of the batch, or a number of them")
+        require(
+            self.rows >= 0, "accounting.rows", self.rows, "use 0 for all responses of the batch, or a number of them"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +166,12 @@ class HardwareConfig:
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), "hardware.device", self.device, "choose auto, cpu or cuda")
-        require(self.mixed_precision in ("no", "bf16", "fp16"), "hardware.mixed_precision", self.mixed_precision, "choose no, bf16 or fp16")
+        require(
+            self.mixed_precision in ("no", "bf16", "fp16"),
+            "hardware.mixed_precision",
+            self.mixed_precision,
+            "choose no, bf16 or fp16",
+        )
         require(self.micro_batch_tokens >= 1, "hardware.micro_batch_tokens", self.micro_batch_tokens, "give at least 1")
         require(self.head_chunk >= 1, "hardware.head_chunk", self.head_chunk, "give at least 1")
         require(self.num_threads >= 0, "hardware.num_threads", self.num_threads, "use 0 for all cores")
@@ -209,7 +229,9 @@ def _class_body(target: str) -> tuple[ast.ClassDef, str]:
     module, _, name = target.rpartition(".")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if not module.startswith(("trainer.", "sweeps.")) or not path.is_file():
-        raise ConfigError(f"_target_={target!r} names no file of the project: expected {module or '?'} as a path under trainer/")
+        raise ConfigError(
+            f"_target_={target!r} names no file of the project: expected {module or '?'} as a path under trainer/"
+        )
     classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
     if name not in classes:
         raise ConfigError(f"_target_={target!r} names no class in {path.relative_to(ROOT)}: {nearest(name, classes)}")
@@ -221,7 +243,11 @@ def _defaults_json(target: str) -> str:
     body, path = _class_body(target)
     defaults: dict[str, object] = {}
     for node in body.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or "ClassVar" in ast.unparse(node.annotation):
+        if (
+            not isinstance(node, ast.AnnAssign)
+            or not isinstance(node.target, ast.Name)
+            or "ClassVar" in ast.unparse(node.annotation)
+        ):
             continue
         defaults[node.target.id] = _literal(node.value, f"{path}: {body.name}.{node.target.id}")
     return json.dumps(defaults)
@@ -234,7 +260,9 @@ def _literal(node: ast.expr | None, where: str) -> object:
     try:
         return ast.literal_eval(node)  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where} needs a literal default, so that its configuration can be read without importing it") from error
+        raise ConfigError(
+            f"{where} needs a literal default, so that its configuration can be read without importing it"
+        ) from error
 
 
 def component_defaults(target: str) -> dict[str, object]:

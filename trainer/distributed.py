@@ -1,7 +1,8 @@
 """Ranks: who does which share, and how shares become one. The only file that talks to other processes of a run.
 
-Every rank holds the whole token batch (it is small) and the whole model; only generation and forward and backward passes are shared
-out. Selections and denominators are therefore the same numbers on any number of ranks, by construction.
+Every rank holds the whole token batch (it is small) and the whole model; only generation and forward and backward
+passes are shared out. Selections and denominators are therefore the same numbers on any number of ranks, by
+construction.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Ranks:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Gradients of the sum of all ranks' losses, on every rank.
 
-        The loss of each rank is already divided by the denominator of the whole mini-batch, so the sum is the gradient of the whole.
+        The loss of each rank is already divided by the denominator of the whole mini-batch, so the sum is the
+        gradient of the whole.
         """
         if self.world == 1:
             return

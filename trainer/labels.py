@@ -19,9 +19,10 @@ def tags(config: Mapping[str, Any]) -> dict[str, str]:
     """Tags of a cell; ``tracking.tags`` has the last word."""
     study, factor, tracking = (config.get(group) or {} for group in ("study", "factor", "tracking"))
     git = (config.get("provenance") or {}).get("git") or {}
+    name = config.get("signature") or signature(config)
     known = {
         "kind": "cell",
-        "signature": config.get("signature") or signature(config),
+        "signature": name,
         "group": group_signature(config),
         "seed": config.get("seed"),
         "study": study.get("name"),
@@ -29,7 +30,7 @@ def tags(config: Mapping[str, Any]) -> dict[str, str]:
         "level_index": study.get("level_index"),
         "factor": factor.get("name"),
         "mlflow.parentRunId": tracking.get("parent_run_id"),
-        "mlflow.runName": tracking.get("run_name"),
+        "mlflow.runName": tracking.get("run_name") or name,
         "mlflow.source.git.commit": git.get("revision"),
     } | (tracking.get("tags") or {})
     return {key: str(value)[:TAG_LENGTH] for key, value in known.items() if value is not None}

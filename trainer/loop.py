@@ -1,7 +1,8 @@
 """The page to read first: what a run does, from the first rollout to the last checkpoint.
 
-Called by ``__main__.py``. A step takes weights version v to v + N_upd; its line in ``metrics.jsonl`` describes the rollouts and the
-evaluation at the weights *before* the update, so step 0 is the base model and a last line at ``steps`` is the final one.
+Called by ``__main__.py``. A step takes weights version v to v + N_upd; its line in ``metrics.jsonl`` describes the
+rollouts and the evaluation at the weights *before* the update, so step 0 is the base model and a last line at
+``steps`` is the final one.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def train(
 ) -> str:
     """Train from the last checkpoint to the end, or until asked to stop.
 
-    Returns the state the run is left in: COMPLETED, PREEMPTED (``interrupted`` said so) or PRUNED (a STOP file was found). ``durable``
-    hears which recorded steps can no longer change, ``progress`` of every step.
+    Returns the state the run is left in: COMPLETED, PREEMPTED (``interrupted`` said so) or PRUNED (a STOP file was
+    found). ``durable`` hears which recorded steps can no longer change, ``progress`` of every step.
     """
     session = open_session(run, folder, engines)
     main = session.ranks.is_main
@@ -128,13 +129,18 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         metrics |= {f"calibration/{name}": value for name, value in calibration_metrics(rollouts)[0].items()}
         largest, mean = logprob_gap(batch)
         metrics |= {"engine/logprob_gap_max": largest, "engine/logprob_gap_mean": mean}
-        metrics |= {"policy/updates": float(session.version), "engine/weight_version": float(rollouts[0].weight_version)}
+        metrics |= {
+            "policy/updates": float(session.version),
+            "engine/weight_version": float(rollouts[0].weight_version),
+        }
         metrics |= _controlled_values(run.objective, objective)
     metrics |= _account(session, before, watch)
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1
     if session.ranks.is_main and step % 10 == 0:
-        session.folder.append_samples(_sample_rows(rollouts[:: run.rollout.group_size][: run.tracking.samples], step, "train"))
+        session.folder.append_samples(
+            _sample_rows(rollouts[:: run.rollout.group_size][: run.tracking.samples], step, "train")
+        )
     return metrics
 
 
@@ -146,7 +152,8 @@ def with_advantages(batch: TokenBatch, objective: Objective) -> TokenBatch:
 
 
 def evaluation_metrics(session: Session, watch: Stopwatch) -> dict[str, float]:
-    """Metrics of the evaluation at the present weights, where one is due; its samples and reliability points go to their files."""
+    """Metrics of the evaluation at the present weights, where one is due; its samples and reliability points go to
+    their files."""
     run, step = session.run, session.step
     if not run.evaluation.due(step, run.steps):
         return {}
@@ -162,7 +169,15 @@ def evaluation_metrics(session: Session, watch: Stopwatch) -> dict[str, float]:
     session.state = {"solved": result.solved} | session.state
     if session.ranks.is_main:
         points = [
-            {"step": step, "suite": suite, "confidence_of": kind, "bin": number, "confidence": p.confidence, "accuracy": p.accuracy, "count": p.count}
+            {
+                "step": step,
+                "suite": suite,
+                "confidence_of": kind,
+                "bin": number,
+                "confidence": p.confidence,
+                "accuracy": p.accuracy,
+                "count": p.count,
+            }
             for suite, kinds in result.reliability.items()
             for kind, points in kinds.items()
             for number, p in enumerate(points)
@@ -211,7 +226,10 @@ def _controlled_values(base: Objective, objective: Objective) -> dict[str, float
 def _check_version(rollouts: list[Rollout], version: int) -> None:
     stale = {rollout.weight_version for rollout in rollouts} - {version}
     if stale:
-        raise EngineMismatch(f"rollouts carry weight versions {sorted(stale)} while the trainer is at {version}: a weight sync was skipped")
+        raise EngineMismatch(
+            f"rollouts carry weight versions {sorted(stale)} while the trainer is at {version}: "
+            "a weight sync was skipped"
+        )
 
 
 def _pad_id(session: Session) -> int:
@@ -221,8 +239,16 @@ def _pad_id(session: Session) -> int:
 
 def _throughput(metrics: dict[str, float], seconds: float) -> dict[str, float]:
     cuda = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"time/step_s": seconds, "throughput/tokens_per_s": metrics["rollout/num_tokens"] / seconds, "memory/peak_gib": peak}
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**30
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )
+    return {
+        "time/step_s": seconds,
+        "throughput/tokens_per_s": metrics["rollout/num_tokens"] / seconds,
+        "memory/peak_gib": peak,
+    }
 
 
 def _sample_rows(rollouts: list[Rollout], step: int, source: str) -> list[dict[str, object]]:

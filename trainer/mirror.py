@@ -1,23 +1,30 @@
-"""The thread that copies a run folder to MLflow while the run goes on.
+"""A process beside the run that copies its folder to MLflow while the run goes on.
 
-Started by the loop. The folder's files are its queue, so nothing is lost with it. Must never raise into, or wait in, a
-training step; must not import mlflow itself.
+The loop holds a :class:`Mirror`, whose process runs :func:`follow`. A process and not a thread, because mlflow in a
+thread held the interpreter, and so a training step, for up to 0.3 s. Must never raise into, or wait in, a step.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
+import os
+import select
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.config import ROOT
 from trainer.record import RunFolder
-from trainer.tracking import Copy
 
 LONGEST_PAUSE_S = 60.0
 """Between two tries while MLflow cannot be reached."""
+
+LINGER_S = 30.0
+"""How long the process goes on trying after the run has ended or died."""
 
 log = logging.getLogger(__name__)
 
@@ -25,69 +32,106 @@ log = logging.getLogger(__name__)
 class Mirror:
     """Copies from its creation, which has to follow :meth:`RunFolder.truncate`, to :meth:`close`.
 
-    Without ``tracking.uri`` it does nothing. Failures are logged, once per kind, and tried again.
+    Without ``tracking.uri`` it does nothing. The folder's files are the queue; the process is told two things only:
+    which step is durable and, by the end of its input, that the run has ended, whatever it died of.
     """
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
-        tracking = config.get("tracking") or {}
-        self.uri: str | None = tracking.get("uri")
         self._folder = folder
-        self._copy = Copy(folder, config, self.uri) if self.uri else None
-        self._period = float(tracking.get("flush_every_s") or 5.0)
-        self._durable = -1
-        self._deadline = math.inf
-        self._closing = threading.Event()
-        self._complained: set[str] = set()
-        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
-        if self._copy:
-            self._thread.start()
+        self._process: subprocess.Popen[bytes] | None = None
+        if not (config.get("tracking") or {}).get("uri"):
+            return
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.mirror", str(folder.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            bufsize=0,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     def mark_durable(self, step: int) -> None:
         """Steps up to ``step`` can no longer be computed again (a checkpoint holds them), so they may be copied."""
-        self._durable = step
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(b"%d\n" % step)  # to a full pipe nothing is written: a later step says more
+        except BrokenPipeError:  # the process has died, and close() will say so
+            return
 
     def close(self, timeout: float = 60.0) -> bool:
         """Copy the rest, end the MLflow run as ``status.json`` says (write that first); True if all of it got there."""
-        if self._copy is None:
+        if self._process is None or self._process.stdin is None:
             return True
-        self._deadline = time.monotonic() + timeout
-        self._closing.set()
-        self._thread.join(timeout)
-        if not self._copy.complete:
+        self._process.stdin.close()
+        try:
+            complete = self._process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            complete = False
+        if not complete:
             path = self._folder.path
-            log.warning(
-                "MLflow at %s lacks a part of this run; `python -m trainer --sync %s` fills it from the files",
-                self.uri,
-                path,
-            )
-        return self._copy.complete
+            log.warning("MLflow lacks a part of this run; `python -m trainer --sync %s` fills it from the files", path)
+        return complete
 
-    def _work(self) -> None:
-        assert self._copy is not None
-        pause = self._period
-        while True:
-            closing = self._closing.is_set()  # read first: what was written before close() is then copied below
-            try:
-                if closing:
-                    self._copy.finish(self._durable)
-                    return
-                self._copy.advance(self._durable)
-                pause = self._period
-            except Exception as error:  # the boundary: the record is on disk, so a failed copy is only late
-                self._complain(error)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-            if time.monotonic() > self._deadline:
-                return
-            if closing:
-                time.sleep(min(pause, 0.5))
-            else:
-                self._closing.wait(pause)
 
-    def _complain(self, error: Exception) -> None:
-        kind = type(error).__name__
-        if kind not in self._complained:
-            self._complained.add(kind)
-            what = str(error).strip().partition("\n")[0][:300]
-            log.warning(
-                "MLflow at %s cannot be written (%s: %s); the run goes on and it is tried again", self.uri, kind, what
-            )
+def follow(run_dir: str, source: int) -> int:
+    """Copy ``run_dir`` until ``source``, a file descriptor with the durable steps, ends; 0 if all of it got there."""
+    from trainer.tracking import Copy
+
+    folder = RunFolder(run_dir)
+    config = folder.config()
+    tracking = config["tracking"]
+    copy = Copy(folder, config, tracking["uri"])
+    period = pause = float(tracking.get("flush_every_s", 5.0))
+    complained: set[str] = set()
+    durable, deadline = -1, math.inf
+    while time.monotonic() < deadline:
+        ended = deadline < math.inf
+        try:
+            if ended:
+                copy.finish(durable)
+                return 0
+            copy.advance(durable)
+            pause = period
+        except Exception as error:  # the boundary: the record is on disk, so a failed copy is only late
+            _complain(error, tracking["uri"], complained)
+            copy.reopen()
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        if ended:
+            time.sleep(min(pause, 1.0))
+            continue
+        told, ended = _listen(source, pause)
+        durable = max(durable, *told, -1)
+        deadline = time.monotonic() + LINGER_S if ended else deadline
+    return 1
+
+
+def _listen(source: int, seconds: float) -> tuple[list[int], bool]:
+    """The steps that arrive within ``seconds``, and whether the other side has ended, which is not waited for."""
+    until = time.monotonic() + seconds
+    steps: list[int] = []
+    while select.select([source], [], [], max(0.0, until - time.monotonic()))[0]:
+        lines = os.read(source, 65536)
+        if not lines:
+            return steps, True
+        steps += map(int, lines.split())
+    return steps, False
+
+
+def _complain(error: Exception, uri: str, complained: set[str]) -> None:
+    kind = type(error).__name__
+    if kind not in complained:
+        complained.add(kind)
+        what = str(error).strip().partition("\n")[0][:300]
+        log.warning("MLflow at %s cannot be written (%s: %s); the run goes on and it is tried again", uri, kind, what)
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is the end of this process
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    raise SystemExit(follow(sys.argv[1], sys.stdin.fileno()))

@@ -1,4 +1,5 @@
-"""Rollouts to rectangles. The only place that shifts tokens, and the only place that builds masks (from lengths, never from ids).
+"""Rollouts to rectangles. The only place that shifts tokens, and the only place that builds masks (from lengths,
+never from ids).
 
 Called by ``loop.py`` once per step. It must not look at rewards beyond copying them.
 """
@@ -17,8 +18,9 @@ from trainer.types import Rollout, TokenBatch
 def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     """Rollouts [N] to one batch [N, T], padded on the right; T is the longest sequence less one.
 
-    Row i holds ``s = prompt + completion``: ``inputs[i, t] = s[t]``, ``targets[i, t] = s[t + 1]``. A completion token at ``s[k]`` is
-    therefore described at ``t = k - 1``, where ``mask`` is True unless it was given rather than sampled (``num_context``).
+    Row i holds ``s = prompt + completion``: ``inputs[i, t] = s[t]``, ``targets[i, t] = s[t + 1]``. A completion token
+    at ``s[k]`` is therefore described at ``t = k - 1``, where ``mask`` is True unless it was given rather than
+    sampled (``num_context``).
 
     Raises ``ValueError`` when there is nothing to pack.
     """

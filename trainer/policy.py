@@ -42,9 +42,14 @@ def model_path(config: ModelConfig) -> str:
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer; raises :class:`ConfigError` when it has no end-of-sequence token."""
     path = model_path(config)
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(
+        path, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"model.path={path!r} has a tokenizer without end-of-sequence token, so no response could ever end: set eos_token")
+        raise ConfigError(
+            f"model.path={path!r} has a tokenizer without end-of-sequence token, "
+            "so no response could ever end: set eos_token"
+        )
     return tokenizer
 
 
@@ -53,7 +58,10 @@ def load_model(config: ModelConfig) -> nn.Module:
     path = model_path(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, revision=config.revision, trust_remote_code=config.trust_remote_code, dtype=getattr(torch, config.dtype)
+            path,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=getattr(torch, config.dtype),
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -72,7 +80,10 @@ def check_head(model: nn.Module) -> None:
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         expected = model(input_ids=tokens, use_cache=False).logits
         if not torch.allclose(head(hidden).float(), expected.float(), rtol=1e-2, atol=1e-3):
-            raise ConfigError(f"{type(model).__name__} transforms its logits after the output layer (soft-capping or scaling), which is not supported")
+            raise ConfigError(
+                f"{type(model).__name__} transforms its logits after the output layer (soft-capping or scaling), "
+                "which is not supported"
+            )
 
 
 def _backbone(model: nn.Module) -> Any:
@@ -92,14 +103,19 @@ class Policy:
     autocast_dtype: torch.dtype | None = None
 
     def terms(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
-        """One forward pass over rows on the policy's device; columns are 0 outside the mask. Differentiable where gradients are enabled.
+        """One forward pass over rows on the policy's device; columns are 0 outside the mask. Differentiable where
+        gradients are enabled.
 
         Rows are padded on the right and attention is causal, so padding cannot reach a real position and needs no mask.
         """
-        autocast = torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
+        autocast = (
+            torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
+        )
         mask = batch.mask
         with autocast:
-            hidden = _backbone(self.model)(input_ids=batch.inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
+            hidden = _backbone(self.model)(
+                input_ids=batch.inputs, position_ids=batch.positions, use_cache=False
+            ).last_hidden_state
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         # Rounding to the weight's dtype here is what the model's own head would do.
         picked = hidden[mask].to(head.weight.dtype)
@@ -116,8 +132,11 @@ class Policy:
         return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
 
     @torch.no_grad()
-    def measure(self, batch: TokenBatch, statistics: Iterable[str] = (), *, rank: int = 0, world: int = 1) -> TokenTerms:
-        """:meth:`terms` of every row without a graph, in micro-batches, on the CPU; with several ranks each does its share.
+    def measure(
+        self, batch: TokenBatch, statistics: Iterable[str] = (), *, rank: int = 0, world: int = 1
+    ) -> TokenTerms:
+        """:meth:`terms` of every row without a graph, in micro-batches, on the CPU; with several ranks each does its
+        share.
 
         Columns of rows that belong to other ranks are 0, so a sum over ranks completes them.
         """

@@ -52,14 +52,13 @@ def write_atomic(path: Path, text: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            sync_directory(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def sync_directory(path: Path) -> None:
-    """Make creations and renames inside ``path`` survive a power failure."""
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -68,9 +67,11 @@ def sync_directory(path: Path) -> None:
 
 
 def append_records(path: Path, records: Iterable[Mapping[str, object]]) -> None:
-    """Add one line of standard JSON per record, all or none, on disk when this returns.
+    """Add one line of standard JSON per record, all or none.
 
-    Keys are sorted and floats are their shortest exact form, so equal records are equal bytes.
+    Keys are sorted and floats are their shortest exact form, so equal records are equal bytes. What is written survives
+    the death of the process; to survive that of the machine takes :meth:`RunFolder.flush`, which costs a thousand times
+    more.
     """
     lines = "".join(
         json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n" for record in records
@@ -83,7 +84,6 @@ def append_records(path: Path, records: Iterable[Mapping[str, object]]) -> None:
             try:
                 while data:
                     data = data[os.write(descriptor, data) :]
-                os.fdatasync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, start)
                 raise
@@ -195,6 +195,14 @@ class RunFolder:
         """Add reliability points (step, suite, bin, confidence, accuracy, count)."""
         append_records(self.reliability, [_standard(row) for row in rows])
 
+    def flush(self) -> None:
+        """Put everything appended on the disk. Call it before a checkpoint: that far, the record then survives
+        anything.
+        """
+        for path in (self.metrics, self.timings, self.samples, self.reliability):
+            if path.exists():
+                sync(path)
+
     def truncate(self, step: int) -> int:
         """Drop what was recorded after ``step`` (-1: everything) and torn last lines; the last step of
         ``metrics.jsonl`` that stays.
@@ -209,8 +217,7 @@ class RunFolder:
                 last = int(records[-1]["step"])
             if path.exists() and path.stat().st_size > length:
                 os.truncate(path, length)
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                sync(path)
         return last
 
     def write_status(

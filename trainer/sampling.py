@@ -1,6 +1,7 @@
 """From prompts to verified rollouts: order of the data, seeds of the samples, shares of the ranks.
 
-Called by rollout components and by the evaluation. It must not compute advantages, and it never repeats a noise stream by accident.
+Called by rollout components and by the evaluation. It must not compute advantages, and it never repeats a noise
+stream by accident.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Sampler:
             completion_ids=tokens,
             sampler_logprobs=(0.0,) * len(prefix) + completion.logprobs,
             finish_reason=completion.finish_reason,
-            text=self.tokenizer.decode(list(tokens), skip_special_tokens=True),
+            text=str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)),
             group=group,
             weight_version=self.engine.weight_version,
             num_context=len(prefix),

@@ -54,14 +54,21 @@ class Session:
         """The policy that is trained."""
         return self.learner.policy
 
-    def generate(self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int) -> list[Rollout]:
+    def generate(
+        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[Rollout]:
         """Unverified rollouts for the evaluation, on a noise stream of its own."""
         seeds = [derive_seed(seed, prompt.id) for prompt in prompts]
-        return self.sampler.complete(prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds)
+        return self.sampler.complete(
+            prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds
+        )
 
     def sync(self) -> None:
-        """Give the engine the trainer's weights."""
-        self.engine.load_weights(self.policy.model.named_parameters(), self.version)
+        """Give the engine the trainer's weights.
+
+        From the state dict, which names a tied output layer a second time: vLLM's reload leaves out what is not named.
+        """
+        self.engine.load_weights(self.policy.model.state_dict().items(), self.version)
 
     def save(self) -> None:
         """Write a checkpoint (main rank)."""
@@ -108,7 +115,12 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         autocast_dtype={"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.hardware.mixed_precision],
     )
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=run.optim.lr, betas=run.optim.betas, eps=run.optim.eps, weight_decay=run.optim.weight_decay, fused=True
+        model.parameters(),
+        lr=run.optim.lr,
+        betas=run.optim.betas,
+        eps=run.optim.eps,
+        weight_decay=run.optim.weight_decay,
+        fused=True,
     )
     engine = engines.get(run.engine, _setup(run, tokenizer, accelerator.device))
     prompts = run.task.train_prompts()
@@ -122,13 +134,20 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             accelerator=accelerator,
             ranks=ranks,
             optim=run.optim,
-            dtype=run.model.dtype if run.hardware.mixed_precision == "no" else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
+            dtype=run.model.dtype
+            if run.hardware.mixed_precision == "no"
+            else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
         ),
         reference=policy.frozen_copy() if run.objective.any("needs_reference") else None,
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(
-            engine=engine, tokenizer=tokenizer, task=run.task, stream=PromptStream(prompts, run.seed), ranks=ranks, seed=run.seed
+            engine=engine,
+            tokenizer=tokenizer,
+            task=run.task,
+            stream=PromptStream(prompts, run.seed),
+            ranks=ranks,
+            seed=run.seed,
         ),
         state=run.objective.initial_state(),
     )
@@ -139,7 +158,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
 def _accelerator(run: Run) -> Accelerator:
     cpu = run.hardware.device == "cpu" or not torch.cuda.is_available()
     if run.hardware.device == "cuda" and cpu:
-        raise RuntimeError("hardware.device=cuda, but torch sees no GPU here: use hardware.device=auto or install the CUDA build")
+        raise RuntimeError(
+            "hardware.device=cuda, but torch sees no GPU here: use hardware.device=auto or install the CUDA build"
+        )
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
     handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
     return Accelerator(cpu=cpu, mixed_precision=run.hardware.mixed_precision, kwargs_handlers=handlers)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Log-prob, entropy and friends of chosen tokens, from hidden states, in one chunked pass with a hand-written backward.
 
-Called by ``policy.py`` only. This is the one place where the temperature is applied, and the one place that ever sees logits:
-never more than ``chunk`` rows of them at a time, in the backward pass too.
+Called by ``policy.py`` only. This is the one place where the temperature is applied, and the one place that ever sees
+logits: never more than ``chunk`` rows of them at a time, in the backward pass too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
 
 
 def sum_p2_logp_h(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change (METHODS.md 5)."""
+    """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
+    (METHODS.md 5)."""
     log_p = logits.log_softmax(dim=-1)
     p = log_p.exp()
     return torch.where(p > 0, p * p * (log_p + entropy(logits)[:, None]), torch.zeros_like(p)).sum(dim=-1)
@@ -77,7 +78,9 @@ class _TokenStats(torch.autograd.Function):
         return logprobs, entropies, *extras
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor, *grad_extras: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor, *grad_extras: Tensor
+    ) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, entropies, lses = ctx.saved_tensors
         inverse_temperature, chunk, names = ctx.settings
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -131,9 +134,9 @@ def token_stats(
 ) -> dict[str, Float[Tensor, " M"]]:
     """Statistics of the distribution ``softmax(hidden @ weight.T / temperature)`` at M positions.
 
-    Returns ``logprobs`` (of ``targets``, nats), ``entropy`` (full vocabulary, nats) and every name in ``statistics``, each [M],
-    float32 or wider, all differentiable with respect to ``hidden``, ``weight`` and ``bias``. Logits exist for ``chunk`` rows at
-    a time: extra memory is ``chunk * V`` floats a few times over, whatever M is.
+    Returns ``logprobs`` (of ``targets``, nats), ``entropy`` (full vocabulary, nats) and every name in ``statistics``,
+    each [M], float32 or wider, all differentiable with respect to ``hidden``, ``weight`` and ``bias``. Logits exist
+    for ``chunk`` rows at a time: extra memory is ``chunk * V`` floats a few times over, whatever M is.
 
     Raises ``KeyError`` for a statistic that is not in :data:`STATISTICS`.
     """

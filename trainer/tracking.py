@@ -1,7 +1,7 @@
 """The MLflow copy of a run folder: a run, its tags, parameters, points and tables. The only file that imports mlflow.
 
 Called by mirror.py during a run and by ``python -m trainer --sync`` (:func:`sync`) after it. Reads the run folder's
-files and nothing else, so that a copy can be made at any time. Must not import mlflow before there is something to copy.
+files and nothing else, so that a copy can be made at any time. Must not import mlflow before it has something to copy.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-"""Read by mlflow and set where the user has not. Trying again is ours: its own takes minutes, and closing would wait."""
+"""Read by mlflow, set where the user has not. Trying again is ours: its own takes minutes, and closing would wait."""
 
 
 def sync(run_dir: str | Path, uri: str | None = None) -> bool:
@@ -118,6 +119,10 @@ class Copy:
         for path in (self.folder.samples, self.folder.reliability):
             self._send_table(client, path, until)
 
+    def reopen(self) -> None:
+        """Look for the MLflow run again before the next points: after a failure it may be gone."""
+        self._client = None
+
     def finish(self, durable: int) -> None:
         """Send what is left and end the MLflow run as ``status.json`` says; RUNNING there, without an end, is LOST."""
         status = self.folder.read_status() or {}
@@ -149,7 +154,8 @@ class Copy:
         else:
             start = int(1000 * min(times.values(), default=time.time()))
             run = client.create_run(experiment_id, start_time=start, tags={"record": note["token"]} | tags(self.config))
-        self._run_id = run.info.run_id
+        if run.info.run_id != self._run_id:  # not the run that was open before: it gets everything
+            self._run_id, self._offsets, self._tables = run.info.run_id, (0, 0), {}
         self._note()
         self._describe(client, known=run.data.params)
         self._client = client
@@ -198,9 +204,7 @@ class Copy:
 
 
 def _time(times: Mapping[int, float], step: int) -> float:
-    """Unix seconds of ``step``; the step itself where no time is recorded, so that a replay agrees with the first
-    try.
-    """
+    """Unix seconds of ``step``; without a record the step itself, so that a replay agrees with the first try."""
     return times.get(step, float(step))
 
 
@@ -228,9 +232,7 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[Path | None]:
-    """Hold a lock beside a SQLite store, because processes that create its schema together destroy it. Yields its
-    file.
-    """
+    """Hold a lock beside a SQLite store, whose file is yielded: processes that create a schema together destroy it."""
     if not uri.startswith("sqlite:///"):
         yield None
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,7 +65,9 @@ class Rollout:
     def reward(self) -> float:
         """Reward of a verified rollout; raises if it has not been verified."""
         if self.verdict is None:
-            raise ValueError(f"rollout of prompt {self.prompt.id} has not been verified; call verify() before its reward")
+            raise ValueError(
+                f"rollout of prompt {self.prompt.id} has not been verified; call verify() before its reward"
+            )
         return self.verdict.reward
 
 
@@ -134,7 +137,7 @@ class TokenBatch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
         columns = {name: getattr(self, name) for name in self.__slots__ if name != "extras"}
-        changed = {name: None if value is None else change(value) for name, value in columns.items()}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in columns.items()}
         return TokenBatch(**changed, extras={name: change(value) for name, value in self.extras.items()})
 
 

@@ -24,7 +24,9 @@ class NonFiniteLoss(RuntimeError):
     """Loss or gradient is not a number. Carries the mini-batch, so that it can be kept for inspection."""
 
     def __init__(self, what: str, batch: TokenBatch) -> None:
-        super().__init__(f"{what} is not finite, so the weights were left as they were: look at the batch kept in the run folder")
+        super().__init__(
+            f"{what} is not finite, so the weights were left as they were: look at the batch kept in the run folder"
+        )
         self.batch = batch
 
 
@@ -33,9 +35,9 @@ class EngineMismatch(RuntimeError):
 
 
 GAP_BOUNDS = {"float32": (2e-3, 2e-4), "bfloat16": (1.5, 0.05), "float16": (0.3, 0.02)}
-"""(largest, mean) absolute log-prob gap allowed between sampler and trainer, nats. In float32 the two agree to about 1e-6 on a
-0.8 M model and 1e-4 on large ones; one forgotten sync at a usual learning rate moves log-probs by more than 1e-2. bfloat16
-has 8 bits of mantissa: single tail tokens may differ by a nat, the mean stays near 0.01."""
+"""(largest, mean) absolute log-prob gap allowed between sampler and trainer, nats. In float32 the two agree to about
+1e-6 on a 0.8 M model and 1e-4 on large ones; one forgotten sync at a usual learning rate moves log-probs by more than
+1e-2. bfloat16 has 8 bits of mantissa: single tail tokens may differ by a nat, the mean stays near 0.01."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,8 @@ class Learner:
 def needs_old_pass(objective: Objective, num_updates: int) -> bool:
     """Whether log-probs and entropy at the sampling weights take a forward pass of their own.
 
-    With one update, the update's own forward pass is at the sampling weights and gives both. With more, or when a member looks at them
-    beforehand, they have to be there before the first step changes the weights.
+    With one update, the update's own forward pass is at the sampling weights and gives both. With more, or when a
+    member looks at them beforehand, they have to be there before the first step changes the weights.
     """
     needs = ("needs_old_entropy", "needs_old_logprobs", "needs_current")
     return num_updates > 1 or any(objective.any(need) for need in needs)
@@ -74,13 +76,15 @@ def logprob_gap(batch: TokenBatch) -> tuple[float, float]:
 
 
 def check_gap(batch: TokenBatch, dtype: str) -> None:
-    """Raise :class:`EngineMismatch` when the gap exceeds the bound of ``dtype``: the probe that follows every weight sync."""
+    """Raise :class:`EngineMismatch` when the gap exceeds the bound of ``dtype``: the probe that follows every weight
+    sync."""
     largest, mean = logprob_gap(batch)
     max_bound, mean_bound = GAP_BOUNDS[dtype]
     if not (largest <= max_bound and mean <= mean_bound):
         raise EngineMismatch(
-            f"sampler and trainer disagree by up to {largest:.2g} nats (mean {mean:.2g}; allowed {max_bound:g} and {mean_bound:g} in "
-            f"{dtype}): the engine sampled from other weights, another temperature or another support than the trainer differentiates"
+            f"sampler and trainer disagree by up to {largest:.2g} nats (mean {mean:.2g}; allowed {max_bound:g} and "
+            f"{mean_bound:g} in {dtype}): the engine sampled from other weights, another temperature or another support "
+            "than the trainer differentiates"
         )
 
 
@@ -99,7 +103,9 @@ def update(
         for part, index in enumerate(mini_batches(batch.group, optim.updates_per_rollout, generator)):
             number = epoch * optim.updates_per_rollout + part
             mini = batch if len(index) == batch.num_rows else batch.rows(index)
-            mini = _prepare(learner, objective, mini, replace(context, update=number, num_updates=optim.num_updates), state)
+            mini = _prepare(
+                learner, objective, mini, replace(context, update=number, num_updates=optim.num_updates), state
+            )
             mini, part_stats = _accumulate(learner, objective, mini)
             if batch.old_logprobs is None:
                 check_gap(mini, learner.dtype)
@@ -113,13 +119,16 @@ def _prepare(learner: Learner, objective: Objective, mini: TokenBatch, context: 
     """Weights and columns of the whole mini-batch, before it is split."""
     terms = None
     if objective.any("needs_current"):
-        measured = learner.policy.measure(mini, objective.statistics, rank=learner.ranks.rank, world=learner.ranks.world)
+        measured = learner.policy.measure(
+            mini, objective.statistics, rank=learner.ranks.rank, world=learner.ranks.world
+        )
         terms = learner.ranks.sum_terms(measured)
     return objective.prepare(mini, terms, context, state)
 
 
 def _accumulate(learner: Learner, objective: Objective, mini: TokenBatch) -> tuple[TokenBatch, StepStats]:
-    """Gradients of the mini-batch's loss; fills the old terms in if this forward pass is the one at the sampling weights."""
+    """Gradients of the mini-batch's loss; fills the old terms in if this forward pass is the one at the sampling
+    weights."""
     policy, ranks = learner.policy, learner.ranks
     scale = objective.reduction.scale(mini)
     fresh = mini.old_logprobs is None

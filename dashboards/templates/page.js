@@ -3,12 +3,16 @@
   const hidden = new Set();
   const plots = [];
   const config = {
-    responsive: true, displaylogo: false,
+    responsive: true, displaylogo: false, displayModeBar: "hover",
+    // Plotly offers an upload to its own cloud by default: a report stays on this machine.
+    showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg" },
   };
   for (const div of document.querySelectorAll(".plot")) {
     const figure = JSON.parse(document.getElementById(div.id + "-data").textContent);
+    // On a narrow screen the page's own legend serves alone.
+    if (window.innerWidth < 700) figure.layout.showlegend = false;
     Plotly.newPlot(div, figure.data, figure.layout, config);
     plots.push(div);
   }

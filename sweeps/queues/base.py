@@ -44,8 +44,11 @@ class Queue(Protocol):
     def job_size(self, num_runs: int) -> int:
         """Runs that one job should serve when there are ``num_runs``."""
 
+    def require_available(self) -> None:
+        """Raise ConfigError when this queue cannot be used from here."""
+
     def open(self, folder: Path, jobs: Sequence[Job]) -> Pool:
-        """Hand ``jobs`` over; ``folder`` keeps Submitit's files. Raises ConfigError when the queue cannot be used here."""
+        """Hand ``jobs`` over; ``folder`` keeps Submitit's files."""
 
 
 def job_fields(queue: Any) -> dict[str, Any]:

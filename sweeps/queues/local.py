@@ -65,6 +65,9 @@ class LocalQueue:
             return self.runs_per_job
         return 1 if visible_gpus() else max(1, min(LARGEST_SHARE, math.ceil(num_runs / self.concurrency)))
 
+    def require_available(self) -> None:
+        _gpu_sets(self.concurrency, self.gpus_per_job)
+
     def open(self, folder: Path, jobs: Sequence[Job]) -> LocalPool:
         return LocalPool(folder, jobs, _gpu_sets(self.concurrency, self.gpus_per_job), self.grace_s)
 

@@ -73,9 +73,11 @@ class SlurmQueue:
     def job_size(self, num_runs: int) -> int:
         return self.runs_per_job
 
-    def open(self, folder: Path, jobs: Sequence[Job]) -> SlurmPool:
+    def require_available(self) -> None:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise ConfigError("launcher=slurm needs sbatch and srun on this machine: log in to a cluster's submit host, or use launcher=local")
+
+    def open(self, folder: Path, jobs: Sequence[Job]) -> SlurmPool:
         executor = submitit.SlurmExecutor(folder, max_num_timeout=self.max_timeouts)
         executor.update_parameters(**self._parameters())
         try:

@@ -60,8 +60,8 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
     tags = {"kind": "sweep", "study": spec.study, "factor": spec.study, "command": command}
     parent = client.create_run(experiment_id, run_name=f"{spec.study} sweep", tags=tags)
     cells = [
-        {"signature": signature_of(spec, index, seed), "level": level, "label": level, "level_index": index, "seed": seed,
-         "overrides": [f"surrogate.clip_high={level}", f"seed={seed}"]}
+        {"signature": signature_of(spec, index, seed), "level": level, "label": level, "level_index": index,
+         "seed": seed, "overrides": [f"surrogate.clip_high={level}", f"seed={seed}"]}
         for index, level in enumerate(spec.levels)
         for seed in range(spec.seeds)
     ]  # fmt: skip
@@ -88,7 +88,7 @@ def _write_cell(
             **{key: str(cell[key]) for key in ("signature", "level", "level_index", "seed")}}  # fmt: skip
     run_id = client.create_run(experiment_id, run_name=f"{cell['level']}-{seed}", tags=tags).info.run_id
     params = {"steps": spec.steps, "seed": seed, "surrogate.clip_high": cell["level"], "task._target_": "Countdown",
-              "rollout.prompts_per_step": 32, "rollout.group_size": 16, "optim.lr": "1e-4", "optim.updates_per_rollout": 4,
+              "rollout.prompts_per_step": 32, "rollout.group_size": 16, "optim.lr": "1e-4",
               "provenance.git_revision": "3f2a9c1", "provenance.torch": "2.13.0+cpu"}  # fmt: skip
     steps = spec.steps if state == DONE else max(spec.steps // 3, 2)
     history = curves(spec, level, seed)
@@ -131,14 +131,18 @@ def _step_metrics(
     metrics = {
         "policy/entropy": entropy, "rollout/reward": reward, "policy/entropy_positive": around(entropy * 0.9, 0.003),
         "policy/entropy_negative": around(entropy * 1.1, 0.003), "policy/surprisal": around(entropy, 0.004),
-        "policy/clip_frac_high": max(around(0.012 / (1 + level), 0.0008), 0), "policy/clip_frac_low": around(0.006, 0.0008),
+        "policy/clip_frac_high": max(around(0.012 / (1 + level), 0.0008), 0),
+        "policy/clip_frac_low": around(0.006, 0.0008),
         "policy/kl_old": around(0.002, 0.0002), "policy/grad_norm": around(0.4, 0.05),
         "rollout/length_mean": around(25 + 0.2 * level, 0.3), "rollout/truncated_frac": max(around(0.01, 0.004), 0),
         "rollout/zero_std_frac_all_right": around(0.1 + 0.3 * (1 - spread), 0.01),
         "rollout/zero_std_frac_all_wrong": around(0.12, 0.01),
-        "diversity/distinct_1": around(0.2 + 0.1 * spread, 0.004), "diversity/distinct_4": around(0.45 + 0.4 * spread, 0.008),
-        "diversity/self_bleu": around(0.6 - 0.3 * spread, 0.01), "diversity/distinct_answers": around(3 + 4 * spread, 0.1),
-        "diversity/distinct_correct": around(1.4 + spread, 0.05), "diversity/answer_entropy": around(0.7 + spread, 0.03),
+        "diversity/distinct_1": around(0.2 + 0.1 * spread, 0.004),
+        "diversity/distinct_4": around(0.45 + 0.4 * spread, 0.008),
+        "diversity/self_bleu": around(0.6 - 0.3 * spread, 0.01),
+        "diversity/distinct_answers": around(3 + 4 * spread, 0.1),
+        "diversity/distinct_correct": around(1.4 + spread, 0.05),
+        "diversity/answer_entropy": around(0.7 + spread, 0.03),
         "calibration/ece": around(0.22 - 0.08 * spread, 0.008), "calibration/brier": around(0.2, 0.006),
         "calibration/auroc": around(0.72, 0.01), "engine/logprob_gap_max": abs(around(1.2e-6, 2e-7)),
         "engine/logprob_gap_mean": abs(around(2e-7, 2e-8)), "entropy/delta_measured": around(-0.002, 0.001),
@@ -159,7 +163,9 @@ def _step_metrics(
 def _samples(spec: FakeSpec, level: int, seed: int, steps: int) -> dict[str, object]:
     rows = []
     for step in sorted({0, steps // 2, steps - 1}):
-        for index, (first, reward) in enumerate([("4*7=28,28-2=26", 1.0), ("7+3=10,10*2=20,20+4=24", 0.0), ("7*4=28,28-2=26", 1.0)]):
+        for index, (first, reward) in enumerate(
+            [("4*7=28,28-2=26", 1.0), ("7+3=10,10*2=20,20+4=24", 0.0), ("7*4=28,28-2=26", 1.0)]
+        ):
             text = first + (f" {spec.text}" if spec.text and level == 0 and seed == 0 and index == 0 else "")
             rows.append([step, "4,7,3,2=26:", text, reward, first.rpartition("=")[2]])
     return {"columns": ["step", "prompt", "response", "reward", "answer"], "data": rows}

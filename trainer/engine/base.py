@@ -1,4 +1,5 @@
-"""What the trainer asks of a sampler. Called by ``sampling.py`` and ``loop.py``; it must not know rewards or gradients."""
+"""What the trainer asks of a sampler. Called by ``sampling.py`` and ``loop.py``; it must not know rewards or
+gradients."""
 
 from __future__ import annotations
 
@@ -43,15 +44,22 @@ class EngineSetup:
 class Engine(Protocol):
     """A sampler that holds a copy of the weights.
 
-    Log-probs are those of ``softmax(logits / temperature)`` over the full vocabulary: no top-p, no top-k, no penalty. Sample ``i`` of a
-    prompt depends on (weights, prompt, temperature, seed, i) and on nothing else: not on what was sampled before.
+    Log-probs are those of ``softmax(logits / temperature)`` over the full vocabulary: no top-p, no top-k, no penalty.
+    Sample ``i`` of a prompt depends on (weights, prompt, temperature, seed, i) and on nothing else: not on what was
+    sampled before.
     """
 
     weight_version: int
     """Number of optimiser steps the loaded weights have seen; -1 before the first load."""
 
     def generate(
-        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        samples: int,
+        temperature: float,
+        max_tokens: int,
+        seeds: Sequence[int],
     ) -> list[list[Completion]]:
         """``samples`` completions of each prompt; ``seeds`` has one number per prompt."""
         ...
@@ -75,7 +83,8 @@ class EngineConfig(Protocol):
 
 @dataclass(slots=True)
 class EnginePool:
-    """Keeps the engine of one run for the next one in the same process, if it needs the same: starting costs seconds."""
+    """Keeps the engine of one run for the next one in the same process, if it needs the same: starting costs
+    seconds."""
 
     _key: tuple[EngineConfig, EngineSetup] | None = None
     _engine: Engine | None = None
@@ -98,7 +107,8 @@ class EnginePool:
 def fenced() -> Iterator[None]:
     """Leave torch's, numpy's and Python's random states and the thread count as they were.
 
-    vLLM seeds all three on start, and its CPU worker replaces ``torch.set_num_threads`` by a function that does nothing.
+    vLLM seeds all three on start, and its CPU worker replaces ``torch.set_num_threads`` by a function that does
+    nothing.
     """
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     python_state, numpy_state = random.getstate(), np.random.get_state()

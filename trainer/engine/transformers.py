@@ -1,7 +1,7 @@
 """Sampling with transformers alone: slow, plain, the reference vLLM is checked against, and the fallback without vLLM.
 
-Started by ``loop.py`` through the ``engine`` group. It keeps its own copy of the weights, as vLLM does, so that a forgotten weight
-sync shows here too.
+Started by ``loop.py`` through the ``engine`` group. It keeps its own copy of the weights, as vLLM does, so that a
+forgotten weight sync shows here too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,21 @@ class TransformersEngine:
     """Sequences sampled at once."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "engine.batch_size", self.batch_size, "at least one sequence has to be sampled at a time")
+        require(
+            self.batch_size >= 1,
+            "engine.batch_size",
+            self.batch_size,
+            "at least one sequence has to be sampled at a time",
+        )
 
     def start(self, setup: EngineSetup) -> Engine:
         """Load a second copy of the model for sampling."""
         with fenced():
             model = AutoModelForCausalLM.from_pretrained(
-                setup.model_path, revision=setup.revision, trust_remote_code=setup.trust_remote_code, dtype=getattr(torch, setup.dtype)
+                setup.model_path,
+                revision=setup.revision,
+                trust_remote_code=setup.trust_remote_code,
+                dtype=getattr(torch, setup.dtype),
             )
         return _Transformers(model.eval().requires_grad_(False).to(setup.device), setup, self.batch_size)
 
@@ -47,7 +55,13 @@ class _Transformers:
         self.weight_version = -1
 
     def generate(
-        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        samples: int,
+        temperature: float,
+        max_tokens: int,
+        seeds: Sequence[int],
     ) -> list[list[Completion]]:
         # Rows of one prompt length go together, so that no padding is ever needed.
         rows = [(prompt, number, sample) for number, prompt in enumerate(prompts) for sample in range(samples)]
@@ -57,7 +71,9 @@ class _Transformers:
         while start < len(rows):
             width = len(rows[start][0])
             part = [row for row in rows[start : start + self._batch_size] if len(row[0]) == width]
-            generators = [torch.Generator().manual_seed(derive_seed(seeds[number], sample)) for _, number, sample in part]
+            generators = [
+                torch.Generator().manual_seed(derive_seed(seeds[number], sample)) for _, number, sample in part
+            ]
             completions = self._sample([prompt for prompt, _, _ in part], generators, temperature, max_tokens)
             results |= {(number, sample): done for (_, number, sample), done in zip(part, completions, strict=True)}
             start += len(part)
@@ -91,14 +107,14 @@ class _Transformers:
                 break
             tokens = chosen
         return [
-            Completion(token_ids=tuple(ids), logprobs=tuple(values), finish_reason="length" if row in active else "stop")
+            Completion(
+                token_ids=tuple(ids), logprobs=tuple(values), finish_reason="length" if row in active else "stop"
+            )
             for row, (ids, values) in enumerate(zip(sampled, logprobs, strict=True))
         ]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        own = dict(self._model.named_parameters())
-        for name, value in weights:
-            own[name].copy_(value)
+        self._model.load_state_dict(dict(weights))
         self.weight_version = version
 
     def close(self) -> None:

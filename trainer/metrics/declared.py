@@ -64,7 +64,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/grad_norm", "1", "mean", "2-norm of the gradient before the cap, mean over updates"),
     ("policy/loss", "1", "mean", "objective as differentiated, mean over updates"),
     ("policy/lr", "1", "last", "learning rate of the last update"),
-    ("policy/updates", "updates", "sum", "optimiser steps of this step"),
+    ("policy/updates", "updates", "last", "optimiser steps since the start of the run, this step's included"),
     ("objective/<component>", "1", "mean", "what a component of the objective reports under its own name"),
     ("controller/<component>", "1", "last", "value of a controlled coefficient after the step"),
     ("entropy/delta_measured", "nats", "mean", "entropy after minus before the updates, per token, same contexts"),

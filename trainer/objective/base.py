@@ -1,7 +1,7 @@
 """The slots of an objective, and how they compose into one loss.
 
-Called by ``update.py`` (mini-batches) and ``loop.py`` (once per step). It must not know which method fills a slot: a method is a
-value given to it, never a branch in it.
+Called by ``update.py`` (mini-batches) and ``loop.py`` (once per step). It must not know which method fills a slot: a
+method is a value given to it, never a branch in it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Component:
         return state
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
-        """Columns [N, T] or [N] for ``batch.extras``, computed once per mini-batch before it is split, without gradient.
+        """Columns [N, T] or [N] for ``batch.extras``, computed once per mini-batch before it is split, without
+        gradient.
 
         Anything that ranks, averages or draws across rows belongs here. ``terms`` is there if ``needs_current``.
         """
@@ -225,9 +226,11 @@ class Objective:
         fields = {spec.name for spec in dataclasses.fields(member)} if isinstance(member, Component) else set()
         if key not in fields:
             known = [f"{path}.{spec.name}" for path, item in self.components() for spec in dataclasses.fields(item)]
-            raise ConfigError(f"a controller's target={target!r} is no field of this objective: {nearest(target, known)}")
-        changed = dataclasses.replace(member, **{key: value})  # type: ignore[type-var]
-        return dataclasses.replace(self, **{slot: {**holder, names[0]: changed} if names else changed})  # type: ignore[dict-item]
+            raise ConfigError(
+                f"a controller's target={target!r} is no field of this objective: {nearest(target, known)}"
+            )
+        changed: Any = dataclasses.replace(member, **{key: value})  # type: ignore[type-var]
+        return dataclasses.replace(self, **{slot: {**holder, names[0]: changed} if names else changed})
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context, state: State) -> TokenBatch:
         """The mini-batch with ``weights`` and every member's columns, before it is split."""
@@ -245,8 +248,8 @@ class Objective:
 
             loss = sum_{i,t} mask * ( scale * weights * surrogate ) + sum_r sum_{i,t} regularizer_r
 
-        ``scale`` [N, 1] comes from the reduction over the *whole* mini-batch, so the losses of the parts add up to the loss of
-        the whole. Values off the mask never enter, not even as NaN.
+        ``scale`` [N, 1] comes from the reduction over the *whole* mini-batch, so the losses of the parts add up to
+        the loss of the whole. Values off the mask never enter, not even as NaN.
         """
         assert batch.weights is not None
         policy = self.surrogate(terms, batch)

@@ -24,8 +24,8 @@ class GroupStatistics:
 def group_statistics(values: Float[Tensor, " N"], group: Int[Tensor, " N"], *, ddof: int = 1) -> GroupStatistics:
     """Mean, standard deviation and size of each rollout's group.
 
-    ``mean_g = sum_{i in g} x_i / n_g``, ``std_g = sqrt(sum (x_i - mean_g)^2 / max(n_g - ddof, 1))``. Accumulated in float64, so
-    that a group of equal values has deviations of exactly 0.
+    ``mean_g = sum_{i in g} x_i / n_g``, ``std_g = sqrt(sum (x_i - mean_g)^2 / max(n_g - ddof, 1))``. Accumulated in
+    float64, so that a group of equal values has deviations of exactly 0.
     """
     index = torch.unique(group, return_inverse=True)[1]
     count = int(index.max()) + 1 if index.numel() else 0
@@ -36,10 +36,14 @@ def group_statistics(values: Float[Tensor, " N"], group: Int[Tensor, " N"], *, d
 
     size = total(torch.ones_like(wide))
     mean = total(wide) / size
-    low = torch.full((count,), torch.inf, dtype=torch.float64, device=wide.device).scatter_reduce_(0, index, wide, "amin")[index]
-    high = torch.full((count,), -torch.inf, dtype=torch.float64, device=wide.device).scatter_reduce_(0, index, wide, "amax")[index]
+    low = torch.full((count,), torch.inf, dtype=torch.float64, device=wide.device).scatter_reduce_(
+        0, index, wide, "amin"
+    )[index]
+    high = torch.full((count,), -torch.inf, dtype=torch.float64, device=wide.device).scatter_reduce_(
+        0, index, wide, "amax"
+    )[index]
     constant = low == high
-    # A sum of n equal numbers over n is not always that number in floating point; the rule for constant groups is exact.
+    # A sum of n equal numbers over n is not always that number in floating point; for constant groups it has to be.
     mean = torch.where(constant, low, mean)
     std = (total((wide - mean) ** 2) / (size - ddof).clamp(min=1)).sqrt()
     return GroupStatistics(size=size, mean=mean, std=std, constant=constant.double())

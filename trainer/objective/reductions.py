@@ -1,4 +1,5 @@
-"""Denominators: how a matrix of token losses becomes a number. All sums run over the whole mini-batch before it is split."""
+"""Denominators: how a matrix of token losses becomes a number. All sums run over the whole mini-batch before it is
+split."""
 
 from __future__ import annotations
 
@@ -57,7 +58,12 @@ class Constant(Reduction):
     """The constant; Dr.GRPO takes the generation budget in tokens."""
 
     def __post_init__(self) -> None:
-        require(self.length > 0, "reduction.length", self.length, "give a positive number of tokens, usually rollout.max_tokens")
+        require(
+            self.length > 0,
+            "reduction.length",
+            self.length,
+            "give a positive number of tokens, usually rollout.max_tokens",
+        )
 
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
         counts = _token_counts(batch)

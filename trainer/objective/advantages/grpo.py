@@ -1,4 +1,5 @@
-"""Group-relative advantages (GRPO). Called once per rollout batch through the ``advantage`` slot; never sees log-probs."""
+"""Group-relative advantages (GRPO). Called once per rollout batch through the ``advantage`` slot; never sees
+log-probs."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ class GRPO(Advantage):
 
         advantage_i = (reward_i - mean_group) / (std_group + eps)
 
-    ``std_group`` is the sample standard deviation (ddof 1). All-equal groups give exactly 0. A group of one has no spread to
-    compare with: mean 0 and std 1, so the advantage is the reward (verl's convention).
+    ``std_group`` is the sample standard deviation (ddof 1). All-equal groups give exactly 0. A group of one has no
+    spread to compare with: mean 0 and std 1, so the advantage is the reward (verl's convention).
 
-    Source: DeepSeekMath, arXiv 2402.03300; eps and ddof as in verl. Departures: none. Shape: [N]; unit: standard deviations.
+    Source: DeepSeekMath, arXiv 2402.03300; eps and ddof as in verl. Departures: none. Shape: [N]; unit: standard
+    deviations.
     """
 
     eps: float = 1e-6

@@ -27,7 +27,12 @@ class EntropyBonus(Regularizer):
     """Weight of the bonus; negative values punish entropy."""
 
     def __post_init__(self) -> None:
-        require(abs(self.coef) < 100, "regularizer.entropy_bonus.coef", self.coef, "an entropy coefficient beyond 100 is surely a slip")
+        require(
+            abs(self.coef) < 100,
+            "regularizer.entropy_bonus.coef",
+            self.coef,
+            "an entropy coefficient beyond 100 is surely a slip",
+        )
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         return -self.coef * scale * terms.entropy

@@ -26,7 +26,8 @@ class Source(Protocol):
         purpose: str = "rollout",
         prefixes: Sequence[tuple[int, ...]] | None = None,
     ) -> list[Rollout]:
-        """Verified rollouts, ``samples`` per prompt, ``group`` numbered by prompt; ``prefixes`` are given completion tokens."""
+        """Verified rollouts, ``samples`` per prompt, ``group`` numbered by prompt; ``prefixes`` are given completion
+        tokens."""
         ...
 
 

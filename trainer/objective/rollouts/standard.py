@@ -23,10 +23,22 @@ class Standard(RolloutPlan):
     """Longest response, tokens."""
 
     def __post_init__(self) -> None:
-        require(self.prompts_per_step >= 1, "rollout.prompts_per_step", self.prompts_per_step, "at least one prompt is needed")
+        require(
+            self.prompts_per_step >= 1,
+            "rollout.prompts_per_step",
+            self.prompts_per_step,
+            "at least one prompt is needed",
+        )
         require(self.group_size >= 1, "rollout.group_size", self.group_size, "at least one sample per prompt is needed")
-        require(0 < self.temperature <= 100, "rollout.temperature", self.temperature, "give a temperature above 0 (and at most 100)")
-        require(self.max_tokens >= 1, "rollout.max_tokens", self.max_tokens, "a response needs room for at least one token")
+        require(
+            0 < self.temperature <= 100,
+            "rollout.temperature",
+            self.temperature,
+            "give a temperature above 0 (and at most 100)",
+        )
+        require(
+            self.max_tokens >= 1, "rollout.max_tokens", self.max_tokens, "a response needs room for at least one token"
+        )
 
     def collect(self, source: Source, *, step: int) -> list[Rollout]:
         return source.sample(

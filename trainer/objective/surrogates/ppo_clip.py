@@ -1,4 +1,5 @@
-"""The clipped surrogate of PPO with separate thresholds and dual clip. Row-local; called through the ``surrogate`` slot."""
+"""The clipped surrogate of PPO with separate thresholds and dual clip. Row-local; called through the ``surrogate``
+slot."""
 
 from __future__ import annotations
 
@@ -38,7 +39,12 @@ class PPOClip(Surrogate):
 
     def __post_init__(self) -> None:
         low, high, dual = self.clip_low, self.clip_high, self.dual_clip
-        require(low is None or 0 <= low <= 1, "surrogate.clip_low", low, "a ratio is positive, so give a number from 0 to 1, or null for none")
+        require(
+            low is None or 0 <= low <= 1,
+            "surrogate.clip_low",
+            low,
+            "give a number from 0 to 1 (a ratio is positive), or null",
+        )
         require(high is None or high >= 0, "surrogate.clip_high", high, "give a number of at least 0, or null for none")
         require(dual is None or dual > 1, "surrogate.dual_clip", dual, "give a number above 1, or null for none")
 

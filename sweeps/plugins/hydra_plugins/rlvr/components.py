@@ -6,8 +6,6 @@ their source by :func:`trainer.config.component_defaults`.
 
 from __future__ import annotations
 
-import copy
-
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
@@ -20,23 +18,16 @@ from sweeps.components import with_defaults
 class ComponentSource(FileConfigSource):
     """A folder of YAML files whose components are filled up with their defaults."""
 
-    def __init__(self, provider: str, path: str) -> None:
-        super().__init__(provider, path)
-        self._loaded: dict[str, ConfigResult] = {}
-
     @staticmethod
     def scheme() -> str:
         return "components"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The file with defaults; read once in a process, because a sweep composes it for every cell."""
-        if config_path not in self._loaded:
-            result = super().load_config(config_path)
-            if isinstance(result.config, DictConfig):
-                plain = OmegaConf.to_container(result.config, resolve=False)
-                result.config = OmegaConf.create(with_defaults(plain))  # type: ignore[call-overload]
-            self._loaded[config_path] = result
-        return copy.deepcopy(self._loaded[config_path])
+        result = super().load_config(config_path)
+        if isinstance(result.config, DictConfig):
+            plain = OmegaConf.to_container(result.config, resolve=False)
+            result.config = OmegaConf.create(with_defaults(plain))  # type: ignore[call-overload]
+        return result
 
 
 class ComponentSearchPath(SearchPathPlugin):

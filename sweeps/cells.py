@@ -1,0 +1,120 @@
+"""From composed configurations to cells: frozen, signed, each with its level and seed. Nothing is written here.
+
+Called by :mod:`sweeps.launch`. Everything that can be refused without importing the trainer is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sweeps.components import normalised, unknown_keys
+from sweeps.compose import Composed
+from sweeps.levels import Level, levels
+from trainer.config import ConfigError, group_signature, identity, require, signature
+
+NOT_FROZEN = ("hydra", "plan", "retry")
+"""Top-level keys that are about this invocation only."""
+
+SHARED = ("output", "launcher", "tracking", "plan", "retry", "study")
+"""Top-level keys that have to be equal in all cells of a sweep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run of a sweep, decided."""
+
+    config: Mapping[str, Any]
+    """Resolved and frozen: what ``run.yaml`` will hold, but for tracking and provenance."""
+    signature: str
+    level: Level
+    seed: int
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For people: level and seed."""
+        return f"{self.level.label}, seed {self.seed}"
+
+
+def cells(composed: Sequence[Composed]) -> list[Cell]:
+    """The cells of a sweep, in its order. Raises :class:`ConfigError` listing every problem, one sentence a line."""
+    configs = [resolved(item.config) for item in composed]
+    _same_for_all(configs)
+    problems = dict.fromkeys(sentence for config in configs for sentence in _problems(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    factor = configs[0].get("factor")
+    made = [
+        Cell(
+            config=_frozen(config),
+            signature=signature(_frozen(config)),
+            level=level,
+            seed=config["seed"],
+            overrides=item.overrides,
+        )
+        for item, config, level in zip(composed, configs, levels([item.overrides for item in composed], factor), strict=True)
+    ]
+    _all_different(made)
+    _clipping_acts(made)
+    return made
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Plain data, interpolations replaced, numbers in one form, paths absolute."""
+    bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    OmegaConf.set_readonly(bare, False)
+    OmegaConf.update(bare, "output", str(Path(str(config.output)).expanduser().absolute()))
+    plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
+    document: dict[str, Any] = normalised(plain)
+    return document
+
+
+def _frozen(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in NOT_FROZEN}
+
+
+def _problems(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from unknown_keys(config)
+    for key, least in (("seed", 0), ("steps", 0)):
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            yield f"{key}={value!r} cannot be used: give a whole number, at least {least}"
+
+
+def _same_for_all(configs: Sequence[Mapping[str, Any]]) -> None:
+    for key in SHARED:
+        for config in configs[1:]:
+            require(config[key] == configs[0][key], key, config[key], "it cannot differ between the cells of one sweep")
+
+
+def _all_different(cells: Sequence[Cell]) -> None:
+    """Two cells of one identity would be one run counted twice."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.signature, cell)
+        if other is not cell:
+            raise ConfigError(
+                f"the cells ({other.name}) and ({cell.name}) are the same experiment: what is swept does not reach the run, "
+                "or cannot move a curve (hardware, launcher, tracking, checkpoint); sweep something else"
+            )
+
+
+def _clipping_acts(cells: Sequence[Cell]) -> None:
+    """Refuse levels that differ in clip thresholds only while every ratio is 1, however they were written down."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        optim, surrogate = cell.config["optim"], cell.config["surrogate"]
+        if optim["updates_per_rollout"] * optim["epochs"] != 1:
+            continue
+        without = {key: value for key, value in surrogate.items() if key not in ("clip_low", "clip_high")}
+        other = seen.setdefault(group_signature({**cell.config, "surrogate": without}), cell)
+        if identity({**other.config, "seed": 0}) != identity({**cell.config, "seed": 0}):
+            raise ConfigError(
+                f"the levels {other.level.label!r} and {cell.level.label!r} differ in clip thresholds only, but with one update per rollout "
+                "(optim.updates_per_rollout=1, optim.epochs=1) every ratio is 1 and no threshold acts: set optim.updates_per_rollout=4"
+            )

@@ -1,0 +1,77 @@
+"""Hydra's several-line errors as one sentence that names the nearest valid name.
+
+Called by :mod:`sweeps.command` when a configuration could not be composed. It must not hide a message that it does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sweeps.compose import compose, groups
+from trainer.config import LIST_SLOTS, nearest
+
+
+def explain(error: BaseException, arguments: Sequence[str]) -> str:
+    """One sentence for an error of Hydra or OmegaConf; ``arguments`` are the command line."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1], arguments)
+    if match := re.search(r"Could not (?:find|load) '([^'/]+)/([^']+)'", text):
+        return f"{match[1]}={match[2]} does not exist: {nearest(match[2], groups().get(match[1], []))}"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'|Sweep parameters '(.+?)' requires", text):
+        return f"{match[1] or match[2]} names several values: put -m before it to run them all (python sweep.py -m ...)"
+    if "override_grammar" in text:
+        first = " ".join(line for line in text.splitlines() if "hydra.cc" not in line)
+        return f"a part of the command line cannot be read ({first}): write KEY=VALUE, and quote what has brackets, commas or spaces"
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        return f"${{{match[1]}}} names nothing in the configuration: mend the value that refers to it"
+    if match := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{match[1]} has no value yet: give one, {match[1]}=VALUE"
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    """The message, and what caused it, on one line."""
+    parts = [str(error), str(error.__cause__ or "")]
+    return "; ".join(" ".join(part.split()) for part in parts if part) or type(error).__name__
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    slot, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    choices = groups()
+    if slot in LIST_SLOTS and name in choices.get(slot, []):
+        return f"{key} belongs to {slot}={name}, which is not chosen: add {slot}=[{name}]"
+    known = list(_keys(_nearest_config(key, arguments)))
+    if "." not in key and (longer := [path for path in known if path.endswith(f".{key}")]):
+        return f"{key} is neither a group nor a setting: did you mean {' or '.join(map(repr, longer[:3]))}?"
+    if "." not in key:
+        return f"{key} is neither a group nor a setting: {nearest(key, {*choices, *(path for path in known if '.' not in path)})}"
+    siblings = [path for path in known if path.startswith(f"{slot}.")]
+    return f"{key} is not a setting: {nearest(key, siblings or [path for path in known if '.' in path])}"
+
+
+def _nearest_config(key: str, arguments: Sequence[str]) -> Any:
+    """What the command line composes to without its mistake; the default configuration if it has more than one."""
+    others = [text for text in arguments if "=" in text and not text.startswith("-") and not text.lstrip("+~").startswith(key)]
+    single = [text for text in others if "," not in text.partition("=")[2] and "(" not in text]
+    for overrides in (single, []):
+        try:
+            return compose(overrides)
+        except Exception:  # the boundary: this only looks for a better hint
+            continue
+    return {}
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a configuration."""
+    if not isinstance(node, Mapping):
+        return
+    for key in node:
+        if key in ("_target_", "hydra"):
+            continue
+        path = f"{prefix}{key}"
+        yield path
+        yield from _keys(node._get_node(key) if hasattr(node, "_get_node") else node[key], f"{path}.")

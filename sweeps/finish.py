@@ -1,0 +1,80 @@
+"""The end of a sweep: what failed and why, the table of levels, the report, and how to look further.
+
+Called by :mod:`sweeps.launch`. Table and report are made by ``python -m dashboards``, which reads MLflow and nothing else.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.cells import Cell
+from sweeps.runs import last_attempt, read_status
+from sweeps.study import Study
+from sweeps.worker import ROOT
+
+BAD_ENDS = ("FAILED", "LOST")
+
+
+def failures(study: Study) -> list[str]:
+    """A line per cell that failed or was lost: level, seed, last line of its traceback, where to read on."""
+    return [
+        f"failed: {cell.name}: {message or 'no message'}; see {_evidence(study.run_dir(cell))}"
+        for cell, state, message in _ends(study)
+        if state in BAD_ENDS
+    ]
+
+
+def unfinished(study: Study) -> list[str]:
+    """A line per cell that has not come to its end."""
+    return [f"{state.lower()}: {cell.name}" for cell, state, _ in _ends(study) if state not in (*BAD_ENDS, "COMPLETED")]
+
+
+def _ends(study: Study) -> list[tuple[Cell, str, str | None]]:
+    found = [(cell, read_status(study.run_dir(cell))) for cell in study.cells]
+    return [(cell, status.state if status else "PLANNED", status.message if status else None) for cell, status in found]
+
+
+def _evidence(run_dir: Path) -> Path:
+    attempt = last_attempt(run_dir)
+    if attempt is None:
+        return run_dir
+    return next((attempt / name for name in ("traceback", "err") if (attempt / name).exists()), attempt)
+
+
+def show_results(study: Study, uri: str) -> None:
+    """Print the table of levels, write the report and say where everything is."""
+    report = study.folder / "report.html"
+    writing = _dashboards("report", study.name, "--uri", uri, "--output", str(report), "--log")
+    table, error = _dashboards("table", study.name, "--uri", uri).communicate()
+    print(f"\n{table.rstrip()}\n" if table else f"\nno table: {_last(error)}")
+    _, error = writing.communicate()
+    print(f"report     {report}" if writing.returncode == 0 else f"no report: {_last(error)}")
+    print(f"compare    {ui_line(uri)}")
+
+
+def ui_line(uri: str) -> str:
+    """What to type to compare the runs in MLflow's own pages."""
+    if uri.startswith(("http://", "https://")):
+        return uri
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join([_executable('mlflow'), 'ui', '--workers', '1', '--backend-store-uri', uri])}"
+
+
+def _executable(name: str) -> str:
+    """The command of this environment, short where it is on the path anyway."""
+    beside = Path(sys.executable).parent / name
+    here = Path.cwd()
+    return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside) if beside.exists() else name
+
+
+def _dashboards(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dashboards", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _last(text: str) -> str:
+    lines: Sequence[str] = text.strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "the dashboards said nothing"

@@ -1,0 +1,33 @@
+"""Shared studies: one complete, one with failed, missing and running cells and hostile text; written once a session."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_study import HOSTILE, FakeSpec, write_study
+
+from dashboards.load import Study, load_study
+
+
+@pytest.fixture(scope="session")
+def study_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with the studies ``clip_high`` (complete) and ``broken`` (three cells did not complete)."""
+    folder = tmp_path_factory.mktemp("store")
+    write_study(folder, FakeSpec(steps=20))
+    states = {(1, 1): "FAILED", (2, 2): "MISSING", (3, 0): "RUNNING"}
+    return write_study(folder, FakeSpec(study="broken", steps=12, states=states, text=HOSTILE))
+
+
+@pytest.fixture(scope="session")
+def study(study_uri: str) -> Study:
+    return load_study(study_uri, "clip_high")
+
+
+@pytest.fixture(scope="session")
+def broken(study_uri: str) -> Study:
+    return load_study(study_uri, "broken")

@@ -1,0 +1,106 @@
+"""A verdict follows its rule, and never from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboards.factor import Factor, Hypothesis, parse_factor
+from dashboards.verdict import judge
+
+RISING = Hypothesis(metric="policy/entropy", direction=1)
+FACTOR = Factor(name="clip", key="k", label="Upper clip", ordered=True, hypothesis=RISING)
+LABELS = {"a": "0.2", "b": "0.3", "c": "0.4"}
+
+
+def table(rows: list[list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list("abc")[: len(rows[0])])
+
+
+CLEAR = table([[0.10, 0.20, 0.30], [0.11, 0.20, 0.31], [0.12, 0.22, 0.30]])
+
+
+def test_three_seeds_in_order_support_a_rise() -> None:
+    # Page: all three seeds in order, p = 2/216 = 0.009; differences 0.20, 0.20, 0.18.
+    verdict = judge(FACTOR, CLEAR, LABELS)
+    assert verdict.outcome == "supported"
+    assert verdict.trend is not None and verdict.trend.p_value == pytest.approx(2 / 216)
+    assert verdict.effect is not None and verdict.effect.difference.mean == pytest.approx(0.58 / 3)
+    assert "0.303 nats per token at 0.4 against 0.110 at 0.2" in verdict.sentence
+    assert "+0.193" in verdict.sentence and "3 seeds" in verdict.sentence
+
+
+def test_the_same_data_contradict_a_fall() -> None:
+    factor = replace(FACTOR, hypothesis=replace(RISING, direction=-1))
+    verdict = judge(factor, CLEAR, LABELS)
+    assert verdict.outcome == "contradicted" and "rises instead of falling" in verdict.sentence
+
+
+def test_one_seed_is_never_evidence() -> None:
+    verdict = judge(FACTOR, CLEAR.head(1), LABELS)
+    assert verdict.outcome == "inconclusive" and "one seed" in verdict.sentence
+
+
+def test_seeds_that_lack_a_level_do_not_count() -> None:
+    holes = CLEAR.copy()
+    holes.loc[1, "b"] = np.nan
+    holes.loc[2, "c"] = np.nan
+    assert "only one seed" in judge(FACTOR, holes, LABELS).sentence
+
+
+def test_two_seeds_of_three_levels_say_that_they_cannot_decide() -> None:
+    # The best that 2 seeds x 3 levels can do is p = 2/36 = 0.056.
+    verdict = judge(FACTOR, CLEAR.head(2), LABELS)
+    assert verdict.outcome == "inconclusive" and "could fall below 0.056" in verdict.sentence
+
+
+def test_two_levels_are_judged_by_the_paired_t_test() -> None:
+    # Differences 0.10, 0.09, 0.10: t = 0.09667 / (0.005774 / sqrt 3) = 29, p = 0.0012.
+    verdict = judge(FACTOR, CLEAR[["a", "b"]], LABELS)
+    assert verdict.outcome == "supported" and verdict.trend is None
+    assert "paired t test p = 0.001" in verdict.sentence
+
+
+def test_noise_is_inconclusive() -> None:
+    noise = table([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.2, 0.3, 0.1]])
+    assert judge(FACTOR, noise, LABELS).outcome == "inconclusive"
+
+
+def test_unordered_levels_need_to_be_named() -> None:
+    loose = replace(FACTOR, ordered=False)
+    assert "no order" in judge(loose, CLEAR, LABELS).sentence
+    named = replace(loose, hypothesis=replace(RISING, levels=("c", "a"), direction=-1))
+    verdict = judge(named, CLEAR, LABELS)
+    assert verdict.outcome == "supported" and "at 0.2 against 0.303 at 0.4" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "words"),
+    [
+        (replace(RISING, direction=0), "no direction"),
+        (replace(RISING, levels=("a", "z")), "level 'z'"),
+        (None, "no hypothesis"),
+    ],
+)
+def test_what_cannot_be_judged_says_why(hypothesis: Hypothesis | None, words: str) -> None:
+    verdict = judge(replace(FACTOR, hypothesis=hypothesis), CLEAR, LABELS)
+    assert verdict.outcome in ("inconclusive", "no hypothesis") and words in verdict.sentence
+
+
+def test_a_metric_nobody_logged_is_named() -> None:
+    empty = pd.DataFrame({"a": [np.nan], "b": [np.nan]})
+    assert "policy/entropy" in judge(FACTOR, empty, LABELS).sentence
+
+
+@pytest.mark.parametrize(("word", "direction"), [("increase", 1), ("Decreasing", -1), ("down", -1), ("sideways", 0)])
+def test_direction_words(word: str, direction: int) -> None:
+    factor = parse_factor({"name": "f", "hypothesis": {"metric": "m", "direction": word}}, "f")
+    assert factor.hypothesis is not None and factor.hypothesis.direction == direction
+
+
+def test_a_sweep_without_factor_is_unordered_and_claims_nothing() -> None:
+    factor = parse_factor(None, "study")
+    assert not factor.ordered and factor.hypothesis is None

@@ -1,0 +1,103 @@
+"""A trainer of a hundred lines without torch, so that the queue can be tested in seconds: same command line, files and exit codes.
+
+What goes wrong is chosen by the seed of the run; see ``SEEDS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+SEEDS = {13: "raise", 14: "kill", 15: "leave", 16: "slow", 17: "grandchild"}
+SIGNALLED: list[int] = []
+
+
+def status(folder: Path, state: str, step: int, steps: int, message: str = "") -> None:
+    attempts = [int(path.name) for path in (folder / "attempts").iterdir()] if (folder / "attempts").exists() else [1]
+    record = {
+        "state": state, "step": step, "steps": steps, "time": time.time(), "message": message, "pid": os.getpid(),
+        "host": socket.gethostname(), "attempt": max(attempts), "mlflow_run_id": None,
+    }  # fmt: skip
+    temporary = folder / f".status.{os.getpid()}"
+    temporary.write_text(json.dumps(record))
+    temporary.replace(folder / "status.json")
+
+
+def train(folder: Path) -> int:
+    config = yaml.safe_load((folder / "run.yaml").read_text())
+    trouble, steps = SEEDS.get(config["seed"], ""), config["steps"]
+    metrics = folder / "metrics.jsonl"
+    done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    with (folder / "started").open("a") as file:
+        file.write(f"{os.getpid()} {done} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')} {time.time()}\n")
+    status(folder, "RUNNING", done, steps)
+    if trouble == "grandchild":
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(folder)])
+    for step in range(done, steps):
+        time.sleep(0.6 if trouble in ("slow", "grandchild") else 0.02)
+        if trouble == "raise" and step == 1 and not (folder / "mended").exists():
+            status(folder, "FAILED", step, steps, "RuntimeError: the loss is not finite")
+            raise RuntimeError("the loss is not finite")
+        if trouble == "kill" and step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "leave" and step == 1:
+            return 0
+        entropy = 0.3 - 0.01 * step + 0.1 * float(config["surrogate"]["clip_high"] or 0)
+        with metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "metrics": {"policy/entropy": entropy, "rollout/reward": 0.1 * step}}) + "\n")
+        with (folder / "timings.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "time": time.time(), "metrics": {"time/step_s": 0.02}}) + "\n")
+        status(folder, "RUNNING", step + 1, steps)
+        if (folder / "STOP").exists():
+            status(folder, "PRUNED", step + 1, steps)
+            return 10
+        if SIGNALLED:
+            status(folder, "PREEMPTED", step + 1, steps)
+            return 20
+    status(folder, "COMPLETED", steps, steps)
+    return 0
+
+
+def check() -> int:
+    bad = 0
+    for line in sys.stdin:
+        request = json.loads(line)
+        config, where = request["config"], request["where"]
+        if config["optim"]["lr"] < 0:
+            print(f"optim.lr={config['optim']['lr']} cannot be used: a learning rate is at least 0 (in {where})")
+            bad = 2
+        if config["optim"]["updates_per_rollout"] == 1:
+            print(f"warning: clip settings are inert (in {where})")
+    return bad
+
+
+def main() -> int:
+    if sys.argv[1] == "--check":
+        return check()
+    if sys.argv[1] == "--sync":
+        for folder in map(Path, sys.argv[2:]):
+            (folder / "synced").touch()
+        return 0
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: SIGNALLED.append(number))
+    codes = []
+    for folder in map(Path, sys.argv[1:]):
+        state = json.loads((folder / "status.json").read_text())["state"] if (folder / "status.json").exists() else ""
+        if state != "COMPLETED":
+            print(f"training {folder.name}", flush=True)
+            codes.append(train(folder))
+        if SIGNALLED:
+            break
+    return max(codes, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
