@@ -7,6 +7,7 @@ hostile until escaped. Must not fail on a cell that logged none.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,9 +15,10 @@ import pandas as pd
 from dashboards.load import Study
 from dashboards.store import open_store
 
-SAMPLE_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "prompt", "response", "reward")
-RELIABILITY_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "suite", "bin", "confidence",
-                       "accuracy", "count")  # fmt: skip
+SAMPLE_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "source", "prompt", "response",
+                  "reward")  # fmt: skip
+RELIABILITY_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "suite", "confidence_of",
+                       "confidence", "accuracy", "count")  # fmt: skip
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 
@@ -29,7 +31,39 @@ def load_reliability(study: Study) -> pd.DataFrame:
     """Every reliability point: columns ``RELIABILITY_COLUMNS``; confidence and accuracy are fractions, count is the
     number of responses in the bin."""
     frame = _gather(study, "reliability.json", RELIABILITY_COLUMNS)
-    return frame.astype({"confidence": "float64", "accuracy": "float64", "count": "float64"})
+    numbers = frame.astype({"confidence": "float64", "accuracy": "float64", "count": "float64"})
+    return numbers.assign(confidence_of=numbers["confidence_of"].fillna("logprob"))
+
+
+def load_provenance(study: Study) -> dict[str, str]:
+    """Short facts from the ``provenance.json`` of the newest run that has one: packages, Python, hardware."""
+    store = open_store(study.uri)
+    for run in sorted(study.runs.values(), key=lambda run: run.start_time, reverse=True):
+        if text := store.read_text(run, "provenance.json"):
+            try:
+                document = json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"artifact provenance.json of run {run.run_id} cannot be read: {error}") from error
+            return provenance_facts(document)
+    return {}
+
+
+def provenance_facts(document: Mapping[str, Any]) -> dict[str, str]:
+    """A provenance document as one short line a fact; the diff, which is long, only as "uncommitted changes"."""
+    git, facts = document.get("git") or {}, {}
+    if "dirty" in git:
+        facts["uncommitted changes"] = "yes" if git["dirty"] else "no"
+    for key in ("python", "packages", "hardware"):
+        value = document.get(key)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {_brief(item)}" for name, item in value.items() if item not in (None, [], ""))
+        if value:
+            facts[key] = str(value)
+    return facts
+
+
+def _brief(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
 def table_records(document: Any) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
 
 def reliability(study: Study, points: pd.DataFrame, suite: str, styles: Sequence[Style]) -> go.Figure | None:
     """Accuracy against confidence per bin at the last evaluation, seeds pooled by count; the diagonal is perfect."""
-    rows = points[(points["suite"] == suite) & (points["count"] > 0)]
+    rows = points[(points["suite"] == suite) & (points["count"] > 0) & (points["confidence_of"] == "logprob")]
     if rows.empty:
         return None
     rows = rows[rows["step"] == rows.groupby("signature")["step"].transform("max")]
@@ -165,7 +165,8 @@ def reliability(study: Study, points: pd.DataFrame, suite: str, styles: Sequence
 
 
 def pool_bins(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a bin: confidence and accuracy weighted by count, and the count."""
+    """One row a tenth of the confidence scale: confidence and accuracy weighted by count, and the count."""
+    rows = rows.assign(bin=(rows["confidence"] * 10).clip(0, 9.999).astype("int64"))
     weighted = rows.assign(confidence=rows["confidence"] * rows["count"], accuracy=rows["accuracy"] * rows["count"])
     pooled = weighted.groupby("bin")[["confidence", "accuracy", "count"]].sum().reset_index()
     return pooled.assign(

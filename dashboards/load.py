@@ -86,7 +86,7 @@ def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str
     cells = _cells(planned, runs, points)
     name = str(document.get("study") or parent.tags.get("study") or parent.name)
     return Study(
-        name=name, uri=uri, parent=parent, factor=parse_factor(document.get("factor"), name),
+        name=name, uri=uri, parent=parent, factor=parse_factor(document.get("factor"), name, document["cells"]),
         command=str(document.get("command") or parent.tags.get("command") or ""),
         cells=cells, metrics=_tidy(points, cells), settings=_settings(runs), runs=runs,
         provenance=_provenance(document, parent, runs),
@@ -159,7 +159,7 @@ def _cells(planned: pd.DataFrame, runs: Mapping[str, RunRecord], points: pd.Data
         state=[_state(run) for run in found],
         run_id=run_ids,
         last_step=[float(last_step.get(run_id, float("nan"))) for run_id in run_ids],
-        message=[(run.tags.get("message") or run.tags.get("error") or "") if run else "" for run in found],
+        message=[run.tags.get("message", "") if run else "" for run in found],
     )[list(CELL_COLUMNS)]
 
 
@@ -181,15 +181,10 @@ def _settings(runs: Mapping[str, RunRecord]) -> dict[str, str]:
 def _provenance(document: Mapping[str, Any], parent: RunRecord, runs: Mapping[str, RunRecord]) -> dict[str, str]:
     """Short facts only; a key on which cells disagree lists every value, because the cells then differ in code."""
     facts: dict[str, list[str]] = {}
-    tags = {"git revision": parent.tags.get("git_revision") or parent.tags.get("mlflow.source.git.commit") or ""}
-    stated = {**tags, **{str(key): str(value) for key, value in (document.get("provenance") or {}).items()}}
-    prefixed = [
-        (key.removeprefix("provenance."), value)
-        for run in runs.values()
-        for key, value in run.params.items()
-        if key.startswith("provenance.")
-    ]
-    for key, value in [*stated.items(), *sorted(prefixed)]:
-        if value and len(value) <= 200 and "\n" not in value and value not in facts.setdefault(key, []):
+    stated = [("git revision", parent.tags.get("git_revision", ""))]
+    stated += [("git revision", run.tags.get("mlflow.source.git.commit", "")) for run in runs.values()]
+    stated += [(str(key), str(value)) for key, value in (document.get("provenance") or {}).items()]
+    for key, value in stated:
+        if value and value not in facts.setdefault(key, []):
             facts[key].append(value)
     return {key: "; ".join(values) for key, values in facts.items() if values}

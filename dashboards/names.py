@@ -60,12 +60,12 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "policy/clip_frac_low": (
         "Clipped below",
         "fraction of tokens",
-        "Tokens with a negative advantage whose ratio fell below the lower clip threshold.",
+        "Response tokens whose gradient the lower clip removed: negative advantage, ratio below the threshold.",
     ),
     "policy/clip_frac_high": (
         "Clipped above",
         "fraction of tokens",
-        "Tokens with a positive advantage whose ratio rose above the upper clip threshold.",
+        "Response tokens whose gradient the upper clip removed: positive advantage, ratio above the threshold.",
     ),
     "policy/grad_norm": ("Gradient norm", "", "Norm of the gradient before it is capped."),
     "entropy/delta_measured": (
@@ -147,6 +147,10 @@ _EVALUATION_MEANING = {
     "pass": "chance that at least one of {k} samples solves a problem of the {suite} suite (unbiased estimate).",
     "maj": "accuracy of the majority answer among {k} samples per problem of the {suite} suite.",
 }
+_SUPPORT = {
+    "srr": ("Support kept", "Of the problems the base model solved, those the trained model still solves."),
+    "ndr": ("Support found", "Of the problems the trained model solves, those the base model did not."),
+}
 _SUITES = {"heldout": "held-out", "held_out": "held-out", "ood": "out-of-domain", "out_of_domain": "out-of-domain"}
 
 
@@ -189,7 +193,27 @@ def describe(key: str) -> MetricName:
         words = f"{match[1]}-grams" if match[1] != "1" else "tokens"
         meaning = f"Different {words} divided by all {words} among the responses to one prompt; lower is less diverse."
         return MetricName(key=key, label=f"Distinct-{match[1]}", unit="fraction", meaning=meaning)
-    return MetricName(key=key, label=key, unit="", meaning="")
+    return _relative(key) or MetricName(key=key, label=key, unit="", meaning="")
+
+
+def _relative(key: str) -> MetricName | None:
+    """Names of families: a suite's diversity and calibration, support against the base model, entropy accounting."""
+    if match := re.match(r"^eval/([^/]+)/(\w+)$", key):
+        suite = suite_name(match[1])
+        for group in ("diversity", "calibration"):
+            base = describe(f"{group}/{match[2]}")
+            if base.meaning:
+                meaning = f"{base.meaning} Measured on the {suite} suite."
+                return MetricName(key=key, label=f"{base.label}, {suite}", unit=base.unit, meaning=meaning)
+    if match := re.match(r"^support/(\w+)_(srr|ndr)$", key):
+        label, meaning = _SUPPORT[match[2]]
+        label = f"{label}, {suite_name(match[1])}"
+        return MetricName(key=key, label=label, unit="fraction of problems", meaning=meaning)
+    if match := re.match(r"^entropy/corr_(pearson|spearman)_(\w+)$", key):
+        kind, estimator = match[1].capitalize(), match[2].replace("_", " ")
+        meaning = f"{kind} correlation over tokens of the measured entropy change with the {estimator} estimate."
+        return MetricName(key=key, label=f"Prediction by {estimator}", unit="correlation", meaning=meaning)
+    return None
 
 
 def headline_keys(keys: Iterable[str]) -> list[str]:

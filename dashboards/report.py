@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
-from dashboards.artifacts import load_reliability, load_samples
+from dashboards.artifacts import load_provenance, load_reliability, load_samples
 from dashboards.format import number
 from dashboards.legend import legend_mark
 from dashboards.load import Study
@@ -27,7 +27,6 @@ from dashboards.summary import labels, level_laws, level_rows, metric_keys, metr
 from dashboards.verdict import RULE
 
 _SAMPLE_CHARACTERS = 600
-_FACTS_ORDER = ("git_revision", "git revision")
 
 
 def write_report(study: Study, path: Path) -> Path:
@@ -121,11 +120,10 @@ def _with_holm(effects: Sequence[tuple[str, PairedEffect]]) -> list[tuple[str, P
 
 
 def _provenance(study: Study) -> list[tuple[str, str]]:
-    first = [(key, value) for key, value in study.provenance.items() if key in _FACTS_ORDER]
-    rest = [(key, value) for key, value in study.provenance.items() if key not in _FACTS_ORDER]
     begun = datetime.fromtimestamp(study.parent.start_time, UTC).isoformat(timespec="seconds")
-    named = [(key.replace("_", " "), value) for key, value in first + rest]
-    return [("sweep begun", begun), *named, ("page written", datetime.now(UTC).isoformat(timespec="seconds"))]
+    facts = {"sweep begun": begun, **study.provenance, **load_provenance(study)}
+    facts |= {f"held: {key}": value for key, value in study.factor.held.items()}
+    return [*facts.items(), ("page written", datetime.now(UTC).isoformat(timespec="seconds"))]
 
 
 def _glossary(columns: Sequence[MetricName], tests: Sequence[Any], sections: Sequence[Section]) -> list[MetricName]:
@@ -136,25 +134,33 @@ def _glossary(columns: Sequence[MetricName], tests: Sequence[Any], sections: Seq
 
 
 def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """One row a level: up to two responses (a right and a wrong one) of its first and its last sampled step."""
+    """One row a level: a right and a wrong response of the last sampled step, and what the first one gave to the same
+    prompts (or a right and a wrong one). Evaluation samples, which repeat their prompts, go before training ones."""
     rows: list[Mapping[str, Any]] = []
     for level, label in labels(study).items():
         of_level = samples[samples["level"] == level]
         if of_level.empty:
             continue
         of_seed = of_level[of_level["seed"] == of_level["seed"].min()]
-        early, late = of_seed["step"].min(), of_seed["step"].max()
-        rows.append({
-            "label": label, "seed": of_seed["seed"].iloc[0], "early": _pick(of_seed[of_seed["step"] == early]),
-            "late": _pick(of_seed[of_seed["step"] == late]) if late != early else [],
-        })  # fmt: skip
+        evaluated = of_seed[of_seed["source"] == "evaluation"]
+        chosen = evaluated if evaluated["step"].nunique() > 1 else of_seed
+        first, last = (chosen[chosen["step"] == step] for step in (chosen["step"].min(), chosen["step"].max()))
+        late = _right_and_wrong(last)
+        same = first[first["prompt"].isin(late["prompt"])].drop_duplicates("prompt")
+        early = same if len(same) == len(late) else _right_and_wrong(first)
+        several = chosen["step"].nunique() > 1
+        rows.append({"label": label, "seed": of_seed["seed"].iloc[0], "early": _shown(early),
+                     "late": _shown(late) if several else []})  # fmt: skip
     return rows
 
 
-def _pick(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _right_and_wrong(rows: pd.DataFrame) -> pd.DataFrame:
     rewards = pd.to_numeric(rows["reward"], errors="coerce")
     chosen = pd.concat([rows[rewards == rewards.max()].head(1), rows[rewards < rewards.max()].head(1)])
-    chosen = chosen if len(chosen) else rows.head(1)
+    return chosen if len(chosen) else rows.head(1)
+
+
+def _shown(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "step": row["step"],
@@ -162,7 +168,7 @@ def _pick(rows: pd.DataFrame) -> list[dict[str, Any]]:
             "prompt": _short(row["prompt"]),
             "response": _short(row["response"]),
         }
-        for row in chosen.to_dict("records")
+        for row in rows.to_dict("records")
     ]
 
 

@@ -32,10 +32,11 @@ def report_sections(
     sections = [
         _main(study, styles, effects),
         _reward(study, styles),
-        _curves(study, styles, "diversity", "Diversity of responses", _DIVERSITY),
+        _curves(study, styles, "diversity", "Diversity of responses", [*_DIVERSITY, *_support_keys(study)]),
         _calibration(study, styles, points),
         _law(study, styles, laws),
         _curves(study, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
+        _curves(study, styles, "accounting", "Entropy accounting", _ACCOUNTING, _ACCOUNTING_INTRO),
         _curves(study, styles, "health", "Health of the runs", _HEALTH),
     ]
     return [_without_gap(section) for section in sections if section.panels]
@@ -59,8 +60,18 @@ _FOREST_NOTE = (
 _DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
 _UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
 _UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
+_ACCOUNTING = ("entropy/delta_measured", "entropy/corr_pearson_exact", "entropy/corr_pearson_covariance",
+               "entropy/corr_pearson_steer_published")  # fmt: skip
+_ACCOUNTING_INTRO = (
+    "The entropy change of each update, measured on the same contexts before and after it, and how well first-order "
+    "estimates predict it token by token."
+)
 _HEALTH = ("engine/logprob_gap_max", "rollout/length_mean", "rollout/truncated_frac", "rollout/zero_std_frac_all_right",
            "rollout/zero_std_frac_all_wrong", "time/step_s")  # fmt: skip
+
+
+def _support_keys(study: Study) -> list[str]:
+    return sorted(key for key in metric_keys(study) if key.startswith("support/") and key.endswith(("_srr", "_ndr")))
 
 
 def primary_metric(study: Study) -> str:
@@ -106,8 +117,8 @@ def _calibration(study: Study, styles: Sequence[Style], points: pd.DataFrame) ->
 
 def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
     intro = (
-        "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy. A level whose points leave the common "
-        "curve upwards earns more reward from the same entropy."
+        "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy. A level whose points leave the "
+        "common curve upwards earns more reward from the same entropy."
     )
     note = "Marks are steps (mean over seeds), lines the fit to all steps and seeds of the level."
     return Section(id="law", title="Reward against entropy", intro=intro,

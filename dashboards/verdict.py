@@ -8,6 +8,7 @@ seed.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,15 +16,16 @@ import pandas as pd
 from dashboards.factor import Factor, Hypothesis
 from dashboards.format import interval_text, number, p_text, signed
 from dashboards.names import describe
-from dashboards.stats import CONFIDENCE, PairedEffect, paired_effect
+from dashboards.stats import CONFIDENCE, Interval, PairedEffect, paired_effect
 from dashboards.trend import Trend, page_trend
 
 SIGNIFICANT = 0.05
 RULE = (
     "Supported (or contradicted): the final value moves in the expected (or the opposite) direction with a two-sided "
     "p of at most 0.05, by Page's trend test within seeds for three or more levels and by the paired t test for two, "
-    "and the paired difference between the last and the first level has the same sign. Everything else is "
-    "inconclusive, and so is any study of a single seed."
+    "and the paired difference between the last and the first level has the same sign. A claim that nothing moves is "
+    "contradicted by such a movement, and supported only where it states a margin that holds the whole interval. "
+    "Everything else is inconclusive, and so is any study of a single seed."
 )
 
 
@@ -40,12 +42,12 @@ class Verdict:
     """With three levels or more."""
 
 
-def judge(factor: Factor, finals: pd.DataFrame, labels: dict[str, str]) -> Verdict:
+def judge(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str]) -> Verdict:
     """Judge the factor's hypothesis on ``finals`` [seed, level] of the hypothesis' metric (NaN where not completed)."""
     hypothesis = factor.hypothesis
     if hypothesis is None:
         return Verdict(outcome="no hypothesis", sentence="This study states no hypothesis: read it as a description.")
-    levels, problem = _levels(factor, hypothesis, finals)
+    levels, problem = _levels(factor, hypothesis, finals, labels)
     if problem:
         return Verdict(outcome="inconclusive", sentence=f"Inconclusive: {problem}.")
     table = finals[levels].dropna()
@@ -55,19 +57,26 @@ def judge(factor: Factor, finals: pd.DataFrame, labels: dict[str, str]) -> Verdi
     trend = page_trend(table) if len(levels) > 2 else None
     p_value = trend.p_value if trend else effect.p_value
     observed = trend.statistic - trend.expected if trend else effect.difference.mean
-    outcome = _outcome(p_value, observed, effect.difference.mean, hypothesis.direction)
+    clear = not math.isnan(p_value) and p_value <= SIGNIFICANT and observed * effect.difference.mean > 0
+    outcome = _outcome(hypothesis, clear, observed, effect.difference)
     sentence = _sentence(outcome, factor, hypothesis, [labels.get(level, level) for level in levels], table, effect)
     evidence = _evidence(p_value, len(levels), trend)
     return Verdict(outcome=outcome, sentence=sentence + evidence, effect=effect, trend=trend)
 
 
-def _levels(factor: Factor, hypothesis: Hypothesis, finals: pd.DataFrame) -> tuple[list[str], str]:
+def _levels(
+    factor: Factor, hypothesis: Hypothesis, finals: pd.DataFrame, labels: Mapping[str, str]
+) -> tuple[list[str], str]:
     """The levels the claim runs along, or why there are none."""
-    if hypothesis.direction == 0:
-        return [], "the hypothesis states no direction (increase or decrease)"
+    if hypothesis.direction is None:
+        return [], "the hypothesis states no direction (increase, decrease or none)"
+    if factor.crossed:
+        return [], f"this sweep also varies {', '.join(factor.crossed)}, so its levels have no single order"
     if finals.empty or finals.isna().all(axis=None):
         return [], f"no completed cell logged {hypothesis.metric}"
-    levels = list(hypothesis.levels) or list(finals.columns)
+    names = {label: level for level, label in labels.items()}
+    levels = [level if level in finals.columns else names.get(level, level) for level in hypothesis.levels]
+    levels = levels or [str(level) for level in finals.columns]
     if absent := [level for level in levels if level not in finals.columns]:
         return [], f"the hypothesis names level {absent[0]!r}, which this study does not have"
     if len(levels) < 2:
@@ -83,9 +92,13 @@ def _too_few(seeds: int, hypothesis: Hypothesis) -> str:
     return "only one seed has completed every level compared, and one seed is never evidence"
 
 
-def _outcome(p_value: float, observed: float, end_to_end: float, direction: int) -> str:
-    clear = not math.isnan(p_value) and p_value <= SIGNIFICANT and observed * end_to_end > 0
-    return "inconclusive" if not clear else "supported" if observed * direction > 0 else "contradicted"
+def _outcome(hypothesis: Hypothesis, clear: bool, observed: float, difference: Interval) -> str:
+    """A clear movement decides a claimed direction and contradicts a claimed absence, which needs a margin to be
+    supported: the interval must lie within it."""
+    if hypothesis.direction:
+        return "inconclusive" if not clear else "supported" if observed * hypothesis.direction > 0 else "contradicted"
+    within = max(abs(difference.low), abs(difference.high)) <= hypothesis.margin
+    return "contradicted" if clear and not within else "supported" if within else "inconclusive"
 
 
 def _sentence(
@@ -95,8 +108,9 @@ def _sentence(
     unit = f" {name.unit}" if name.unit in ("nats per token", "nats", "tokens") else ""
     verb = {
         ("supported", 1): "rises", ("supported", -1): "falls", ("contradicted", 1): "falls instead of rising",
-        ("contradicted", -1): "rises instead of falling",
-    }.get((outcome, hypothesis.direction), "does not move clearly")  # fmt: skip
+        ("contradicted", -1): "rises instead of falling", ("contradicted", 0): "moves",
+        ("supported", 0): f"stays within {number(hypothesis.margin)}{unit}",
+    }.get((outcome, hypothesis.direction or 0), "does not move clearly")  # fmt: skip
     means = table.mean()
     return (
         f"{outcome.capitalize()}: final {_lower(name.label)} {verb} along {_lower(factor.label)}, "

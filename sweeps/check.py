@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -59,4 +58,4 @@ def start_check(cells: Sequence[Cell], trainer: Sequence[str]) -> Check:
 
 def _without_cell(line: str) -> str:
     """A warning without the level it was found in: one that concerns all levels is said once."""
-    return re.sub(r" \(in [^()]*\)$", "", line) if line.startswith("warning:") else line
+    return line.rpartition(" (in ")[0] or line if line.startswith("warning:") else line

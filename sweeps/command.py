@@ -23,6 +23,7 @@ def main() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # it may stand anywhere
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:

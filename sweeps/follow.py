@@ -7,6 +7,7 @@ not start.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -113,7 +114,9 @@ class Display:
         for line in lines:
             print(line, file=self._stream)
         if self._live:
-            block = [self._summary(), *aligned([self._row(run) for run in self._runs if run.state == "RUNNING"] or [[""]])]
+            rows = [self._row(run) for run in self._runs if run.state == "RUNNING"]
+            width = shutil.get_terminal_size().columns - 1  # a wrapped line could not be erased again
+            block = [line[:width] for line in [self._summary(), *(aligned(rows) if rows else [])]]
             print("\n".join(block), file=self._stream)
             self._height = len(block)
         self._stream.flush()
@@ -183,3 +186,4 @@ def watch(display: Display, busy: object, every_s: float = 0.5) -> None:
         display.update()
         time.sleep(every_s)
     display.update()
+    display.close()

@@ -26,7 +26,7 @@ from sweeps.plan import plan_text
 from sweeps.queues.base import Pool, Queue, job_fields
 from sweeps.queues.slurm import living_jobs
 from sweeps.reconcile import Action, Decision, reconcile
-from sweeps.register import register, require_room
+from sweeps.register import register, require_folder, require_room
 from sweeps.runs import is_alive, read_status, write_status
 from sweeps.study import Study, save, study_name
 from sweeps.tracking import Tracker, absolute, require_answer
@@ -59,6 +59,9 @@ def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
         for sentence in str(error).splitlines():
             print(f"error: {sentence}", file=sys.stderr)
         return BAD_CONFIGURATION
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror}): mend it, or choose another output", file=sys.stderr)
+        return BAD_CONFIGURATION
 
 
 def _refuse_half_a_factor(composed: Sequence[Composed], multirun: bool) -> None:
@@ -75,6 +78,7 @@ def run_study(study: Study, request: Request) -> int:
     queue = open_queue(config["launcher"])
     uri = absolute(config["tracking"]["uri"])
     run_dirs = [study.run_dir(cell) for cell in study.cells]
+    require_folder(study.output)
     decisions = reconcile(run_dirs, request.retry)
     todo = [cell for cell, decision in zip(study.cells, decisions, strict=True) if decision.to_queue]
     queue.require_available()
@@ -203,6 +207,9 @@ def _mark_lost(study: Study) -> list[Path]:
             continue
         # Our own queue is over: what still waits for this very process has nobody left.
         if status.pid == os.getpid() or not is_alive(run_dir, status, living_jobs()):
-            write_status(run_dir, "LOST", message="its process ended without a word (killed, or out of memory)")
+            if (run_dir / "STOP").exists():
+                write_status(run_dir, "CANCELLED", message="cancelled")
+            else:
+                write_status(run_dir, "LOST", message="its process ended without a word (killed, or out of memory)")
             lost.append(run_dir)
     return lost

@@ -22,20 +22,28 @@ ROOM_MIB, ROOM_PER_RUN_MIB = 100, 20
 """Free space that even the shipped tiny model needs."""
 
 
-def require_room(output: Path, num_runs: int) -> None:
-    """Raise :class:`ConfigError` unless ``output`` can be a folder with room for ``num_runs``; writes nothing."""
-    existing = next(path for path in [output, *output.parents] if path.exists())
+def require_folder(output: Path) -> None:
+    """Raise :class:`ConfigError` unless ``output`` is, or can become, a folder that may be written; writes nothing."""
+    existing = _nearest(output)
     if not existing.is_dir():
         raise ConfigError(f"output={str(output)!r} cannot be used: {existing} is a file; choose a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"output={str(output)!r} cannot be written: {existing} does not allow it; choose another folder")
-    free_mib = shutil.disk_usage(existing).free / 2**20
+
+
+def require_room(output: Path, num_runs: int) -> None:
+    """Raise :class:`ConfigError` unless the disk has room for ``num_runs`` more runs; writes nothing."""
+    free_mib = shutil.disk_usage(_nearest(output)).free / 2**20
     needed_mib = ROOM_MIB + ROOM_PER_RUN_MIB * num_runs
-    if free_mib < needed_mib:
+    if num_runs and free_mib < needed_mib:
         raise ConfigError(
             f"output={str(output)!r} is on a disk with {free_mib:.0f} MiB left, but {num_runs} runs need at least {needed_mib}: "
             "free some, or choose another folder"
         )
+
+
+def _nearest(output: Path) -> Path:
+    return next(path for path in [output, *output.parents] if path.exists())
 
 
 def register(study: Study, cells: Iterable[Cell], *, uri: str | None, parent_run_id: str | None, facts: Mapping[str, str]) -> list[Path]:

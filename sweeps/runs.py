@@ -135,7 +135,7 @@ def is_alive(run_dir: Path, status: Status, jobs_alive: Collection[str] | None) 
         return False
     if is_locked(run_dir):
         return True
-    job = status.job or _job_of_last_attempt(run_dir)
+    job = status.job or last_job(run_dir)
     if job is not None and job.startswith("slurm:"):
         return jobs_alive is None or job in jobs_alive
     if status.host != socket.gethostname():
@@ -143,7 +143,8 @@ def is_alive(run_dir: Path, status: Status, jobs_alive: Collection[str] | None) 
     return status.pid is not None and _is_ours(status.pid)
 
 
-def _job_of_last_attempt(run_dir: Path) -> str | None:
+def last_job(run_dir: Path) -> str | None:
+    """The queue's name for the job of the newest attempt, ``slurm:17_3`` or ``local:4711``."""
     attempt = last_attempt(run_dir)
     path = attempt / "job" if attempt else None
     return path.read_text().strip() if path is not None and path.exists() else None

@@ -20,6 +20,9 @@ from trainer.config import NOT_IDENTITY, ConfigError, nearest, require
 
 LONGEST = 80
 
+Document = dict[str, Any]
+"""The content of a ``sweep.json``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
@@ -49,7 +52,7 @@ class Study:
         """Different seeds among the cells."""
         return len({cell.seed for cell in self.cells})
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         """The content of ``sweep.json``."""
         return {
             "study": self.name,
@@ -83,10 +86,16 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
     factor = config.get("factor") or {}
     batch = [cell.overrides for cell in cells]
     swept = swept_keys(batch, factor.get("key"))
-    base = factor.get("name") or "-".join(short_key(key, swept) for key in swept) or (SEED if multirun else "single")
+    base = factor.get("name") or "-".join(short_key(key, swept) for key in swept) or _unswept(cells, multirun)
     left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED, "retry", "factor", str(factor.get("key"))}
     fixed = [text for text in cells[0].overrides if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out]
     return _shortened("-".join([str(base), *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
+
+
+def _unswept(cells: Sequence[Cell], multirun: bool) -> str:
+    if not multirun:
+        return "single"
+    return SEED if len(cells) > 1 else "default"
 
 
 def _shortened(name: str) -> str:
@@ -116,14 +125,14 @@ def save(folder: Path, document: Mapping[str, Any]) -> None:
     write_atomically(folder / "sweep.json", json.dumps(document, indent=1))
 
 
-def load(output: Path, name: str) -> dict[str, Any]:
+def load(output: Path, name: str) -> Document:
     """The ``sweep.json`` of a study; :class:`ConfigError` names the nearest when there is none."""
     path = output / "sweeps" / name / "sweep.json"
     if not path.is_file():
         known = names(output)
         hint = nearest(name, known) if known else "no sweep has been started there"
         raise ConfigError(f"study {name!r} is not in {output / 'sweeps'}: {hint}")
-    document: dict[str, Any] = json.loads(path.read_text())
+    document: Document = json.loads(path.read_text())
     return document
 
 

@@ -133,6 +133,8 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     for run_dir in run_dirs:
         if _state(run_dir) == "FAILED":
             _keep_traceback(run_dir)
+        elif _state(run_dir) == "PRUNED" and (run_dir / "STOP").exists() and (run_dir / "STOP").read_text().startswith("cancel"):
+            write_status(run_dir, "CANCELLED", message="cancelled")
     at_work = [run_dir for run_dir in unfinished if _state(run_dir) == "RUNNING"]
     if not at_work and len(unfinished) == len(run_dirs):
         at_work = unfinished[:1]
@@ -159,7 +161,7 @@ def _close(run_dir: Path, code: int) -> Status:
         return write_status(run_dir, "CANCELLED", message="stopped on request")
     traceback = _keep_traceback(run_dir)
     last_line = traceback.strip().splitlines()[-1] if traceback.strip() else ""
-    ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
+    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
     return write_status(run_dir, "FAILED", message=last_line or f"the trainer {ended}", host=socket.gethostname())
 
 

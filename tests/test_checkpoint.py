@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_takes_no_place_of_a_good_one(tmp_path: Path) -> No
 
 
 def test_a_damaged_later_step_never_costs_the_good_earlier_one(tmp_path: Path) -> None:
-    """The run went back from 50, whose bytes changed but not its sizes, to 10; keeping one must keep the step just saved."""
+    """The run went back from 50, whose bytes but not sizes changed, to 10: the step just saved stays."""
     save_simple(tmp_path, 10)
     weights = save_simple(tmp_path, 50) / CONTENT[0]
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
@@ -214,7 +214,7 @@ def test_a_failure_leaves_no_trace_and_the_earlier_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, name, full)
-    with pytest.raises(OutOfSpace, match="no space left to write .*step-000020"):
+    with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000020"):
         save_simple(tmp_path, 20)
     assert names(tmp_path) == ["step-000010"]
 
@@ -241,7 +241,7 @@ def test_a_really_full_disk_is_named_and_costs_nothing(small_disk: Path, large: 
     save_simple(small_disk, 10)
     content: dict[str, Any] = {"model_state": {}, "optimizer_state": {}, "state": {}}
     content[large] = {"x": "0" * 2_000_000 if large == "state" else torch.zeros(500_000)}
-    with pytest.raises(OutOfSpace, match="no space left to write .*step-000020"):
+    with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000020"):
         save(small_disk, 20, **content, signature=SIGNATURE, keep=1)
     assert names(small_disk) == ["step-000010"]
     found = load_latest(small_disk, SIGNATURE)

@@ -177,6 +177,15 @@ def test_config_is_read_as_it_was_frozen(folder: RunFolder) -> None:
     assert folder.config() == {"optim": {"lr": 1e-4}, "task": {"template": "cost ${x}"}}
 
 
+def test_flush_reaches_every_file_that_exists(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(folder, range(2))
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    folder.flush()
+    files = (folder.metrics, folder.timings, folder.samples, folder.reliability)
+    assert flushed == [path.stat().st_ino for path in files]
+
+
 def test_stop_and_heartbeat(folder: RunFolder) -> None:
     assert not folder.stop_requested
     folder.stop.touch()

@@ -8,31 +8,37 @@ runs from their folders.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from trainer.config import ConfigError
-from trainer.record import RunFolder
+from trainer.record import OutOfSpace, RunFolder
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+    from trainer.engine.base import EnginePool
 
 EXIT_CODES = {"COMPLETED": 0, "PRUNED": 10, "PREEMPTED": 20, "FAILED": 1}
 BAD_CONFIGURATION = 2
 
 
 class Interrupt:
-    """Set by the first of SIGTERM, SIGUSR1 and SIGUSR2; honoured at the end of a step."""
+    """Set by the first of SIGTERM, SIGUSR1 and SIGUSR2; honoured at the next step boundary."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def install(self) -> None:
-        """Handle the signals from now on. Until then they are ignored, so that children started meanwhile survive
-        them."""
+        """Handle the signals from now on, that is, also while torch and the engine are still starting."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._note)
 
@@ -88,63 +94,86 @@ def check(lines: str) -> int:
 
 
 def run_all(folders: list[Path]) -> int:
-    """Train every folder in turn; the exit code is the worst one, and a signal ends the queue."""
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    """Train every folder in turn; the exit code is the worst one. After a signal no further run is begun, and the exit
+    code says that somebody has to come back for them."""
+    interrupt = Interrupt()
+    interrupt.install()
     from trainer.engine.base import EnginePool
 
-    engines, interrupt = EnginePool(), Interrupt()
-    codes = []
+    engines, codes = EnginePool(), []
     try:
         for path in folders:
-            codes.append(run_one(RunFolder(path), engines, interrupt))
-            if interrupt():
-                break
+            codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(RunFolder(path), engines, interrupt))
     finally:
         engines.close()
     return max(codes, key=[0, 10, 20, 2, 1].index)
 
 
-def run_one(folder: RunFolder, engines: object, interrupt: Interrupt) -> int:
-    """Train one folder. Whatever happens is in its ``status.json`` afterwards; a crash is also in
-    ``attempts/<n>/traceback``."""
-    from trainer.build import build_run
-    from trainer.engine.base import EnginePool
-    from trainer.loop import train
-    from trainer.mirror import Mirror
-    from trainer.update import NonFiniteLoss
-
-    assert isinstance(engines, EnginePool)
-    status = folder.read_status()
-    if status and status["state"] == "COMPLETED":
-        return 0
+def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool]) -> int:
+    """Check and train one folder; returns its exit code. A configuration that cannot run is one sentence, no more."""
+    status: dict[str, Any] | None = None
     try:
+        status = folder.read_status() or {}
+        if status.get("state") == "COMPLETED":
+            return 0
         config = folder.config()
-        run = build_run(config)
+        run = _checked(config)
     except ValueError as error:
         print(error, file=sys.stderr)
-        if folder.path.is_dir():
-            folder.write_status("FAILED", 0, 0, str(error))
+        if status is not None and folder.config_file.is_file():
+            folder.write_status("FAILED", status.get("step", 0), status.get("steps", 0), str(error))
         return BAD_CONFIGURATION
-    folder.write_status("RUNNING", (status or {}).get("step", 0), run.steps)
-    state, message = "FAILED", ""
-    mirror = Mirror(folder, config)
+    folder.write_status("RUNNING", status.get("step", 0), run.steps)
+    return _train(run, config, folder, engines, interrupt)
+
+
+def _checked(config: dict[str, Any]) -> Run:
+    """The run of a configuration; warnings are printed, the first problem is raised as :class:`ConfigError`."""
+    from trainer.build import build_run
+    from trainer.compatibility import problems
+
+    for problem in problems(config):
+        if problem.fatal:
+            raise ConfigError(problem.sentence)
+        print(f"warning: {problem.sentence}", file=sys.stderr)
+    return build_run(config)
+
+
+def _train(
+    run: Run, config: dict[str, Any], folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool]
+) -> int:
+    """Train; whatever happens is in ``status.json`` afterwards, and a crash also in ``attempts/<n>/traceback``."""
+    from trainer.loop import train
+    from trainer.mirror import Mirror
+
+    mirror: Mirror | None = None
+
+    def durable(step: int) -> None:
+        nonlocal mirror
+        mirror = mirror or Mirror(folder, config)  # not before the loop has cut off what it will compute again
+        mirror.mark_durable(step)
+
+    state, message, code = "FAILED", "", EXIT_CODES["FAILED"]
     try:
-        interrupt.install()
-        state = train(run, folder, engines, interrupted=interrupt, durable=mirror.mark_durable, progress=print_progress)
-    except ConfigError as error:
+        state = train(run, folder, engines, interrupted=interrupt, durable=durable, progress=print_progress)
+        code = EXIT_CODES[state]
+    except (ConfigError, OutOfSpace) as error:
         message = str(error)
+        code = BAD_CONFIGURATION if isinstance(error, ConfigError) else code
         print(message, file=sys.stderr)
+    except KeyboardInterrupt:
+        state, message = "CANCELLED", "interrupted from the keyboard"
+        raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        _keep_traceback(folder)
-        if isinstance(error, NonFiniteLoss):
-            _keep_batch(folder, error)
+        _keep(folder, error)
+        engines.close()  # a request may still be in it, and the next run must not pay for this one
     finally:
-        last = folder.read_status() or {}
-        folder.write_status(state, run.steps if state == "COMPLETED" else last.get("step", 0), run.steps, message)
-        mirror.close()
-    return EXIT_CODES[state]
+        with contextlib.suppress(OutOfSpace):  # then the old status stands, and its dead process says enough
+            step = run.steps if state == "COMPLETED" else (folder.read_status() or {}).get("step", 0)
+            folder.write_status(state, step, run.steps, message)
+        (mirror or Mirror(folder, config)).close()
+    return code
 
 
 def print_progress(step: int, steps: int, metrics: dict[str, float]) -> None:
@@ -166,20 +195,20 @@ def print_progress(step: int, steps: int, metrics: dict[str, float]) -> None:
     print("  ".join(parts), flush=True)
 
 
-def _keep_traceback(folder: RunFolder) -> None:
+def _keep(folder: RunFolder, error: Exception) -> None:
+    """Write down the traceback of a crash, and the mini-batch of a loss that was not finite."""
+    import torch
+
+    from trainer.update import NonFiniteLoss
+
     text = traceback.format_exc()
     print(text, file=sys.stderr)
     attempt = folder.path / "attempts" / str(folder.attempt)
     attempt.mkdir(parents=True, exist_ok=True)
     (attempt / "traceback").write_text(text)
-
-
-def _keep_batch(folder: RunFolder, error: object) -> None:
-    import torch
-
-    batch = error.batch  # type: ignore[attr-defined]
-    columns = {name: getattr(batch, name) for name in batch.__slots__ if name != "extras"}
-    torch.save(columns, folder.path / "nonfinite_batch.pt")
+    if isinstance(error, NonFiniteLoss):
+        columns = {name: getattr(error.batch, name) for name in error.batch.__slots__}
+        torch.save(columns, folder.path / "nonfinite_batch.pt")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.config import ConfigError
-from trainer.record import room_for, sync
+from trainer.record import persist, room_for
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)
@@ -80,7 +80,7 @@ def save(
             if final.exists():  # left by an attempt that went back to an older checkpoint
                 _remove(final)
             temporary.rename(final)
-            sync(folder)
+            persist(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -188,7 +188,7 @@ def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
         json.dump(content | {"digest": _digest(content)}, file_out, indent=1)
         file_out.flush()
         os.fsync(file_out.fileno())
-    sync(folder)
+    persist(folder)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.build import Run, build_run
-from trainer.config import ConfigError
+from trainer.evaluate import chosen_suites
 from trainer.objective.base import Context
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.policy import model_path
@@ -33,8 +33,10 @@ def problems(config: Mapping[str, Any]) -> list[Problem]:
         model_path(run.model)
         run.objective.controlled(run.objective.initial_state(), Context(seed=run.seed, step=0, num_steps=run.steps))
         run.task.train_prompts()
+        if run.evaluation.every:
+            chosen_suites(run.task.suites(), run.evaluation)
         return list(_combinations(run, config))
-    except ConfigError as error:
+    except ValueError as error:
         return [Problem(sentence=str(error))]
 
 

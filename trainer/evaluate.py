@@ -120,7 +120,7 @@ def evaluate(
     samples: list[Rollout] = []
     reliability: dict[str, dict[str, list[ReliabilityPoint]]] = {}
     solved: dict[str, list[int]] = {}
-    for suite, prompts in _chosen(task.suites(), config).items():
+    for suite, prompts in chosen_suites(task.suites(), config).items():
         rollouts = _sample(generate, task, suite, prompts, config, step, config.max_tokens or max_tokens)
         counts = solve_counts(rollouts, len(prompts))
         values, reliability[suite] = suite_metrics(rollouts, counts, config, vocabulary)
@@ -164,7 +164,7 @@ def _majority(rollouts: Sequence[Rollout]) -> float:
     return sum(majority_accuracy(answers[group], correct[group]) for group in answers) / len(answers)
 
 
-def _chosen(suites: Mapping[str, list[Prompt]], config: EvaluationConfig) -> dict[str, list[Prompt]]:
+def chosen_suites(suites: Mapping[str, list[Prompt]], config: EvaluationConfig) -> dict[str, list[Prompt]]:
     """The suites asked for, each cut to its first ``config.prompts`` problems."""
     names = config.suites or tuple(suites)
     for name in names:

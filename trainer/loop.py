@@ -57,37 +57,48 @@ def train(
     durable: Callable[[int], None] = lambda step: None,
     progress: Progress = lambda step, steps, metrics: None,
 ) -> str:
-    """Train from the last checkpoint to the end, or until asked to stop.
+    """Train from the last checkpoint to the end, or until asked to leave.
 
-    Returns the state the run is left in: COMPLETED, PREEMPTED (``interrupted`` said so) or PRUNED (a STOP file was
-    found). ``durable`` hears which recorded steps can no longer change, ``progress`` of every step.
+    Returns the state the run is left in: COMPLETED, PRUNED (a STOP file was found) or PREEMPTED (``interrupted`` said
+    so). ``durable`` hears which recorded steps can no longer change, first of all where the run begins (-1: nothing is
+    recorded); ``progress`` hears of every step.
     """
     session = open_session(run, folder, engines)
-    main = session.ranks.is_main
-    if session.step:
-        durable(session.step - 1)
+    main, saved = session.ranks.is_main, session.step
+    durable(session.step - 1)
     while session.step < run.steps:
-        watch, start, step = Stopwatch(), time.perf_counter(), session.step
-        metrics = evaluation_metrics(session, watch) | train_step(session, watch)
-        preempted = session.ranks.any(interrupted())
-        stopped = session.ranks.any(folder.stop_requested)
-        timings = watch.times | _throughput(metrics, time.perf_counter() - start)
-        if main:
-            folder.append(step, metrics, timings, time.time())
-            folder.write_status("RUNNING", session.step, run.steps)
-            progress(step, run.steps, metrics | timings)
-        if preempted or stopped or session.step % run.checkpoint.every == 0 or session.step == run.steps:
+        state = _asked_to_leave(session, interrupted)
+        if state is None:
+            watch, start, step = Stopwatch(), time.perf_counter(), session.step
+            metrics = evaluation_metrics(session, watch) | train_step(session, watch)
+            timings = watch.times | _throughput(metrics, time.perf_counter() - start)
+            if main:
+                folder.append(step, metrics, timings, time.time())
+                folder.write_status("RUNNING", session.step, run.steps)
+                progress(step, run.steps, metrics | timings)
+        due = state or session.step % run.checkpoint.every == 0 or session.step == run.steps
+        if due and session.step > saved:
             session.save()
-            durable(step)
-        if session.step < run.steps and (preempted or stopped):
-            return "PREEMPTED" if preempted else "PRUNED"
+            saved = session.step
+            durable(session.step - 1)
+        if state:
+            return state
     watch = Stopwatch()
     metrics = evaluation_metrics(session, watch)
     if main and metrics:
-        folder.truncate(run.steps - 1)
         folder.append(run.steps, metrics, watch.times, time.time())
         progress(run.steps, run.steps, metrics | watch.times)
     return "COMPLETED"
+
+
+def _asked_to_leave(session: Session, interrupted: Callable[[], bool]) -> str | None:
+    """The state to leave in, if anybody wants the run to end at this step boundary.
+
+    STOP counts for more: a preempted run is queued again, a stopped one is not. The file stays where it is, so the run
+    stays stopped however often it is started; whoever wants it to go on removes the file first.
+    """
+    stopped, preempted = session.ranks.any(session.folder.stop_requested), session.ranks.any(interrupted())
+    return "PRUNED" if stopped else "PREEMPTED" if preempted else None
 
 
 def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:

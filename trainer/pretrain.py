@@ -29,14 +29,14 @@ class PretrainConfig:
 
     output: str = "countdown-tiny"
     """Folder that receives the model."""
-    steps: int = 1000
+    steps: int = 3200
     """Optimiser steps."""
     batch_size: int = 128
     """Traces per step."""
     learning_rate: float = 3e-3
     """Peak; warmed up over 5 % of the steps, then a cosine to 0."""
     weight_decay: float = 0.05
-    correct_share: float = 0.8
+    correct_share: float = 0.9
     """Share of traces that reach the target; the others explore and end elsewhere."""
     number_max: int = 9
     """Largest given number."""

@@ -57,7 +57,7 @@ def write_atomic(path: Path, text: str) -> None:
             raise
 
 
-def sync(path: Path) -> None:
+def persist(path: Path) -> None:
     """Make the content of a file, or the names in a folder, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -201,7 +201,7 @@ class RunFolder:
         """
         for path in (self.metrics, self.timings, self.samples, self.reliability):
             if path.exists():
-                sync(path)
+                persist(path)
 
     def truncate(self, step: int) -> int:
         """Drop what was recorded after ``step`` (-1: everything) and torn last lines; the last step of
@@ -217,7 +217,7 @@ class RunFolder:
                 last = int(records[-1]["step"])
             if path.exists() and path.stat().st_size > length:
                 os.truncate(path, length)
-                sync(path)
+                persist(path)
         return last
 
     def write_status(

@@ -35,10 +35,9 @@ class PromptStream:
 
     def take(self, count: int) -> list[Prompt]:
         """The next ``count`` prompts."""
-        taken = []
-        for position in range(self.position, self.position + count):
-            epoch, index = divmod(position, len(self.prompts))
-            taken.append(self.prompts[self._order(epoch)[index]])
+        places = [divmod(position, len(self.prompts)) for position in range(self.position, self.position + count)]
+        orders = {epoch: self._order(epoch) for epoch, _ in places}
+        taken = [self.prompts[orders[epoch][index]] for epoch, index in places]
         self.position += count
         return taken
 

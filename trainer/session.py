@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedTokenizerBase
 
 from trainer import checkpoint
 from trainer.build import Run
-from trainer.config import derive_seed
+from trainer.config import derive_seed, require
 from trainer.distributed import Ranks
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.objective.base import State
@@ -122,7 +123,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         weight_decay=run.optim.weight_decay,
         fused=True,
     )
-    engine = engines.get(run.engine, _setup(run, tokenizer, accelerator.device))
+    engine = engines.get(run.engine, engine_setup(run, tokenizer, accelerator.device))
     prompts = run.task.train_prompts()
     session = Session(
         run=run,
@@ -156,17 +157,20 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
 
 
 def _accelerator(run: Run) -> Accelerator:
-    cpu = run.hardware.device == "cpu" or not torch.cuda.is_available()
-    if run.hardware.device == "cuda" and cpu:
-        raise RuntimeError(
-            "hardware.device=cuda, but torch sees no GPU here: use hardware.device=auto or install the CUDA build"
-        )
+    device, precision = run.hardware.device, run.hardware.mixed_precision
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    remedy = "torch sees no GPU here; use hardware.device=auto or install the CUDA build"
+    require(not cpu or device != "cuda", "hardware.device", device, remedy)
+    require(not cpu or precision != "fp16", "hardware.mixed_precision", precision, "it needs a GPU; use no or bf16")
+    # accelerate refuses a second precision in one process, but the run before this one may have had another.
+    AcceleratorState._reset_state()
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
     handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
-    return Accelerator(cpu=cpu, mixed_precision=run.hardware.mixed_precision, kwargs_handlers=handlers)  # type: ignore[arg-type]
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=handlers)  # type: ignore[arg-type]
 
 
-def _setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
+def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
+    """What the run's engine has to be able to do."""
     # Rounded up, so that cells that differ a little in their prompts can share an engine.
     longest = longest_prompt(run.task, tokenizer) + max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
     return EngineSetup(

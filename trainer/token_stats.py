@@ -16,19 +16,25 @@ from torch import Tensor
 Statistic = Callable[[Float[Tensor, "M V"]], Float[Tensor, " M"]]
 
 
-def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """``H = -sum_a p_a log p_a`` in nats, with ``p = softmax(logits)``; safe where some logits are -inf."""
+def _log_p_and_p(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probs with 0 where the probability is 0, and probabilities: their products are 0 there, and so is every
+    gradient (choosing 0 after the product would leave 0 * inf in the backward pass)."""
     log_p = logits.log_softmax(dim=-1)
     p = log_p.exp()
-    return -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(dim=-1)
+    return log_p.masked_fill(p == 0, 0.0), p
+
+
+def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
+    """``H = -sum_a p_a log p_a`` in nats, with ``p = softmax(logits)``; safe where some logits are -inf."""
+    log_p, p = _log_p_and_p(logits)
+    return -(p * log_p).sum(dim=-1)
 
 
 def sum_p2_logp_h(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
     """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
     (METHODS.md 5)."""
-    log_p = logits.log_softmax(dim=-1)
-    p = log_p.exp()
-    return torch.where(p > 0, p * p * (log_p + entropy(logits)[:, None]), torch.zeros_like(p)).sum(dim=-1)
+    log_p, p = _log_p_and_p(logits)
+    return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
 
 
 STATISTICS: dict[str, Statistic] = {"sum_p2_logp_h": sum_p2_logp_h}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -15,9 +18,23 @@ from dashboards.load import Study, load_study
 
 
 @pytest.fixture(scope="session")
-def study_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes folders that hold an empty ``mlflow.db``; MLflow needs seconds to lay out its tables, a copy needs none."""
+    template = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{template}").search_experiments()
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("store")
+        shutil.copy(template, folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def study_uri(new_store: Callable[[], Path]) -> str:
     """A store with the studies ``clip_high`` (complete) and ``broken`` (three cells did not complete)."""
-    folder = tmp_path_factory.mktemp("store")
+    folder = new_store()
     write_study(folder, FakeSpec(steps=20))
     states = {(1, 1): "FAILED", (2, 2): "MISSING", (3, 0): "RUNNING"}
     return write_study(folder, FakeSpec(study="broken", steps=12, states=states, text=HOSTILE))

@@ -28,6 +28,10 @@ CLIP_HIGH = {
 }  # fmt: skip
 HOSTILE = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 DONE = "COMPLETED"
+PROVENANCE = {
+    "git": {"revision": "3f2a9c1", "dirty": True, "diff": "- a\n+ b"}, "python": "3.11.7",
+    "packages": {"torch": "2.13.0+cpu", "vllm": "0.32.0"}, "hardware": {"cpu": "some CPU", "cores": 2, "gpus": []},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +88,13 @@ def _write_cell(
     client: MlflowClient, experiment_id: str, parent_id: str, spec: FakeSpec, cell: Mapping[str, object], state: str
 ) -> None:
     level, seed = int(str(cell["level_index"])), int(str(cell["seed"]))
-    tags = {"kind": "cell", "mlflow.parentRunId": parent_id, "study": spec.study, "factor": spec.study, "state": state,
+    tags = {"kind": "cell", "mlflow.parentRunId": parent_id, "study": spec.study, "factor": spec.study,
+            "state": state, "mlflow.source.git.commit": "3f2a9c1",
             **{key: str(cell[key]) for key in ("signature", "level", "level_index", "seed")}}  # fmt: skip
     run_id = client.create_run(experiment_id, run_name=f"{cell['level']}-{seed}", tags=tags).info.run_id
     params = {"steps": spec.steps, "seed": seed, "surrogate.clip_high": cell["level"], "task._target_": "Countdown",
               "rollout.prompts_per_step": 32, "rollout.group_size": 16, "optim.lr": "1e-4",
-              "provenance.git_revision": "3f2a9c1", "provenance.torch": "2.13.0+cpu"}  # fmt: skip
+              "hardware.device": "cpu"}  # fmt: skip
     steps = spec.steps if state == DONE else max(spec.steps // 3, 2)
     history = curves(spec, level, seed)
     start = int(time.time() * 1000)
@@ -101,6 +106,7 @@ def _write_cell(
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()], metrics=points[:900])
     for begin in range(900, len(points), 900):
         client.log_batch(run_id, metrics=points[begin : begin + 900])
+    client.log_text(run_id, json.dumps(PROVENANCE), "provenance.json")
     client.log_text(run_id, json.dumps(_samples(spec, level, seed, steps)), "samples.json")
     client.log_text(run_id, json.dumps(_reliability(level, seed, steps)), "reliability.json")
     if state == "FAILED":
@@ -167,14 +173,14 @@ def _samples(spec: FakeSpec, level: int, seed: int, steps: int) -> dict[str, obj
             [("4*7=28,28-2=26", 1.0), ("7+3=10,10*2=20,20+4=24", 0.0), ("7*4=28,28-2=26", 1.0)]
         ):
             text = first + (f" {spec.text}" if spec.text and level == 0 and seed == 0 and index == 0 else "")
-            rows.append([step, "4,7,3,2=26:", text, reward, first.rpartition("=")[2]])
-    return {"columns": ["step", "prompt", "response", "reward", "answer"], "data": rows}
+            rows.append([step, "evaluation", f"4,7,3,2=2{index}:", text, reward, first.rpartition("=")[2]])
+    return {"columns": ["step", "source", "prompt", "response", "reward", "answer"], "data": rows}
 
 
 def _reliability(level: int, seed: int, steps: int) -> list[dict[str, object]]:
     noise = np.random.default_rng([11, level, seed])
     return [
-        {"step": step, "suite": suite, "bin": index, "confidence": 0.05 + 0.1 * index,
+        {"step": step, "suite": suite, "confidence_of": "logprob", "bin": index, "confidence": 0.05 + 0.1 * index,
          "accuracy": float(np.clip((0.05 + 0.1 * index) ** (1.3 + 0.25 * (4 - level)) + noise.normal(0, 0.02), 0, 1)),
          "count": 20 + 15 * index}
         for step in (0, steps - 1)

@@ -93,9 +93,12 @@ def test_pass_at_k_is_drawn_against_k(study: Study) -> None:
 
 def test_reliability_pools_seeds_by_count() -> None:
     # 10 responses at 0.2 and 30 at 0.6 right: (2 + 18) / 40 = 0.5.
-    rows = pd.DataFrame({"bin": [3, 3], "confidence": [0.3, 0.4], "accuracy": [0.2, 0.6], "count": [10.0, 30.0]})
+    # Both lie between 0.3 and 0.4; confidence (10 * 0.31 + 30 * 0.39) / 40 = 0.37. The third is a bin of its own.
+    rows = pd.DataFrame({"confidence": [0.31, 0.39, 1.0], "accuracy": [0.2, 0.6, 1.0], "count": [10.0, 30.0, 5.0]})
     pooled = pool_bins(rows)
-    assert pooled["accuracy"].item() == pytest.approx(0.5) and pooled["confidence"].item() == pytest.approx(0.375)
+    assert pooled["bin"].tolist() == [3, 9]
+    assert pooled["accuracy"].tolist() == [pytest.approx(0.5), 1.0]
+    assert pooled["confidence"].tolist() == [pytest.approx(0.37), 1.0]
 
 
 def test_reward_entropy_draws_the_fitted_law(study: Study) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from fake_study import FakeSpec, curves, signature_of, write_study
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from dashboards.artifacts import load_reliability, load_samples, table_records
+from dashboards.artifacts import load_provenance, load_reliability, load_samples, table_records
 from dashboards.load import Study, build_study, find_parent, list_studies, load_study
 from dashboards.store import open_store
 from dashboards.store_client import ClientStore
@@ -53,8 +54,8 @@ def test_final_is_the_mean_of_the_last_five_steps_and_the_last_evaluation(study:
 
 def test_settings_are_what_all_cells_share(study: Study) -> None:
     assert study.settings["steps"] == "20" and "seed" not in study.settings
-    assert not any(key.startswith("provenance") for key in study.settings)
-    assert study.provenance["git_revision"] == "3f2a9c1"
+    assert not any(key.startswith("hardware") for key in study.settings)
+    assert study.provenance["git revision"] == "3f2a9c1"
 
 
 def test_study_is_found_by_name_run_id_and_run_name(study: Study, study_uri: str) -> None:
@@ -81,14 +82,14 @@ def test_a_file_that_is_no_store_is_an_error(tmp_path: Path) -> None:
         open_store(f"sqlite:///{file}")
 
 
-def test_an_empty_store_says_so(tmp_path: Path) -> None:
+def test_an_empty_store_says_so() -> None:
     with pytest.raises(ValueError, match="holds no sweep yet"):
         find_parent([], "x", "sqlite:///x.db")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, MlflowClient]:
-    uri = write_study(tmp_path_factory.mktemp("small"), SMALL)
+def small(new_store: Callable[[], Path]) -> tuple[str, MlflowClient]:
+    uri = write_study(new_store(), SMALL)
     return uri, MlflowClient(tracking_uri=uri)
 
 
@@ -143,10 +144,11 @@ def test_a_run_that_mlflow_knows_has_ended_is_not_running(small: tuple[str, Mlfl
     assert load_study(uri, "small").cells.set_index("run_id").loc[run_id, "state"] == "CANCELLED"
 
 
-def test_an_absent_sweep_json_is_one_sentence(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_an_absent_sweep_json_is_one_sentence(new_store: Callable[[], Path]) -> None:
+    folder = new_store()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("rlvr", (tmp_path / "artifacts").as_uri())
+    experiment = client.create_experiment("rlvr", (folder / "artifacts").as_uri())
     run = client.create_run(experiment, tags={"kind": "sweep", "study": "empty"})
     with pytest.raises(ValueError, match=r"has no artifact sweep\.json"):
         load_study(uri, "empty")
@@ -155,9 +157,9 @@ def test_an_absent_sweep_json_is_one_sentence(tmp_path: Path) -> None:
         load_study(uri, "empty")
 
 
-def test_a_study_nobody_has_run_yet_still_loads(tmp_path: Path) -> None:
+def test_a_study_nobody_has_run_yet_still_loads(new_store: Callable[[], Path]) -> None:
     spec = FakeSpec(study="queued", levels=("a", "b"), seeds=1, states={(0, 0): "MISSING", (1, 0): "MISSING"})
-    study = load_study(write_study(tmp_path, spec), "queued")
+    study = load_study(write_study(new_store(), spec), "queued")
     assert list(study.cells["state"]) == ["MISSING", "MISSING"] and study.metrics.empty
     assert [row.completed for row in level_rows(study)] == [0, 0]
     assert "no completed cell" in verdict(study).sentence
@@ -167,6 +169,12 @@ def test_samples_and_reliability_are_tidy(study: Study) -> None:
     samples, points = load_samples(study), load_reliability(study)
     assert set(samples["step"]) == {0, 10, 19} and len(samples) == 12 * 9
     assert len(points) == 12 * 2 * 2 * 8 and set(points["suite"]) == {"heldout", "ood"}
+
+
+def test_provenance_is_short_facts(study: Study) -> None:
+    facts = load_provenance(study)
+    assert facts["packages"] == "torch 2.13.0+cpu, vllm 0.32.0" and facts["uncommitted changes"] == "yes"
+    assert facts["hardware"] == "cpu some CPU, cores 2" and "diff" not in str(facts)
 
 
 def test_tables_come_in_two_shapes() -> None:

@@ -77,10 +77,40 @@ def test_unordered_levels_need_to_be_named() -> None:
     assert verdict.outcome == "supported" and "at 0.2 against 0.303 at 0.4" in verdict.sentence
 
 
+def test_levels_may_be_named_by_their_labels() -> None:
+    factor = replace(FACTOR, hypothesis=replace(RISING, levels=("0.2", "0.3", "0.4")))
+    assert judge(factor, CLEAR, LABELS).outcome == "supported"
+
+
+def test_a_crossed_sweep_is_not_judged() -> None:
+    verdict = judge(replace(FACTOR, crossed=("task.subset",)), CLEAR, LABELS)
+    assert verdict.outcome == "inconclusive" and "also varies task.subset" in verdict.sentence
+
+
+def test_a_claim_that_nothing_moves() -> None:
+    # Differences c - a: +0.001, -0.001, 0: mean 0, sd 0.001, half-width 4.3027 * 0.001 / sqrt 3 = 0.00248.
+    still = table([[0.1, 0.1015, 0.101], [0.2, 0.1985, 0.199], [0.3, 0.3, 0.3]])
+    none = replace(RISING, direction=0)
+    assert judge(replace(FACTOR, hypothesis=none), CLEAR, LABELS).outcome == "contradicted"
+    assert judge(replace(FACTOR, hypothesis=none), still, LABELS).outcome == "inconclusive"
+    assert judge(replace(FACTOR, hypothesis=replace(none, margin=0.0025)), still, LABELS).outcome == "supported"
+    assert judge(replace(FACTOR, hypothesis=replace(none, margin=0.0024)), still, LABELS).outcome == "inconclusive"
+
+
+def test_what_else_a_sweep_varies_is_read_from_its_overrides() -> None:
+    cells = [
+        {"overrides": ["k=1", "seed=0", "task.subset=random"]},
+        {"overrides": ["k=2", "seed=1", "task.subset=clustered"]},
+    ]
+    factor = parse_factor({"name": "f", "key": "k", "label": "F", "ordered": True, "held": {"x": 1}}, "f", cells)
+    assert factor.crossed == ("task.subset",) and not factor.ordered and factor.label == "F, task.subset"
+    assert factor.held == {"x": "1"}
+
+
 @pytest.mark.parametrize(
     ("hypothesis", "words"),
     [
-        (replace(RISING, direction=0), "no direction"),
+        (replace(RISING, direction=None), "no direction"),
         (replace(RISING, levels=("a", "z")), "level 'z'"),
         (None, "no hypothesis"),
     ],
@@ -95,7 +125,9 @@ def test_a_metric_nobody_logged_is_named() -> None:
     assert "policy/entropy" in judge(FACTOR, empty, LABELS).sentence
 
 
-@pytest.mark.parametrize(("word", "direction"), [("increase", 1), ("Decreasing", -1), ("down", -1), ("sideways", 0)])
+@pytest.mark.parametrize(
+    ("word", "direction"), [("increase", 1), ("Decreasing", -1), ("down", -1), ("none", 0), ("sideways", None)]
+)
 def test_direction_words(word: str, direction: int) -> None:
     factor = parse_factor({"name": "f", "hypothesis": {"metric": "m", "direction": word}}, "f")
     assert factor.hypothesis is not None and factor.hypothesis.direction == direction

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -93,14 +94,26 @@ class EnginePool:
         """A running engine for ``config`` and ``setup``; its weights are whatever was loaded last."""
         if self._engine is None or self._key != (config, setup):
             self.close()
-            self._engine, self._key = config.start(setup), (config, setup)
+            with _signals_held_back():
+                self._engine, self._key = config.start(setup), (config, setup)
         return self._engine
 
     def close(self) -> None:
         """Stop the engine, if there is one."""
-        if self._engine is not None:
-            self._engine.close()
-        self._engine, self._key = None, None
+        engine, self._engine, self._key = self._engine, None, None
+        if engine is not None:
+            engine.close()
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Deliver SIGUSR1 and SIGUSR2 after the block. Threads and processes started in it never get them: the signal that
+    asks a whole job to finish its step would kill an engine's workers first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

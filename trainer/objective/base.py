@@ -67,6 +67,12 @@ class Component:
     """Reads ``batch.ref_logprobs``: a frozen copy of the initial model is kept."""
     reconstructed: ClassVar[bool] = False
     """The source was incomplete and this is our reading of it; shown wherever results are."""
+    neutral: ClassVar[dict[str, object] | None] = None
+    """Field values with which the member changes nothing: plain GRPO bit for bit (tests/contract checks it). An empty
+    mapping: whatever its fields are. None: no setting of it is plain GRPO."""
+    detached: ClassVar[frozenset[str]] = frozenset()
+    """Columns of ``TokenTerms`` that move its value without, or with another, gradient on purpose (a detached ratio);
+    for all others tests/contract holds the gradient against finite differences."""
 
     def initial_state(self) -> State:
         """State before the first step."""
@@ -220,17 +226,17 @@ class Objective:
 
     def with_value(self, target: str, value: float) -> Objective:
         """A copy with the field at ``target`` set; raises :class:`ConfigError` when there is no such field."""
-        slot, *names, key = target.split(".")
-        holder = getattr(self, slot, None) if slot in {spec.name for spec in dataclasses.fields(self)} else None
-        member = holder.get(names[0]) if names and isinstance(holder, Mapping) else holder
-        fields = {spec.name for spec in dataclasses.fields(member)} if isinstance(member, Component) else set()
-        if key not in fields:
-            known = [f"{path}.{spec.name}" for path, item in self.components() for spec in dataclasses.fields(item)]
+        path, _, key = target.rpartition(".")
+        members = dict(self.components())
+        known = [f"{at}.{spec.name}" for at, member in members.items() for spec in dataclasses.fields(member)]
+        if target not in known:
             raise ConfigError(
                 f"a controller's target={target!r} is no field of this objective: {nearest(target, known)}"
             )
-        changed: Any = dataclasses.replace(member, **{key: value})  # type: ignore[type-var]
-        return dataclasses.replace(self, **{slot: {**holder, names[0]: changed} if names else changed})
+        changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
+        slot, _, name = path.partition(".")
+        replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
+        return dataclasses.replace(self, **replaced)
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context, state: State) -> TokenBatch:
         """The mini-batch with ``weights`` and every member's columns, before it is split."""

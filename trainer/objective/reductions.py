@@ -4,6 +4,7 @@ split."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,8 @@ def _num_sequences(counts: Float[Tensor, "N 1"]) -> Tensor:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMean(Reduction):
     """``sum L m / sum m``: every token counts the same (DAPO and most entropy papers; METHODS.md 0.4)."""
+
+    neutral: ClassVar[dict[str, object] | None] = {}
 
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
         counts = _token_counts(batch)

@@ -6,6 +6,7 @@ evaluation. It must not depend on the seed of a run: ``problem_seed`` alone fixe
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -103,7 +104,7 @@ class Countdown:
 
     def _prompts(self, split: str, count: int, at_least: int | None = None) -> list[Prompt]:
         """``count`` problems of a split, or one sentence when these settings do not hold so many."""
-        found = list(islice(problems(self._space(split), split, self.problem_seed), count))
+        found = _first(self._space(split), split, self.problem_seed, count)
         if len(found) < (at_least or count):
             raise ValueError(
                 f"task countdown: these settings hold only {len(found)} {split} problems, {at_least or count} are asked for; "
@@ -121,6 +122,12 @@ class Countdown:
             target_max=self.ood_target_max if hard else self.target_max,
             min_steps=self.ood_min_steps if hard else self.min_steps,
         )
+
+
+@functools.lru_cache(maxsize=32)
+def _first(space: ProblemSpace, split: str, problem_seed: int, count: int) -> tuple[Problem, ...]:
+    """The first problems of a split. Kept, because finding some takes seconds and every evaluation asks for them."""
+    return tuple(islice(problems(space, split, problem_seed), count))
 
 
 def _prompt(identity: str, problem: Problem) -> Prompt:

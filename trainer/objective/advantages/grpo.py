@@ -4,6 +4,7 @@ log-probs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +27,8 @@ class GRPO(Advantage):
     Source: DeepSeekMath, arXiv 2402.03300; eps and ddof as in verl. Departures: none. Shape: [N]; unit: standard
     deviations.
     """
+
+    neutral: ClassVar[dict[str, object] | None] = {"eps": 1e-6}
 
     eps: float = 1e-6
     """Added to the standard deviation."""

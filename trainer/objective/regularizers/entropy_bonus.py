@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +23,8 @@ class EntropyBonus(Regularizer):
 
     Source: common practice; verl's actor; METHODS.md 14.1. Departures: none. Shape [N, T]; coef in loss units per nat.
     """
+
+    neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
 
     coef: float = 0.001
     """Weight of the bonus; negative values punish entropy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +15,8 @@ from trainer.types import TokenBatch
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoShaping(Shaping):
     """``R' = R``."""
+
+    neutral: ClassVar[dict[str, object] | None] = {}
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         return batch.rewards

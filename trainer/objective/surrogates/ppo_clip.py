@@ -4,6 +4,7 @@ slot."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -29,6 +30,8 @@ class PPOClip(Surrogate):
     Source: PPO, arXiv 1707.06347; separate thresholds from DAPO, arXiv 2503.14476; dual clip, arXiv 1912.09729.
     Departures: none. Shapes [N, T]; ratio dimensionless, loss in units of the advantage.
     """
+
+    neutral: ClassVar[dict[str, object] | None] = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None}
 
     clip_low: float | None = 0.2
     """Lower threshold: ratios below 1 - clip_low lose their gradient when the advantage is negative. None: never."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,8 @@ class Sign(Weight):
     reweighting (read through secondary notes: METHODS.md 2.3). Departures: a weight for negative advantages is added.
     Shape [N, T]; dimensionless.
     """
+
+    neutral: ClassVar[dict[str, object] | None] = {"positive": 1.0, "negative": 1.0}
 
     positive: float = 1.0
     """Factor on tokens of positive advantage (lambda_+)."""

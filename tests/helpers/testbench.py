@@ -1,0 +1,265 @@
+"""A tiny causal model in float64, batches for it, and gradients through the trainer's own ``update``.
+
+Used by the numerics and contract suites. In float64 two ways of summing agree to 1e-12, so a tolerance hides nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from trainer.config import OptimConfig
+from trainer.distributed import Ranks
+from trainer.loop import with_advantages
+from trainer.objective.advantages.grpo import GRPO
+from trainer.objective.base import Context, Objective
+from trainer.objective.reductions import TokenMean
+from trainer.objective.shaping.none import NoShaping
+from trainer.objective.surrogates.ppo_clip import PPOClip
+from trainer.pack import pack
+from trainer.policy import Policy
+from trainer.types import Prompt, Rollout, StepStats, TokenBatch, Verdict
+from trainer.update import Learner, needs_old_pass, update, with_old_terms
+
+VOCABULARY = 11
+PAD = EOS = 0
+"""Padding is the end token on purpose: masks must not come from ids."""
+
+SUM_TOLERANCE = 1e-10
+"""Float64 sums of a few hundred terms of order 1 in another order differ by about 1e-15; wrong ones by more than 1e-6."""
+
+CONTEXT = Context(seed=3, step=1, num_steps=4, num_epochs=2)
+
+
+class _Backbone(nn.Module):
+    """Embedding, running mean over the past, one nonlinear layer: every position sees all before it and none after."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, width)
+        self.layer = nn.Linear(width, width)
+        self.rows_seen = 0
+
+    def forward(self, *, input_ids: Tensor, position_ids: Tensor, use_cache: bool) -> SimpleNamespace:
+        self.rows_seen += input_ids.shape[0]
+        embedded = self.embedding(input_ids)
+        past = embedded.cumsum(dim=1) / (position_ids[..., None] + 1)
+        return SimpleNamespace(last_hidden_state=torch.tanh(self.layer(past)) + 0.5 * embedded)
+
+
+class Toy(nn.Module):
+    """What ``Policy`` asks of a language model, and nothing else."""
+
+    def __init__(self, seed: int = 0, width: int = 6) -> None:
+        super().__init__()
+        self.base_model = _Backbone(width)
+        self.head = nn.Linear(width, VOCABULARY)
+        self.double()
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+
+def plain(**slots: Any) -> Objective:
+    """GRPO with nothing added; ``slots`` replace members."""
+    members = {"shaping": NoShaping(), "advantage": GRPO(), "surrogate": PPOClip(), "reduction": TokenMean()}
+    return Objective(**(members | slots))
+
+
+def policy(model: nn.Module, *, micro_batch_tokens: int = 10**6, head_chunk: int = 4096, temperature: float = 0.9) -> Policy:
+    """A policy on the CPU; the temperature is not 1, so that a forgotten one shows."""
+    return Policy(
+        model=model,
+        temperature=temperature,
+        head_chunk=head_chunk,
+        micro_batch_tokens=micro_batch_tokens,
+        device=torch.device("cpu"),
+    )
+
+
+def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given: int = 2) -> list[Rollout]:
+    """Random responses of 1 to 7 tokens; the first ``given`` of them start with two given tokens; rewards of 0, 0.5 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ints(low: int, high: int, count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(low, high, (count,), generator=generator).tolist())
+
+    rollouts = []
+    for group in range(groups):
+        prompt_ids = ints(1, VOCABULARY, ints(2, 6, 1)[0])
+        for member in range(group_size):
+            context = 2 if len(rollouts) < given else 0
+            stopped = member % 2 == 0
+            tokens = ints(1, VOCABULARY, context + ints(1, 7, 1)[0]) + ((EOS,) if stopped else ())
+            rollouts.append(
+                Rollout(
+                    prompt=Prompt(id=f"p{group}", text="q"),
+                    prompt_ids=prompt_ids,
+                    completion_ids=tokens,
+                    sampler_logprobs=(-1.0,) * len(tokens),
+                    finish_reason="stop" if stopped else "length",
+                    text=" ".join(map(str, tokens)),
+                    group=group,
+                    weight_version=0,
+                    num_context=context,
+                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1])),
+                )
+            )
+    return rollouts
+
+
+def on_policy(model: nn.Module, seed: int = 0, **shape: int) -> TokenBatch:
+    """A packed batch whose sampler log-probs are the model's own: what the first update of a step sees."""
+    batch = pack(make_rollouts(seed, **shape), pad_id=PAD)
+    return replace(batch, sampler_logprobs=policy(model).measure(batch).logprobs)
+
+
+def off_policy(model: nn.Module, seed: int = 0, *, spread: float = 0.3, **shape: int) -> TokenBatch:
+    """The same with old and reference log-probs moved by ``spread`` nats, so ratios fall on every side of the thresholds."""
+    batch = on_policy(model, seed, **shape)
+    terms = policy(model).measure(batch)
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def moved(values: Tensor) -> Tensor:
+        noise = spread * torch.randn(values.shape, generator=generator)
+        return torch.where(batch.mask, (values + noise).clamp(max=-1e-3), torch.zeros(()))
+
+    return replace(
+        batch, old_logprobs=moved(terms.logprobs), old_entropy=terms.entropy, ref_logprobs=moved(terms.logprobs)
+    )
+
+
+def change_floats(batch: TokenBatch, change: Callable[[Tensor], Tensor]) -> TokenBatch:
+    """The batch with ``change`` applied to every floating [N, T] column, those of ``extras`` included."""
+    columns = {
+        name: change(value)
+        for name in TokenBatch.__slots__
+        if isinstance(value := getattr(batch, name), Tensor) and value.is_floating_point() and value.ndim == 2
+    }
+    extras = {key: change(v) if v.is_floating_point() and v.ndim == 2 else v for key, v in batch.extras.items()}
+    return replace(batch, **columns, extras=extras)
+
+
+def poisoned(batch: TokenBatch) -> TokenBatch:
+    """NaN in every floating column wherever the policy sampled nothing."""
+    return change_floats(batch, lambda value: torch.where(batch.mask, value, torch.full_like(value, torch.nan)))
+
+
+def widened(batch: TokenBatch, extra: int) -> TokenBatch:
+    """The same rows with ``extra`` more positions of padding."""
+
+    def pad(value: Tensor | None) -> Tensor | None:
+        return value if value is None or value.ndim == 1 else nn.functional.pad(value, (0, extra))
+
+    columns = {name: pad(getattr(batch, name)) for name in TokenBatch.__slots__ if name != "extras"}
+    positions = torch.arange(batch.inputs.shape[1] + extra).expand(batch.num_rows, -1).contiguous()
+    extras = {name: pad(value) for name, value in batch.extras.items()}
+    return TokenBatch(**(columns | {"positions": positions}), extras=extras)
+
+
+@dataclass
+class Outcome:
+    """What one step of training did."""
+
+    gradient: dict[str, Tensor]
+    stats: StepStats
+    batch: TokenBatch
+    state: dict[str, Any]
+
+    def distance(self, other: Outcome) -> float:
+        """Largest difference between two gradients."""
+        return max(float((self.gradient[name] - other.gradient[name]).abs().max()) for name in self.gradient)
+
+
+@dataclass
+class Bench:
+    """One step through ``trainer.update`` on a copy of the model, keeping the gradient the optimiser was given."""
+
+    model: nn.Module
+    micro_batch_tokens: int = 10**6
+    head_chunk: int = 4096
+    ranks: Ranks = field(default_factory=Ranks)
+    context: Context = CONTEXT
+    spoil: Callable[[TokenBatch], TokenBatch] = staticmethod(lambda batch: batch)
+    """Applied to the batch once advantages are there."""
+
+    def step(self, objective: Objective, batch: TokenBatch, state: dict[str, Any] | None = None) -> Outcome:
+        """Advantages, weights, one update, in the order of ``loop.train_step``; ``self.model`` stays as it is."""
+        model = copy.deepcopy(self.model)
+        actor = policy(model, micro_batch_tokens=self.micro_batch_tokens, head_chunk=self.head_chunk)
+        accelerator = Accelerator(cpu=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        gradient: dict[str, Tensor] = {}
+
+        def note(*_: Any) -> None:
+            gradient.update((name, value.grad.clone()) for name, value in model.named_parameters() if value.grad is not None)
+
+        optimizer.register_step_pre_hook(note)
+        learner = Learner(
+            policy=actor,
+            optimizer=accelerator.prepare_optimizer(optimizer),
+            accelerator=accelerator,
+            ranks=self.ranks,
+            optim=OptimConfig(lr=1.0, max_grad_norm=0.0),
+            dtype="float32",
+        )
+        state = objective.initial_state() if state is None else state
+        objective = objective.controlled(state, self.context)
+        if batch.old_logprobs is None and needs_old_pass(objective, 1):
+            batch = with_old_terms(batch, actor.measure(batch, objective.statistics))
+        batch = self.spoil(with_advantages(batch, objective))
+        state = objective.begin_step(state, batch, self.context)
+        batch, stats = update(learner, objective, batch, self.context, state, version=0)
+        for name, value in model.named_parameters():
+            gradient.setdefault(name, torch.zeros_like(value))
+        return Outcome(gradient=gradient, stats=stats, batch=batch, state=state)
+
+
+class Meeting:
+    """Where the threads of :func:`on_ranks` hand items to one another."""
+
+    def __init__(self, world: int) -> None:
+        self.items: list[Any] = [None] * world
+        self.barrier = threading.Barrier(world, timeout=60)
+
+    def exchange(self, rank: int, item: Any) -> list[Any]:
+        """Everybody's item, once everybody is here."""
+        self.items[rank] = item
+        self.barrier.wait()
+        items = list(self.items)
+        self.barrier.wait()
+        return items
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadRanks(Ranks):
+    """Ranks that are threads of this process; the arithmetic is that of :class:`Ranks`, only the transport differs."""
+
+    meeting: Meeting
+
+    def gather(self, item: Any) -> list[Any]:
+        return self.meeting.exchange(self.rank, copy.deepcopy(item))
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        parts = self.meeting.exchange(self.rank, tensor.detach().clone())
+        return tensor.copy_(torch.stack(parts).sum(dim=0))
+
+
+def on_ranks(world: int, work: Callable[[Ranks], Outcome]) -> Sequence[Outcome]:
+    """``work`` done by ``world`` ranks at once; their outcomes in rank order."""
+    meeting = Meeting(world)
+    with ThreadPoolExecutor(world) as pool:
+        ranks = [ThreadRanks(rank=rank, world=world, meeting=meeting) for rank in range(world)]
+        return list(pool.map(work, ranks))

@@ -1,0 +1,242 @@
+"""Token statistics against hand numbers, float64 autograd through log-softmax, and finite differences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer.token_stats import STATISTICS, token_stats
+
+ALL = tuple(sorted(STATISTICS))
+FLOAT32_TOLERANCE = 1e-5
+"""Logits here reach 25, where one float32 step is 2e-6; a product of 32 terms and a log-sum-exp leave a few of those."""
+
+
+def case(rows: int = 7, width: int = 5, vocabulary: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    targets = torch.randint(0, vocabulary, (rows,), generator=generator)
+    return normal(rows, width), normal(vocabulary, width), normal(vocabulary), targets
+
+
+def reference(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float) -> dict[str, Tensor]:
+    """The definitions, written with log-softmax and left to autograd."""
+    logits = hidden @ weight.T + (0 if bias is None else bias)
+    log_p = (logits / temperature).log_softmax(dim=-1)
+    p = log_p.exp()
+    entropy = -(p * log_p).sum(dim=-1)
+    return {
+        "logprobs": log_p.gather(1, targets[:, None]).squeeze(1),
+        "entropy": entropy,
+        "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
+    }
+
+
+def from_logits(logits: Tensor, targets: Tensor, **options: Any) -> dict[str, Tensor]:
+    """Statistics of given logits: hidden states are rows of the identity and the head holds one row of logits each."""
+    return token_stats(torch.eye(len(logits), dtype=logits.dtype), logits.T, targets, **options)
+
+
+def test_hand_numbers_of_a_two_token_distribution() -> None:
+    # z = (ln 3, 0): p = (3/4, 1/4).  H = ln 4 - 3/4 ln 3 = 1.386294 - 0.823959 = 0.562335.
+    # sum p^2 (ln p + H) = 9/16 (-0.287682 + 0.562335) + 1/16 (-1.386294 + 0.562335) = 0.154492 - 0.051497 = 0.102995.
+    stats = from_logits(torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64), torch.tensor([1]), statistics=ALL)
+    assert stats["logprobs"].item() == pytest.approx(math.log(0.25), abs=1e-12)
+    assert stats["entropy"].item() == pytest.approx(0.562335, abs=1e-6)
+    assert stats["sum_p2_logp_h"].item() == pytest.approx(0.102995, abs=1e-6)
+
+
+def test_hand_gradient_with_respect_to_logits() -> None:
+    # dl/dz_a = 1[a = target] - p_a = (-3/4, 3/4);  dH/dz_a = -p_a (ln p_a + H) = (-0.205990, 0.205990).
+    logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([1]))
+    (by_logprob,) = torch.autograd.grad(stats["logprobs"].sum(), logits, retain_graph=True)
+    (by_entropy,) = torch.autograd.grad(stats["entropy"].sum(), logits)
+    assert by_logprob.tolist() == [pytest.approx([-0.75, 0.75], abs=1e-12)]
+    assert by_entropy.tolist() == [pytest.approx([-0.205990, 0.205990], abs=1e-6)]
+
+
+@pytest.mark.parametrize("vocabulary", [2, 8, 1000])
+def test_uniform_logits_have_entropy_log_v_and_no_entropy_gradient(vocabulary: int) -> None:
+    logits = torch.full((3, vocabulary), 1.7, dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([0, 1, 1]))
+    assert stats["entropy"].tolist() == pytest.approx([math.log(vocabulary)] * 3, abs=1e-12)
+    assert stats["logprobs"].tolist() == pytest.approx([-math.log(vocabulary)] * 3, abs=1e-12)
+    (gradient,) = torch.autograd.grad(stats["entropy"].sum(), logits)
+    assert gradient.abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_hot_has_entropy_zero_and_logprob_zero(dtype: torch.dtype) -> None:
+    logits = torch.zeros(2, 9, dtype=dtype)
+    logits[0, 4] = logits[1, 2] = 200.0
+    stats = from_logits(logits, torch.tensor([4, 2]), statistics=ALL)
+    assert stats["entropy"].tolist() == [0.0, 0.0]
+    assert stats["logprobs"].tolist() == [0.0, 0.0]
+
+
+def test_high_temperature_tends_to_log_v() -> None:
+    hidden, weight, bias, targets = case(vocabulary=6)
+    entropy = token_stats(hidden, weight, targets, bias=bias, temperature=1e6)["entropy"]
+    assert entropy.tolist() == pytest.approx([math.log(6)] * 7, abs=1e-9)
+
+
+def test_mean_surprisal_of_samples_tends_to_the_entropy() -> None:
+    hidden, weight, _, _ = case(rows=1, vocabulary=6)
+    p = (hidden @ weight.T).softmax(dim=-1).detach()[0]
+    samples = torch.multinomial(p, 20_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    stats = token_stats(hidden.expand(20_000, -1), weight, samples)
+    # Surprisal has a standard deviation near 1 nat, so the mean of 20 000 is within 0.03 in all but one of 10^5 trials.
+    assert -stats["logprobs"].mean().item() == pytest.approx(stats["entropy"][0].item(), abs=0.03)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_values_and_gradients_equal_autograd_through_log_softmax(temperature: float, with_bias: bool) -> None:
+    hidden, weight, bias, targets = case()
+    bias = bias if with_bias else None
+    leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
+    ours = token_stats(hidden, weight, targets, bias=bias, temperature=temperature, statistics=ALL, chunk=3)
+    theirs = reference(hidden, weight, bias, targets, temperature)
+    assert ours.keys() == theirs.keys()
+    mix = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-12)
+    totals = [sum((row * side[name]).sum() for row, name in zip(mix, sorted(side), strict=True)) for side in (ours, theirs)]
+    for ours_grad, theirs_grad in zip(*(torch.autograd.grad(total, leaves) for total in totals), strict=True):
+        torch.testing.assert_close(ours_grad, theirs_grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("output", ["logprobs", "entropy", *ALL])
+@pytest.mark.parametrize("wanted", [(), ALL])
+def test_finite_differences_of_every_output_for_hidden_weight_and_bias(output: str, wanted: tuple[str, ...]) -> None:
+    if output in STATISTICS and not wanted:
+        pytest.skip("not asked for")
+    hidden, weight, bias, targets = case(rows=3, width=2, vocabulary=4)
+
+    def one(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return token_stats(hidden, weight, targets, bias=bias, temperature=0.7, statistics=wanted, chunk=2)[output]
+
+    assert torch.autograd.gradcheck(one, (hidden, weight, bias))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 6, 7, 8, 4096])
+def test_chunk_size_changes_nothing(chunk: int) -> None:
+    hidden, weight, bias, targets = case()
+    whole = token_stats(hidden, weight, targets, bias=bias, statistics=ALL, chunk=7)
+    parts = token_stats(hidden, weight, targets, bias=bias, statistics=ALL, chunk=chunk)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-14)
+    leaves = (hidden, weight, bias)
+    expected = torch.autograd.grad(sum(value.sum() for value in whole.values()), leaves)
+    for got, want in zip(torch.autograd.grad(sum(v.sum() for v in parts.values()), leaves), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+def test_never_more_logits_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer import token_stats as module
+
+    seen: list[int] = []
+    original = module._scaled_logits
+
+    def counted(hidden: Tensor, *rest: Any) -> Tensor:
+        seen.append(hidden.shape[0])
+        return original(hidden, *rest)
+
+    monkeypatch.setattr(module, "_scaled_logits", counted)
+    hidden, weight, bias, targets = case()
+    stats = token_stats(hidden, weight, targets, bias=bias, statistics=ALL, chunk=3)
+    sum(value.sum() for value in stats.values()).backward()
+    assert seen == [3, 3, 1, 3, 3, 1]
+
+
+def test_impossible_tokens_are_as_if_they_did_not_exist() -> None:
+    hidden, weight, bias, _ = case(vocabulary=6)
+    targets = torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    barred = torch.cat([bias.detach()[:4], torch.tensor([-torch.inf, -torch.inf], dtype=torch.float64)])
+    with_them = token_stats(hidden, weight, targets, bias=barred.requires_grad_(), statistics=ALL)
+    leaves = (hidden, weight, barred)
+    gradient = torch.autograd.grad(sum(value.sum() for value in with_them.values()), leaves)
+    short = weight[:4].detach().requires_grad_()
+    without = token_stats(hidden, short, targets, bias=bias[:4], statistics=ALL)
+    expected = torch.autograd.grad(sum(value.sum() for value in without.values()), (hidden, short))
+    for name, value in without.items():
+        torch.testing.assert_close(with_them[name], value, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient[0], expected[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient[1][:4], expected[1], rtol=0, atol=1e-12)
+    assert gradient[1][4:].tolist() == [[0.0] * 5] * 2
+    assert gradient[2][4:].tolist() == [0.0, 0.0]
+
+
+def test_underflowing_probabilities_give_finite_gradients() -> None:
+    # exp(-2000) is 0 even in float64: p log p has to be 0 there, not 0 * -2000 or nan.
+    logits = torch.tensor([[0.0, -2000.0, 1.0], [3000.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([1, 0]), statistics=ALL)
+    total = sum(value.sum() for value in stats.values())
+    assert torch.isfinite(total)
+    assert torch.isfinite(torch.autograd.grad(total, logits)[0]).all()
+
+
+def test_no_rows_give_empty_columns_and_zero_gradients() -> None:
+    hidden, weight, bias, targets = case(rows=0)
+    stats = token_stats(hidden, weight, targets, bias=bias, statistics=ALL)
+    assert all(value.shape == (0,) for value in stats.values())
+    sum(value.sum() for value in stats.values()).backward()
+    assert hidden.grad.shape == hidden.shape
+    assert not weight.grad.any()
+    assert not bias.grad.any()
+
+
+def test_gradients_reach_only_what_asks_for_them() -> None:
+    hidden, weight, bias, targets = case()
+    token_stats(hidden, weight.detach(), targets, bias=bias.detach())["entropy"].sum().backward()
+    assert hidden.grad.any()
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_results_are_float32_and_gradients_keep_their_dtype(dtype: torch.dtype) -> None:
+    hidden, weight, bias, targets = case(dtype=dtype)
+    stats = token_stats(hidden, weight, targets, bias=bias, statistics=ALL)
+    assert {value.dtype for value in stats.values()} == {torch.float32}
+    sum(value.sum() for value in stats.values()).backward()
+    assert hidden.grad.dtype == weight.grad.dtype == bias.grad.dtype == dtype
+
+
+def test_float32_values_are_within_rounding_of_float64() -> None:
+    hidden, weight, _, targets = case(rows=200, width=32, vocabulary=300, dtype=torch.float32)
+    exact = token_stats(hidden.double(), weight.double(), targets)
+    for name, value in token_stats(hidden, weight, targets).items():
+        assert (value.double() - exact[name]).abs().max() < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("output", ["logprobs", "entropy"])
+def test_bfloat16_error_is_no_larger_than_that_of_plain_bfloat16_autograd(output: str) -> None:
+    rows, width, vocabulary = 256, 32, 200
+    hidden, weight, _, targets = case(rows, width, vocabulary, dtype=torch.bfloat16)
+    exact_leaves = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
+    exact = reference(*exact_leaves, None, targets, 1.0)[output]
+    exact_grad = torch.autograd.grad(exact.sum(), exact_leaves)
+    errors: dict[str, list[float]] = {}
+    ways = {
+        "ours": token_stats(hidden, weight, targets, chunk=64)[output],
+        "plain": reference(hidden, weight, None, targets, 1.0)[output],
+    }
+    for way, value in ways.items():
+        gradients = torch.autograd.grad(value.float().sum(), (hidden, weight))
+        pairs = [(value, exact), *zip(gradients, exact_grad, strict=True)]
+        errors[way] = [float((got.double() - want).detach().norm() / want.detach().norm()) for got, want in pairs]
+    assert all(ours <= plain for ours, plain in zip(errors["ours"], errors["plain"], strict=True)), errors
+
+
+def test_unknown_statistic_is_refused() -> None:
+    hidden, weight, _, targets = case()
+    with pytest.raises(KeyError, match="no_such"):
+        token_stats(hidden, weight, targets, statistics=("no_such",))
