@@ -70,6 +70,10 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
     name = describe(metric)
     figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=study.factor.axis)
     figure.update_layout(meta=[metric])
+    if points["step"].max() <= 10:  # whole steps only
+        figure.update_xaxes(dtick=1)
+    if points["value"].min() >= 0:
+        figure.update_yaxes(rangemode="nonnegative")
     for style in styles:
         frame = seed_curve(points[points["level"] == style.level])
         if len(frame):

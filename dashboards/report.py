@@ -5,6 +5,7 @@ Called by ``python -m dashboards report``. Must not compute a statistic or draw 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +63,7 @@ def report_html(study: Study) -> str:
         "columns": columns, "rows": level_rows(study), "sections": sections, "primary": describe(metric),
         "effects": _with_holm(effects), "reference_label": labels(study)[study.reference], "laws": laws,
         "tests": tests, "names": {test.metric: describe(test.metric) for test in tests},
-        "ordered": study.factor.ordered,
+        "ordered": study.factor.ordered, "untested": any(math.isnan(test.p_value) for test in tests),
         "samples": sample_rows(study, samples), "rule": RULE, "provenance": _provenance(study),
         "report_command": f"python -m dashboards report {quote(study.name)} --uri {quote(shown_uri(study.uri))}",
         "cells": study.cells.to_dict("records"), "glossary": _glossary(columns, tests, sections),

@@ -87,6 +87,7 @@ def local_artifact(artifact_uri: str, path: str) -> Path | None:
 
 def download_text(uri: str, run_id: str, path: str) -> str | None:
     """An artifact's text through MLflow; None when the run has no such artifact."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by mlflow at import
     from mlflow.artifacts import download_artifacts
     from mlflow.tracking import MlflowClient
 

@@ -53,6 +53,8 @@ def judge(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str]) -> Ve
     table = finals[levels].dropna()
     if len(table) < 2:
         return Verdict(outcome="inconclusive", sentence=f"Inconclusive: {_too_few(len(table), hypothesis)}.")
+    if bool(table.eq(table[levels[0]], axis=0).all(axis=None)):
+        return Verdict(outcome="inconclusive", sentence=_identical(factor, hypothesis, len(table)))
     effect = paired_effect(table[levels[-1]], table[levels[0]])
     trend = page_trend(table) if len(levels) > 2 else None
     p_value = trend.p_value if trend else effect.p_value
@@ -84,6 +86,15 @@ def _levels(
     if not (factor.ordered or hypothesis.levels or len(levels) == 2):
         return [], "the levels have no order and the hypothesis does not say along which of them the value moves"
     return levels, ""
+
+
+def _identical(factor: Factor, hypothesis: Hypothesis, seeds: int) -> str:
+    """Bit-equal levels are no statistical question: the factor did not reach the computation."""
+    name = _lower(describe(hypothesis.metric).label)
+    return (
+        f"Inconclusive: final {name} is exactly the same at every level in each of {seeds} seeds, so "
+        f"{_lower(factor.label)} was inert in this configuration."
+    )
 
 
 def _too_few(seeds: int, hypothesis: Hypothesis) -> str:

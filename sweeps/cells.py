@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.components import normalised, unknown_keys
 from sweeps.compose import Composed
+from sweeps.explain import explain
 from sweeps.levels import Level, levels
 from trainer.config import ConfigError, group_signature, identity, require, signature
 
@@ -69,7 +71,10 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     OmegaConf.set_readonly(bare, False)
     OmegaConf.update(bare, "output", str(Path(str(config.output)).expanduser().absolute()))
-    plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
+    try:
+        plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
     document: dict[str, Any] = normalised(plain)
     return document
 

@@ -20,6 +20,7 @@ def main() -> int:
     """Run Hydra on ``sys.argv``; returns the exit code, 2 after one sentence when the configuration cannot be used."""
     enable_plugins()
     import hydra
+    import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -31,7 +32,7 @@ def main() -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_CONFIGURATION
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
         print(f"error: {explain(error, sys.argv[1:])}", file=sys.stderr)
         return BAD_CONFIGURATION
     return 0

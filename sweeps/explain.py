@@ -13,7 +13,7 @@ from sweeps.compose import compose, groups
 from trainer.config import LIST_SLOTS, nearest
 
 
-def explain(error: BaseException, arguments: Sequence[str]) -> str:
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
     """One sentence for an error of Hydra or OmegaConf; ``arguments`` are the command line."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):

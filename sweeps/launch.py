@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sweeps.cells import cells
 from sweeps.check import start_check
@@ -23,7 +22,7 @@ from sweeps.finish import failures, show_results, ui_line, unfinished
 from sweeps.follow import Display, Followed, watch
 from sweeps.origin import origin
 from sweeps.plan import plan_text
-from sweeps.queues.base import Pool, Queue, job_fields
+from sweeps.queues.base import Pool, Queue, job_fields, open_queue
 from sweeps.queues.slurm import living_jobs
 from sweeps.reconcile import Action, Decision, reconcile
 from sweeps.register import register, require_folder, require_room
@@ -94,16 +93,6 @@ def run_study(study: Study, request: Request) -> int:
         return 0
     tracker = Tracker(uri, config["tracking"]["experiment"]) if uri and tracker_module else None
     return _run(study, request, queue, tracker, decisions)
-
-
-def open_queue(settings: Mapping[str, Any]) -> Queue:
-    """The chosen ``launcher``, its values checked."""
-    module, _, name = str(settings["_target_"]).rpartition(".")
-    if not module.startswith("sweeps.queues."):
-        raise ConfigError(f"launcher._target_={settings['_target_']!r} is not a queue of this project: use launcher=local or launcher=slurm")
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "_target_"}
-    queue: Queue = getattr(importlib.import_module(module), name)(**fields)
-    return queue
 
 
 def _run(study: Study, request: Request, queue: Queue, tracker: Tracker | None, decisions: Sequence[Decision]) -> int:

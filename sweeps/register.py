@@ -86,4 +86,5 @@ def run_document(
         "run_name": document["tracking"].get("run_name") or f"{study.name} {cell.level.label} seed {cell.seed}",
         "tags": tags | (document["tracking"].get("tags") or {}),
     }
-    return document | {"signature": cell.signature, "provenance": dict(facts)}
+    git = {"revision": facts.get("git revision"), "dirty": facts.get("uncommitted changes") == "yes"}
+    return document | {"signature": cell.signature, "provenance": {**facts, "git": git}}

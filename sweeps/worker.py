@@ -93,8 +93,14 @@ def _forward(number: int, frame: object) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Until ``process`` has ended. Not by ``process.poll()``: in a signal handler that is blocked by the wait it interrupted."""
     end = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end:
+    while time.monotonic() < end:
+        try:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return
+        except ChildProcessError:
+            return
         time.sleep(0.1)
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainer.pretrain import PretrainConfig, learning_rate_at, main, parse_arguments
 from trainer.pretrain_data import IGNORED, batches, encode, traces
-from trainer.pretrain_evaluate import Sampled, figures, pass_at
+from trainer.pretrain_evaluate import Sampled, figures, pass_at, sample_suite
 from trainer.pretrain_model import build_model, build_tokenizer
 from trainer.tasks.countdown import Countdown
 from trainer.tasks.countdown_problems import split_of
@@ -45,7 +45,8 @@ def test_targets_are_the_response_and_its_end_token_only() -> None:
             prompt, _, _ = tokenizer.decode(line, skip_special_tokens=True).partition(":")
             response = tokenizer.decode(kept, skip_special_tokens=True)
             assert kept[-1] == tokenizer.eos_token_id and kept.count(tokenizer.eos_token_id) == 1
-            assert (list(tokenizer(f"{prompt}:{response}")["input_ids"]), len(prompt) + 1) in [(ids[:-1], n) for ids, n in rows]
+            ids = list(tokenizer(f"{prompt}:{response}")["input_ids"])
+            assert ([*ids, tokenizer.eos_token_id], len(prompt) + 1) in rows
 
 
 def test_tokenizer_is_one_token_a_character_with_distinct_special_tokens() -> None:
@@ -72,7 +73,8 @@ def digest(folder: Path) -> str:
 def test_recipe_in_miniature_learns_loads_and_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("first", "again"):
         main([*MINIATURE, "--output", str(tmp_path / name)])
-    losses = [float(line.split("loss ")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     # ln 24 = 3.18 nats is the loss of a uniform guess over the 24 tokens; a dozen steps must beat it.
     assert losses[0] == pytest.approx(math.log(24), abs=0.3) and losses[-1] < losses[0] - 0.3
     assert digest(tmp_path / "first") == digest(tmp_path / "again")
@@ -80,23 +82,35 @@ def test_recipe_in_miniature_learns_loads_and_repeats(tmp_path: Path, capsys: py
     assert digest(tmp_path / "first") != digest(tmp_path / "other")
     capsys.readouterr()
     main(["--evaluate", str(tmp_path / "first"), "--prompts", "4", "--samples", "4", "--threads", "1"])
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert [line["suite"] for line in lines] == ["train", "heldout", "ood"]
-    assert all(0 < line["entropy_nats"] <= math.log(24) for line in lines)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [row["suite"] for row in rows] == ["train", "heldout", "ood"]
+    assert all(0 < row["entropy_nats"] <= math.log(24) for row in rows)
 
 
-def test_options_are_checked() -> None:
+def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_arguments([]) == PretrainConfig()
-    for options, words in (({"steps": 0}, "steps is 0"), ({"correct_share": 1.5}, "correct_share"), ({"hidden": 40}, "multiple of 32")):
-        with pytest.raises(ValueError, match=words):
-            PretrainConfig(**options)  # type: ignore[arg-type]
+    for options, words in (
+        (["--steps", "0"], "steps is 0; set it to 1 or more"),
+        (["--correct-share", "1.5"], "correct_share is 1.5; set it between 0 and 1"),
+        (["--hidden", "40"], "hidden is 40; set it to a multiple of 32"),
+        (["--evaluate", "nowhere"], "nowhere is not a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(options)
+        assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_figures_by_hand() -> None:
     # 4 samples, 2 right: pass@1 = 1/2, pass@2 = 1 - C(2,2)/C(4,2) = 5/6, pass@4 = 1.
     assert [pass_at(k, [1.0, 0.0, 0.0, 1.0]) for k in (1, 2, 4)] == pytest.approx([1 / 2, 5 / 6, 1.0])
-    one = Sampled(rewards=[1, 0, 0, 1], texts=["a", "a", "b", "c"], entropies=[0.0] * 6 + [1.0] * 2, lengths=[2] * 4, finished=[True] * 4)
-    two = Sampled(rewards=[0, 0, 0, 0], texts=["a"] * 4, entropies=[0.5] * 4, lengths=[1] * 4, finished=[False] * 4)
+    one = Sampled(
+        rewards=[1.0, 0.0, 0.0, 1.0],
+        texts=["a", "a", "b", "c"],
+        entropies=[0.0] * 6 + [1.0] * 2,
+        lengths=[2] * 4,
+        finished=[True] * 4,
+    )
+    two = Sampled(rewards=[0.0] * 4, texts=["a"] * 4, entropies=[0.5] * 4, lengths=[1] * 4, finished=[False] * 4)
     row = figures([one, two])
     assert row["reward"] == 2 / 8 and row["pass_at_4"] == 0.5 and row["mixed_groups_frac"] == 0.5
     assert row["distinct_frac"] == 4 / 8 and row["finished_frac"] == 0.5
@@ -113,8 +127,6 @@ def test_shipped_model_is_small_loads_and_solves_some() -> None:
     assert model.num_parameters() == build_model(128, 4, 0).num_parameters()
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
     task = Countdown(num_prompts=24)
-    from trainer.pretrain_evaluate import sample_suite
-
     row = figures(sample_suite(model, tokenizer, task, task.train_prompts(), 8, 40, 0))
     # The card says about 0.25 and 0.4 nats over 256 prompts; 24 prompts scatter, so the bounds are wide.
     assert 0.08 < row["reward"] < 0.6 and 0.15 < row["entropy_nats"] < 0.8 and row["finished_frac"] > 0.97

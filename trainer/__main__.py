@@ -79,16 +79,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check(lines: str) -> int:
-    """One sentence for each configuration that cannot run; the exit code is 2 if there is any."""
-    from trainer.compatibility import problems
+    """One sentence for each configuration that cannot run; the exit code is 2 if there is any.
+
+    A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted.
+    """
+    from trainer.compatibility import Problem, problems
 
     failed = False
-    for line in filter(None, lines.splitlines()):
-        request = json.loads(line)
-        for problem in problems(request["config"]):
+    for number, line in enumerate(lines.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            request = json.loads(line)
+        except ValueError:
+            request = None
+        if isinstance(request, dict) and isinstance(request.get("config"), dict):
+            found, where = problems(request["config"]), request.get("where")
+        else:
+            found, where = [Problem(sentence='not a JSON object with a "config"')], f"line {number}"
+        for problem in found:
             prefix = "" if problem.fatal else "warning: "
-            where = f" (in {request['where']})" if request.get("where") else ""
-            print(f"{prefix}{problem.sentence}{where}", flush=True)
+            print(f"{prefix}{problem.sentence}{f' (in {where})' if where else ''}", flush=True)
             failed = failed or problem.fatal
     return BAD_CONFIGURATION if failed else 0
 

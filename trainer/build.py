@@ -32,11 +32,31 @@ from trainer.config import (
 )
 from trainer.engine.base import EngineConfig
 from trainer.evaluate import EvaluationConfig
-from trainer.objective.base import Objective
+from trainer.objective.base import (
+    Advantage,
+    Controller,
+    Objective,
+    Reduction,
+    Regularizer,
+    Shaping,
+    Surrogate,
+    Weight,
+)
 from trainer.objective.rollouts.base import RolloutPlan
 from trainer.tasks.base import Task
 
-BASES = {
+BASES: dict[str, type] = {
+    "task": Task,
+    "engine": object,
+    "rollout": RolloutPlan,
+    "shaping": Shaping,
+    "advantage": Advantage,
+    "weight": Weight,
+    "surrogate": Surrogate,
+    "regularizer": Regularizer,
+    "controller": Controller,
+    "reduction": Reduction,
+    "evaluation": EvaluationConfig,
     "model": ModelConfig,
     "optim": OptimConfig,
     "accounting": AccountingConfig,
@@ -44,6 +64,7 @@ BASES = {
     "hardware": HardwareConfig,
     "tracking": TrackingConfig,
 }
+"""What the members of a group have to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +139,13 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
     raise ConfigError(f"{key}={value!r} is a {type(value).__name__}, but {getattr(hint, '__name__', hint)} is expected")
 
 
+def _member(node: object, group: str, key: str) -> Any:
+    """A component of ``group``; raises :class:`ConfigError` for one that belongs elsewhere."""
+    member, base = build_component(node, key), BASES[group]
+    require(isinstance(member, base), f"{key}._target_", type(member).__name__, f"{group} takes a {base.__name__}")
+    return member
+
+
 def build_run(config: Mapping[str, Any]) -> Run:
     """Everything a run needs from its resolved configuration; raises :class:`ConfigError` with one clear sentence."""
     known = {"seed", "steps", *SINGLE_SLOTS, *LIST_SLOTS, *PLAIN_GROUPS}
@@ -134,18 +162,12 @@ def build_run(config: Mapping[str, Any]) -> Run:
     seed, steps = _coerce(config["seed"], int, "seed"), _coerce(config["steps"], int, "steps")
     require(seed >= 0, "seed", seed, "a seed is at least 0")
     require(steps >= 0, "steps", steps, "give a number of training steps, at least 0")
-    single: dict[str, Any] = {slot: build_component(config[slot], slot) for slot in (*SINGLE_SLOTS, *PLAIN_GROUPS)}
-    lists: dict[str, Any] = {
-        slot: {name: build_component(node, f"{slot}.{name}") for name, node in (config[slot] or {}).items()}
-        for slot in LIST_SLOTS
-    }
-    for key, base in BASES.items():
-        require(
-            isinstance(single[key], base),
-            f"{key}._target_",
-            config[key]["_target_"],
-            f"it has to be trainer.config.{base.__name__}",
-        )
+    single: dict[str, Any] = {slot: _member(config[slot], slot, slot) for slot in (*SINGLE_SLOTS, *PLAIN_GROUPS)}
+    lists: dict[str, Any] = {}
+    for slot in LIST_SLOTS:
+        nodes = config[slot] or {}
+        require(isinstance(nodes, Mapping), slot, nodes, "give a mapping from names to components, as conf/ does")
+        lists[slot] = {name: _member(node, slot, f"{slot}.{name}") for name, node in nodes.items()}
     slots = {slot: single.pop(slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}
     objective = Objective(**slots, **lists)
     return Run(seed=seed, steps=steps, signature=signature(config), objective=objective, **single)

@@ -17,6 +17,10 @@ from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.policy import model_path
 
 
+CLIP_SETTINGS = ("surrogate.clip_low", "surrogate.clip_high", "surrogate.dual_clip", "clip_regime")
+"""What a sweep may vary that nothing but clipping depends on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One sentence about a configuration."""
@@ -62,7 +66,7 @@ def _inert_clip(config: Mapping[str, Any]) -> Problem:
     """With one update per rollout the ratio is 1 and no threshold is crossed: a note, or an error when it is swept."""
     factor = config.get("factor") or {}
     keys = factor.get("keys") or [factor.get("key") or ""]
-    swept = [key for key in keys if isinstance(key, str) and key.startswith("surrogate.clip_")]
+    swept = [key for key in keys if key in CLIP_SETTINGS]
     why = "with optim.updates_per_rollout=1 the importance ratio is exactly 1, so clip settings are inert"
     if not swept:
         return Problem(sentence=why, fatal=False)

@@ -48,8 +48,10 @@ def require(condition: bool, key: str, value: object, remedy: str) -> None:
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """``; did you mean X?`` for the closest option, or the list of options when none is close."""
+    """``did you mean 'X'?`` for the closest option, or the list of options when none is close."""
     options = sorted(options)
+    if not options:
+        return "there is nothing to set"
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(options)}"
 
@@ -109,6 +111,8 @@ class OptimConfig:
         require(
             self.max_grad_norm >= 0, "optim.max_grad_norm", self.max_grad_norm, "use 0 for no cap, or a positive norm"
         )
+        require(self.eps > 0, "optim.eps", self.eps, "it keeps a division by zero away, so it is above 0")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "a decay is at least 0")
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "both betas lie in [0, 1)")
 
     @property

@@ -22,10 +22,12 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     at ``s[k]`` is therefore described at ``t = k - 1``, where ``mask`` is True unless it was given rather than
     sampled (``num_context``).
 
-    Raises ``ValueError`` when there is nothing to pack.
+    Raises ``ValueError`` when there is nothing to pack, a prompt is empty, or a token has no log-prob.
     """
     if not rollouts:
         raise ValueError("pack() was given no rollouts: the step collected nothing to train on")
+    for rollout in rollouts:
+        _check(rollout)
     lengths = np.array([len(r.prompt_ids) + len(r.completion_ids) - 1 for r in rollouts])
     shape = (len(rollouts), int(lengths.max()))
     inputs = np.full(shape, pad_id, dtype=np.int64)
@@ -52,6 +54,17 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
         group=torch.tensor([r.group for r in rollouts]),
         truncated=torch.tensor([r.finish_reason == "length" for r in rollouts]),
     )
+
+
+def _check(rollout: Rollout) -> None:
+    tokens, logprobs = len(rollout.completion_ids), len(rollout.sampler_logprobs)
+    if not rollout.prompt_ids:
+        raise ValueError(f"prompt {rollout.prompt.id} has no tokens, so nothing predicts its response: give it some text")
+    if tokens != logprobs:
+        raise ValueError(
+            f"a rollout of prompt {rollout.prompt.id} has {tokens} completion tokens but {logprobs} log-probs: the engine "
+            "has to return one for each"
+        )
 
 
 def micro_batches(lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:

@@ -10,8 +10,9 @@ import argparse
 import json
 import math
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -23,35 +24,31 @@ from trainer.pretrain_model import build_model, build_tokenizer
 from trainer.tasks.countdown import Countdown
 
 
+def option(default: Any, words: str) -> Any:
+    """A field with its default and the words that ``--help`` shows for it."""
+    return field(default=default, metadata={"help": words})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
     """Options of the recipe; each is a command-line flag of the same name."""
 
-    output: str = "countdown-tiny"
-    """Folder that receives the model."""
-    steps: int = 3200
-    """Optimiser steps."""
-    batch_size: int = 128
-    """Traces per step."""
-    learning_rate: float = 3e-3
-    """Peak; warmed up over 5 % of the steps, then a cosine to 0."""
-    weight_decay: float = 0.05
-    correct_share: float = 0.9
-    """Share of traces that reach the target; the others explore and end elsewhere."""
-    number_max: int = 9
-    """Largest given number."""
-    hidden: int = 128
-    """Width; heads are 32 wide."""
-    layers: int = 4
-    seed: int = 0
-    threads: int = 2
-    """CPU threads."""
-    evaluate: str = ""
-    """Evaluate this model folder and stop, instead of training."""
-    prompts: int = 256
-    """Prompts per suite of an evaluation."""
-    samples: int = 16
-    """Samples per prompt of an evaluation."""
+    output: str = option("countdown-tiny", "folder that receives the model")
+    steps: int = option(3200, "optimiser steps")
+    batch_size: int = option(128, "traces per step")
+    learning_rate: float = option(3e-3, "peak; warmed up over 5 percent of the steps, then a cosine to 0")
+    weight_decay: float = option(0.05, "of matrices; vectors have none")
+    correct_share: float = option(0.9, "share of traces that reach the target; the others end elsewhere")
+    number_max: int = option(9, "largest given number")
+    hidden: int = option(128, "width of the model; heads are 32 wide")
+    layers: int = option(4, "layers of the model")
+    seed: int = option(0, "of weights, traces and their order, or of an evaluation's samples")
+    threads: int = option(2, "CPU threads; the bytes of the result depend on it")
+    evaluate: str = option("", "evaluate this model folder and stop, instead of training")
+    prompts: int = option(256, "prompts per suite of an evaluation")
+    samples: int = option(16, "samples per prompt of an evaluation")
+    num_numbers: int = option(4, "given numbers of the training and held-out problems of an evaluation")
+    min_steps: int = option(2, "fewest steps that may solve a training or held-out problem of an evaluation")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "threads", "prompts", "samples", "layers"):
@@ -61,6 +58,8 @@ class PretrainConfig:
             raise ValueError(f"pretrain correct_share is {self.correct_share}; set it between 0 and 1")
         if self.hidden < 32 or self.hidden % 32:
             raise ValueError(f"pretrain hidden is {self.hidden}; set it to a multiple of 32, the width of a head")
+        if self.evaluate and not Path(self.evaluate).is_dir():
+            raise ValueError(f"pretrain evaluate: {self.evaluate} is not a folder; give the folder of a saved model")
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
@@ -97,7 +96,8 @@ def train(config: PretrainConfig) -> PreTrainedModel:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 25 == 0 or step == len(data) - 1:
-            print(f"step {step}/{len(data)} loss {loss.item():.4f} after {time.monotonic() - started:.0f} s", flush=True)
+            elapsed = time.monotonic() - started
+            print(f"step {step}/{len(data)} loss {loss.item():.4f} after {elapsed:.0f} s", flush=True)
     return model.eval()
 
 
@@ -115,7 +115,13 @@ def evaluate(config: PretrainConfig) -> dict[str, dict[str, float]]:
     torch.set_num_threads(config.threads)
     model = AutoModelForCausalLM.from_pretrained(config.evaluate, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(config.evaluate)
-    task = Countdown(num_prompts=config.prompts, num_heldout=config.prompts, num_ood=config.prompts)
+    task = Countdown(
+        num_prompts=config.prompts,
+        num_heldout=config.prompts,
+        num_ood=config.prompts,
+        num_numbers=config.num_numbers,
+        min_steps=config.min_steps,
+    )
     suites = {"train": task.train_prompts(), **task.suites()}
     return {
         name: figures(sample_suite(model, tokenizer, task, prompts, config.samples, 48, config.seed))
@@ -124,11 +130,19 @@ def evaluate(config: PretrainConfig) -> dict[str, dict[str, float]]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> PretrainConfig:
-    """One flag per field of :class:`PretrainConfig`."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.pretrain", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for field in fields(PretrainConfig):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default, help=" ")
-    return PretrainConfig(**vars(parser.parse_args(arguments)))
+    """One flag per field of :class:`PretrainConfig`; a value out of range ends the program with one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.pretrain",
+        description="Make the tiny base model, or print the figures of its card.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for each in fields(PretrainConfig):
+        flag = f"--{each.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(each.default), default=each.default, help=each.metadata["help"])
+    try:
+        return PretrainConfig(**vars(parser.parse_args(arguments)))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def main(arguments: list[str] | None = None) -> None:

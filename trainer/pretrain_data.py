@@ -19,6 +19,9 @@ from trainer.tasks.countdown_steps import Step, spell
 IGNORED = -100
 """Target of positions that carry no loss: prompt and padding."""
 
+Row = tuple[list[int], int]
+"""Token ids of prompt, response and end token; length of the prompt."""
+
 # Share of the traces by how many numbers the problem gives.
 _MIXTURE = {3: 0.15, 4: 0.70, 5: 0.15}
 
@@ -67,7 +70,7 @@ def _draw(space: ProblemSpace, correct_share: float, rng: random.Random) -> Trac
             return Trace(problem=problem, steps=tuple(wandering))
 
 
-def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], int]:
+def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> Row:
     """Token ids of prompt, response and end token, and the length of the prompt."""
     vocabulary = tokenizer.get_vocab()
     prompt = [vocabulary[character] for character in trace.problem.text]
@@ -75,7 +78,7 @@ def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int],
     return prompt + response + [tokenizer.eos_token_id], len(prompt)
 
 
-def batches(rows: list[tuple[list[int], int]], batch_size: int, pad_id: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(rows: list[Row], batch_size: int, pad_id: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(inputs, targets), each [batch_size, T] int64, right-padded; targets are ``IGNORED`` off the response.
 
     Rows are sorted by length within windows of 16 batches, then the batches of a window are shuffled: little padding,
@@ -92,7 +95,7 @@ def batches(rows: list[tuple[list[int], int]], batch_size: int, pad_id: int, see
     return made
 
 
-def _rectangle(rows: list[tuple[list[int], int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _rectangle(rows: list[Row], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(len(ids) for ids, _ in rows) - 1
     inputs = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     targets = torch.full((len(rows), width), IGNORED, dtype=torch.int64)

@@ -33,7 +33,12 @@ class Sampled:
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt_ids: torch.Tensor, samples: int, max_tokens: int, generator: torch.Generator
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: torch.Tensor,
+    samples: int,
+    max_tokens: int,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens [P*samples, max_tokens] and full-vocabulary entropy in nats of the same shape, at temperature 1.
 
@@ -59,7 +64,13 @@ def sample(
 
 
 def sample_suite(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, prompts: list[Prompt], samples: int, max_tokens: int, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    prompts: list[Prompt],
+    samples: int,
+    max_tokens: int,
+    seed: int,
 ) -> list[Sampled]:
     """Draw ``samples`` responses to every prompt; prompts of one length share a batch of at most 64."""
     generator = torch.Generator().manual_seed(seed)
@@ -71,14 +82,17 @@ def sample_suite(
     for _, same in sorted(by_length.items()):
         for start in range(0, len(same), 64):
             part = same[start : start + 64]
-            tokens, entropies = sample(model, tokenizer, torch.tensor([ids for _, ids in part]), samples, max_tokens, generator)
+            prompt_ids = torch.tensor([ids for _, ids in part])
+            tokens, entropies = sample(model, tokenizer, prompt_ids, samples, max_tokens, generator)
             for index, (prompt, _) in enumerate(part):
                 rows = slice(index * samples, (index + 1) * samples)
                 drawn.append(_judge(task, prompt, tokenizer, tokens[rows], entropies[rows]))
     return drawn
 
 
-def _judge(task: Task, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor, entropies: torch.Tensor) -> Sampled:
+def _judge(
+    task: Task, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor, entropies: torch.Tensor
+) -> Sampled:
     lengths = (tokens != tokenizer.pad_token_id).sum(dim=1).tolist()
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return Sampled(

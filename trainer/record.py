@@ -162,10 +162,15 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The frozen configuration, exactly as it stands in ``run.yaml``."""
         from omegaconf import OmegaConf
+        from yaml import YAMLError
 
         if not self.config_file.is_file():
             raise ValueError(f"{self.path} holds no run.yaml: give the folder of a run, <output>/runs/<signature>")
-        content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
+        except (YAMLError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.config_file} cannot be read, so plan the run again: {reason}") from error
         if not isinstance(content, dict):
             raise ValueError(
                 f"{self.config_file} is not a mapping of configuration groups: restore it or plan the run again"
@@ -252,7 +257,10 @@ class RunFolder:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether somebody asked the run to stop at the next step boundary."""
+        """Whether somebody asked the run to stop at the next step boundary.
+
+        The run never removes the file: it stays stopped until whoever wants it to go on does.
+        """
         return self.stop.exists()
 
     def beat(self) -> None:

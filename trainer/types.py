@@ -193,4 +193,5 @@ class StepStats:
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of ``values`` where ``mask`` holds, in float32 at least; safe when values off the mask are not finite."""
-    return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
+    kept = torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
+    return kept.sum(dtype=torch.promote_types(values.dtype, torch.float32))

@@ -36,8 +36,17 @@
       apply();
     });
   }
+  // Paper does not resize a drawing: give each the size of its place on a portrait page, and take it back afterwards.
   window.addEventListener("beforeprint", function () {
-    for (const plot of plots) Plotly.Plots.resize(plot);
+    for (const plot of plots) {
+      const wide = plot.closest("figure").classList.contains("wide");
+      Plotly.relayout(plot, { width: wide ? 690 : 336, height: Math.min(plot.layout.height, 270) });
+    }
+  });
+  window.addEventListener("afterprint", function () {
+    for (const plot of plots) {
+      Plotly.relayout(plot, { width: null, height: parseInt(plot.style.height, 10), autosize: true });
+    }
   });
   document.documentElement.dataset.ready = String(plots.length);
 })();

@@ -6,11 +6,15 @@ business: those are in the run folders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import types
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from sweeps.worker import Job
+from trainer.config import ConfigError, require
 
 
 class Pool(Protocol):
@@ -49,6 +53,39 @@ class Queue(Protocol):
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> Pool:
         """Hand ``jobs`` over; ``folder`` keeps Submitit's files."""
+
+
+def open_queue(settings: Mapping[str, Any]) -> Queue:
+    """The chosen ``launcher``, its values checked. Raises ConfigError."""
+    module, _, name = str(settings["_target_"]).rpartition(".")
+    if not module.startswith("sweeps.queues."):
+        raise ConfigError(
+            f"launcher._target_={settings['_target_']!r} is not a queue of this project: use launcher=local or launcher=slurm"
+        )
+    kind = getattr(importlib.import_module(module), name)
+    hints = typing.get_type_hints(kind)
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "_target_"}
+    for key, value in fields.items():
+        require(_fits(value, hints[key]), f"launcher.{key}", value, f"{_words(hints[key])} is expected")
+    queue: Queue = kind(**fields)
+    return queue
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(typing.get_origin(option) or option for option in options)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kinds = _kinds(hint)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+
+
+def _words(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", tuple: "a list", dict: "a mapping", type(None): "null"}
+    return " or ".join(names[kind] for kind in _kinds(hint))
 
 
 def job_fields(queue: Any) -> dict[str, Any]:

@@ -64,6 +64,11 @@ def test_two_levels_are_judged_by_the_paired_t_test() -> None:
     assert "paired t test p = 0.001" in verdict.sentence
 
 
+def test_equal_levels_are_called_inert() -> None:
+    verdict = judge(FACTOR, table([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]), LABELS)
+    assert verdict.outcome == "inconclusive" and "upper clip was inert" in verdict.sentence
+
+
 def test_noise_is_inconclusive() -> None:
     noise = table([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.2, 0.3, 0.1]])
     assert judge(FACTOR, noise, LABELS).outcome == "inconclusive"

@@ -65,8 +65,9 @@ def test_well_formed_but_wrong_has_an_answer_and_no_reward(text: str, answer: st
     [
         "", ",", "26", "26=26", "4*7", "4*7=28,", ",4*7=28", "4*7=28,,28-2=26", "4*7=28 ,28-2=26", "4*7=28,28-2=26\n",
         " 4*7=28,28-2=26", "04*7=28,28-2=26", "4*7=28,28-2=+26", "4*7=28,28-2=26.0", "4**7=28", "4-7=-3", "2-2=0",
-        "4×7=28,28-2=26", "٤*7=28,28-2=26", "4*7=28;28-2=26", "4*7=28,28-2=26\x00", "\ud800", "4*7=28,28-2=26" + "," * 300,
-        "__import__('os')", "9999999*1=9999999", "4*7=28,28-2=26)", "(4*7=28,28-2=26)", "4*7=28=28",
+        "4\u00d77=28,28-2=26", "\u0664*7=28,28-2=26", "4*7=28;28-2=26", "4*7=28,28-2=26\x00", "\ud800",
+        "4*7=28,28-2=26" + "," * 300, "__import__('os')", "9999999*1=9999999", "4*7=28,28-2=26)",
+        "(4*7=28,28-2=26)", "4*7=28=28",
     ],
 )  # fmt: skip
 def test_malformed_scores_zero_without_an_answer(text: str) -> None:
@@ -95,7 +96,7 @@ def test_verifier_accepts_exactly_what_brute_force_finds(numbers: tuple[int, ...
     for target in (1, 5, 6, 12, 24, 26):
         right = found.get(target, set())
         prompt = Prompt(id="p", text="", data={"numbers": list(numbers), "target": target})
-        others = {text for value, texts in found.items() if value != target for text in list(sorted(texts))[:50]}
+        others = {text for value, texts in found.items() if value != target for text in sorted(texts)[:50]}
         assert all(TASK.verify(prompt, text).reward == 1.0 for text in right)
         assert not any(TASK.verify(prompt, text).reward for text in others)
 

@@ -36,7 +36,8 @@ def test_prompts_come_from_the_file_and_braces_survive(tmp_path: Path) -> None:
 
 
 def test_reference_after_hashes_or_boxed_and_other_fields(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"q": "1", "a": "so 1+1\n#### 1,234"}, {"q": "2", "a": "thus \\boxed{\\frac{6}{4}}"}])
+    records: list[dict[str, object]] = [{"q": "1", "a": "so\n#### 1,234"}, {"q": "2", "a": "\\boxed{\\frac{6}{4}}"}]
+    path = write(tmp_path / "a.jsonl", records)
     task = JsonlTask(path=path, question_field="q", answer_field="a")
     assert [prompt.data["answer"] for prompt in task.train_prompts()] == ["1234", "3/2"]
 
@@ -81,11 +82,21 @@ def test_num_prompts_is_a_nested_fixed_subset(file: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1,234.5", Fraction(2469, 2)), ("-7", Fraction(-7)), ("+3", Fraction(3)), ("$12$", Fraction(12)), ("50\\%", Fraction(50)),
-        ("\\dfrac{3}{6}", Fraction(1, 2)), ("-\\frac{-1}{2}", Fraction(1, 2)), ("1.5/0.5", Fraction(3)), ("5.", Fraction(5)),
-        ("1/0", None), ("\\frac{1}{0}", None), ("1e9", None), ("1,23", None), ("٣", None), ("", None), ("nan", None), ("2^3", None), ("1" * 41, None),
+        ("1,234.5", Fraction(2469, 2)),
+        ("-7", Fraction(-7)),
+        ("+3", Fraction(3)),
+        ("$12$", Fraction(12)),
+        ("50\\%", Fraction(50)),
+        ("\\dfrac{3}{6}", Fraction(1, 2)),
+        ("-\\frac{-1}{2}", Fraction(1, 2)),
+        ("1.5/0.5", Fraction(3)),
+        ("5.", Fraction(5)),
+        *(
+            (unreadable, None)
+            for unreadable in ("1/0", "\\frac{1}{0}", "1e9", "1,23", "\u0663", "", "nan", "2^3", "1" * 41)
+        ),
     ],
-)  # fmt: skip
+)
 def test_as_fraction(text: str, value: Fraction | None) -> None:
     assert as_fraction(text) == value
 
@@ -105,7 +116,8 @@ def test_no_text_raises(text: str) -> None:
 
 
 def test_hostile_length_is_linear() -> None:
-    texts = ["\\boxed{" * 200_000, "{" * 2_000_000, "1" * 2_000_000, "1," * 1_000_000, "\\boxed{" + "9" * 2_000_000 + "}"]
+    texts = ["\\boxed{" * 200_000, "{" * 2_000_000, "1" * 2_000_000, "1," * 1_000_000]
+    texts.append("\\boxed{" + "9" * 2_000_000 + "}")
     started = time.perf_counter()
     for text in texts:
         for reader in (last_boxed, last_number, normalised, as_fraction):
@@ -134,12 +146,12 @@ def test_bad_options_are_one_sentence(file: str, options: dict[str, object], wor
 def test_bad_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"question": "q", "answer": "1"}\n\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="bad.jsonl, line 3 is not a JSON object"):
+    with pytest.raises(ValueError, match=r"bad\.jsonl, line 3 is not a JSON object"):
         JsonlTask(path=str(path)).train_prompts()
 
 
 def test_too_many_prompts_and_empty_file(file: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_prompts is 9, but .* holds 8"):
+    with pytest.raises(ValueError, match=r"num_prompts is 9, but .* holds 8"):
         JsonlTask(path=file, num_prompts=9).train_prompts()
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="holds no question"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -91,6 +92,34 @@ def glossary_markdown() -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+HEADLINES = (
+    "policy/entropy",
+    "policy/entropy_positive",
+    "policy/entropy_negative",
+    "policy/surprisal",
+    "policy/clip_frac_high",
+    "policy/kl_old",
+    "entropy/delta_measured",
+    "rollout/reward",
+    "rollout/zero_std_frac_all_right",
+    "diversity/distinct_4",
+    "diversity/self_bleu",
+    "calibration/ece",
+    "engine/logprob_gap_max",
+    "eval/<suite>/avg_at_<n>",
+    "eval/<suite>/pass_at_<k>",
+    "eval/<suite>/maj_at_<n>",
+)
+"""What a newcomer looks at first."""
+
+
+def headlines_markdown() -> str:
+    """The glossary of :data:`HEADLINES`, for the README."""
+    chosen = {metric.key: metric for metric in METRICS}
+    rows = [f"| `{key}` | {chosen[key].unit} | {chosen[key].meaning} |" for key in HEADLINES]
+    return "\n".join(["| metric | unit | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
 @functools.cache
 def _compiled() -> tuple[dict[str, Metric], list[tuple[re.Pattern[str], Metric]]]:
     exact = {metric.key: metric for metric in METRICS if "<" not in metric.key}
@@ -107,4 +136,4 @@ def _fill(template: str, key: str) -> str:
 
 
 if __name__ == "__main__":
-    print(glossary_markdown(), end="")
+    print(headlines_markdown() if sys.argv[1:] == ["--headlines"] else glossary_markdown(), end="")

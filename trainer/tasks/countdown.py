@@ -83,12 +83,12 @@ class Countdown:
         """The first ``num_prompts`` of the pool in random or clustered order; ids count positions in the pool."""
         if self.subset == "random":
             return self._prompts("train", self.num_prompts)
-        pool = self._prompts("train", POOL_SIZE, at_least=self.num_prompts)
-        keys = [(sorted(prompt.data["numbers"]), prompt.data["target"]) for prompt in pool]  # type: ignore[call-overload]
-        return [pool[index] for index in clustered_order(keys)[: self.num_prompts]]
+        pool = self._problems("train", POOL_SIZE, at_least=self.num_prompts)
+        order = clustered_order([(sorted(problem.numbers), problem.target) for problem in pool])
+        return [_prompt(f"train-{index}", pool[index]) for index in order[: self.num_prompts]]
 
     def suites(self) -> dict[str, list[Prompt]]:
-        """``heldout``: same kind, unseen. ``ood``: more numbers, larger targets, more steps."""
+        """``heldout``: same kind, unseen. ``ood``: harder, by default more numbers and more steps."""
         return {"heldout": self._prompts("heldout", self.num_heldout), "ood": self._prompts("ood", self.num_ood)}
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
@@ -102,15 +102,19 @@ class Countdown:
             return Verdict(reward=0.0, answer=answer)
         return Verdict(reward=1.0, answer=answer, solution=canonical(steps))
 
-    def _prompts(self, split: str, count: int, at_least: int | None = None) -> list[Prompt]:
-        """``count`` problems of a split, or one sentence when these settings do not hold so many."""
-        found = _first(self._space(split), split, self.problem_seed, count)
-        if len(found) < (at_least or count):
-            raise ValueError(
-                f"task countdown: these settings hold only {len(found)} {split} problems, {at_least or count} are asked for; "
-                "widen number_max or target_max, or ask for fewer"
-            )
+    def _prompts(self, split: str, count: int) -> list[Prompt]:
+        found = self._problems(split, count, at_least=count)
         return [_prompt(f"{split}-{index}", problem) for index, problem in enumerate(found)]
+
+    def _problems(self, split: str, count: int, at_least: int) -> tuple[Problem, ...]:
+        """Up to ``count`` problems of a split, or one sentence when these settings hold fewer than ``at_least``."""
+        found = _first(self._space(split), split, self.problem_seed, count)
+        if len(found) < at_least:
+            raise ValueError(
+                f"task countdown: these settings hold only {len(found)} {split} problems, "
+                f"{at_least} are asked for; widen number_max or target_max, or ask for fewer"
+            )
+        return found
 
     def _space(self, split: str) -> ProblemSpace:
         hard = split == "ood"

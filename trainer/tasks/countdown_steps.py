@@ -66,7 +66,7 @@ def parse(text: str) -> tuple[Step, ...] | None:
 
 
 def solves(steps: Sequence[Step], numbers: Sequence[int], target: int) -> bool:
-    """True when each number and each intermediate is used at most once, each step is right and the last is the target."""
+    """True when each number and intermediate is used at most once, each step is right and the last is the target."""
     available = Counter(numbers)
     for step in steps:
         for operand in (step.left, step.right):

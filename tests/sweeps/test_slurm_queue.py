@@ -1,0 +1,116 @@
+"""``launcher=slurm`` against stand-ins for sbatch, squeue and scancel; the real thing is a matter of CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps.queues.slurm import SlurmQueue, living_jobs
+from sweeps.runs import read_status, write_run, write_status
+from sweeps.worker import Job
+from trainer.config import ConfigError
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins: what they are asked for is written down, ``queue`` holds what squeue answers."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    programs = {
+        "sbatch": f'cp "$1" {folder}/script; echo "Submitted batch job 4711"',
+        "srun": "true",
+        "squeue": f"cat {folder}/queue",
+        "scancel": f'echo "$@" >> {folder}/cancelled',
+    }
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    (folder / "queue").write_text("4711_0\n4711_1\n")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    made = []
+    for seed in (0, 1):
+        run_dir = tmp_path / "runs" / str(seed)
+        write_run(run_dir, {"seed": seed})
+        write_status(run_dir, "QUEUED", pid=os.getpid())
+        made.append(Job(run_dirs=(str(run_dir),)))
+    return made
+
+
+def test_a_sweep_is_one_array_with_a_cap_and_a_signal_before_the_limit(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    queue = SlurmQueue(parallel=1, partition="gpu", time_min=60, signal_lead_s=240, extra={"comment": "rlvr"})
+    queue.require_available()
+    queue.open(tmp_path / "jobs", jobs)
+    lines = (cluster / "script").read_text().splitlines()
+    for expected in ("--array=0-1%1", "--partition=gpu", "--time=60", "--signal=USR2@240", "--gpus-per-node=1", "--comment=rlvr", "--open-mode=append"):
+        assert f"#SBATCH {expected}" in lines
+    assert any(line.startswith("export PYTHONPATH=") for line in lines)
+
+
+def test_runs_know_their_job_so_that_it_can_be_found_without_the_launcher(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    SlurmQueue().open(tmp_path / "jobs", jobs)
+    assert [read_status(Path(job.run_dirs[0])).job for job in jobs] == ["slurm:4711_0", "slurm:4711_1"]  # type: ignore[union-attr]
+
+
+def test_a_single_run_is_a_plain_job(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    SlurmQueue(gpus=0).open(tmp_path / "jobs", jobs[:1])
+    assert "--array" not in (cluster / "script").read_text()
+    assert read_status(Path(jobs[0].run_dirs[0])).job == "slurm:4711"  # type: ignore[union-attr]
+
+
+def test_the_pool_is_busy_as_long_as_one_of_its_jobs_is_listed(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    def pool() -> bool:
+        return SlurmQueue().open(tmp_path / "jobs", jobs).poll()
+
+    (cluster / "queue").write_text("4711_1\n99\n")
+    assert pool()
+    (cluster / "queue").write_text("99\n")
+    assert not pool()
+
+
+def test_a_scheduler_that_cannot_be_asked_leaves_everything_alive(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    pool = SlurmQueue().open(tmp_path / "jobs", jobs)
+    (cluster / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    assert living_jobs() is None
+    assert pool.poll()
+
+
+def test_stopping_cancels_the_jobs(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    SlurmQueue().open(tmp_path / "jobs", jobs).stop()
+    assert (cluster / "cancelled").read_text().split() == ["4711_0", "4711_1"]
+
+
+def test_a_refusal_of_the_scheduler_is_one_sentence(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n")
+    with pytest.raises(ConfigError, match="Slurm refused the jobs: .*invalid partition specified") as refusal:
+        SlurmQueue().open(tmp_path / "jobs", jobs)
+    assert "\n" not in str(refusal.value)
+
+
+def test_without_slurm_the_choice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="launcher=slurm needs sbatch and srun"):
+        SlurmQueue().require_available()
+
+
+@pytest.mark.parametrize("setting", ["parallel", "runs_per_job", "cpus", "time_min"])
+def test_settings_below_one_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"launcher\.{setting}=0"):
+        SlurmQueue(**{setting: 0})  # type: ignore[arg-type]
+
+
+def test_a_detached_sweep_returns_and_is_joined_later(
+    cluster: Path, sweep: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ("-m", "seed=0,1", "launcher=slurm", "launcher.detach=true")
+    assert sweep(*arguments) == 0
+    assert "python -m sweeps status seed-steps-3" in capsys.readouterr().out
+    assert sweep(*arguments, "plan=true") == 0
+    assert "2 running" in capsys.readouterr().out

@@ -1,0 +1,116 @@
+"""Combinations that mean nothing are refused, inert settings are named, in one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from omegaconf import OmegaConf
+from testbench import plain
+
+from sweeps.compose import compose
+from trainer.compatibility import Problem, problems
+from trainer.config import ConfigError
+from trainer.objective.surrogates.ppo_clip import PPOClip
+from trainer.objective.weights.sign import Sign
+
+def found(overrides: Sequence[str] = (), **groups: object) -> list[Problem]:
+    plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
+    listed = problems({key: value for key, value in plain.items() if key != "retry"} | groups)
+    assert all("\n" not in problem.sentence for problem in listed)
+    return listed
+
+
+def test_more_than_one_update_is_nothing_to_remark_on() -> None:
+    assert found(["optim.updates_per_rollout=4"]) == []
+    assert found(["optim.epochs=2"]) == []
+
+
+def test_one_update_is_a_warning_because_clipping_does_nothing() -> None:
+    (problem,) = found()
+    assert not problem.fatal
+    assert problem.sentence.startswith("with optim.updates_per_rollout=1 the importance ratio is exactly 1")
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        {"name": "a", "key": "surrogate.clip_high"},
+        {"name": "b", "key": "surrogate.clip_low"},
+        {"name": "c", "key": "surrogate.dual_clip"},
+        {"name": "d", "key": "clip_regime"},
+    ],
+)
+def test_clipping_swept_with_one_update_is_refused(factor: dict[str, object]) -> None:
+    (problem,) = found(factor=factor)
+    assert problem.fatal
+    assert problem.sentence.startswith(f"factor {factor['name']} varies {factor['key']}, but with ")
+    assert problem.sentence.endswith("set optim.updates_per_rollout=2 or more")
+
+
+@pytest.mark.parametrize("name", ["clip_high", "clip_low", "clip_regime"])
+def test_the_shipped_clip_factors_take_enough_updates_and_are_refused_without(name: str) -> None:
+    assert found([f"factor={name}"]) == []
+    (problem,) = found([f"factor={name}", "optim.updates_per_rollout=1"])
+    assert problem.fatal
+
+
+def test_other_factors_with_one_update_are_only_warned() -> None:
+    (problem,) = found(["factor=off_policy_updates"])
+    assert not problem.fatal
+
+
+def test_more_updates_than_prompts_is_refused() -> None:
+    (problem,) = found(["optim.updates_per_rollout=5", "rollout.prompts_per_step=4"])
+    assert problem.fatal
+    assert problem.sentence == (
+        "optim.updates_per_rollout=5 needs at least that many prompts a step, "
+        "but rollout.prompts_per_step=4: raise the one or lower the other"
+    )
+    assert found(["optim.updates_per_rollout=4", "rollout.prompts_per_step=4"]) == []
+
+
+def test_a_group_of_one_is_a_warning() -> None:
+    (problem,) = found(["rollout.group_size=1", "optim.updates_per_rollout=2"])
+    assert not problem.fatal
+    assert "rollout.group_size=1" in problem.sentence
+
+
+def test_a_surrogate_with_a_reduction_of_its_own_refuses_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced: ClassVar[str | None] = "SequenceMean"
+    monkeypatch.setattr(PPOClip, "forced_reduction", forced)
+    (problem,) = found(["optim.updates_per_rollout=2"])
+    assert problem.fatal
+    assert problem.sentence == "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean"
+    assert found(["optim.updates_per_rollout=2", "reduction=sequence_mean"]) == []
+
+
+@pytest.mark.parametrize("target", ["", "coef", "regularizer.none.coef", "surrogate", "surrogate.x.clip_low", "weight"])
+def test_a_controller_that_steers_nothing_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match=f"target={target!r} is no field of this objective"):
+        plain().with_value(target, 0.5)
+
+
+def test_a_value_is_put_in_place_without_touching_the_original() -> None:
+    objective = plain(weight={"sign": Sign(), "other": Sign()})
+    changed = objective.with_value("weight.sign.positive", 0.25).with_value("surrogate.clip_high", 0.9)
+    assert changed.weight == {"sign": Sign(positive=0.25), "other": Sign()}
+    assert changed.surrogate == PPOClip(clip_high=0.9)
+    assert objective == plain(weight={"sign": Sign(), "other": Sign()})
+
+
+def test_values_that_do_not_build_are_one_fatal_sentence() -> None:
+    (problem,) = found(["surrogate.clip_low=2"])
+    assert problem.fatal
+    assert problem.sentence.startswith("surrogate.clip_low=2.0 cannot be used")
+
+
+def test_a_model_path_without_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (problem,) = found([f"model.path={tmp_path}"])
+    assert problem.fatal
+    assert "holds no model" in problem.sentence
+    (problem,) = found(["model.path=./no/such/folder"])
+    assert "holds no model" in problem.sentence

@@ -1,0 +1,184 @@
+"""The loop in this process: same seed, same bytes; what several updates do; that a forgotten weight sync is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import metrics, record, run_config, write_run
+from trainer import loop
+from trainer.build import build_run
+from trainer.engine.base import EnginePool
+from trainer.engine.transformers import _Transformers
+from trainer.loop import train
+from trainer.metrics.table import check
+from trainer.record import RunFolder
+from trainer.sampling import PromptStream
+from trainer.session import open_session
+from trainer.types import Prompt
+from trainer.update import EngineMismatch, NonFiniteLoss
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[EnginePool]:
+    pool = EnginePool()
+    yield pool
+    pool.close()
+
+
+def trained(path: Path, engines: EnginePool, changes: dict[str, object] | None = None) -> RunFolder:
+    folder = write_run(path, changes)
+    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_of_seed_0(engines: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return trained(tmp_path_factory.mktemp("seed_0"), engines)
+
+
+def test_same_configuration_and_seed_give_the_same_bytes(
+    run_of_seed_0: RunFolder, engines: EnginePool, tmp_path: Path
+) -> None:
+    # In between, the engine serves a run with other weights, and somebody uses up random numbers.
+    trained(tmp_path / "other", engines, {"seed": 7, "optim.lr": 1e-2, "steps": 1})
+    torch.rand(17)
+    again = trained(tmp_path / "again", engines)
+    assert record(again) == record(run_of_seed_0)
+    fresh = EnginePool()
+    assert record(trained(tmp_path / "fresh", fresh)) == record(run_of_seed_0)
+    fresh.close()
+
+
+def test_another_seed_gives_other_rollouts_from_the_same_model(
+    run_of_seed_0: RunFolder, engines: EnginePool, tmp_path: Path
+) -> None:
+    other = trained(tmp_path, engines, {"seed": 1, "steps": 1})
+    ours, theirs = metrics(run_of_seed_0)[0], metrics(other)[0]
+    assert ours["policy/surprisal"] != theirs["policy/surprisal"]
+    # The first evaluation is of the same weights with the same noise, whatever the seed of the run.
+    assert {k: v for k, v in ours.items() if k.startswith("eval/")} == {
+        k: v for k, v in theirs.items() if k.startswith("eval/")
+    }
+
+
+def test_every_step_and_the_final_evaluation_are_recorded(run_of_seed_0: RunFolder) -> None:
+    lines = metrics(run_of_seed_0)
+    assert len(lines) == 5
+    assert [any(key.startswith("eval/") for key in line) for line in lines] == [True, False, True, False, True]
+    assert ["entropy/delta_measured" in line for line in lines] == [True, False, True, False, False]
+    assert [line.get("policy/updates") for line in lines] == [1.0, 2.0, 3.0, 4.0, None]
+    assert [line.get("engine/weight_version") for line in lines] == [0.0, 1.0, 2.0, 3.0, None]
+    for name in ("samples.jsonl", "reliability.jsonl"):
+        assert '"step":4' in (run_of_seed_0.path / name).read_text(), "the final evaluation has samples too"
+    check({key for line in lines for key in line})
+
+
+def test_one_update_has_ratio_one_and_no_divergence(run_of_seed_0: RunFolder) -> None:
+    for line in metrics(run_of_seed_0)[:-1]:
+        assert line["policy/ratio_max"] == 1.0 and line["policy/kl_old"] == 0.0
+        assert line["policy/clip_frac_low"] == line["policy/clip_frac_high"] == 0.0
+        assert line["engine/logprob_gap_max"] < 1e-4
+
+
+@pytest.mark.parametrize(("updates", "epochs"), [(4, 1), (1, 2), (2, 2)])
+def test_several_updates_leave_the_sampling_policy(
+    updates: int, epochs: int, engines: EnginePool, tmp_path: Path
+) -> None:
+    changes = {"optim.updates_per_rollout": updates, "optim.epochs": epochs, "optim.lr": 1e-3, "steps": 2}
+    lines = metrics(trained(tmp_path, engines, changes))
+    assert [line["policy/updates"] for line in lines[:2]] == [updates * epochs, 2 * updates * epochs]
+    assert [line["engine/weight_version"] for line in lines[:2]] == [0, updates * epochs]
+    assert max(line["policy/ratio_max"] for line in lines[:2]) > 1.0
+    assert max(line["policy/kl_old"] for line in lines[:2]) > 0.0
+    assert all(line["engine/logprob_gap_max"] < 1e-4 for line in lines[:2])
+
+
+def test_zero_learning_rate_changes_nothing(engines: EnginePool, tmp_path: Path) -> None:
+    session = open_session(build_run(run_config()), write_run(tmp_path / "start"), engines)
+    start = {name: value.clone() for name, value in session.policy.model.state_dict().items()}
+    folder = trained(tmp_path / "run", engines, {"optim.lr": 0.0, "steps": 1})
+    end = open_session(build_run(folder.config()), folder, engines).policy.model.state_dict()
+    assert all(torch.equal(value, end[name]) for name, value in start.items())
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_skipped_sync_is_noticed_by_the_weight_version(
+    updates: int, engines: EnginePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path, {"optim.updates_per_rollout": updates})
+    run = build_run(folder.config())
+    session = open_session(run, folder, engines)
+    monkeypatch.setattr(loop, "open_session", lambda *_: session)
+    monkeypatch.setattr(type(session), "sync", lambda self: None)
+    with pytest.raises(EngineMismatch, match=rf"weight versions \[0\] while the trainer is at {updates}"):
+        train(run, folder, engines)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_weights_that_did_not_arrive_are_noticed_by_the_probe(
+    updates: int, engines: EnginePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The engine says it has the new weights and samples from the old ones. Step 0 is at the initial weights.
+    changes = {"optim.updates_per_rollout": updates, "optim.lr": 3e-3}
+    folder = write_run(tmp_path, changes)
+    load = _Transformers.load_weights
+
+    def stamp_only(self: _Transformers, weights: object, version: int) -> None:
+        if version == 0:
+            load(self, weights, version)  # type: ignore[arg-type]
+        self.weight_version = version
+
+    monkeypatch.setattr(_Transformers, "load_weights", stamp_only)
+    with pytest.raises(EngineMismatch, match="sampler and trainer disagree"):
+        train(build_run(folder.config()), folder, engines)
+    assert len(metrics(folder)) == 1, "noticed before the first update on stale rollouts was recorded"
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_weights_stay_as_they_were_when_loss_or_gradient_is_not_finite(
+    bad: str, engines: EnginePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path)
+    run = build_run(folder.config())
+    session = open_session(run, folder, engines)
+    monkeypatch.setattr(loop, "open_session", lambda *_: session)
+    before = {name: value.clone() for name, value in session.policy.model.state_dict().items()}
+    original = type(run.objective).loss
+
+    def broken(self, terms, batch, scale):
+        loss, surrogate = original(self, terms, batch, scale)
+        # sqrt has an infinite slope at 0: the loss stays as it is, its gradient does not.
+        extra = (terms.logprobs * 0).sum()
+        return (loss * torch.nan if bad == "loss" else loss + extra.sqrt()), surrogate
+
+    monkeypatch.setattr(type(run.objective), "loss", broken)
+    with pytest.raises(NonFiniteLoss, match=f"the {bad} is not finite"):
+        train(run, folder, engines)
+    assert all(torch.equal(value, before[name]) for name, value in session.policy.model.state_dict().items())
+    assert not folder.checkpoints.exists() and not folder.metrics.exists()
+
+
+def test_runs_of_different_precision_follow_one_another(engines: EnginePool, tmp_path: Path) -> None:
+    trained(tmp_path / "bf16", engines, {"hardware.mixed_precision": "bf16", "steps": 1})
+    trained(tmp_path / "plain", engines, {"steps": 1})
+
+
+def test_a_run_of_no_steps_is_an_evaluation(engines: EnginePool, tmp_path: Path) -> None:
+    lines = metrics(trained(tmp_path, engines, {"steps": 0}))
+    assert len(lines) == 1 and all(key.startswith("eval/") for key in lines[0])
+
+
+def test_prompts_come_once_an_epoch_in_an_order_of_the_seed() -> None:
+    prompts = [Prompt(id=str(number), text="") for number in range(10)]
+    stream = PromptStream(prompts, seed=3)
+    first, second = stream.take(10), stream.take(10)
+    assert sorted(p.id for p in first) == sorted(p.id for p in second) == [str(number) for number in range(10)]
+    assert first != second and stream.epoch == 2
+    # Cut differently, and resumed in the middle: the same order.
+    resumed = PromptStream(prompts, seed=3, position=7)
+    assert resumed.take(9) == (first + second)[7:16]
+    assert PromptStream(prompts, seed=4).take(10) != first
