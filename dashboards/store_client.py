@@ -6,6 +6,7 @@ per run and metric, several at a time, because the public client has no bulk cal
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ class ClientStore:
     @staticmethod
     def open(uri: str) -> ClientStore:
         """Connect; ValueError in one sentence when the store does not answer."""
+        # Read by mlflow when it connects; its own defaults try a server that is down for four minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
@@ -39,7 +43,7 @@ class ClientStore:
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
         except (MlflowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = str(error).strip().partition("\n")[0].partition(" failed with exception ")[0][:200]
             raise ValueError(f"the MLflow store at {uri} does not answer: {reason}") from error
         return ClientStore(uri=uri, client=client)
 

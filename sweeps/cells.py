@@ -68,10 +68,10 @@ def cells(composed: Sequence[Composed]) -> list[Cell]:
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Plain data, interpolations replaced, numbers in one form, paths absolute."""
-    bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    OmegaConf.set_readonly(bare, False)
-    OmegaConf.update(bare, "output", str(Path(str(config.output)).expanduser().absolute()))
     try:
+        bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        OmegaConf.set_readonly(bare, False)
+        OmegaConf.update(bare, "output", str(Path(str(config.output)).expanduser().absolute()))
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error

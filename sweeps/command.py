@@ -41,11 +41,12 @@ def main() -> int:
 def _single(config: object) -> None:
     """One run, with the whole configuration that Hydra composed (its own part holds the overrides)."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     from sweeps.compose import Composed
     from sweeps.launch import launch
 
     assert isinstance(config, DictConfig)
-    overrides = tuple(HydraConfig.get().overrides.task)
-    sys.exit(launch([Composed(config=config, overrides=overrides)], multirun=False))
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    sys.exit(launch([Composed(config=config, overrides=tuple(overrides))], multirun=False))

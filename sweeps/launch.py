@@ -59,7 +59,8 @@ def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
             print(f"error: {sentence}", file=sys.stderr)
         return BAD_CONFIGURATION
     except OSError as error:
-        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror}): mend it, or choose another output", file=sys.stderr)
+        where = error.filename or "a file"
+        print(f"error: {where} cannot be used ({error.strerror}): mend it, or choose another output", file=sys.stderr)
         return BAD_CONFIGURATION
 
 

@@ -50,7 +50,12 @@ SMALL = {
     "hardware.num_threads": 1,
 }
 
-VLLM = {"engine._target_": "trainer.engine.vllm.VLLMEngine", "engine.kv_cache_gib": 0.1}
+VLLM = {
+    "engine._target_": "trainer.engine.vllm.VLLMEngine",
+    "engine.kv_cache_gib": 0.1,
+    # Room for a sequence of more than the 128 tokens that vLLM's prefix cache keeps together on a CPU.
+    "evaluation.max_tokens": 200,
+}
 
 CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
 """The files of a run folder that are functions of configuration and seed."""

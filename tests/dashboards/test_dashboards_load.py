@@ -82,6 +82,12 @@ def test_a_file_that_is_no_store_is_an_error(tmp_path: Path) -> None:
         open_store(f"sqlite:///{file}")
 
 
+def test_a_server_that_is_down_is_one_sentence() -> None:
+    # Port 9 of the loopback address: nothing listens there, so the connection is refused at once.
+    with pytest.raises(ValueError, match=r"the MLflow store at http://127\.0\.0\.1:9 does not answer"):
+        load_study("http://127.0.0.1:9", "clip_high")
+
+
 def test_an_empty_store_says_so() -> None:
     with pytest.raises(ValueError, match="holds no sweep yet"):
         find_parent([], "x", "sqlite:///x.db")

@@ -177,6 +177,13 @@ class Outcome:
     stats: StepStats
     batch: TokenBatch
     state: dict[str, Any]
+    rows_seen: int
+    """Rows that went through the model during the update."""
+
+    @property
+    def size(self) -> float:
+        """Largest entry of the gradient."""
+        return max(float(value.abs().max()) for value in self.gradient.values())
 
     def distance(self, other: Outcome) -> float:
         """Largest difference between two gradients."""
@@ -221,10 +228,12 @@ class Bench:
             batch = with_old_terms(batch, actor.measure(batch, objective.statistics))
         batch = self.spoil(with_advantages(batch, objective))
         state = objective.begin_step(state, batch, self.context)
+        backbone: Any = model.base_model
+        seen = getattr(backbone, "rows_seen", 0)
         batch, stats = update(learner, objective, batch, self.context, state, version=0)
         for name, value in model.named_parameters():
             gradient.setdefault(name, torch.zeros_like(value))
-        return Outcome(gradient=gradient, stats=stats, batch=batch, state=state)
+        return Outcome(gradient=gradient, stats=stats, batch=batch, state=state, rows_seen=getattr(backbone, "rows_seen", 0) - seen)
 
 
 class Meeting:

@@ -7,7 +7,7 @@ Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's
 from __future__ import annotations
 
 import importlib.metadata
-import os, contextlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ class VLLMEngine:
     def start(self, setup: EngineSetup) -> Engine:
         """Start vLLM in this process; raises :class:`ConfigError` when it is not installed."""
         _set_environment(setup.device)
-        with contextlib.nullcontext():
+        with fenced():
             try:
                 import vllm
             except ImportError as error:
@@ -132,7 +132,7 @@ class _VLLM:
             )
             for seed in seeds
         ]
-        with contextlib.nullcontext():
+        with fenced():
             outputs = self._llm.generate(
                 [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False
             )
@@ -142,7 +142,7 @@ class _VLLM:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         # The CPU build repacks linear layers: writing into live parameters cannot work, a layer-wise reload can.
-        with contextlib.nullcontext():
+        with fenced():
             self._llm.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": ((name, value.detach()) for name, value in weights)}
             )
