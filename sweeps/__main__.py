@@ -36,16 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("study", nargs="?", metavar="STUDY", help="name of the sweep; left out: list all")
     common.add_argument("--output", type=Path, default=Path("outputs"), help="output folder (default: %(default)s)")
-    status = commands.add_parser("status", parents=[common], help="a line per cell: state, step, reward, entropy, why it failed")
+    status = commands.add_parser(
+        "status", parents=[common], help="a line per cell: state, step, reward, entropy, why it failed"
+    )
     status.add_argument("--watch", action="store_true", help="refresh every two seconds until nothing runs")
-    stop = commands.add_parser("cancel", parents=[common], help="stop running cells after their step, and waiting ones before theirs")
+    stop = commands.add_parser(
+        "cancel", parents=[common], help="stop running cells after their step, and waiting ones before theirs"
+    )
     stop.add_argument("--now", action="store_true", help="kill local jobs instead of waiting for their step")
-    resume = commands.add_parser("resume", parents=[common], help="run what is missing or was interrupted, from the frozen configurations")
+    resume = commands.add_parser(
+        "resume", parents=[common], help="run what is missing or was interrupted, from the frozen configurations"
+    )
     resume.add_argument("--retry", choices=["failed", "lost", "all"], help="also run again what ended this way")
     commands.add_parser("sync", parents=[common], help="fill MLflow from the run folders")
     return parser
@@ -59,7 +67,10 @@ def _list(output: Path) -> int:
 
 def _status(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     while True:
-        runs = [Followed(run_dir=output / "runs" / cell["signature"], name=f"{cell['label']}, seed {cell['seed']}") for cell in document["cells"]]
+        runs = [
+            Followed(run_dir=output / "runs" / cell["signature"], name=f"{cell['label']}, seed {cell['seed']}")
+            for cell in document["cells"]
+        ]
         lines = status_lines(runs)
         if options.watch and sys.stdout.isatty():
             print("\x1b[H\x1b[J", end="")
@@ -71,14 +82,19 @@ def _status(output: Path, document: studies.Document, options: argparse.Namespac
 
 def _cancel(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     asked = cancel([output / "runs" / cell["signature"] for cell in document["cells"]], now=options.now)
-    print(f"{asked} cell{'s' * (asked != 1)} asked to stop; start the same sweep again, or `python -m sweeps resume {options.study}`, to go on")
+    print(
+        f"{asked} cell{'s' * (asked != 1)} asked to stop; "
+        f"to go on, start the same sweep again, or `python -m sweeps resume {options.study}`"
+    )
     return 0
 
 
 def _resume(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     from sweeps.launch import Request, run_study
 
-    return run_study(reopened(output, document), Request(multirun=bool(document.get("multirun", True)), retry=options.retry))
+    return run_study(
+        reopened(output, document), Request(multirun=bool(document.get("multirun", True)), retry=options.retry)
+    )
 
 
 def _sync(output: Path, document: studies.Document, options: argparse.Namespace) -> int:

@@ -59,7 +59,9 @@ def cells(composed: Sequence[Composed]) -> list[Cell]:
             seed=config["seed"],
             overrides=item.overrides,
         )
-        for item, config, level in zip(composed, configs, levels([item.overrides for item in composed], factor), strict=True)
+        for item, config, level in zip(
+            composed, configs, levels([item.overrides for item in composed], factor), strict=True
+        )
     ]
     _all_different(made)
     _clipping_acts(made)
@@ -69,7 +71,7 @@ def cells(composed: Sequence[Composed]) -> list[Cell]:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Plain data, interpolations replaced, numbers in one form, paths absolute."""
     try:
-        bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_readonly(bare, False)
         OmegaConf.update(bare, "output", str(Path(str(config.output)).expanduser().absolute()))
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
@@ -104,8 +106,8 @@ def _all_different(cells: Sequence[Cell]) -> None:
         other = seen.setdefault(cell.signature, cell)
         if other is not cell:
             raise ConfigError(
-                f"the cells ({other.name}) and ({cell.name}) are the same experiment: what is swept does not reach the run, "
-                "or cannot move a curve (hardware, launcher, tracking, checkpoint); sweep something else"
+                f"the cells ({other.name}) and ({cell.name}) are the same experiment: what is swept does not reach the "
+                "run, or cannot move a curve (hardware, launcher, tracking, checkpoint); sweep something else"
             )
 
 
@@ -114,12 +116,13 @@ def _clipping_acts(cells: Sequence[Cell]) -> None:
     seen: dict[str, Cell] = {}
     for cell in cells:
         optim, surrogate = cell.config["optim"], cell.config["surrogate"]
-        if optim["updates_per_rollout"] * optim["epochs"] != 1:
+        if (optim["updates_per_rollout"], optim["epochs"]) != (1, 1):
             continue
         without = {key: value for key, value in surrogate.items() if key not in ("clip_low", "clip_high")}
         other = seen.setdefault(group_signature({**cell.config, "surrogate": without}), cell)
         if identity({**other.config, "seed": 0}) != identity({**cell.config, "seed": 0}):
             raise ConfigError(
-                f"the levels {other.level.label!r} and {cell.level.label!r} differ in clip thresholds only, but with one update per rollout "
-                "(optim.updates_per_rollout=1, optim.epochs=1) every ratio is 1 and no threshold acts: set optim.updates_per_rollout=4"
+                f"the levels {other.level.label!r} and {cell.level.label!r} differ in clip thresholds only, but with "
+                "one update per rollout (optim.updates_per_rollout=1, optim.epochs=1) every ratio is 1 and no threshold "
+                "acts: set optim.updates_per_rollout=4"
             )

@@ -1,7 +1,7 @@
 """Components as plain mappings: fill in defaults, find unknown keys, bring numbers into one form.
 
-Called while a configuration is composed and when it is frozen. It must not import a component: :mod:`trainer.config` reads
-defaults from the source.
+Called while a configuration is composed and when it is frozen. It must not import a component: :mod:`trainer.config`
+reads defaults from the source.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ def with_defaults(value: Any) -> Any:
 
 
 def normalised(value: Any) -> Any:
-    """``value`` with whole numbers written as floats where the default is a float: ``lr=1`` and ``lr=1.0`` are one experiment."""
+    """``value`` with floats where the default is a float: ``lr=1`` and ``lr=1.0`` are one experiment."""
     if not isinstance(value, Mapping):
         return value
     defaults = _defaults(value)
     plain = {key: normalised(item) for key, item in value.items()}
-    return {key: float(item) if _is_whole(item) and isinstance(defaults.get(key), float) else item for key, item in plain.items()}
+    return {
+        key: float(item) if _is_whole(item) and isinstance(defaults.get(key), float) else item
+        for key, item in plain.items()
+    }
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:

@@ -53,8 +53,8 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 def compose_batch(loader: Any, master: DictConfig, batch: Sequence[Sequence[str]]) -> list[Composed]:
     """Every member of a sweep; raises Hydra's errors.
 
-    Hydra composes files first and then sets values one by one, so members that choose the same files share that first part: a few
-    milliseconds a member instead of a hundred.
+    Hydra composes files first and then sets values one by one, so members that choose the same files share that first
+    part: a few milliseconds a member instead of a hundred.
     """
 
     @functools.cache
@@ -68,9 +68,15 @@ def compose_batch(loader: Any, master: DictConfig, batch: Sequence[Sequence[str]
     members = []
     for overrides in batch:
         parsed = [_parsed(override) for override in overrides]
-        chosen = [loader.repository.group_exists(item.key_or_group) and not isinstance(item.value(), dict) for item in parsed]
-        config = copy.deepcopy(files(tuple(text for text, is_choice in zip(overrides, chosen, strict=True) if is_choice)))
-        loader._apply_overrides_to_config([item for item, is_choice in zip(parsed, chosen, strict=True) if not is_choice], config)
+        chosen = [
+            loader.repository.group_exists(item.key_or_group) and not isinstance(item.value(), dict) for item in parsed
+        ]
+        config = copy.deepcopy(
+            files(tuple(text for text, is_choice in zip(overrides, chosen, strict=True) if is_choice))
+        )
+        loader._apply_overrides_to_config(
+            [item for item, is_choice in zip(parsed, chosen, strict=True) if not is_choice], config
+        )
         members.append(Composed(config=config, overrides=tuple(overrides)))
     return members
 

@@ -1,6 +1,7 @@
 """Hydra's several-line errors as one sentence that names the nearest valid name.
 
-Called by :mod:`sweeps.command` when a configuration could not be composed. It must not hide a message that it does not know.
+Called by :mod:`sweeps.command` when a configuration could not be composed. It must not hide a message that it does not
+know.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
         return f"{match[1] or match[2]} names several values: put -m before it to run them all (python sweep.py -m ...)"
     if "override_grammar" in text:
         first = " ".join(line for line in text.splitlines() if "hydra.cc" not in line)
-        return f"a part of the command line cannot be read ({first}): write KEY=VALUE, and quote what has brackets, commas or spaces"
+        remedy = "write KEY=VALUE, and quote what has brackets, commas or spaces"
+        return f"a part of the command line cannot be read ({first}): {remedy}"
     if match := re.search(r"Interpolation key '([^']+)' not found", text):
         return f"${{{match[1]}}} names nothing in the configuration: mend the value that refers to it"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
@@ -48,14 +50,17 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     if "." not in key and (longer := [path for path in known if path.endswith(f".{key}")]):
         return f"{key} is neither a group nor a setting: did you mean {' or '.join(map(repr, longer[:3]))}?"
     if "." not in key:
-        return f"{key} is neither a group nor a setting: {nearest(key, {*choices, *(path for path in known if '.' not in path)})}"
+        names = {*choices, *(path for path in known if "." not in path)}
+        return f"{key} is neither a group nor a setting: {nearest(key, names)}"
     siblings = [path for path in known if path.startswith(f"{slot}.")]
     return f"{key} is not a setting: {nearest(key, siblings or [path for path in known if '.' in path])}"
 
 
 def _nearest_config(key: str, arguments: Sequence[str]) -> Any:
     """What the command line composes to without its mistake; the default configuration if it has more than one."""
-    others = [text for text in arguments if "=" in text and not text.startswith("-") and not text.lstrip("+~").startswith(key)]
+    others = [
+        text for text in arguments if "=" in text and not text.startswith("-") and not text.lstrip("+~").startswith(key)
+    ]
     single = [text for text in others if "," not in text.partition("=")[2] and "(" not in text]
     for overrides in (single, []):
         try:

@@ -1,6 +1,7 @@
 """The end of a sweep: what failed and why, the table of levels, the report, and how to look further.
 
-Called by :mod:`sweeps.launch`. Table and report are made by ``python -m dashboards``, which reads MLflow and nothing else.
+Called by :mod:`sweeps.launch`. Table and report are made by ``python -m dashboards``, which reads MLflow and nothing
+else.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def ui_line(uri: str) -> str:
     """What to type to compare the runs in MLflow's own pages."""
     if uri.startswith(("http://", "https://")):
         return uri
-    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join([_executable('mlflow'), 'ui', '--workers', '1', '--backend-store-uri', uri])}"
+    command = [_executable("mlflow"), "ui", "--workers", "1", "--backend-store-uri", uri]
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}"
 
 
 def _executable(name: str) -> str:

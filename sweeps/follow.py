@@ -1,7 +1,7 @@
 """Watches run folders while a queue works, and says on the terminal how far they are.
 
-Called by :mod:`sweeps.launch`. It reads status.json, metrics.jsonl and timings.jsonl only, so it works for jobs that this process did
-not start.
+Called by :mod:`sweeps.launch`. It reads status.json, metrics.jsonl and timings.jsonl only, so it works for jobs that
+this process did not start.
 """
 
 from __future__ import annotations
@@ -72,13 +72,15 @@ class Followed:
     def figures(self) -> list[str]:
         """step, metrics, speed, time left: what is known of it."""
         parts = [f"step {self.status.step}/{self.status.steps}"] if self.status else []
-        parts += [f"{label} {self.metrics[key]:.3f}" for key, label in SHOWN.items() if self.metrics.get(key) is not None]
+        parts += [
+            f"{label} {self.metrics[key]:.3f}" for key, label in SHOWN.items() if self.metrics.get(key) is not None
+        ]
         parts += [f"{self.step_s:.2f} s/step"] if self.step_s is not None else []
         return parts
 
 
 def _new_records(path: Path, offset: int) -> tuple[int, list[dict[str, dict[str, float]]]]:
-    """Whole lines behind ``offset``; a file that became shorter (the run went back to a checkpoint) is read on from its end."""
+    """Whole lines behind ``offset``; a file that became shorter (the run went back) is read on from its end."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -95,7 +97,9 @@ def _new_records(path: Path, offset: int) -> tuple[int, list[dict[str, dict[str,
 class Display:
     """Progress on a terminal: a block that is redrawn, or plain lines where the output is a file."""
 
-    def __init__(self, runs: Sequence[Followed], *, done_before: int, concurrency: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, runs: Sequence[Followed], *, done_before: int, concurrency: int, stream: TextIO | None = None
+    ) -> None:
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._runs = runs
@@ -135,14 +139,18 @@ class Display:
         """A line for a run that started, passed a quarter (every step where it is the only one), or ended."""
         quarter = 0
         if run.status and run.status.steps and run.state == "RUNNING":
-            quarter = run.lines if len(self._runs) == 1 else 0 if self._live else 4 * run.status.step // run.status.steps
+            quarter = (
+                run.lines if len(self._runs) == 1 else 0 if self._live else 4 * run.status.step // run.status.steps
+            )
         before = self._said.setdefault(run.run_dir, (run.state, 0) if run.state in ("PLANNED", "QUEUED") else ("", 0))
         if (run.state, quarter) == before:
             return None
         self._said[run.run_dir] = (run.state, quarter)
         name = run.name.ljust(self._width)
         if run.state in FINISHED | {"LOST", "PREEMPTED"}:
-            message = f"  {run.status.message}" if run.status and run.status.message else f"  in {duration(run.total_s)}"
+            message = (
+                f"  {run.status.message}" if run.status and run.status.message else f"  in {duration(run.total_s)}"
+            )
             return f"{self._counter()} {run.state.lower():9} {name}  {'  '.join(run.figures())}{message}"
         if run.state != "RUNNING" or (self._live and len(self._runs) > 1):
             return None
@@ -166,7 +174,12 @@ class Display:
         failed = sum(run.state == "FAILED" for run in self._runs)
         waiting = sum(run.state in ("PLANNED", "QUEUED") for run in self._runs)
         left = self.left_s()
-        parts = [self._counter(), f"{waiting} waiting", f"{failed} failed" if failed else "", f"left {duration(left)}" if left else ""]
+        parts = [
+            self._counter(),
+            f"{waiting} waiting",
+            f"{failed} failed" if failed else "",
+            f"left {duration(left)}" if left else "",
+        ]
         return "  ".join(filter(None, parts))
 
     def left_s(self) -> float | None:

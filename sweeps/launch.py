@@ -1,6 +1,7 @@
 """From composed configurations to finished runs: check, reconcile, register, queue, follow, show.
 
-Called by ``sweep.py`` (through Hydra) and by ``python -m sweeps resume``. Nothing is written before everything has been checked.
+Called by ``sweep.py`` (through Hydra) and by ``python -m sweeps resume``. Nothing is written before everything has been
+checked.
 """
 
 from __future__ import annotations
@@ -46,13 +47,15 @@ class Request:
 
 
 def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
-    """Run what Hydra composed; returns the exit code: 0, 1 if a cell failed, 2 after one sentence if nothing can run."""
+    """Run what Hydra composed; returns the exit code: 0, 1 if a cell failed, 2 after a sentence if nothing can run."""
     try:
         first = composed[0].config
         _refuse_half_a_factor(composed, multirun)
         made = tuple(cells(composed))
         command = shlex.join(["python", "sweep.py", *sys.argv[1:]])
-        study = Study(name=study_name(made, multirun), command=command, output=Path(made[0].config["output"]), cells=made)
+        study = Study(
+            name=study_name(made, multirun), command=command, output=Path(made[0].config["output"]), cells=made
+        )
         return run_study(study, Request(multirun=multirun, plan=bool(first.plan), retry=first.retry))
     except ConfigError as error:
         for sentence in str(error).splitlines():
@@ -67,9 +70,13 @@ def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
 def _refuse_half_a_factor(composed: Sequence[Composed], multirun: bool) -> None:
     factor = composed[0].config.get("factor")
     if factor and not multirun:
-        raise ConfigError(f"factor={factor.name} is a sweep: put -m before it (python sweep.py -m factor={factor.name})")
+        raise ConfigError(
+            f"factor={factor.name} is a sweep: put -m before it (python sweep.py -m factor={factor.name})"
+        )
     if any(item.config.get("factor") != factor for item in composed):
-        raise ConfigError("a sweep has one factor: run the factors one after another, or sweep a second key beside the first factor")
+        raise ConfigError(
+            "a sweep has one factor: run the factors one after another, or sweep a second key beside the first factor"
+        )
 
 
 def run_study(study: Study, request: Request) -> int:
@@ -86,7 +93,9 @@ def run_study(study: Study, request: Request) -> int:
     if uri is not None:
         require_answer(uri)
     check = start_check(todo, queue.trainer) if todo else None
-    tracker_module = importlib.import_module("mlflow.tracking") if uri and not request.plan else None  # seconds, while the check runs
+    tracker_module = (
+        importlib.import_module("mlflow.tracking") if uri and not request.plan else None
+    )  # seconds, while the check runs
     for warning in check.result() if check else []:
         print(f"warning: {warning}", file=sys.stderr)
     if request.plan:
@@ -108,7 +117,10 @@ def _run(study: Study, request: Request, queue: Queue, tracker: Tracker | None, 
     uri = tracker.uri if tracker else None
     run_dirs = register(study, todo, uri=uri, parent_run_id=parent, facts=facts)
     size = queue.job_size(len(run_dirs))
-    jobs = [Job(run_dirs=tuple(map(str, run_dirs[at : at + size])), **job_fields(queue)) for at in range(0, len(run_dirs), size)]
+    jobs = [
+        Job(run_dirs=tuple(map(str, run_dirs[at : at + size])), **job_fields(queue))
+        for at in range(0, len(run_dirs), size)
+    ]
     print(_opening(study, decisions, jobs, queue))
     pool = queue.open(study.folder / "jobs" / time.strftime("%Y%m%d-%H%M%S"), jobs) if jobs else None
     if queue.detach:
@@ -120,21 +132,35 @@ def _run(study: Study, request: Request, queue: Queue, tracker: Tracker | None, 
 
 def _tags(study: Study, facts: Mapping[str, str]) -> dict[str, str]:
     factor = study.cells[0].config.get("factor") or {}
-    tags = {"command": study.command, "factor": str(factor.get("name", "")), "git_revision": facts.get("git revision", "")}
+    tags = {
+        "command": study.command,
+        "factor": str(factor.get("name", "")),
+        "git_revision": facts.get("git revision", ""),
+    }
     return {key: value[:5000] for key, value in tags.items() if value}
 
 
 def _opening(study: Study, decisions: Sequence[Decision], jobs: Sequence[Job], queue: Queue) -> str:
     counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
-    before = ", ".join(f"{counts[action]} {action}" for action in (Action.KEEP, Action.JOIN, Action.LEAVE) if counts[action])
+    before = ", ".join(
+        f"{counts[action]} {action}" for action in (Action.KEEP, Action.JOIN, Action.LEAVE) if counts[action]
+    )
     num_runs = sum(len(job.run_dirs) for job in jobs)
-    work = f"{num_runs} to run in {len(jobs)} job{'s' * (len(jobs) != 1)}, {queue.concurrency} at a time" if jobs else "nothing to run"
+    work = (
+        f"{num_runs} to run in {len(jobs)} job{'s' * (len(jobs) != 1)}, {queue.concurrency} at a time"
+        if jobs
+        else "nothing to run"
+    )
     return f"{study.name}: {len(decisions)} cell{'s' * (len(decisions) != 1)}; {before + '; ' if before else ''}{work}"
 
 
 def _follow(study: Study, decisions: Sequence[Decision], pool: Pool | None, queue: Queue) -> bool:
     """Show progress until everything has ended; True if a person interrupted it."""
-    pairs = [(cell, decision) for cell, decision in zip(study.cells, decisions, strict=True) if decision.to_queue or decision.action is Action.JOIN]
+    pairs = [
+        (cell, decision)
+        for cell, decision in zip(study.cells, decisions, strict=True)
+        if decision.to_queue or decision.action is Action.JOIN
+    ]
     joined = [decision.run_dir for _, decision in pairs if decision.action is Action.JOIN]
     runs = [Followed(run_dir=decision.run_dir, name=cell.name) for cell, decision in pairs]
     display = Display(runs, done_before=len(decisions) - len(runs), concurrency=queue.concurrency)
@@ -149,7 +175,9 @@ def _follow(study: Study, decisions: Sequence[Decision], pool: Pool | None, queu
 
 def _busy(pool: Pool | None, joined: Sequence[Path]) -> bool:
     working = pool is not None and pool.poll()
-    return working or any((status := read_status(run_dir)) is not None and is_alive(run_dir, status, None) for run_dir in joined)
+    return working or any(
+        (status := read_status(run_dir)) is not None and is_alive(run_dir, status, None) for run_dir in joined
+    )
 
 
 def _interrupted(study: Study, pool: Pool | None) -> None:
@@ -157,7 +185,12 @@ def _interrupted(study: Study, pool: Pool | None) -> None:
     answer = "leave"
     if sys.stdin.isatty():
         try:
-            answer = input("\ninterrupted: [s]top the running cells after their step, or [l]eave them running? [s] ").strip().lower() or "stop"
+            answer = (
+                input("\ninterrupted: [s]top the running cells after their step, or [l]eave them running? [s] ")
+                .strip()
+                .lower()
+                or "stop"
+            )
         except (EOFError, KeyboardInterrupt):
             answer = "stop"
     if pool is not None and answer.startswith("s"):

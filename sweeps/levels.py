@@ -1,6 +1,7 @@
 """Which level of the factor a cell belongs to, and what that level is called.
 
-Called by :mod:`sweeps.cells`. Pure: it reads overrides as the sweep gave them, so the order of levels is their order there.
+Called by :mod:`sweeps.cells`. Pure: it reads overrides as the sweep gave them, so the order of levels is their order
+there.
 """
 
 from __future__ import annotations
@@ -50,12 +51,18 @@ def levels(batch: Sequence[Sequence[str]], factor: Mapping[str, Any] | None) -> 
     return [Level(name=name, label=label, index=order[name]) for name, label in names]
 
 
-def _name(overrides: Sequence[str], keys: Sequence[str], factor_key: str | None, labels: Mapping[str, Any]) -> tuple[str, str]:
+def _name(
+    overrides: Sequence[str], keys: Sequence[str], factor_key: str | None, labels: Mapping[str, Any]
+) -> tuple[str, str]:
     values = {key_of(override): parsed(override) for override in overrides}
     names, shown = [], []
     for key in keys:
         text = value_text(values.get(key))
-        known = next((label for label, value in labels.items() if value == values.get(key)), None) if key == factor_key else None
+        known = (
+            next((label for label, value in labels.items() if value == values.get(key)), None)
+            if key == factor_key
+            else None
+        )
         prefix = "" if key == factor_key or len(keys) == 1 else f"{short_key(key, keys)} "
         # A pair has no short form of its own, so its label is its name.
         names.append(prefix + (known if known and isinstance(values.get(key), dict) else text))

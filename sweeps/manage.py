@@ -25,7 +25,7 @@ from sweeps.study import Document, Study
 def status_lines(runs: Sequence[Followed]) -> list[str]:
     """A table of the cells and a summary; a run whose process has gone counts as LOST, whatever its file says."""
     jobs = living_jobs()
-    rows = [("cell", "state", "step", "reward", "entropy", "speed", "left", "")]
+    rows: list[tuple[str, ...]] = [("cell", "state", "step", "reward", "entropy", "speed", "left", "")]
     states: dict[str, int] = {}
     for run in runs:
         run.refresh()
@@ -33,7 +33,10 @@ def status_lines(runs: Sequence[Followed]) -> list[str]:
         gone = status is not None and status.state in ("QUEUED", "RUNNING") and not is_alive(run.run_dir, status, jobs)
         state = "LOST" if gone else run.state
         states[state] = states.get(state, 0) + 1
-        metrics = [f"{run.metrics[key]:.3f}" if run.metrics.get(key) is not None else "" for key in ("rollout/reward", "policy/entropy")]
+        metrics = [
+            f"{run.metrics[key]:.3f}" if run.metrics.get(key) is not None else ""
+            for key in ("rollout/reward", "policy/entropy")
+        ]
         running = state == "RUNNING"
         rows.append(
             (
@@ -50,14 +53,16 @@ def status_lines(runs: Sequence[Followed]) -> list[str]:
 
 
 def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
-    """Ask every unfinished run to stop (a ``STOP`` file), and with ``now`` end its job at once; returns how many were asked."""
+    """Ask every unfinished run to stop (a ``STOP`` file), and with ``now`` end its job at once; returns how many."""
     asked = []
     for run_dir in run_dirs:
         status = read_status(run_dir)
         if status is not None and status.state in ("QUEUED", "RUNNING"):
             (run_dir / "STOP").write_text("cancel\n")
             asked.append(run_dir)
-    for job in {status.job or last_job(run_dir) for run_dir in asked if now and (status := read_status(run_dir)) is not None}:
+    for job in {
+        status.job or last_job(run_dir) for run_dir in asked if now and (status := read_status(run_dir)) is not None
+    }:
         _end(job or "")
     end = time.monotonic() + (2.0 if now else 0.0)
     while any(is_locked(run_dir) for run_dir in asked) and time.monotonic() < end:
@@ -86,7 +91,11 @@ def reopened(output: Path, document: Document) -> Study:
     """The study of a ``sweep.json``, its cells read from their run folders. Raises ConfigError when one has gone."""
     cells = tuple(
         Cell(
-            config={key: value for key, value in read_run(output / "runs" / cell["signature"]).items() if key not in ("signature", "provenance")},
+            config={
+                key: value
+                for key, value in read_run(output / "runs" / cell["signature"]).items()
+                if key not in ("signature", "provenance")
+            },
             signature=cell["signature"],
             level=Level(name=cell["level"], label=cell["label"], index=cell["level_index"]),
             seed=cell["seed"],

@@ -1,4 +1,4 @@
-"""Where a sweep came from: revision of the code, versions of the packages, host. Short facts for ``sweep.json`` and every run.
+"""Where a sweep came from, in short facts for ``sweep.json`` and every run: revision of the code, versions, host.
 
 Called once per sweep. It must work without git, and must not import what it asks the version of.
 """

@@ -28,10 +28,18 @@ def plan_text(study: Study, decisions: Sequence[Decision], concurrency: int) -> 
         rows.append((cell.level.label, str(cell.seed), f"runs/{cell.signature}", _what(decision)))
     counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
     shown = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
-    size = f"{study.num_levels} levels x {study.num_seeds} seeds" if study.num_levels > 1 else f"{study.num_seeds} seeds"
+    size = (
+        f"{study.num_levels} levels x {study.num_seeds} seeds" if study.num_levels > 1 else f"{study.num_seeds} seeds"
+    )
     estimate = estimate_s(study, decisions, concurrency)
-    time = "nothing to run" if not any(decision.to_queue for decision in decisions) else _estimate_text(estimate, concurrency)
-    return "\n".join([*aligned(rows), "", f"{study.name}: {len(decisions)} cells ({size}); {shown}", f"estimated time: {time}"])
+    time = (
+        "nothing to run"
+        if not any(decision.to_queue for decision in decisions)
+        else _estimate_text(estimate, concurrency)
+    )
+    return "\n".join(
+        [*aligned(rows), "", f"{study.name}: {len(decisions)} cells ({size}); {shown}", f"estimated time: {time}"]
+    )
 
 
 def _what(decision: Decision) -> str:
@@ -51,7 +59,7 @@ def _estimate_text(seconds: float | None, concurrency: int) -> str:
 
 
 def estimate_s(study: Study, decisions: Sequence[Decision], concurrency: int) -> float | None:
-    """Seconds for what is to be queued, from completed runs of the same cost (or, failing that, of the same model and engine)."""
+    """Seconds for what is to be queued, from completed runs of the same cost or, failing that, of the same model."""
     todo = [(cell, decision) for cell, decision in zip(study.cells, decisions, strict=True) if decision.to_queue]
     known = list(_earlier(study.output))
     total = 0.0
@@ -67,7 +75,9 @@ def estimate_s(study: Study, decisions: Sequence[Decision], concurrency: int) ->
 def _speed(cell: Cell, known: Sequence[tuple[Mapping[str, Any], float]]) -> float | None:
     """Mean seconds per step of the runs that resemble ``cell`` most."""
     for groups in (COSTLY, ("task", "model", "engine", "rollout"), ("model", "engine")):
-        alike = [speed for config, speed in known if all(config.get(group) == cell.config.get(group) for group in groups)]
+        alike = [
+            speed for config, speed in known if all(config.get(group) == cell.config.get(group) for group in groups)
+        ]
         if alike:
             return fmean(alike)
     return None

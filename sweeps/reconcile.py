@@ -1,6 +1,7 @@
 """What each cell of a sweep needs, given what its run folder already holds.
 
-Called by :mod:`sweeps.launch` before anything is queued and by ``python -m sweeps``. It reads and decides; it changes nothing.
+Called by :mod:`sweeps.launch` before anything is queued and by ``python -m sweeps``. It reads and decides; it changes
+nothing.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class Decision:
 
 
 def reconcile(run_dirs: Sequence[Path], retry: str | None = None) -> list[Decision]:
-    """A decision per run folder: what is complete is kept, what lives is joined, what was interrupted or cancelled goes on.
+    """A decision per run folder: the complete are kept, the living joined, the interrupted and cancelled go on.
 
-    FAILED is left alone unless ``retry`` is ``failed`` or ``all``, PRUNED unless it is ``all``. ``lost`` and ``all`` also take over
-    runs of which nobody here can tell whether they live (the lock still keeps two from working on one).
+    FAILED is left alone unless ``retry`` is ``failed`` or ``all``, PRUNED unless it is ``all``. ``lost`` and ``all``
+    also take over runs of which nobody here can tell whether they live (the lock still keeps two from working on one).
     """
     require(retry in RETRIES, "retry", retry, "choose failed, lost, all or null")
     statuses = [read_status(run_dir) for run_dir in run_dirs]

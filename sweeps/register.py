@@ -28,7 +28,9 @@ def require_folder(output: Path) -> None:
     if not existing.is_dir():
         raise ConfigError(f"output={str(output)!r} cannot be used: {existing} is a file; choose a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"output={str(output)!r} cannot be written: {existing} does not allow it; choose another folder")
+        raise ConfigError(
+            f"output={str(output)!r} cannot be written: {existing} does not allow it; choose another folder"
+        )
 
 
 def require_room(output: Path, num_runs: int) -> None:
@@ -37,8 +39,8 @@ def require_room(output: Path, num_runs: int) -> None:
     needed_mib = ROOM_MIB + ROOM_PER_RUN_MIB * num_runs
     if num_runs and free_mib < needed_mib:
         raise ConfigError(
-            f"output={str(output)!r} is on a disk with {free_mib:.0f} MiB left, but {num_runs} runs need at least {needed_mib}: "
-            "free some, or choose another folder"
+            f"output={str(output)!r} is on a disk with {free_mib:.0f} MiB left, "
+            f"but {num_runs} runs need at least {needed_mib}: free some, or choose another folder"
         )
 
 
@@ -46,8 +48,10 @@ def _nearest(output: Path) -> Path:
     return next(path for path in [output, *output.parents] if path.exists())
 
 
-def register(study: Study, cells: Iterable[Cell], *, uri: str | None, parent_run_id: str | None, facts: Mapping[str, str]) -> list[Path]:
-    """Freeze each cell into its run folder and mark it QUEUED. Raises :class:`ConfigError` when a file cannot be written."""
+def register(
+    study: Study, cells: Iterable[Cell], *, uri: str | None, parent_run_id: str | None, facts: Mapping[str, str]
+) -> list[Path]:
+    """Freeze each cell into its run folder and mark it QUEUED; :class:`ConfigError` where that cannot be written."""
     run_dirs = []
     for cell in cells:
         run_dir = study.run_dir(cell)
@@ -55,9 +59,14 @@ def register(study: Study, cells: Iterable[Cell], *, uri: str | None, parent_run
             write_run(run_dir, run_document(study, cell, uri=uri, parent_run_id=parent_run_id, facts=facts))
             (run_dir / "STOP").unlink(missing_ok=True)
             steps = int(cell.config["steps"])
-            write_status(run_dir, "QUEUED", steps=steps, message=None, pid=os.getpid(), host=socket.gethostname(), job=None)
+            write_status(
+                run_dir, "QUEUED", steps=steps, message=None, pid=os.getpid(), host=socket.gethostname(), job=None
+            )
         except OSError as error:
-            raise ConfigError(f"{run_dir} cannot be written ({error.strerror}): nothing was queued; free space or choose another output") from error
+            raise ConfigError(
+                f"{run_dir} cannot be written ({error.strerror}): nothing was queued; "
+                "free space or choose another output"
+            ) from error
         run_dirs.append(run_dir)
     return run_dirs
 

@@ -1,4 +1,4 @@
-"""One run folder as ``sweeps`` sees it: what was asked (run.yaml), how far it is (status.json), who is at work on it (the lock).
+"""One run folder as ``sweeps`` sees it: what was asked (run.yaml), how far it is (status.json), who has it (the lock).
 
 Called by everything that plans, starts or looks after runs. It must not interpret metrics.
 """
@@ -76,7 +76,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigError(f"{run_dir} holds no run.yaml: it is not a run folder") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{run_dir}/run.yaml cannot be read: move the folder away and start the sweep again") from error
+        raise ConfigError(
+            f"{run_dir}/run.yaml cannot be read: move the folder away and start the sweep again"
+        ) from error
     if not isinstance(document, dict):
         raise ConfigError(f"{run_dir}/run.yaml holds no configuration: move the folder away and start the sweep again")
     return document
@@ -88,7 +90,9 @@ def write_run(run_dir: Path, document: Mapping[str, Any]) -> None:
     if path.exists():
         old = read_run(run_dir)
         if signature(old) != signature(document) or identity(old) != identity(document):
-            raise ConfigError(f"{path} belongs to another configuration: it is left alone; move the folder away to run this one")
+            raise ConfigError(
+                f"{path} belongs to another configuration: it is left alone; move the folder away to run this one"
+            )
     run_dir.mkdir(parents=True, exist_ok=True)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     write_atomically(path, yaml.dump(dict(document), Dumper=dumper, sort_keys=False, allow_unicode=True))

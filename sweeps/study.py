@@ -1,6 +1,7 @@
 """What a sweep is called and what it says of itself: the study's name and its ``sweep.json``.
 
-Called by :mod:`sweeps.launch` and ``python -m sweeps``. The dashboards read the document from MLflow, so its keys are a contract.
+Called by :mod:`sweeps.launch` and ``python -m sweeps``. The dashboards read the document from MLflow, so its keys are a
+contract.
 """
 
 from __future__ import annotations
@@ -81,14 +82,23 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
     given = config["study"].get("name")
     if given is not None:
         valid = isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", given) and len(given) <= 2 * LONGEST
-        require(bool(valid), "study.name", given, "it becomes a folder: use letters, digits and . _ - and start with a letter or digit")
+        require(
+            bool(valid),
+            "study.name",
+            given,
+            "it becomes a folder: use letters, digits and . _ - and start with a letter or digit",
+        )
         return str(given)
     factor = config.get("factor") or {}
     batch = [cell.overrides for cell in cells]
     swept = swept_keys(batch, factor.get("key"))
     base = factor.get("name") or "-".join(short_key(key, swept) for key in swept) or _unswept(cells, multirun)
     left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED, "retry", "factor", str(factor.get("key"))}
-    fixed = [text for text in cells[0].overrides if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out]
+    fixed = [
+        text
+        for text in cells[0].overrides
+        if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
+    ]
     return _shortened("-".join([str(base), *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
 
 
@@ -114,7 +124,9 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
-            raise ConfigError(f"factor.held names {key!r}, which the configuration does not have: mend the factor's YAML")
+            raise ConfigError(
+                f"factor.held names {key!r}, which the configuration does not have: mend the factor's YAML"
+            )
         node = node[part]
     return node
 

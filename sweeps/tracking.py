@@ -1,7 +1,7 @@
 """The MLflow side of a sweep: is the store there, its tables and experiment, and the run that stands for the sweep.
 
-Called by :mod:`sweeps.launch`. The only file of ``sweeps`` that imports mlflow, and late: that takes seconds. The points of the cells
-are the trainer's business.
+Called by :mod:`sweeps.launch`. The only file of ``sweeps`` that imports mlflow, and late: that takes seconds. The
+points of the cells are the trainer's business.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def require_answer(uri: str) -> None:
         _require_writable(Path(uri.removeprefix(SQLITE)), uri)
     elif uri.startswith("file:") or "://" not in uri:
         raise ConfigError(
-            f"tracking.uri={uri!r} is a folder, which MLflow no longer writes to: use sqlite:///FILE, a server, or tracking=none"
+            f"tracking.uri={uri!r} is a folder, which MLflow no longer writes to: "
+            "use sqlite:///FILE, a server, or tracking=none"
         )
 
 
@@ -58,49 +59,67 @@ def _require_server(uri: str) -> None:
         reason: object = f"HTTP {error.code}"
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-    raise ConfigError(f"tracking.uri={uri!r} does not answer ({reason}): start the server, mend the address, or use tracking=none")
+    raise ConfigError(
+        f"tracking.uri={uri!r} does not answer ({reason}): start the server, mend the address, or use tracking=none"
+    )
 
 
 def _require_writable(path: Path, uri: str) -> None:
     existing = next(parent for parent in [path, *path.parents] if parent.exists())
     if not os.access(existing, os.W_OK) or (existing != path and not existing.is_dir()):
-        raise ConfigError(f"tracking.uri={uri!r} cannot be written: {existing} does not allow it; choose another file, or use tracking=none")
+        raise ConfigError(
+            f"tracking.uri={uri!r} cannot be written: {existing} does not allow it; "
+            "choose another file, or use tracking=none"
+        )
 
 
 class Tracker:
-    """One study in one MLflow store. Creating it makes the database and the experiment, which racing jobs would tear."""
+    """One MLflow store. Creating this makes the database and the experiment, which racing jobs would tear."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name in ("alembic", "mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        for name in ("alembic", "mlflow"):  # after the import, which sets levels of its own
+            logging.getLogger(name).setLevel(logging.ERROR)
         self.uri = uri
         with _alone(uri) as folder:
             try:
                 self._client: MlflowClient = MlflowClient(tracking_uri=uri)
                 found = self._client.get_experiment_by_name(experiment)
                 location = (folder / "mlartifacts").as_uri() if folder else None
-                self._experiment = found.experiment_id if found else self._client.create_experiment(experiment, artifact_location=location)
+                self._experiment = (
+                    found.experiment_id
+                    if found
+                    else self._client.create_experiment(experiment, artifact_location=location)
+                )
             except MlflowException as error:
                 raise ConfigError(f"tracking.uri={uri!r} cannot be used: {_first_line(error)}") from error
             except Exception as error:  # the boundary: drivers raise whatever they like
-                raise ConfigError(f"tracking.uri={uri!r} cannot be used ({type(error).__name__}): {_first_line(error)}") from error
+                raise ConfigError(
+                    f"tracking.uri={uri!r} cannot be used ({type(error).__name__}): {_first_line(error)}"
+                ) from error
 
     def open_sweep(self, document: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """The run that stands for the study: the one it had before, or a new one; ``sweep.json`` becomes its artifact."""
+        """The run that stands for the study, the one it had before or a new one; ``sweep.json`` is its artifact."""
         study = str(document["study"])
         known = self._client.search_runs(
-            [self._experiment], f"tags.kind = 'sweep' and tags.study = '{study}'", order_by=["attributes.start_time DESC"], max_results=1
+            [self._experiment],
+            f"tags.kind = 'sweep' and tags.study = '{study}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
         )
         if known:
             run_id = str(known[0].info.run_id)
             self._client.update_run(run_id, status="RUNNING")
         else:
-            run_id = str(self._client.create_run(self._experiment, run_name=study, tags={"kind": "sweep", "study": study}).info.run_id)
+            run_id = str(
+                self._client.create_run(
+                    self._experiment, run_name=study, tags={"kind": "sweep", "study": study}
+                ).info.run_id
+            )
         for key, value in tags.items():
             self._client.set_tag(run_id, key, value)
         self._client.log_text(run_id, json.dumps(document, indent=1), "sweep.json")
@@ -114,7 +133,7 @@ class Tracker:
 
 @contextmanager
 def _alone(uri: str) -> Iterator[Path | None]:
-    """Hold the lock that trainers take too while the tables of a SQLite store are made; yields the folder of the store."""
+    """Hold the lock that trainers take too while the tables of a SQLite store are made; yields the store's folder."""
     if not uri.startswith(SQLITE):
         yield None
         return

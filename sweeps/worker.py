@@ -1,7 +1,7 @@
 """What a queued job does: run the trainer on its run folders, one process for all of them, and never lose a neighbour.
 
-Executed by Submitit inside the job (local process or Slurm). It must not import the trainer, Hydra or MLflow: it reads status files
-and exit codes only.
+Executed by Submitit inside the job (local process or Slurm). It must not import the trainer, Hydra or MLflow: it reads
+status files and exit codes only.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BAD_CONFIGURATION, STOPPED, PREEMPTED = 2, 10, 20
 """Exit codes of the trainer; 0 is done, everything else a crash."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""Passed on to the trainer, which finishes its step, saves and leaves. (SIGUSR2 belongs to Submitit: see ``checkpoint``.)"""
+"""Passed on to the trainer, which finishes its step, saves and leaves. SIGUSR2 is Submitit's: see ``checkpoint``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Runs that share one trainer process, so that its start-up is paid once. Calling it runs them; Submitit pickles it."""
+    """Runs that share one trainer process, so that start-up is paid once. Submitit pickles it and calls it."""
 
     run_dirs: tuple[str, ...]
     trainer: tuple[str, ...] = ("-m", "trainer")
@@ -49,7 +49,7 @@ class Job:
         return {run_dir: _state(Path(run_dir)) for run_dir in self.run_dirs}
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by Submitit on preemption, in the middle of ``__call__``: let the trainer save, then queue the same job again."""
+        """Called by Submitit on preemption, amid ``__call__``: let the trainer save, then queue the same job again."""
         for process in _CHILDREN:
             process.send_signal(signal.SIGUSR2)
             _wait(process, self.grace_s)
@@ -93,7 +93,7 @@ def _forward(number: int, frame: object) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Until ``process`` has ended. Not by ``process.poll()``: in a signal handler that is blocked by the wait it interrupted."""
+    """Until ``process`` has ended. Not by ``poll()``: in a signal handler the wait it interrupted blocks that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -117,11 +117,13 @@ def _wanted(run_dir: Path) -> bool:
 
 @contextmanager
 def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Files for the output of one trainer process, under a new attempt of every run it serves (one file, several names)."""
+    """Files for the output of one trainer process, in a new attempt of every run it serves: one file, several names."""
     attempts = [next_attempt(run_dir) for run_dir in run_dirs]
     for run_dir, attempt in zip(run_dirs, attempts, strict=True):
         (attempt / "job").write_text(_job_name())
-        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, pid=os.getpid(), host=socket.gethostname())
+        write_status(
+            run_dir, "QUEUED", attempt=int(attempt.name), message=None, pid=os.getpid(), host=socket.gethostname()
+        )
     with (attempts[0] / "out").open("ab") as out, (attempts[0] / "err").open("ab") as err:
         for other in attempts[1:]:
             os.link(attempts[0] / "out", other / "out")
@@ -132,14 +134,18 @@ def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     """The runs that still need a trainer after one left with ``code``.
 
-    The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every call, so
-    a trainer that cannot even start fails each run once.
+    The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every
+    call, so a trainer that cannot even start fails each run once.
     """
     unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
     for run_dir in run_dirs:
         if _state(run_dir) == "FAILED":
             _keep_traceback(run_dir)
-        elif _state(run_dir) == "PRUNED" and (run_dir / "STOP").exists() and (run_dir / "STOP").read_text().startswith("cancel"):
+        elif (
+            _state(run_dir) == "PRUNED"
+            and (run_dir / "STOP").exists()
+            and (run_dir / "STOP").read_text().startswith("cancel")
+        ):
             write_status(run_dir, "CANCELLED", message="cancelled")
     at_work = [run_dir for run_dir in unfinished if _state(run_dir) == "RUNNING"]
     if not at_work and len(unfinished) == len(run_dirs):

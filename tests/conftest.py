@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -12,3 +15,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Test files are imported one by one (importmode=importlib), so what they share lives in a folder of its own.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps one state a process and refuses another precision: no test file inherits an earlier one's."""
+    yield
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)

@@ -122,7 +122,9 @@ def test_each_mistake_is_one_sentence(default: dict[str, Any], path: str, value:
 )
 def test_a_component_in_the_wrong_group_is_refused(default: dict[str, Any], slot: str, target: str, base: str) -> None:
     sentence = refused(changed(default, slot, {"_target_": target}))
-    assert sentence == f"{slot}._target_={target.rpartition('.')[2]!r} cannot be used: {slot.split('.')[0]} takes a {base}"
+    assert (
+        sentence == f"{slot}._target_={target.rpartition('.')[2]!r} cannot be used: {slot.split('.')[0]} takes a {base}"
+    )
 
 
 def test_a_missing_group_is_named(default: dict[str, Any]) -> None:

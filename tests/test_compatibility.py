@@ -16,6 +16,7 @@ from trainer.config import ConfigError
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
 
+
 def found(overrides: Sequence[str] = (), **groups: object) -> list[Problem]:
     plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
     listed = problems({key: value for key, value in plain.items() if key != "retry"} | groups)

@@ -114,7 +114,7 @@ def test_derived_seeds_are_63_bits_and_all_different(parts: list[tuple[object, .
 
 
 def test_derived_seeds_are_fixed_for_ever_and_tell_parts_apart() -> None:
-    # printf '0\x1f1\x1frollout' | sha256sum, first 16 digits, halved. A changed derivation would make old runs unrepeatable.
+    # printf '0\x1f1\x1frollout' | sha256sum, first 16 digits, halved. Another rule would make old runs unrepeatable.
     assert derive_seed(0, 1, "rollout") == 8029252421249224561
     assert derive_seed(1, 23) != derive_seed(12, 3)
 

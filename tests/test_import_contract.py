@@ -74,7 +74,9 @@ def test_heavy_dependencies_of_the_trainer_live_behind_one_file_each() -> None:
     assert offences("trainer", bad) == []
     for dependency, homes in ONLY_IN.items():
         for home in homes:
-            assert any(name.partition(".")[0] == dependency for _, name in imports(ROOT / home)), f"{home} without {dependency}"
+            assert any(name.partition(".")[0] == dependency for _, name in imports(ROOT / home)), (
+                f"{home} without {dependency}"
+            )
 
 
 def test_sweeps_know_of_the_trainer_its_configuration_only() -> None:
@@ -93,7 +95,15 @@ def test_the_parser_sees_imports_wherever_they_hide(tmp_path: Path) -> None:
         "def f():\n    from g.h import i as j\n    importlib.import_module('k.l')\n    __import__('m')\n"
     )
     (tmp_path / "x.py").write_text(source)
-    assert {name for _, name in imports(tmp_path / "x.py")} == {"a.b", "c.d", "typing.TYPE_CHECKING", "e", "g.h.i", "k.l", "m"}
+    assert {name for _, name in imports(tmp_path / "x.py")} == {
+        "a.b",
+        "c.d",
+        "typing.TYPE_CHECKING",
+        "e",
+        "g.h.i",
+        "k.l",
+        "m",
+    }
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ def rollout(prompt: tuple[int, ...], completion: tuple[int, ...], **changes: obj
 def test_shift_and_masks_written_out() -> None:
     # Row 0: s = 1 2 | 5 6 9: inputs 1 2 5 6, targets 2 5 6 9; the sampled targets 5 6 9 stand at t = 1, 2, 3.
     # Row 1: s = 3 | 7 8 with 7 given: inputs 3 7, targets 7 8; only 8, at t = 1, was sampled.
-    rows = [rollout((1, 2), (5, 6, EOS), group=4), rollout((3,), (7, 8), num_context=1, group=6, verdict=Verdict(reward=0.25))]
+    rows = [
+        rollout((1, 2), (5, 6, EOS), group=4),
+        rollout((3,), (7, 8), num_context=1, group=6, verdict=Verdict(reward=0.25)),
+    ]
     batch = pack(rows, pad_id=0)
     assert batch.inputs.tolist() == [[1, 2, 5, 6], [3, 7, 0, 0]]
     assert batch.targets.tolist() == [[2, 5, 6, 9], [7, 8, 0, 0]]

@@ -36,12 +36,22 @@ class Echo:
     calls: list[dict[str, object]] = field(default_factory=list)
 
     def generate(
-        self, prompts: Sequence[tuple[int, ...]], *, samples: int, temperature: float, max_tokens: int, seeds: Sequence[int]
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        samples: int,
+        temperature: float,
+        max_tokens: int,
+        seeds: Sequence[int],
     ) -> list[list[Completion]]:
-        self.calls.append({"prompts": list(prompts), "seeds": list(seeds), "temperature": temperature, "max_tokens": max_tokens})
+        self.calls.append(
+            {"prompts": list(prompts), "seeds": list(seeds), "temperature": temperature, "max_tokens": max_tokens}
+        )
         return [
             [
-                Completion(token_ids=(97 + seed % 26, 97 + sample, 0), logprobs=(-1.0, -2.0, -3.0), finish_reason="stop")
+                Completion(
+                    token_ids=(97 + seed % 26, 97 + sample, 0), logprobs=(-1.0, -2.0, -3.0), finish_reason="stop"
+                )
                 for sample in range(samples)
             ]
             for seed in seeds
@@ -58,7 +68,9 @@ class Echoes:
 def sampler(seed: int = 0, ranks: Ranks | None = None, engine: Echo | None = None) -> Sampler:
     stream = PromptStream(PROMPTS, seed)
     ranks = ranks or Ranks()
-    made = Sampler(engine=engine or Echo(), tokenizer=Characters(), task=Echoes(), stream=stream, ranks=ranks, seed=seed)  # type: ignore[arg-type]
+    made = Sampler(
+        engine=engine or Echo(), tokenizer=Characters(), task=Echoes(), stream=stream, ranks=ranks, seed=seed
+    )  # type: ignore[arg-type]
     made.begin(0)
     return made
 

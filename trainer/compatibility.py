@@ -16,7 +16,6 @@ from trainer.objective.base import Context
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.policy import model_path
 
-
 CLIP_SETTINGS = ("surrogate.clip_low", "surrogate.clip_high", "surrogate.dual_clip", "clip_regime")
 """What a sweep may vary that nothing but clipping depends on."""
 

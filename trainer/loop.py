@@ -20,7 +20,7 @@ from trainer.config import derive_seed
 from trainer.engine.base import EnginePool
 from trainer.evaluate import evaluate
 from trainer.metrics.accounting import SUM_P2_LOGP_H, account, token_change
-from trainer.metrics.calibration import calibration_metrics
+from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
 from trainer.metrics.rollout import rollout_metrics
@@ -184,14 +184,14 @@ def evaluation_metrics(session: Session, watch: Stopwatch) -> dict[str, float]:
                 "step": step,
                 "suite": suite,
                 "confidence_of": kind,
-                "bin": number,
+                "bin": min(int(p.confidence * BINS), BINS - 1),
                 "confidence": p.confidence,
                 "accuracy": p.accuracy,
                 "count": p.count,
             }
             for suite, kinds in result.reliability.items()
             for kind, points in kinds.items()
-            for number, p in enumerate(points)
+            for p in points
         ]
         session.folder.append_reliability(points)
         session.folder.append_samples(_sample_rows(result.samples, step, "evaluation"))

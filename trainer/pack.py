@@ -59,11 +59,11 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
 def _check(rollout: Rollout) -> None:
     tokens, logprobs = len(rollout.completion_ids), len(rollout.sampler_logprobs)
     if not rollout.prompt_ids:
-        raise ValueError(f"prompt {rollout.prompt.id} has no tokens, so nothing predicts its response: give it some text")
+        raise ValueError(f"prompt {rollout.prompt.id} has no tokens, so nothing predicts its response: give it a text")
     if tokens != logprobs:
         raise ValueError(
-            f"a rollout of prompt {rollout.prompt.id} has {tokens} completion tokens but {logprobs} log-probs: the engine "
-            "has to return one for each"
+            f"a rollout of prompt {rollout.prompt.id} has {tokens} completion tokens but {logprobs} log-probs: "
+            "the engine has to return one for each"
         )
 
 

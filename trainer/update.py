@@ -83,8 +83,8 @@ def check_gap(batch: TokenBatch, dtype: str) -> None:
     if not (largest <= max_bound and mean <= mean_bound):
         raise EngineMismatch(
             f"sampler and trainer disagree by up to {largest:.2g} nats (mean {mean:.2g}; allowed {max_bound:g} and "
-            f"{mean_bound:g} in {dtype}): the engine sampled from other weights, another temperature or another support "
-            "than the trainer differentiates"
+            f"{mean_bound:g} in {dtype}): the engine sampled from other weights, another temperature or another "
+            "support than the trainer differentiates"
         )
 
 

@@ -1,7 +1,7 @@
 """What a queue promises to the launcher.
 
-Implemented by :mod:`sweeps.queues.local` and :mod:`sweeps.queues.slurm`; used by :mod:`sweeps.launch`. The states of runs are not its
-business: those are in the run folders.
+Implemented by :mod:`sweeps.queues.local` and :mod:`sweeps.queues.slurm`; used by :mod:`sweeps.launch`. The states of
+runs are not its business: those are in the run folders.
 """
 
 from __future__ import annotations
@@ -60,11 +60,14 @@ def open_queue(settings: Mapping[str, Any]) -> Queue:
     module, _, name = str(settings["_target_"]).rpartition(".")
     if not module.startswith("sweeps.queues."):
         raise ConfigError(
-            f"launcher._target_={settings['_target_']!r} is not a queue of this project: use launcher=local or launcher=slurm"
+            f"launcher._target_={settings['_target_']!r} is not a queue of this project: "
+            "use launcher=local or launcher=slurm"
         )
     kind = getattr(importlib.import_module(module), name)
     hints = typing.get_type_hints(kind)
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "_target_"}
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "_target_"
+    }
     for key, value in fields.items():
         require(_fits(value, hints[key]), f"launcher.{key}", value, f"{_words(hints[key])} is expected")
     queue: Queue = kind(**fields)
@@ -84,7 +87,15 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", tuple: "a list", dict: "a mapping", type(None): "null"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        tuple: "a list",
+        dict: "a mapping",
+        type(None): "null",
+    }
     return " or ".join(names[kind] for kind in _kinds(hint))
 
 

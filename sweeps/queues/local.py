@@ -1,7 +1,7 @@
 """``launcher=local``: a bounded number of jobs on this machine, each in a session of its own with GPUs of its own.
 
-Opened by :mod:`sweeps.launch`. Submitit's local executor starts everything at once, on GPU 0, in the launcher's process group, and
-kills after an hour; this keeps its job format and changes when and how the process starts.
+Opened by :mod:`sweeps.launch`. Submitit's local executor starts everything at once, on GPU 0, in the launcher's process
+group, and kills after an hour; this keeps its job format and changes when and how the process starts.
 """
 
 from __future__ import annotations
@@ -50,10 +50,22 @@ class LocalQueue:
     """Arguments after the Python executable that start the trainer."""
 
     def __post_init__(self) -> None:
-        require(self.slots is None or self.slots >= 1, "launcher.slots", self.slots, "nothing could run; give at least 1")
-        require(self.runs_per_job is None or self.runs_per_job >= 1, "launcher.runs_per_job", self.runs_per_job, "give at least 1")
+        require(
+            self.slots is None or self.slots >= 1, "launcher.slots", self.slots, "nothing could run; give at least 1"
+        )
+        require(
+            self.runs_per_job is None or self.runs_per_job >= 1,
+            "launcher.runs_per_job",
+            self.runs_per_job,
+            "give at least 1",
+        )
         require(self.gpus_per_job >= 1, "launcher.gpus_per_job", self.gpus_per_job, "give at least 1")
-        require(not self.detach, "launcher.detach", self.detach, "a local queue needs its launcher; use launcher=slurm or nohup")
+        require(
+            not self.detach,
+            "launcher.detach",
+            self.detach,
+            "a local queue needs its launcher; use launcher=slurm or nohup",
+        )
         require(self.grace_s >= 0, "launcher.grace_s", self.grace_s, "give seconds, at least 0")
 
     @property
@@ -73,7 +85,7 @@ class LocalQueue:
 
 
 def _gpu_sets(slots: int, per_job: int) -> list[str | None]:
-    """``CUDA_VISIBLE_DEVICES`` of every slot; more slots than GPUs share them in turn; None leaves a CPU machine alone."""
+    """``CUDA_VISIBLE_DEVICES`` of every slot, None without GPUs; more slots than GPUs share them in turn."""
     gpus = visible_gpus()
     if not gpus:
         return [None] * slots

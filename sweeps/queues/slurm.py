@@ -1,6 +1,7 @@
 """``launcher=slurm``: jobs of one sweep as a Slurm array through Submitit.
 
-Opened by :mod:`sweeps.launch`, asked by :mod:`sweeps.reconcile` which jobs still live. Needs ``squeue`` only; accounting may be off.
+Opened by :mod:`sweeps.launch`, asked by :mod:`sweeps.reconcile` which jobs still live. Needs ``squeue`` only;
+accounting may be off.
 """
 
 from __future__ import annotations
@@ -63,7 +64,12 @@ class SlurmQueue:
         for name in ("parallel", "runs_per_job", "cpus", "time_min"):
             require(getattr(self, name) >= 1, f"launcher.{name}", getattr(self, name), "give at least 1")
         require(self.gpus >= 0, "launcher.gpus", self.gpus, "give at least 0")
-        require(self.memory_gib is None or self.memory_gib >= 1, "launcher.memory_gib", self.memory_gib, "give at least 1 or null")
+        require(
+            self.memory_gib is None or self.memory_gib >= 1,
+            "launcher.memory_gib",
+            self.memory_gib,
+            "give at least 1 or null",
+        )
         require(self.max_timeouts >= 0, "launcher.max_timeouts", self.max_timeouts, "give at least 0")
 
     @property
@@ -75,7 +81,10 @@ class SlurmQueue:
 
     def require_available(self) -> None:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
-            raise ConfigError("launcher=slurm needs sbatch and srun on this machine: log in to a cluster's submit host, or use launcher=local")
+            raise ConfigError(
+                "launcher=slurm needs sbatch and srun on this machine: "
+                "log in to a cluster's submit host, or use launcher=local"
+            )
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> SlurmPool:
         executor = submitit.SlurmExecutor(folder, max_num_timeout=self.max_timeouts)
@@ -89,7 +98,9 @@ class SlurmQueue:
         for job, name in zip(jobs, names, strict=True):
             for run_dir in map(Path, job.run_dirs):
                 status = read_status(run_dir)
-                if status is not None and status.pid == os.getpid():  # still as the launcher left it: the job has not started
+                if (
+                    status is not None and status.pid == os.getpid()
+                ):  # still as the launcher left it: the job has not started
                     write_status(run_dir, status.state, job=f"slurm:{name}")
         return SlurmPool(names)
 
@@ -134,11 +145,15 @@ class SlurmPool:
 
 
 def living_jobs() -> set[str] | None:
-    """``slurm:<id>`` of every job of this user that waits or runs; None when Slurm cannot be asked: unknown counts as alive."""
+    """``slurm:<id>`` of every waiting or running job of this user; None, which counts as alive, if nobody answers."""
     if shutil.which("squeue") is None:
         return None
     try:
         answer = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         return None
-    return {f"slurm:{line.strip()}" for line in answer.stdout.splitlines() if line.strip()} if answer.returncode == 0 else None
+    return (
+        {f"slurm:{line.strip()}" for line in answer.stdout.splitlines() if line.strip()}
+        if answer.returncode == 0
+        else None
+    )

@@ -74,7 +74,9 @@ def factor_batch(name: str) -> list[list[str]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     params = yaml.safe_load((CONF / "factor" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
-    parsed = OverridesParser.create().parse_overrides([*(f"{key}={value}" for key, value in params.items()), f"factor={name}"])
+    parsed = OverridesParser.create().parse_overrides(
+        [*(f"{key}={value}" for key, value in params.items()), f"factor={name}"]
+    )
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     return [list(overrides) for overrides in batch]
 
@@ -82,7 +84,13 @@ def factor_batch(name: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", FACTORS)
 def test_a_factor_gives_distinct_levels_and_its_hypothesis_speaks_of_them(name: str) -> None:
     batch = factor_batch(name)
-    made = cells([Composed(config=compose(overrides), overrides=tuple(overrides)) for overrides in batch if "seed=0" in overrides])
+    made = cells(
+        [
+            Composed(config=compose(overrides), overrides=tuple(overrides))
+            for overrides in batch
+            if "seed=0" in overrides
+        ]
+    )
     levels = [cell.level.name for cell in made]
     assert len(set(levels)) == len(levels) >= 2
     assert set(made[0].config["factor"]["hypothesis"].get("levels") or levels) <= set(levels)

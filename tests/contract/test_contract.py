@@ -42,9 +42,18 @@ def test_component(group: str, choice: str, check: Callable[[Case], None]) -> No
 
 
 def test_the_suite_finds_what_is_there() -> None:
-    assert {group for group, _ in choices()} >= {"advantage", "weight", "surrogate", "regularizer", "reduction", "shaping"}
+    assert {group for group, _ in choices()} >= {
+        "advantage",
+        "weight",
+        "surrogate",
+        "regularizer",
+        "reduction",
+        "shaping",
+    }
     for group in GROUPS:
-        assert len([choice for found, choice in choices() if found == group]) == len(list((CONF / group).glob("*.yaml")))
+        assert len([choice for found, choice in choices() if found == group]) == len(
+            list((CONF / group).glob("*.yaml"))
+        )
 
 
 def test_every_component_has_a_yaml_and_is_so_tested() -> None:

@@ -372,7 +372,8 @@ def independent_of_ranks(case: Case) -> None:
         alone = Bench(model, micro_batch_tokens=40).step(case.objective, batch)
         for world in (2, 5):
             outcomes = on_ranks(
-                world, lambda ranks, batch=batch: Bench(model, micro_batch_tokens=40, ranks=ranks).step(case.objective, batch)
+                world,
+                lambda ranks, batch=batch: Bench(model, micro_batch_tokens=40, ranks=ranks).step(case.objective, batch),
             )
             for outcome in outcomes:
                 assert outcome.distance(alone) <= SUM_TOLERANCE * max(alone.size, 1), world

@@ -35,7 +35,7 @@ PAD = EOS = 0
 """Padding is the end token on purpose: masks must not come from ids."""
 
 SUM_TOLERANCE = 1e-10
-"""Float64 sums of a few hundred terms of order 1 in another order differ by about 1e-15; wrong ones by more than 1e-6."""
+"""Float64 sums of a few hundred terms of order 1 in another order differ by about 1e-15; wrong ones by over 1e-6."""
 
 CONTEXT = Context(seed=3, step=1, num_steps=4, num_epochs=2)
 
@@ -78,7 +78,9 @@ def plain(**slots: Any) -> Objective:
     return Objective(**(members | slots))
 
 
-def policy(model: nn.Module, *, micro_batch_tokens: int = 10**6, head_chunk: int = 4096, temperature: float = 0.9) -> Policy:
+def policy(
+    model: nn.Module, *, micro_batch_tokens: int = 10**6, head_chunk: int = 4096, temperature: float = 0.9
+) -> Policy:
     """A policy on the CPU; the temperature is not 1, so that a forgotten one shows."""
     return Policy(
         model=model,
@@ -90,7 +92,7 @@ def policy(model: nn.Module, *, micro_batch_tokens: int = 10**6, head_chunk: int
 
 
 def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given: int = 2) -> list[Rollout]:
-    """Random responses of 1 to 7 tokens; the first ``given`` of them start with two given tokens; rewards of 0, 0.5 and 1."""
+    """Random responses of 1 to 7 tokens; the first ``given`` start with two given tokens; rewards 0, 0.5 and 1."""
     generator = torch.Generator().manual_seed(seed)
 
     def ints(low: int, high: int, count: int) -> tuple[int, ...]:
@@ -127,7 +129,7 @@ def on_policy(model: nn.Module, seed: int = 0, **shape: int) -> TokenBatch:
 
 
 def off_policy(model: nn.Module, seed: int = 0, *, spread: float = 0.3, **shape: int) -> TokenBatch:
-    """The same with old and reference log-probs moved by ``spread`` nats, so ratios fall on every side of the thresholds."""
+    """The same with old and reference log-probs moved by ``spread`` nats: ratios fall on both sides of thresholds."""
     batch = on_policy(model, seed, **shape)
     terms = policy(model).measure(batch)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -190,6 +192,10 @@ class Outcome:
         return max(float((self.gradient[name] - other.gradient[name]).abs().max()) for name in self.gradient)
 
 
+def _as_it_is(batch: TokenBatch) -> TokenBatch:
+    return batch
+
+
 @dataclass
 class Bench:
     """One step through ``trainer.update`` on a copy of the model, keeping the gradient the optimiser was given."""
@@ -199,7 +205,7 @@ class Bench:
     head_chunk: int = 4096
     ranks: Ranks = field(default_factory=Ranks)
     context: Context = CONTEXT
-    spoil: Callable[[TokenBatch], TokenBatch] = staticmethod(lambda batch: batch)
+    spoil: Callable[[TokenBatch], TokenBatch] = _as_it_is
     """Applied to the batch once advantages are there."""
 
     def step(self, objective: Objective, batch: TokenBatch, state: dict[str, Any] | None = None) -> Outcome:
@@ -211,7 +217,9 @@ class Bench:
         gradient: dict[str, Tensor] = {}
 
         def note(*_: Any) -> None:
-            gradient.update((name, value.grad.clone()) for name, value in model.named_parameters() if value.grad is not None)
+            gradient.update(
+                (name, value.grad.clone()) for name, value in model.named_parameters() if value.grad is not None
+            )
 
         optimizer.register_step_pre_hook(note)
         learner = Learner(
@@ -233,7 +241,9 @@ class Bench:
         batch, stats = update(learner, objective, batch, self.context, state, version=0)
         for name, value in model.named_parameters():
             gradient.setdefault(name, torch.zeros_like(value))
-        return Outcome(gradient=gradient, stats=stats, batch=batch, state=state, rows_seen=getattr(backbone, "rows_seen", 0) - seen)
+        return Outcome(
+            gradient=gradient, stats=stats, batch=batch, state=state, rows_seen=getattr(backbone, "rows_seen", 0) - seen
+        )
 
 
 class Meeting:

@@ -43,7 +43,9 @@ def test_equal_rewards_give_exactly_zero(value: float, eps: float) -> None:
 
 
 def test_a_group_of_one_keeps_its_reward() -> None:
-    assert advantages([0.5, 1.0, 0.0, 1.0], [0, 1, 2, 2]) == pytest.approx([0.5, 1.0, -0.7071058, 0.7071058], abs=ROUNDING)
+    assert advantages([0.5, 1.0, 0.0, 1.0], [0, 1, 2, 2]) == pytest.approx(
+        [0.5, 1.0, -0.7071058, 0.7071058], abs=ROUNDING
+    )
 
 
 def test_groups_do_not_see_each_other_and_need_not_be_in_order() -> None:

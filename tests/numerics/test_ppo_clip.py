@@ -58,7 +58,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("ratio", "advantage", "loss", "gradient", "low", "high"), CASES)
-def test_every_case_by_hand(ratio: float, advantage: float, loss: float, gradient: float, low: bool, high: bool) -> None:
+def test_every_case_by_hand(
+    ratio: float, advantage: float, loss: float, gradient: float, low: bool, high: bool
+) -> None:
     out, grad = evaluate(PPOClip(clip_low=0.2, clip_high=0.3, dual_clip=3.0), [ratio], [advantage])
     assert out.loss.item() == pytest.approx(loss, abs=1e-12)
     assert grad.item() == pytest.approx(gradient, abs=1e-12)
@@ -70,7 +72,9 @@ def test_every_case_by_hand(ratio: float, advantage: float, loss: float, gradien
 @pytest.mark.parametrize("dual", [None, 3.0])
 def test_gradient_is_exactly_zero_where_the_docstring_says_and_nowhere_else(dual: float | None) -> None:
     grid = [*product([0.01, 0.5, 0.79, 0.81, 1.0, 1.29, 1.31, 2.9, 3.1, 50.0], [-2.0, -0.1, 0.0, 0.1, 2.0])]
-    _, grad = evaluate(PPOClip(clip_low=0.2, clip_high=0.3, dual_clip=dual), *(list(column) for column in zip(*grid, strict=True)))
+    _, grad = evaluate(
+        PPOClip(clip_low=0.2, clip_high=0.3, dual_clip=dual), *(list(column) for column in zip(*grid, strict=True))
+    )
     for (ratio, advantage), value in zip(grid, grad[0].tolist(), strict=True):
         zero = (
             (advantage > 0 and ratio > 1.3)
@@ -85,7 +89,13 @@ def test_gradient_is_exactly_zero_where_the_docstring_says_and_nowhere_else(dual
 
 def test_ratio_one_is_plain_policy_gradient_whatever_the_thresholds() -> None:
     advantages = [2.0, -0.5, 0.25, -3.0]
-    for low, high, dual in [(0.2, 0.2, None), (0.0, 0.0, None), (None, None, None), (0.2, None, 3.0), (None, 0.28, 10.0)]:
+    for low, high, dual in [
+        (0.2, 0.2, None),
+        (0.0, 0.0, None),
+        (None, None, None),
+        (0.2, None, 3.0),
+        (None, 0.28, 10.0),
+    ]:
         out, grad = evaluate(PPOClip(clip_low=low, clip_high=high, dual_clip=dual), [1.0] * 4, advantages)
         # d(-A l)/dl = -A, and the ratio is 1 exactly, so this is an equality. (A threshold of 0 has its kink here.)
         assert grad.tolist() == [[-a for a in advantages]], (low, high)
@@ -128,7 +138,9 @@ def test_finite_differences_away_from_the_kinks() -> None:
 def test_absurd_ratios_stay_finite() -> None:
     surrogate = PPOClip(clip_low=None, clip_high=None)
     terms, batch = tokens([1.0, 1.0], [1.0, -1.0])
-    far = TokenTerms(logprobs=(batch.old_logprobs + torch.tensor([[500.0, -500.0]])).requires_grad_(), entropy=terms.entropy)
+    far = TokenTerms(
+        logprobs=(batch.old_logprobs + torch.tensor([[500.0, -500.0]])).requires_grad_(), entropy=terms.entropy
+    )
     loss = surrogate(far, batch).loss
     assert loss[0].tolist() == pytest.approx([-math.exp(MAX_LOG_RATIO), math.exp(-MAX_LOG_RATIO)], rel=1e-12)
     assert torch.autograd.grad(loss.sum(), far.logprobs)[0].tolist() == [[0.0, 0.0]]
@@ -138,7 +150,10 @@ def test_clip_counts_ignore_what_was_not_sampled() -> None:
     terms, batch = tokens([5.0, 0.1, 5.0, 0.1], [1.0, -1.0, 1.0, -1.0])
     batch = replace(batch, mask=torch.tensor([[True, True, False, False]]))
     out = PPOClip()(terms, batch)
-    assert (out.clipped_low.tolist(), out.clipped_high.tolist()) == ([[False, True, False, False]], [[True, False, False, False]])
+    assert (out.clipped_low.tolist(), out.clipped_high.tolist()) == (
+        [[False, True, False, False]],
+        [[True, False, False, False]],
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from trainer.token_stats import STATISTICS, token_stats
 
 ALL = tuple(sorted(STATISTICS))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
-"""Log-probs here reach -40, where one float32 step is 4e-6, and inherit the rounding of the product. In the entropy those
-errors are weighted by p; lse - sum p z instead of -sum p log p would be off by 2e-5."""
+"""Log-probs here reach -40, where one float32 step is 4e-6, and inherit the rounding of the product. In the entropy
+those errors are weighted by p; lse - sum p z instead of -sum p log p would be off by 2e-5."""
 
 
 def case(rows: int = 7, width: int = 5, vocabulary: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
@@ -27,7 +27,9 @@ def case(rows: int = 7, width: int = 5, vocabulary: int = 6, seed: int = 0, dtyp
     return normal(rows, width), normal(vocabulary, width), normal(vocabulary), targets
 
 
-def reference(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float) -> dict[str, Tensor]:
+def reference(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
+) -> dict[str, Tensor]:
     """The definitions, written with log-softmax and left to autograd."""
     logits = hidden @ weight.T + (0 if bias is None else bias)
     log_p = (logits / temperature).log_softmax(dim=-1)
@@ -110,7 +112,9 @@ def test_values_and_gradients_equal_autograd_through_log_softmax(temperature: fl
     mix = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-12)
-    totals = [sum((row * side[name]).sum() for row, name in zip(mix, sorted(side), strict=True)) for side in (ours, theirs)]
+    totals = [
+        sum((row * side[name]).sum() for row, name in zip(mix, sorted(side), strict=True)) for side in (ours, theirs)
+    ]
     for ours_grad, theirs_grad in zip(*(torch.autograd.grad(total, leaves) for total in totals), strict=True):
         torch.testing.assert_close(ours_grad, theirs_grad, rtol=0, atol=1e-12)
 

@@ -23,7 +23,7 @@ def fake() -> list[str]:
 
 @pytest.fixture
 def sweep(tmp_path: Path, fake: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """``sweep("-m", "factor=clip_high")`` runs the command line in this process, below ``tmp_path``; returns the exit code."""
+    """``sweep("-m", "factor=clip_high")`` runs the command line here, below ``tmp_path``; returns the exit code."""
 
     def run(*arguments: str, base: Sequence[str] = tuple(fake)) -> int:
         monkeypatch.chdir(tmp_path)
@@ -43,6 +43,8 @@ def make_cells(tmp_path: Path) -> Callable[..., list[Cell]]:
     def make(*batch: Sequence[str]) -> list[Cell]:
         output = f"output='{tmp_path / 'outputs'}'"
         trainer = f"launcher.trainer=['{FAKE}']"
-        return cells([Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch])
+        return cells(
+            [Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch]
+        )
 
     return make

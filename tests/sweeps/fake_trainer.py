@@ -1,4 +1,4 @@
-"""A trainer of a hundred lines without torch, so that the queue can be tested in seconds: same command line, files and exit codes.
+"""A trainer of a hundred lines without torch, to test the queue in seconds: same command line, files and exit codes.
 
 What goes wrong is chosen by the seed of the run; see ``SEEDS``.
 """
@@ -52,7 +52,9 @@ def train(folder: Path) -> int:
             return 0
         entropy = 0.3 - 0.01 * step + 0.1 * float(config["surrogate"]["clip_high"] or 0)
         with metrics.open("a") as file:
-            file.write(json.dumps({"step": step, "metrics": {"policy/entropy": entropy, "rollout/reward": 0.1 * step}}) + "\n")
+            file.write(
+                json.dumps({"step": step, "metrics": {"policy/entropy": entropy, "rollout/reward": 0.1 * step}}) + "\n"
+            )
         with (folder / "timings.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "time": time.time(), "metrics": {"time/step_s": 0.02}}) + "\n")
         status(folder, "RUNNING", step + 1, steps)

@@ -16,7 +16,9 @@ Make = Callable[..., list[Cell]]
 
 def test_what_cannot_move_a_curve_does_not_change_the_signature(make_cells: Make) -> None:
     (plain,) = make_cells(["seed=0"])
-    (other,) = make_cells(["seed=0", "hardware.num_threads=2", "tracking=none", "launcher.slots=3", "checkpoint.every=1"])
+    (other,) = make_cells(
+        ["seed=0", "hardware.num_threads=2", "tracking=none", "launcher.slots=3", "checkpoint.every=1"]
+    )
     (moved,) = make_cells(["seed=0", "optim.lr=0.5"])
     assert plain.signature == other.signature != moved.signature
 
@@ -38,13 +40,15 @@ def test_cells_that_are_one_experiment_are_refused(make_cells: Make) -> None:
 
 
 def test_what_belongs_to_the_whole_sweep_cannot_be_swept(make_cells: Make) -> None:
-    with pytest.raises(ConfigError, match="tracking=.* cannot differ between the cells"):
+    with pytest.raises(ConfigError, match=r"tracking=.* cannot differ between the cells"):
         make_cells(["tracking=none", "seed=0"], ["tracking=mlflow", "seed=1"])
 
 
-@pytest.mark.parametrize("batch", [("clip_regime=baseline", "clip_regime=higher"), ("surrogate.clip_low=0.1", "surrogate.clip_low=0.3")])
+@pytest.mark.parametrize(
+    "batch", [("clip_regime=baseline", "clip_regime=higher"), ("surrogate.clip_low=0.1", "surrogate.clip_low=0.3")]
+)
 def test_thresholds_are_not_swept_while_every_ratio_is_one(make_cells: Make, batch: tuple[str, str]) -> None:
-    with pytest.raises(ConfigError, match="no threshold acts: set optim.updates_per_rollout=4"):
+    with pytest.raises(ConfigError, match=r"no threshold acts: set optim\.updates_per_rollout=4"):
         make_cells(*[[override] for override in batch])
     assert len(make_cells(*[[override, "optim.updates_per_rollout=2"] for override in batch])) == 2
     assert len(make_cells(*[[override, "optim.epochs=2"] for override in batch])) == 2
@@ -65,21 +69,32 @@ def name(made: list[Cell], multirun: bool = True) -> str:
 
 def test_a_study_is_called_after_its_factor_or_what_is_swept(make_cells: Make) -> None:
     factor = ["factor=off_policy_updates"]
-    assert name(make_cells([*factor, "optim.updates_per_rollout=1"], [*factor, "optim.updates_per_rollout=2"])) == "off_policy_updates"
-    assert name(make_cells(["optim.lr=1", "rollout.group_size=4"], ["optim.lr=2", "rollout.group_size=8"])) == "lr-group_size"
+    assert (
+        name(make_cells([*factor, "optim.updates_per_rollout=1"], [*factor, "optim.updates_per_rollout=2"]))
+        == "off_policy_updates"
+    )
+    assert (
+        name(make_cells(["optim.lr=1", "rollout.group_size=4"], ["optim.lr=2", "rollout.group_size=8"]))
+        == "lr-group_size"
+    )
     assert name(make_cells(["seed=1"], ["seed=2"])) == "seed"
     assert name(make_cells([]), multirun=False) == "single"
 
 
 def test_another_base_is_another_study(make_cells: Make) -> None:
     factor = ["factor=off_policy_updates", "hardware.num_threads=2", "launcher.slots=2"]
-    made = make_cells([*factor, "optim.updates_per_rollout=1", "steps=9"], [*factor, "optim.updates_per_rollout=2", "steps=9"])
+    made = make_cells(
+        [*factor, "optim.updates_per_rollout=1", "steps=9"], [*factor, "optim.updates_per_rollout=2", "steps=9"]
+    )
     assert name(made) == "off_policy_updates-steps-9"
 
 
 def test_a_very_long_name_is_cut_without_meeting_another(make_cells: Make) -> None:
     long = [f"task.num_prompts={number}" for number in (1, 2)]
-    names = {name(make_cells(["model.path=" + 100 * "x", prompts, "seed=1"], ["model.path=" + 100 * "x", prompts, "seed=2"])) for prompts in long}
+    names = {
+        name(make_cells(["model.path=" + 100 * "x", prompts, "seed=1"], ["model.path=" + 100 * "x", prompts, "seed=2"]))
+        for prompts in long
+    }
     assert len(names) == 2
     assert max(map(len, names)) <= 80
 
@@ -94,4 +109,7 @@ def test_the_document_lists_cells_levels_and_what_is_held(make_cells: Make, tmp_
     made = make_cells(*[["factor=clip_high", f"surrogate.clip_high={clip}", "seed=5"] for clip in (0.2, 0.4)])
     document = Study(name="s", command="c", output=tmp_path, cells=tuple(made)).document()
     assert document["factor"]["held"] == {"optim.updates_per_rollout": 4, "surrogate.clip_low": 0.2}
-    assert [(cell["level"], cell["level_index"], cell["seed"]) for cell in document["cells"]] == [("0.2", 0, 5), ("0.4", 1, 5)]
+    assert [(cell["level"], cell["level_index"], cell["seed"]) for cell in document["cells"]] == [
+        ("0.2", 0, 5),
+        ("0.4", 1, 5),
+    ]

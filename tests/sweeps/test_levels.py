@@ -37,7 +37,12 @@ def test_a_number_keeps_its_name_beside_a_label() -> None:
 
 def test_a_second_swept_key_joins_the_name_behind_the_factor() -> None:
     batch = [[f"optim.lr={lr}", f"surrogate.clip_high={clip}"] for lr in ("1e-4", "1e-3") for clip in ("0.2", "0.8")]
-    assert [level.name for level in levels(batch, CLIP)] == ["0.2, lr 0.0001", "0.8, lr 0.0001", "0.2, lr 0.001", "0.8, lr 0.001"]
+    assert [level.name for level in levels(batch, CLIP)] == [
+        "0.2, lr 0.0001",
+        "0.8, lr 0.0001",
+        "0.2, lr 0.001",
+        "0.8, lr 0.001",
+    ]
 
 
 def test_seeds_alone_are_one_level() -> None:
@@ -51,8 +56,8 @@ def test_what_is_equal_everywhere_is_not_swept() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.28, "0.28"), (1e-5, "1e-05"), (0.1234567, "0.1234567"), (1.0, "1"), (None, "null"), (True, "true"), ([], "none"),
-     (["sign", "steer"], "sign+steer"), ({"positive": 1, "negative": 0.5}, "positive 1, negative 0.5")],
+    [(0.28, "0.28"), (1e-5, "1e-05"), (0.1234567, "0.1234567"), (1.0, "1"), (None, "null"), (True, "true"),
+     ([], "none"), (["sign", "steer"], "sign+steer"), ({"positive": 1, "negative": 0.5}, "positive 1, negative 0.5")],
 )  # fmt: skip
 def test_values_are_short_and_exact(value: object, text: str) -> None:
     assert value_text(value) == text

@@ -68,7 +68,9 @@ def test_never_more_jobs_than_slots_and_each_with_its_own_gpu(
     pool = opened(LocalQueue(), made)
     most, together = 0, set()
     while pool.poll():
-        running = [path for path in (tmp_path / "runs").glob("*/started") if read_status(path.parent).state == "RUNNING"]  # type: ignore[union-attr]
+        running = [
+            path for path in (tmp_path / "runs").glob("*/started") if read_status(path.parent).state == "RUNNING"
+        ]  # type: ignore[union-attr]
         most = max(most, len(running))
         together.add(frozenset(path.read_text().split()[2] for path in running))
         time.sleep(0.05)
@@ -100,9 +102,12 @@ def test_gpus_are_counted_by_the_driver_when_nobody_chose(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("gpu", "slots", "runs", "size"), [("", None, 12, 6), ("", 2, 4, 2), ("", None, 1, 1), ("", 4, 2, 1), ("0,1", None, 12, 1)]
+    ("gpu", "slots", "runs", "size"),
+    [("", None, 12, 6), ("", 2, 4, 2), ("", None, 1, 1), ("", 4, 2, 1), ("0,1", None, 12, 1)],
 )
-def test_start_up_is_shared_on_a_cpu(monkeypatch: pytest.MonkeyPatch, gpu: str, slots: int | None, runs: int, size: int) -> None:
+def test_start_up_is_shared_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, gpu: str, slots: int | None, runs: int, size: int
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpu)
     assert LocalQueue(slots=slots).job_size(runs) == size
     assert LocalQueue(runs_per_job=5).job_size(runs) == 5
@@ -123,7 +128,9 @@ def test_stopping_leaves_no_process_behind(
     assert not (Path(made[1].run_dirs[0]) / "started").exists()
 
 
-def test_a_killed_trainer_leaves_no_grandchild(tmp_path: Path, jobs: Callable[..., list[Job]], opened: Callable[..., LocalPool]) -> None:
+def test_a_killed_trainer_leaves_no_grandchild(
+    tmp_path: Path, jobs: Callable[..., list[Job]], opened: Callable[..., LocalPool]
+) -> None:
     (job,) = jobs(17, steps=100)
     pool = opened(LocalQueue(slots=1), [job])
     pool.poll()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeps.worker import ROOT
 from sweeps.runs import Status, is_alive, is_locked, lock, next_attempt, read_run, read_status, write_run, write_status
+from sweeps.worker import ROOT
 from trainer.config import ConfigError, signature
 
 CONFIG = {"seed": 0, "optim": {"lr": 1e-4, "eps": 1e-08, "betas": [0.9, 0.95]}, "model": {"path": None, "dtype": "no"}}

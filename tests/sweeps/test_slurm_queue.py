@@ -44,17 +44,29 @@ def jobs(tmp_path: Path) -> list[Job]:
     return made
 
 
-def test_a_sweep_is_one_array_with_a_cap_and_a_signal_before_the_limit(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+def test_a_sweep_is_one_array_with_a_cap_and_a_signal_before_the_limit(
+    cluster: Path, jobs: list[Job], tmp_path: Path
+) -> None:
     queue = SlurmQueue(parallel=1, partition="gpu", time_min=60, signal_lead_s=240, extra={"comment": "rlvr"})
     queue.require_available()
     queue.open(tmp_path / "jobs", jobs)
     lines = (cluster / "script").read_text().splitlines()
-    for expected in ("--array=0-1%1", "--partition=gpu", "--time=60", "--signal=USR2@240", "--gpus-per-node=1", "--comment=rlvr", "--open-mode=append"):
+    for expected in (
+        "--array=0-1%1",
+        "--partition=gpu",
+        "--time=60",
+        "--signal=USR2@240",
+        "--gpus-per-node=1",
+        "--comment=rlvr",
+        "--open-mode=append",
+    ):
         assert f"#SBATCH {expected}" in lines
     assert any(line.startswith("export PYTHONPATH=") for line in lines)
 
 
-def test_runs_know_their_job_so_that_it_can_be_found_without_the_launcher(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+def test_runs_know_their_job_so_that_it_can_be_found_without_the_launcher(
+    cluster: Path, jobs: list[Job], tmp_path: Path
+) -> None:
     SlurmQueue().open(tmp_path / "jobs", jobs)
     assert [read_status(Path(job.run_dirs[0])).job for job in jobs] == ["slurm:4711_0", "slurm:4711_1"]  # type: ignore[union-attr]
 
@@ -75,7 +87,9 @@ def test_the_pool_is_busy_as_long_as_one_of_its_jobs_is_listed(cluster: Path, jo
     assert not pool()
 
 
-def test_a_scheduler_that_cannot_be_asked_leaves_everything_alive(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+def test_a_scheduler_that_cannot_be_asked_leaves_everything_alive(
+    cluster: Path, jobs: list[Job], tmp_path: Path
+) -> None:
     pool = SlurmQueue().open(tmp_path / "jobs", jobs)
     (cluster / "squeue").write_text("#!/bin/sh\nexit 1\n")
     assert living_jobs() is None
@@ -89,7 +103,7 @@ def test_stopping_cancels_the_jobs(cluster: Path, jobs: list[Job], tmp_path: Pat
 
 def test_a_refusal_of_the_scheduler_is_one_sentence(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
     (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n")
-    with pytest.raises(ConfigError, match="Slurm refused the jobs: .*invalid partition specified") as refusal:
+    with pytest.raises(ConfigError, match=r"Slurm refused the jobs: .*invalid partition specified") as refusal:
         SlurmQueue().open(tmp_path / "jobs", jobs)
     assert "\n" not in str(refusal.value)
 

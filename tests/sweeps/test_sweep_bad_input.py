@@ -16,7 +16,10 @@ BAD = [
     (["surrogate=ppo"], "surrogate=ppo does not exist: did you mean 'ppo_clip'?"),
     (["weight=[sgn]"], "weight=sgn does not exist: did you mean 'sign'?"),
     (["optim.lrr=1"], "optim.lrr is not a setting: did you mean 'optim.lr'?"),
-    (["-m", "surrogate.clip_hihg=0.2,0.4"], "surrogate.clip_hihg is not a setting: did you mean 'surrogate.clip_high'?"),
+    (
+        ["-m", "surrogate.clip_hihg=0.2,0.4"],
+        "surrogate.clip_hihg is not a setting: did you mean 'surrogate.clip_high'?",
+    ),
     (["clip_high=0.3"], "clip_high is neither a group nor a setting: did you mean 'surrogate.clip_high'?"),
     (["+optim.epoch=3"], "optim.epoch is not a setting of OptimConfig: did you mean 'epochs'?"),
     (["weight.sign.positive=0"], "weight.sign.positive belongs to weight=sign, which is not chosen: add weight=[sign]"),
@@ -37,7 +40,10 @@ BAD = [
     (["study.name=../up"], "study.name='../up' cannot be used"),
     (["-m", "output=a,b"], "cannot differ between the cells of one sweep"),
     (["-m", "checkpoint.every=1,2"], "are the same experiment"),
-    (["tracking.uri=file:///somewhere"], "tracking.uri='file:///somewhere' is a folder, which MLflow no longer writes to"),
+    (
+        ["tracking.uri=file:///somewhere"],
+        "tracking.uri='file:///somewhere' is a folder, which MLflow no longer writes to",
+    ),
     (["launcher._target_=os.path.Path"], "launcher._target_='os.path.Path' is not a queue of this project"),
     (["optim._target_=trainer.config.Optim"], "names no class"),
 ]
@@ -56,7 +62,9 @@ def test_a_mistake_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tracking_server_that_does_not_answer(sweep: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], fake: list[str]) -> None:
+def test_a_tracking_server_that_does_not_answer(
+    sweep: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], fake: list[str]
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -65,7 +73,9 @@ def test_a_tracking_server_that_does_not_answer(sweep: Callable[..., int], tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_is_a_file(sweep: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_is_a_file(
+    sweep: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "taken").write_text("mine")
     assert sweep("output=taken/here") == 2
     assert "taken is a file; choose a folder" in capsys.readouterr().err

@@ -24,7 +24,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
     def make(seed: int, steps: int = 3) -> Path:
         run_dir = tmp_path / f"run {seed} 'ü"  # hostile on purpose
-        write_run(run_dir, {"seed": seed, "steps": steps, "surrogate": {"clip_high": 0.2}, "hardware": {"processes": 1}})
+        write_run(
+            run_dir, {"seed": seed, "steps": steps, "surrogate": {"clip_high": 0.2}, "hardware": {"processes": 1}}
+        )
         write_status(run_dir, "QUEUED", steps=steps)
         return run_dir
 
@@ -47,8 +49,14 @@ def test_runs_of_a_job_share_one_process(make_run: Callable[..., Path]) -> None:
     assert all("training" in (run / "attempts" / "1" / "out").read_text() for run in runs)
 
 
-@pytest.mark.parametrize(("seed", "message"), [(13, "RuntimeError: the loss is not finite"), (14, "the trainer was killed by SIGKILL"),
-                                               (15, "the trainer left with exit code 0")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (13, "RuntimeError: the loss is not finite"),
+        (14, "the trainer was killed by SIGKILL"),
+        (15, "the trainer left with exit code 0"),
+    ],
+)
 def test_a_crash_leaves_its_neighbours_and_says_why(make_run: Callable[..., Path], seed: int, message: str) -> None:
     before, bad, after = make_run(1), make_run(seed), make_run(2)
     states = job(before, bad, after)()
@@ -73,7 +81,9 @@ def test_a_trainer_that_cannot_start_fails_each_run_once(make_run: Callable[...,
     runs = [make_run(1), make_run(2)]
     states = Job(run_dirs=tuple(map(str, runs)), trainer=(str(broken),))()
     assert set(states.values()) == {"FAILED"}
-    assert {read_status(run).message for run in runs} == {"ModuleNotFoundError: No module named 'a_module_that_is_not_there'"}  # type: ignore[union-attr]
+    assert {read_status(run).message for run in runs} == {
+        "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
+    }  # type: ignore[union-attr]
     assert [len(list((run / "attempts").iterdir())) for run in runs] == [1, 2]
 
 
@@ -128,7 +138,10 @@ def test_a_preempted_job_saves_and_can_be_queued_again(make_run: Callable[..., P
         "job()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(FAKE.parents[2])}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(FAKE.parents[2])},
     )
     wait_for(lambda: len(starts(slow)) == 1)
     time.sleep(0.3)

@@ -61,7 +61,7 @@ class PPOClip(Surrogate):
         if floor is None and ceiling is None:
             loss = plain
         else:
-            # torch.maximum splits the gradient evenly at ties; where() keeps it whole, so ratio 1 is plain policy gradient.
+            # torch.maximum halves the gradient at ties; where() keeps it whole, so ratio 1 is plain policy gradient.
             clipped = -advantages * ratio.clamp(min=floor, max=ceiling)
             loss = torch.where(clipped > plain, clipped, plain)
         if self.dual_clip is not None:

@@ -1,7 +1,7 @@
 """Lets a YAML state only what differs: the defaults of a component come from the dataclass its ``_target_`` names.
 
-Used by Hydra for every file under ``conf/``. It must not import components (that would import torch): their defaults are read from
-their source by :func:`trainer.config.component_defaults`.
+Used by Hydra for every file under ``conf/``. It must not import components (that would import torch): their defaults
+are read from their source by :func:`trainer.config.component_defaults`.
 """
 
 from __future__ import annotations

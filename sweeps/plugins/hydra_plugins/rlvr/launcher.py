@@ -1,7 +1,7 @@
 """From Hydra's lists of overrides to :func:`sweeps.launch.launch`.
 
-Created by Hydra (``conf/hydra/launcher/queue.yaml``). Configurations are composed here, once; a job never composes again, so a YAML
-that is edited while a job waits changes nothing.
+Created by Hydra (``conf/hydra/launcher/queue.yaml``). Configurations are composed here, once; a job never composes
+again, so a YAML that is edited while a job waits changes nothing.
 """
 
 from __future__ import annotations

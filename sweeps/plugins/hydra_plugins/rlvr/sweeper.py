@@ -1,6 +1,7 @@
 """The grid of a ``--multirun``: every combination of the swept values, each composed once, by the launcher.
 
-Created by Hydra (``conf/hydra/sweeper/grid.yaml``). It must not write anything: Hydra's own sweeper leaves folders behind.
+Created by Hydra (``conf/hydra/sweeper/grid.yaml``). It must not write anything: Hydra's own sweeper leaves folders
+behind.
 """
 
 from __future__ import annotations

@@ -1,0 +1,258 @@
+"""The update loop: whose old log-probs, how many steps, what is counted, and what stops it before the weights move."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from accelerate import Accelerator
+from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
+from torch import Tensor, nn
+
+from trainer.config import OptimConfig
+from trainer.distributed import Ranks
+from trainer.loop import with_advantages
+from trainer.objective.base import Objective
+from trainer.objective.regularizers.entropy_bonus import EntropyBonus
+from trainer.objective.surrogates.ppo_clip import PPOClip
+from trainer.objective.weights.sign import Sign
+from trainer.types import StepStats, TokenBatch
+from trainer.update import (
+    EngineMismatch,
+    Learner,
+    NonFiniteLoss,
+    check_gap,
+    logprob_gap,
+    needs_old_pass,
+    update,
+    with_old_terms,
+)
+
+
+def run(
+    model: nn.Module, batch: TokenBatch, optim: OptimConfig, objective: Objective | None = None, version: int = 0
+) -> tuple[TokenBatch, StepStats]:
+    """``update`` with plain SGD, changing ``model``."""
+    accelerator = Accelerator(cpu=True)
+    learner = Learner(
+        policy=policy(model, micro_batch_tokens=40),
+        optimizer=accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1.0)),
+        accelerator=accelerator,
+        ranks=Ranks(),
+        optim=optim,
+        dtype="float32",
+    )
+    objective = objective or plain()
+    batch = with_advantages(batch, objective)
+    return update(learner, objective, batch, CONTEXT, objective.initial_state(), version=version)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def test_first_update_takes_its_old_terms_from_its_own_forward_pass() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    expected = policy(model).measure(batch)
+    done, stats = run(model, batch, OptimConfig(lr=0.1))
+    torch.testing.assert_close(done.old_logprobs, expected.logprobs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(done.old_entropy, expected.entropy, rtol=0, atol=1e-6)
+    means = stats.means()
+    assert means["policy/ratio_max"] == 1.0
+    assert means["policy/kl_old"] == means["policy/clip_frac_low"] == means["policy/clip_frac_high"] == 0.0
+
+
+def test_gradient_at_ratio_one_is_that_of_minus_advantage_times_logprob() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    ours = Bench(model).step(plain(), batch)
+    ready = with_advantages(batch, plain())
+    terms = policy(model).terms(ready)
+    loss = -(ready.advantages * terms.logprobs)[ready.mask].sum() / ready.num_tokens  # type: ignore[operator]
+    grads = torch.autograd.grad(loss, list(model.parameters()))
+    for (name, _), grad in zip(model.named_parameters(), grads, strict=True):
+        torch.testing.assert_close(ours.gradient[name], grad, rtol=0, atol=1e-7)  # advantages and 1/tokens are float32
+        assert grad.any()
+
+
+def test_a_step_makes_good_tokens_likelier_and_bad_ones_less_likely() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    done, _ = run(model, batch, OptimConfig(lr=0.01, max_grad_norm=0.0))
+    change = (policy(model).measure(batch).logprobs - done.old_logprobs)[batch.mask]  # type: ignore[operator]
+    assert float((change * done.advantages[batch.mask]).sum()) > 0  # type: ignore[index]
+
+
+def test_mini_batches_see_old_terms_of_before_the_first_step_and_every_row_once_an_epoch() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    old = policy(model).measure(batch)
+    seen: Any = model.base_model
+    seen.rows_seen = 0
+    before = weights(model)
+    done, stats = run(model, with_old_terms(batch, old), OptimConfig(lr=0.5, updates_per_rollout=2, epochs=3))
+    assert torch.equal(done.old_logprobs, old.logprobs)
+    assert seen.rows_seen == 3 * batch.num_rows
+    means = stats.means()
+    assert stats.counts["policy/grad_norm"] == stats.counts["policy/loss"] == stats.counts["policy/lr"] == 6
+    assert stats.counts["policy/kl_old"] == 3 * batch.num_tokens
+    assert means["policy/ratio_max"] > 1.0
+    assert means["policy/kl_old"] > 0.0
+    assert any(not torch.equal(before[name], value) for name, value in weights(model).items())
+
+
+def test_counts_by_hand() -> None:
+    model = Toy()
+    batch = off_policy(model, spread=0.5)
+    objective = plain(surrogate=PPOClip(clip_low=0.1, clip_high=0.3))
+    done, stats = run(copy.deepcopy(model), batch, OptimConfig(lr=0.0), objective)
+    ratio = (policy(model).measure(batch).logprobs - batch.old_logprobs)[batch.mask].double().exp()  # type: ignore[operator]
+    advantages = done.advantages[batch.mask]  # type: ignore[index]
+    means = stats.means()
+    low = ((ratio < 0.9) & (advantages < 0)).double().mean().item()
+    high = ((ratio > 1.3) & (advantages > 0)).double().mean().item()
+    assert 0 < low < 1
+    assert 0 < high < 1
+    assert means["policy/clip_frac_low"] == pytest.approx(low, abs=1e-6)
+    assert means["policy/clip_frac_high"] == pytest.approx(high, abs=1e-6)
+    assert means["policy/ratio_max"] == pytest.approx(ratio.max().item(), rel=1e-5)
+    # k3 of KL(old || current): mean of r - 1 - ln r.
+    assert means["policy/kl_old"] == pytest.approx((ratio - 1 - ratio.log()).mean().item(), rel=1e-4)
+    surrogate = -torch.minimum(ratio * advantages, ratio.clamp(0.9, 1.3) * advantages)
+    assert means["policy/loss"] == pytest.approx(surrogate.mean().item(), rel=1e-5)
+
+
+def test_gradient_norm_is_reported_before_the_cap_and_the_step_obeys_it() -> None:
+    moved = []
+    for cap in (0.0, 1e-3):
+        model = Toy()
+        before = weights(model)
+        _, stats = run(model, on_policy(model), OptimConfig(lr=1.0, max_grad_norm=cap))
+        step = torch.sqrt(sum(((value - before[name]) ** 2).sum() for name, value in weights(model).items()))  # type: ignore[arg-type]
+        moved.append((float(step), stats.means()["policy/grad_norm"]))
+    (free, free_norm), (capped, capped_norm) = moved
+    assert free == pytest.approx(free_norm, rel=1e-6)
+    assert capped_norm == pytest.approx(free_norm, rel=1e-6)
+    assert capped == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("version", "rates"), [(0, [0.25, 0.5]), (2, [0.75, 1.0]), (9, [1.0, 1.0])])
+def test_learning_rate_rises_linearly_over_the_warm_up(version: int, rates: list[float]) -> None:
+    model = Toy()
+    batch = on_policy(model)
+    batch = with_old_terms(batch, policy(model).measure(batch))
+    optim = OptimConfig(lr=1e-3, warmup_steps=4, updates_per_rollout=2)
+    _, stats = run(model, batch, optim, version=version)
+    assert stats.means()["policy/lr"] == pytest.approx(1e-3 * sum(rates) / 2)
+
+
+def test_groups_that_are_all_right_or_all_wrong_move_nothing() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    before = weights(model)
+    run(model, replace(batch, rewards=torch.ones(batch.num_rows)), OptimConfig(lr=1.0))
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+
+
+def test_a_batch_without_a_sampled_token_moves_nothing() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    before = weights(model)
+    _, stats = run(model, replace(batch, mask=torch.zeros_like(batch.mask)), OptimConfig(lr=1.0))
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+    assert stats.means()["policy/loss"] == 0.0
+
+
+def test_an_engine_with_other_weights_stops_the_run_before_the_step() -> None:
+    model = Toy()
+    batch = on_policy(Toy(seed=1))
+    before = weights(model)
+    with pytest.raises(EngineMismatch, match="sampler and trainer disagree by up to"):
+        run(model, batch, OptimConfig())
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+
+
+def test_gap_by_hand_and_its_bounds() -> None:
+    model = Toy()
+    batch = off_policy(model)
+    shifted = torch.zeros(batch.mask.shape)
+    row, position = batch.mask.nonzero()[0].tolist()
+    shifted[row, position] = 1.5e-3
+    gap = replace(batch, old_logprobs=batch.sampler_logprobs + shifted)
+    largest, mean = logprob_gap(gap)
+    assert largest == pytest.approx(1.5e-3, rel=1e-3)
+    assert mean == pytest.approx(1.5e-3 / batch.num_tokens, rel=1e-2)
+    check_gap(gap, "float32")
+    with pytest.raises(EngineMismatch):  # one token alone beyond the bound on the largest
+        check_gap(replace(batch, old_logprobs=batch.sampler_logprobs + 2 * shifted), "float32")
+    with pytest.raises(EngineMismatch):  # all tokens a little off: the bound on the mean
+        check_gap(replace(batch, old_logprobs=batch.sampler_logprobs + 1e-3 * batch.mask), "float32")
+    with pytest.raises(EngineMismatch):
+        check_gap(replace(batch, old_logprobs=batch.sampler_logprobs * torch.nan), "float32")
+    off_mask = replace(batch, old_logprobs=torch.where(batch.mask, batch.sampler_logprobs, torch.tensor(5.0)))
+    check_gap(off_mask, "float32")
+    assert logprob_gap(replace(batch, mask=torch.zeros_like(batch.mask))) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_before_the_step(what: str) -> None:
+    model = Toy()
+    batch = off_policy(model)
+    before = weights(model)
+    if what == "loss":
+        batch = replace(batch, old_logprobs=batch.old_logprobs.masked_fill(batch.mask, torch.nan))  # type: ignore[union-attr]
+    else:
+        handle = next(model.parameters()).register_hook(lambda grad: grad * torch.inf)
+    with pytest.raises(NonFiniteLoss, match=f"the {what} is not finite") as caught:
+        run(model, batch, OptimConfig())
+    if what == "gradient":
+        handle.remove()
+    assert caught.value.batch.num_rows == batch.num_rows
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+
+
+def test_same_inputs_give_the_same_bits() -> None:
+    results = []
+    for _ in range(2):
+        model = Toy()
+        batch = on_policy(model)
+        batch = with_old_terms(batch, policy(model).measure(batch))
+        _, stats = run(model, batch, OptimConfig(lr=0.1, updates_per_rollout=4, epochs=2))
+        results.append((weights(model), stats))
+    assert results[0][1] == results[1][1]
+    assert all(torch.equal(value, results[1][0][name]) for name, value in results[0][0].items())
+
+
+def test_old_pass_is_taken_when_somebody_needs_it_and_not_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = plain(weight={"sign": Sign()}, regularizer={"bonus": EntropyBonus()})
+    assert not needs_old_pass(objective, 1)
+    assert needs_old_pass(objective, 2)
+    needed: ClassVar[bool] = True
+    for need in ("needs_old_entropy", "needs_old_logprobs", "needs_current"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Sign, need, needed)
+            assert needs_old_pass(objective, 1), need
+
+
+def test_a_member_that_needs_current_statistics_gets_them_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Any] = []
+
+    def remember(self: Sign, batch: TokenBatch, terms: Any, context: Any) -> Tensor:
+        got.append(terms)
+        return torch.ones_like(batch.sampler_logprobs)
+
+    monkeypatch.setattr(Sign, "needs_current", True)
+    monkeypatch.setattr(Sign, "statistics", frozenset({"sum_p2_logp_h"}))
+    monkeypatch.setattr(Sign, "__call__", remember)
+    model = Toy()
+    batch = off_policy(model)
+    outcome = Bench(model, micro_batch_tokens=30).step(plain(weight={"sign": Sign()}), batch)
+    expected = policy(model).measure(batch, {"sum_p2_logp_h"})
+    torch.testing.assert_close(got[0].logprobs, expected.logprobs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(got[0].extras["sum_p2_logp_h"], expected.extras["sum_p2_logp_h"], rtol=0, atol=1e-6)
+    assert not got[0].logprobs.requires_grad
+    assert outcome.rows_seen == 2 * batch.num_rows

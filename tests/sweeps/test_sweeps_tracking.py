@@ -1,0 +1,98 @@
+"""The MLflow side of a sweep, against a real SQLite store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from sweeps.tracking import Tracker, absolute, require_answer
+from sweeps.worker import ROOT
+from trainer.config import ConfigError
+
+DOCUMENT = {"study": "s", "cells": []}
+
+
+def test_a_sqlite_path_becomes_absolute_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("sqlite:///outputs/mlflow.db") == f"sqlite:///{tmp_path}/outputs/mlflow.db"
+    assert absolute("http://host:5000") == "http://host:5000"
+    assert absolute(None) is None
+
+
+@pytest.fixture
+def server() -> object:
+    """Answers every request with the status its path ends on."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(self.path.split("/")[1]))
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            """Silent."""
+
+    running = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+
+
+def test_a_server_answers_or_is_refused(server: str) -> None:
+    require_answer(f"{server}/200")
+    require_answer(f"{server}/403")  # guarded, but there
+    with pytest.raises(ConfigError, match=r"does not answer \(HTTP 502\)"):
+        require_answer(f"{server}/502")
+
+
+def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        require_answer(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_asking_writes_nothing(tmp_path: Path) -> None:
+    require_answer(f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_has_one_run_however_often_it_is_started(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/out put/mlflow.db"
+    first = Tracker(uri, "e").open_sweep(DOCUMENT, {"factor": "f"})
+    tracker = Tracker(uri, "e")
+    second = tracker.open_sweep({**DOCUMENT, "cells": [1]}, {"factor": "f"})
+    tracker.close_sweep(second, "COMPLETED")
+    client = MlflowClient(tracking_uri=uri)
+    run = client.get_run(first)
+    assert first == second
+    assert (run.info.status, run.data.tags["kind"], run.data.tags["study"], run.data.tags["state"]) == (
+        "FINISHED",
+        "sweep",
+        "s",
+        "COMPLETED",
+    )
+    assert [path.read_text() for path in (tmp_path / "out put" / "mlartifacts").rglob("sweep.json")] == [
+        '{\n "study": "s",\n "cells": [\n  1\n ]\n}'
+    ]
+
+
+def test_launchers_that_meet_at_a_fresh_store_do_not_tear_it(tmp_path: Path) -> None:
+    tracker = f"Tracker('sqlite:///{tmp_path}/mlflow.db', 'e')"
+    code = f"from sweeps.tracking import Tracker; {tracker}.open_sweep({{'study': 's'}}, {{}})"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in both] == [("", 0), ("", 0)]
+
+
+def test_a_database_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, " * 100)
+    with pytest.raises(ConfigError, match=r"tracking\.uri=.* cannot be used") as refusal:
+        Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e")
+    assert "\n" not in str(refusal.value)
