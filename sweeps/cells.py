@@ -123,6 +123,6 @@ def _clipping_acts(cells: Sequence[Cell]) -> None:
         if identity({**other.config, "seed": 0}) != identity({**cell.config, "seed": 0}):
             raise ConfigError(
                 f"the levels {other.level.label!r} and {cell.level.label!r} differ in clip thresholds only, but with "
-                "one update per rollout (optim.updates_per_rollout=1, optim.epochs=1) every ratio is 1 and no threshold "
-                "acts: set optim.updates_per_rollout=4"
+                "one update per rollout (optim.updates_per_rollout=1, optim.epochs=1) every ratio is 1 and no "
+                "threshold acts: set optim.updates_per_rollout=4"
             )

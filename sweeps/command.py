@@ -14,6 +14,7 @@ from trainer.config import ConfigError
 
 BAD_CONFIGURATION = 2
 """Exit code for anything that a person has to mend before something can run."""
+INTERRUPTED = 130
 
 
 def main() -> int:
@@ -29,6 +30,9 @@ def main() -> int:
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:
         application()
+    except KeyboardInterrupt:
+        print("interrupted before anything was queued", file=sys.stderr)
+        return INTERRUPTED
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_CONFIGURATION

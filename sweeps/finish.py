@@ -1,23 +1,71 @@
-"""The end of a sweep: what failed and why, the table of levels, the report, and how to look further.
+"""The end of a sweep: what became of every cell, and what the exit code says of it.
 
-Called by :mod:`sweeps.launch`. Table and report are made by ``python -m dashboards``, which reads MLflow and nothing
-else.
+Called by :mod:`sweeps.launch` when nothing runs any more.
 """
 
 from __future__ import annotations
 
-import shlex
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.cells import Cell
-from sweeps.runs import last_attempt, read_status
+from sweeps.queues.slurm import living_jobs
+from sweeps.results import show_results, ui_line
+from sweeps.runs import is_alive, last_attempt, read_status, write_status
 from sweeps.study import Study
+from sweeps.tracking import Tracker
 from sweeps.worker import ROOT
 
 BAD_ENDS = ("FAILED", "LOST")
+GOOD_ENDS = ("COMPLETED", "PRUNED")
+
+
+def finish(study: Study, tracker: Tracker | None, parent: str | None, late: Sequence[Path]) -> int:
+    """Name what went wrong, bring MLflow up to date, show the results; the exit code: 0 if every cell came to its end.
+
+    ``late`` are finished runs that this store has not heard of yet.
+    """
+    late = [*late, *_mark_lost(study)]
+    ends = {state for _, state, _ in _ends(study)}
+    if tracker is not None and late:
+        trainer = study.cells[0].config["launcher"]["trainer"]
+        subprocess.run(
+            [sys.executable, *trainer, "--sync", *map(str, late)], cwd=ROOT, check=False, capture_output=True
+        )
+    if tracker is not None and parent is not None:
+        tracker.close_sweep(parent, "FAILED" if ends & set(BAD_ENDS) else "COMPLETED")
+        show_results(study, tracker.uri)
+    print_places(study, tracker)
+    for line in [*unfinished(study), *failures(study)]:
+        print(line, file=sys.stderr)
+    return 0 if ends <= set(GOOD_ENDS) else 1
+
+
+def print_places(study: Study, tracker: Tracker | None) -> None:
+    """Where to look further."""
+    if tracker is not None:
+        print(f"compare    {ui_line(tracker.uri)}")
+    single = len(study.cells) == 1
+    print(f"run        {study.run_dir(study.cells[0])}" if single else f"runs       {study.output / 'runs'}")
+
+
+def _mark_lost(study: Study) -> list[Path]:
+    """Runs whose job has ended without a word are LOST from now on; the next launch takes them up again."""
+    lost = []
+    for run_dir in map(study.run_dir, study.cells):
+        status = read_status(run_dir)
+        if status is None or status.state not in ("QUEUED", "RUNNING"):
+            continue
+        # Our own queue is over: what still waits for this very process has nobody left.
+        if status.pid == os.getpid() or not is_alive(run_dir, status, living_jobs()):
+            stopped = (run_dir / "STOP").exists()
+            message = "cancelled" if stopped else "its process ended without a word (killed, or out of memory)"
+            write_status(run_dir, "CANCELLED" if stopped else "LOST", message=message)
+            lost.append(run_dir)
+    return lost
 
 
 def failures(study: Study) -> list[str]:
@@ -31,7 +79,7 @@ def failures(study: Study) -> list[str]:
 
 def unfinished(study: Study) -> list[str]:
     """A line per cell that has not come to its end."""
-    return [f"{state.lower()}: {cell.name}" for cell, state, _ in _ends(study) if state not in (*BAD_ENDS, "COMPLETED")]
+    return [f"{state.lower()}: {cell.name}" for cell, state, _ in _ends(study) if state not in (*BAD_ENDS, *GOOD_ENDS)]
 
 
 def _ends(study: Study) -> list[tuple[Cell, str, str | None]]:
@@ -44,39 +92,3 @@ def _evidence(run_dir: Path) -> Path:
     if attempt is None:
         return run_dir
     return next((attempt / name for name in ("traceback", "err") if (attempt / name).exists()), attempt)
-
-
-def show_results(study: Study, uri: str) -> None:
-    """Print the table of levels, write the report and say where everything is."""
-    report = study.folder / "report.html"
-    writing = _dashboards("report", study.name, "--uri", uri, "--output", str(report), "--log")
-    table, error = _dashboards("table", study.name, "--uri", uri).communicate()
-    print(f"\n{table.rstrip()}\n" if table else f"\nno table: {_last(error)}")
-    _, error = writing.communicate()
-    print(f"report     {report}" if writing.returncode == 0 else f"no report: {_last(error)}")
-    print(f"compare    {ui_line(uri)}")
-
-
-def ui_line(uri: str) -> str:
-    """What to type to compare the runs in MLflow's own pages."""
-    if uri.startswith(("http://", "https://")):
-        return uri
-    command = [_executable("mlflow"), "ui", "--workers", "1", "--backend-store-uri", uri]
-    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}"
-
-
-def _executable(name: str) -> str:
-    """The command of this environment, short where it is on the path anyway."""
-    beside = Path(sys.executable).parent / name
-    here = Path.cwd()
-    return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside) if beside.exists() else name
-
-
-def _dashboards(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dashboards", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def _last(text: str) -> str:
-    lines: Sequence[str] = text.strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "the dashboards said nothing"

@@ -20,6 +20,9 @@ from trainer.config import ConfigError
 COSTLY = ("task", "model", "engine", "rollout", "optim", "evaluation")
 """Groups that decide how long a step takes."""
 
+ENOUGH = 100
+"""Earlier runs that an estimate looks at, the newest."""
+
 
 def plan_text(study: Study, decisions: Sequence[Decision], concurrency: int) -> str:
     """The plan as a table of cells, a summary and an estimate."""
@@ -38,8 +41,30 @@ def plan_text(study: Study, decisions: Sequence[Decision], concurrency: int) -> 
         else _estimate_text(estimate, concurrency)
     )
     return "\n".join(
-        [*aligned(rows), "", f"{study.name}: {len(decisions)} cells ({size}); {shown}", f"estimated time: {time}"]
+        [
+            *aligned(rows),
+            "",
+            f"{study.name}: {_many(len(decisions), 'cell')} ({size}); {shown}",
+            f"estimated time: {time}",
+        ]
     )
+
+
+def opening(study: Study, decisions: Sequence[Decision], num_jobs: int, concurrency: int) -> str:
+    """The line a sweep begins with: what is there already, what runs, how long it takes."""
+    counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
+    before = [f"{counts[action]} {action}" for action in (Action.KEEP, Action.JOIN, Action.LEAVE) if counts[action]]
+    cells, todo = _many(len(decisions), "cell"), counts[Action.START] + counts[Action.RESUME]
+    if not todo:
+        return f"{study.name}: {cells}; {', '.join(before)}; nothing to run"
+    seconds = estimate_s(study, decisions, concurrency)
+    time = f", about {duration(seconds)}" if seconds is not None else ""
+    parts = [cells, ", ".join(before), f"{todo} to run in {_many(num_jobs, 'job')}, {concurrency} at a time{time}"]
+    return f"{study.name}: {'; '.join(filter(None, parts))}"
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _what(decision: Decision) -> str:
@@ -55,7 +80,7 @@ def _what(decision: Decision) -> str:
 def _estimate_text(seconds: float | None, concurrency: int) -> str:
     if seconds is None:
         return "no earlier run to estimate from"
-    return f"about {duration(seconds)} on {concurrency} slot{'s' if concurrency > 1 else ''}, from earlier runs"
+    return f"about {duration(seconds)} on {_many(concurrency, 'slot')}, from earlier runs"
 
 
 def estimate_s(study: Study, decisions: Sequence[Decision], concurrency: int) -> float | None:
@@ -86,7 +111,8 @@ def _speed(cell: Cell, known: Sequence[tuple[Mapping[str, Any], float]]) -> floa
 def _earlier(output: Path) -> list[tuple[Mapping[str, Any], float]]:
     """(configuration, seconds per step with everything) of completed runs."""
     found: list[tuple[Mapping[str, Any], float]] = []
-    for path in (output / "runs").glob("*/timings.jsonl"):
+    newest = sorted((output / "runs").glob("*/timings.jsonl"), key=lambda path: -path.stat().st_mtime)[:ENOUGH]
+    for path in newest:
         status = read_status(path.parent)
         if status is None or status.state != "COMPLETED" or not status.steps:
             continue

@@ -10,12 +10,14 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeps.cells import Cell
-from sweeps.runs import write_run, write_status
+from sweeps.runs import lock, read_run, read_status, write_run, write_status
 from sweeps.study import Study
+from sweeps.tracking import absolute
 from trainer.config import ConfigError, group_signature
 
 ROOM_MIB, ROOM_PER_RUN_MIB = 100, 20
@@ -48,20 +50,30 @@ def _nearest(output: Path) -> Path:
     return next(path for path in [output, *output.parents] if path.exists())
 
 
-def register(
-    study: Study, cells: Iterable[Cell], *, uri: str | None, parent_run_id: str | None, facts: Mapping[str, str]
-) -> list[Path]:
-    """Freeze each cell into its run folder and mark it QUEUED; :class:`ConfigError` where that cannot be written."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a run is told about the sweep it belongs to."""
+
+    study: Study
+    uri: str | None
+    """MLflow tracking URI."""
+    parent_run_id: str | None
+    """MLflow run of the sweep."""
+    facts: Mapping[str, str]
+    """Where the sweep came from."""
+
+
+def register(place: Place, cells: Iterable[Cell]) -> list[Path]:
+    """Freeze each cell into its run folder and mark it QUEUED; :class:`ConfigError` where that cannot be written.
+
+    A run that another launcher got hold of meanwhile is left as it is: the worker will find it taken, or completed.
+    """
     run_dirs = []
     for cell in cells:
-        run_dir = study.run_dir(cell)
+        run_dir = place.study.run_dir(cell)
         try:
-            write_run(run_dir, run_document(study, cell, uri=uri, parent_run_id=parent_run_id, facts=facts))
-            (run_dir / "STOP").unlink(missing_ok=True)
-            steps = int(cell.config["steps"])
-            write_status(
-                run_dir, "QUEUED", steps=steps, message=None, pid=os.getpid(), host=socket.gethostname(), job=None
-            )
+            run_dir.mkdir(parents=True, exist_ok=True)
+            _register(run_dir, cell, run_document(place, cell))
         except OSError as error:
             raise ConfigError(
                 f"{run_dir} cannot be written ({error.strerror}): nothing was queued; "
@@ -71,29 +83,61 @@ def register(
     return run_dirs
 
 
-def run_document(
-    study: Study, cell: Cell, *, uri: str | None, parent_run_id: str | None, facts: Mapping[str, str]
-) -> dict[str, Any]:
+def _register(run_dir: Path, cell: Cell, document: Mapping[str, Any]) -> None:
+    held = lock(run_dir, patience_s=0.2)
+    if held is None:
+        return
+    with held:
+        status = read_status(run_dir)
+        if status is not None and status.state == "COMPLETED":
+            return
+        write_run(run_dir, document)
+        (run_dir / "STOP").unlink(missing_ok=True)
+        waiting = {"message": None, "pid": os.getpid(), "host": socket.gethostname(), "job": None}
+        write_status(run_dir, "QUEUED", steps=int(cell.config["steps"]), **waiting)
+
+
+def adopt(place: Place, cells: Iterable[Cell]) -> list[Path]:
+    """Give finished runs that were mirrored elsewhere, or nowhere, this sweep's MLflow store; returns those.
+
+    So a sweep that reuses runs of an earlier one shows all of them.
+    """
+    if place.uri is None:
+        return []
+    late = []
+    for cell in cells:
+        run_dir = place.study.run_dir(cell)
+        if absolute((read_run(run_dir).get("tracking") or {}).get("uri")) != place.uri:
+            write_run(run_dir, run_document(place, cell))
+            late.append(run_dir)
+    return late
+
+
+def run_document(place: Place, cell: Cell) -> dict[str, Any]:
     """The content of ``run.yaml``: configuration, place in the study, MLflow address, origin."""
+    name, level = place.study.name, cell.level
     document: dict[str, Any] = copy.deepcopy(dict(cell.config))
-    place = {"name": study.name, "level": cell.level.name, "level_index": cell.level.index, "label": cell.level.label}
-    tags = {
+    tracking = document["tracking"]
+    document["study"] = {"name": name, "level": level.name, "level_index": level.index, "label": level.label}
+    document["tracking"] = tracking | {
+        "uri": place.uri,
+        "parent_run_id": place.parent_run_id,
+        "run_name": tracking.get("run_name") or f"{name} {level.label} seed {cell.seed}",
+        "tags": _tags(place, cell) | (tracking.get("tags") or {}),
+    }
+    revision, changes = place.facts.get("git revision"), place.facts.get("uncommitted changes")
+    provenance = {**place.facts, "git": {"revision": revision, "dirty": changes == "yes"}}
+    return document | {"signature": cell.signature, "provenance": provenance}
+
+
+def _tags(place: Place, cell: Cell) -> dict[str, str]:
+    factor = cell.config.get("factor")
+    return {
         "kind": "cell",
-        "study": study.name,
+        "study": place.study.name,
         "level": cell.level.name,
         "level_index": str(cell.level.index),
         "seed": str(cell.seed),
         "signature": cell.signature,
         "group": group_signature(cell.config),
-    }
-    if cell.config.get("factor"):
-        tags["factor"] = str(cell.config["factor"]["name"])
-    document["study"] = place
-    document["tracking"] |= {
-        "uri": uri,
-        "parent_run_id": parent_run_id,
-        "run_name": document["tracking"].get("run_name") or f"{study.name} {cell.level.label} seed {cell.seed}",
-        "tags": tags | (document["tracking"].get("tags") or {}),
-    }
-    git = {"revision": facts.get("git revision"), "dirty": facts.get("uncommitted changes") == "yes"}
-    return document | {"signature": cell.signature, "provenance": {**facts, "git": git}}
+    } | ({"factor": str(factor["name"])} if factor else {})

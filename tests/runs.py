@@ -90,7 +90,8 @@ def record(folder: RunFolder) -> dict[str, bytes]:
     last = max(folder.checkpoints.glob("step-*"))
     files = [folder.path / name for name in CURVES] + [last / name for name in ("model.safetensors", "state.json")]
     content = {path.name: path.read_bytes() for path in files}
-    content["optimizer.pt"] = json.loads((last / "manifest.json").read_text())["files"]["optimizer.pt"]["sha256"].encode()
+    checksums = json.loads((last / "manifest.json").read_text())["files"]
+    content["optimizer.pt"] = checksums["optimizer.pt"]["sha256"].encode()
     return content | {"checkpoint": last.name.encode()}
 
 

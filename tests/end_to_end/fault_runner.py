@@ -34,8 +34,8 @@ def arm(at: str, call: int, do: str) -> None:
     """Replace the function ``module:name`` (``name`` may be ``Class.method``) by one that fails at its n-th call.
 
     ``kill`` and ``raise`` come before the call, ``kill_after`` behind it, ``tear`` writes half of what ``os.write`` was
-    given and kills, ``full`` says from then on that the disk is; ``term``, ``usr1``, ``usr2`` and ``int`` send the signal and go on;
-    ``stop``, for methods of a run folder, puts the STOP file there and goes on.
+    given and kills, ``full`` says from then on that the disk is; ``term``, ``usr1``, ``usr2`` and ``int`` send the
+    signal and go on; ``stop``, for methods of a run folder, puts the STOP file there and goes on.
     """
     module, _, name = at.partition(":")
     *path, last = name.split(".")

@@ -1,4 +1,4 @@
-"""Whole processes with real vLLM: a signal, a kill and a crash inside the engine, and the numbers of an undisturbed run."""
+"""Whole processes with real vLLM: a signal, a kill, a crash inside the engine, and the numbers of a quiet run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training runs with real vLLM inside this process: determinism, reuse of the engine, and that a skipped sync is caught."""
+"""Training with real vLLM in this process: determinism, reuse of the engine, and that a skipped sync is caught."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What every engine promises: parity with the trainer, seeds, independence of rows, stops, weights that really arrive."""
+"""What every engine promises: parity with the trainer, seeds, independent rows, stops, weights that really arrive."""
 
 from __future__ import annotations
 
 import random
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -89,8 +90,8 @@ def test_logprobs_are_those_after_temperature(engine_name: str, bench: Any) -> N
 def test_the_engines_sample_from_the_same_distribution(engine_name: str, bench: Any) -> None:
     """Frequencies of the first token of 600 samples against the policy's own probabilities.
 
-    The statistic sum_a (f_a - n p_a)^2 / (n p_a) over tokens with n p_a >= 5 has about as many degrees of freedom as terms
-    (fewer than 40 for this vocabulary); 40 + 6 sqrt(80) is never exceeded by chance.
+    The statistic sum_a (f_a - n p_a)^2 / (n p_a) over tokens with n p_a >= 5 has about as many degrees of freedom as
+    terms, fewer than 40 for this vocabulary; 40 + 6 sqrt(80), six deviations above, is never exceeded by chance.
     """
     engine, count = bench.named(engine_name), 600
     groups = sample(engine, bench, prompts=bench.prompts[:1], seeds=[3], samples=count, max_tokens=1)
@@ -171,7 +172,7 @@ def test_new_weights_arrive(engine_name: str, bench: Any) -> None:
 
 
 def test_a_tied_output_layer_arrives(engine_name: str, bench: Any) -> None:
-    """``named_parameters`` names a tied head once, and vLLM then leaves its head as it was; the state dict names both."""
+    """``named_parameters`` names a tied head once, and vLLM leaves its own as it was; the state dict names both."""
     engine, model = bench.named(engine_name), bench.policy.model
     assert model.config.tie_word_embeddings and "lm_head.weight" in model.state_dict()
     with torch.no_grad():
@@ -248,6 +249,8 @@ def test_the_pool_keeps_an_engine_that_fits(bench: Any) -> None:
 
         def start(self, setup: Any) -> Any:
             Config.started += 1
+            # What is started here inherits the mask, and a signal to the whole job does not kill it.
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGUSR1, signal.SIGUSR2}
             return replace_engine()
 
     closed = []
@@ -259,6 +262,7 @@ def test_the_pool_keeps_an_engine_that_fits(bench: Any) -> None:
     pool, config = EnginePool(), Config()
     first = pool.get(config, bench.setup)
     assert pool.get(config, bench.setup) is first and Config.started == 1
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGUSR1, signal.SIGUSR2}
     second = pool.get(config, replace(bench.setup, max_length=1024))
     assert second is not first and closed == [first]
     pool.close()

@@ -27,6 +27,7 @@ def sweep(tmp_path: Path, fake: list[str], monkeypatch: pytest.MonkeyPatch) -> C
 
     def run(*arguments: str, base: Sequence[str] = tuple(fake)) -> int:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sweeps.watch.LOOK_EVERY_S", 0.05)
         monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments, *base])
         try:
             return main()

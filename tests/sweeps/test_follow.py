@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.follow import Display, Followed
+from sweeps.display import Display
+from sweeps.follow import Followed
 from sweeps.runs import write_status
 
 

@@ -122,7 +122,7 @@ def test_stopping_leaves_no_process_behind(
     wait_for(lambda: len(processes(tmp_path / "runs")) >= 2)
     time.sleep(0.8)
     pool.stop()
-    assert processes(tmp_path / "runs") == []
+    wait_for(lambda: processes(tmp_path / "runs") == [], seconds=5)
     assert read_status(Path(made[0].run_dirs[0])).state == "PREEMPTED"  # type: ignore[union-attr]
     assert not pool.poll()
     assert not (Path(made[1].run_dirs[0]) / "started").exists()
@@ -137,7 +137,7 @@ def test_a_killed_trainer_leaves_no_grandchild(
     wait_for(lambda: len(processes(tmp_path / "runs")) >= 2)
     os.kill(int(start_lines(tmp_path)[0][0]), signal.SIGKILL)
     run_out(pool)
-    assert processes(tmp_path / "runs") == []
+    wait_for(lambda: processes(tmp_path / "runs") == [], seconds=5)
     assert read_status(Path(job.run_dirs[0])).message == "the trainer was killed by SIGKILL"  # type: ignore[union-attr]
 
 

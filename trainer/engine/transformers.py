@@ -90,13 +90,14 @@ class _Transformers:
         active = set(range(len(prompts)))
         cache = None
         noise = torch.stack([torch.rand(max_tokens, generator=own, dtype=torch.float64) for own in generators])
+        noise = noise.to(tokens.device)
         for step in range(max_tokens):
             output = self._model(input_ids=tokens, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             log_p = (output.logits[:, -1].float() / temperature).log_softmax(dim=-1)
             cdf = log_p.double().exp().cumsum(dim=-1)
             # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
-            chosen = torch.searchsorted(cdf, noise[:, step, None].to(cdf.device) * cdf[:, -1:]).clamp(max=cdf.shape[1] - 1)
+            chosen = torch.searchsorted(cdf, noise[:, step, None] * cdf[:, -1:]).clamp(max=cdf.shape[1] - 1)
             picked = log_p.gather(1, chosen).squeeze(1).tolist()
             for row, token, logprob in zip(range(len(prompts)), chosen.squeeze(1).tolist(), picked, strict=True):
                 if row in active:

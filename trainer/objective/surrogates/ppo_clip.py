@@ -61,9 +61,8 @@ class PPOClip(Surrogate):
         if floor is None and ceiling is None:
             loss = plain
         else:
-            # torch.maximum halves the gradient at ties; where() keeps it whole, so ratio 1 is plain policy gradient.
-            clipped = -advantages * ratio.clamp(min=floor, max=ceiling)
-            loss = torch.where(clipped > plain, clipped, plain)
+            # At a tie maximum() halves the gradient between two equal branches, so ratio 1 is plain policy gradient.
+            loss = torch.maximum(plain, -advantages * ratio.clamp(min=floor, max=ceiling))
         if self.dual_clip is not None:
             bound = -advantages * self.dual_clip
             loss = torch.where((advantages < 0) & (bound < loss), bound, loss)
