@@ -10,22 +10,27 @@ import sys
 
 from sweeps.compose import CONF, enable_plugins
 from sweeps.explain import explain
+from sweeps.help import help_text
 from trainer.config import ConfigError
 
 BAD_CONFIGURATION = 2
 """Exit code for anything that a person has to mend before something can run."""
 INTERRUPTED = 130
+MULTIRUN = ("-m", "--multirun")
 
 
 def main() -> int:
     """Run Hydra on ``sys.argv``; returns the exit code, 2 after one sentence when the configuration cannot be used."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text())
+        return 0
     enable_plugins()
     import hydra
     import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # it may stand anywhere
+    sys.argv[1:] = _arranged(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:
@@ -42,8 +47,15 @@ def main() -> int:
     return 0
 
 
+def _arranged(words: list[str]) -> list[str]:
+    """``-m`` first, where Hydra's parser wants it, and gone beside ``--cfg``, which shows one configuration."""
+    if "--cfg" in words or "-c" in words:
+        return [word for word in words if word not in MULTIRUN]
+    return sorted(words, key=lambda word: word not in MULTIRUN)
+
+
 def _single(config: object) -> None:
-    """One run, with the whole configuration that Hydra composed (its own part holds the overrides)."""
+    """One run, with the configuration that Hydra composed."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 

@@ -57,6 +57,13 @@ VLLM = {
     "evaluation.max_tokens": 200,
 }
 
+MOVING = {
+    "regularizer.bonus._target_": "trainer.objective.regularizers.entropy_bonus.EntropyBonus",
+    "regularizer.bonus.coef": 0.01,
+    "optim.lr": 3e-3,
+}
+"""Weights move in every update, even where all rewards of a step are equal."""
+
 CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
 """The files of a run folder that are functions of configuration and seed."""
 

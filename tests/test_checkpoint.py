@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import io
 import json
 import logging
 import os
@@ -217,6 +218,16 @@ def test_a_failure_leaves_no_trace_and_the_earlier_checkpoint(
     with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000020"):
         save_simple(tmp_path, 20)
     assert names(tmp_path) == ["step-000010"]
+
+
+def test_a_failed_write_inside_torch_save_keeps_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda *arguments: Full())
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint._write_optimizer(tmp_path / "optimizer.pt", {"x": torch.zeros(3)})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import metrics, record, run_config, write_run
+from tests.runs import MOVING, metrics, record, run_config, write_run
 from trainer import loop
 from trainer.build import build_run
 from trainer.engine.base import EnginePool
@@ -88,7 +88,7 @@ def test_one_update_has_ratio_one_and_no_divergence(run_of_seed_0: RunFolder) ->
 def test_several_updates_leave_the_sampling_policy(
     updates: int, epochs: int, engines: EnginePool, tmp_path: Path
 ) -> None:
-    changes = {"optim.updates_per_rollout": updates, "optim.epochs": epochs, "optim.lr": 1e-3, "steps": 2}
+    changes = MOVING | {"optim.updates_per_rollout": updates, "optim.epochs": epochs, "steps": 2}
     lines = metrics(trained(tmp_path, engines, changes))
     assert [line["policy/updates"] for line in lines[:2]] == [updates * epochs, 2 * updates * epochs]
     assert [line["engine/weight_version"] for line in lines[:2]] == [0, updates * epochs]
@@ -123,8 +123,7 @@ def test_weights_that_did_not_arrive_are_noticed_by_the_probe(
     updates: int, engines: EnginePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The engine says it has the new weights and samples from the old ones. Step 0 is at the initial weights.
-    changes = {"optim.updates_per_rollout": updates, "optim.lr": 3e-3}
-    folder = write_run(tmp_path, changes)
+    folder = write_run(tmp_path, MOVING | {"optim.updates_per_rollout": updates})
     load = _Transformers.load_weights
 
     def stamp_only(self: _Transformers, weights: object, version: int) -> None:

@@ -1,4 +1,4 @@
-"""Bad input to ``python -m trainer``: one sentence, exit code 2, no traceback, nothing written where it should not be."""
+"""Bad input to ``python -m trainer``: one sentence, exit code 2, no traceback, nothing written where it does harm."""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ def test_every_end_has_its_word_in_mlflow(tmp_path: Path, uri: str, state: str, 
     assert sync(folder.path)
     (run,) = runs(uri)
     assert (run.info.status, run.data.tags["state"]) == (status, state)
-    copied = range(7) if state in ("FAILED", "CANCELLED", "PRUNED") else range(5)  # a resumable run: to its checkpoint
+    copied = range(7) if state in ("FAILED", "CANCELLED", "PRUNED") else range(4)  # a resumable run: to its checkpoint
     assert histories(uri, run.info.run_id) == expected(copied)
 
 
@@ -387,7 +387,7 @@ def test_a_killed_job_does_not_stay_running(tmp_path: Path, uri: str, whole_grou
     config = configuration(uri)
     folder = run_folder(tmp_path / "run", config)
     record(folder, range(7))
-    checkpoint(folder, 4)
+    checkpoint(folder, 5)
     code = (
         "import time; from trainer.mirror import Mirror; from trainer.record import RunFolder\n"
         f"folder = RunFolder({str(folder.path)!r}); mirror = Mirror(folder, folder.config()); mirror.mark_durable(4)\n"

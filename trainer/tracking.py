@@ -65,7 +65,7 @@ def sync(run_dir: str | Path, uri: str | None = None) -> bool:
     status = folder.read_status() or {"state": "PLANNED"}
     if status["state"] not in STATUS or (status["state"] == "RUNNING" and _alive(status)):
         return False
-    Copy(folder, config, uri).finish(_newest_checkpoint(folder))
+    Copy(folder, config, uri).finish(_durable_step(folder))
     return True
 
 
@@ -82,9 +82,10 @@ def _alive(status: Mapping[str, Any]) -> bool:
     return True
 
 
-def _newest_checkpoint(folder: RunFolder) -> int:
+def _durable_step(folder: RunFolder) -> int:
+    """The last step that is never computed again; the checkpoint ``step-000020`` was made after steps 0 to 19."""
     steps = [path.parent.name.removeprefix("step-") for path in folder.checkpoints.glob("step-*/manifest.json")]
-    return max((int(step) for step in steps if step.isdigit()), default=-1)
+    return max((int(step) for step in steps if step.isdigit()), default=0) - 1
 
 
 class Copy:

@@ -13,29 +13,35 @@ from trainer.record import RunFolder
 
 ENGINE = "trainer.engine.transformers:_Transformers"
 
-# (where, at which call, what). A run of 4 steps calls generate 10 times (2 suites at steps 0, 2 and 4), appends 17 or
-# more times, saves 4 checkpoints and writes its status 6 times.
+# (where, at which call, what). A run of 4 steps generates 10 times (2 suites at steps 0, 2 and 4), updates 4 times,
+# saves 4 checkpoints and writes its status 6 times.
 MOMENTS = {
-    "during the first evaluation": (f"{ENGINE}.generate", 2, "kill"),
     "during generation": (f"{ENGINE}.generate", 4, "kill"),
-    "after generation": (f"{ENGINE}.generate", 7, "kill_after"),
-    "before an update": ("trainer.update:_step", 2, "kill"),
     "after an update": ("trainer.update:_step", 3, "kill_after"),
-    "before the weight sync": (f"{ENGINE}.load_weights", 3, "kill"),
     "writing the weights of a checkpoint": ("trainer.checkpoint:_write_weights", 2, "kill_after"),
     "before a checkpoint has its name": ("trainer.checkpoint:_write_manifest", 3, "kill_after"),
     "before pruning checkpoints": ("trainer.checkpoint:_prune", 3, "kill"),
     "half way through a line of timings or metrics": ("os:write", 9, "tear"),
     "half way through the first line": ("os:write", 1, "tear"),
-    "between timings and metrics": ("trainer.record:append_records", 6, "kill_after"),
     "writing the status": ("trainer.record:write_atomic", 4, "kill"),
     "before the final evaluation": ("trainer.checkpoint:save", 4, "kill_after"),
     "after the final evaluation": ("trainer.record:RunFolder.append", 5, "kill"),
+}
+MORE = {
+    "during the first evaluation": (f"{ENGINE}.generate", 2, "kill"),
+    "after generation": (f"{ENGINE}.generate", 7, "kill_after"),
+    "before an update": ("trainer.update:_step", 2, "kill"),
+    "before the weight sync": (f"{ENGINE}.load_weights", 3, "kill"),
+    "between timings and metrics": ("trainer.record:append_records", 6, "kill_after"),
     "before COMPLETED is written": ("trainer.record:RunFolder.append", 5, "kill_after"),
 }
+CASES = [
+    pytest.param(moment, id=name, marks=[pytest.mark.slow] * (name in MORE))
+    for name, moment in (MOMENTS | MORE).items()
+]
 
 
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("moment", CASES)
 def test_a_killed_run_ends_as_if_nothing_had_happened(moment, trainer, undisturbed: RunFolder, tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     assert trainer(folder, faults=(moment,)) == -signal.SIGKILL, trainer.log.read_text()
@@ -71,7 +77,7 @@ def test_kill_at_random_moments(number: int, trainer, tmp_path: Path) -> None:
     reference = write_run(tmp_path.parent / f"reference-{number % 3}", changes)
     assert trainer(reference) == 0
     rng = random.Random(number)
-    places = [(at, do) for at, _, do in MOMENTS.values()]
+    places = [(at, do) for at, _, do in (MOMENTS | MORE).values()]
     folder = write_run(tmp_path, changes)
     for _ in range(2):
         at, do = rng.choice(places)

@@ -144,8 +144,9 @@ def test_a_bad_configuration_does_not_stop_the_next_run(trainer, undisturbed, tm
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(trainer, tmp_path: Path) -> None:
-    # Step 0 has right and wrong answers, so some advantage exceeds 1.2 and 3e38 times it overflows float32.
-    changes = {f"weight.sign.{sign}": 3e38 for sign in ("positive", "negative")}
+    # Among 64 responses are right and wrong ones, so some advantage exceeds 1.2 and 3e38 times it overflows float32.
+    changes: dict[str, object] = {f"weight.sign.{sign}": 3e38 for sign in ("positive", "negative")}
+    changes |= {"rollout.prompts_per_step": 8, "rollout.group_size": 8}
     folder = write_run(tmp_path, {"weight.sign._target_": "trainer.objective.weights.sign.Sign"} | changes)
     assert trainer(folder) == 1
     assert state(folder) == ("FAILED", 0, 4) and "not finite" in folder.read_status()["message"]

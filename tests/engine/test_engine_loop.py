@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.runs import VLLM, metrics, record, write_run
+from tests.runs import MOVING, VLLM, metrics, record, write_run
 from trainer.build import build_run
 from trainer.loop import train
 from trainer.record import RunFolder
@@ -21,7 +21,7 @@ def pool(bench: Any) -> Any:
 
 
 def trained(path: Path, pool: Any, changes: dict[str, Any] | None = None) -> RunFolder:
-    folder = write_run(path, VLLM | {"optim.lr": 1e-3} | (changes or {}))
+    folder = write_run(path, VLLM | MOVING | (changes or {}))
     before = pool._engine
     assert train(build_run(folder.config()), folder, pool) == "COMPLETED"
     assert pool._engine is before, "the engine of the tests fits, so it is reused"
@@ -52,7 +52,7 @@ def test_weights_that_did_not_arrive_are_noticed(pool: Any, tmp_path: Path, monk
 
 def test_a_run_goes_on_where_it_was_with_vllm(pool: Any, tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", pool)
-    folder = write_run(tmp_path / "parts", VLLM | {"optim.lr": 1e-3})
+    folder = write_run(tmp_path / "parts", VLLM | MOVING)
     run = build_run(folder.config())
     boundaries = iter([False, True])
     assert train(run, folder, pool, interrupted=lambda: next(boundaries)) == "PREEMPTED"

@@ -82,5 +82,14 @@ def test_group_statistics_by_hand(ddof: int, deviation: float) -> None:
     assert stats.constant.tolist() == [0, 1, 0, 0, 0]
 
 
+def test_equal_values_are_their_own_mean_to_the_last_bit() -> None:
+    # 0.1 summed up and divided again is not always 0.1; a deviation of 1e-17 over a deviation of 1e-17 would be 1.
+    for size in range(1, 40):
+        values = torch.full((size,), 0.1, dtype=torch.float64)  # float32 values would add up exactly in float64
+        stats = group_statistics(values, torch.zeros(size, dtype=torch.int64))
+        assert stats.mean.tolist() == values.tolist()
+        assert stats.std.tolist() == [0.0] * size
+
+
 def test_statistics_of_no_rewards_are_empty() -> None:
     assert group_statistics(torch.zeros(0), torch.zeros(0, dtype=torch.int64)).mean.shape == (0,)

@@ -43,6 +43,14 @@ def test_loss_is_the_weighted_sum_of_both_halves_over_the_same_denominator(posit
         assert second[name].any()
 
 
+def test_several_weights_multiply() -> None:
+    bench, batch = Bench(Toy()), off_policy(Toy())
+    both = {"one": Sign(positive=0.5, negative=0.25), "two": Sign(positive=0.25, negative=4.0)}
+    product = {"sign": Sign(positive=0.125, negative=1.0)}
+    expected, got = (bench.step(plain(weight=weight), batch) for weight in (product, both))
+    assert got.distance(expected) == 0.0  # powers of two: exact
+
+
 @pytest.mark.parametrize("advantage", [1.5, -1.5])
 def test_descent_on_logits_sharpens_for_positive_and_flattens_for_negative(advantage: float) -> None:
     # dJ/dz_v = -pi_v A for an unsampled token, (1 - pi) A for the sampled one (METHODS.md 2.3).

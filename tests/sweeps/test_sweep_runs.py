@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sweeps.compose import groups
+from sweeps.help import QUESTIONS
 from sweeps.worker import ROOT
 from trainer.config import signature
 
@@ -200,13 +202,14 @@ def test_a_job_killed_with_everything_is_lost_and_taken_up_again(tmp_path: Path)
     assert int((run_dir / "started").read_text().splitlines()[1].split()[1]) >= 2, "it goes on, it does not begin again"
 
 
-def test_help_fits_a_screen_and_names_groups_and_examples(tmp_path: Path) -> None:
-    out = subprocess.run(
-        [sys.executable, str(ROOT / "sweep.py"), "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
-    assert "factor: " in out
+def test_help_fits_a_screen_and_asks_a_question_for_every_group(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
+    assert sweep("--help") == 0
+    out = capsys.readouterr().out
     assert "python sweep.py -m factor=clip_high" in out
     assert len(out.splitlines()) < 60
+    for group, names in groups().items():
+        assert QUESTIONS[group]
+        assert re.search(rf"^  {group} +{re.escape(QUESTIONS[group])} +{re.escape(', '.join(names))}$", out, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 
