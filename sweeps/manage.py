@@ -18,7 +18,7 @@ from sweeps.follow import Followed
 from sweeps.levels import Level
 from sweeps.plan import aligned, duration
 from sweeps.queues.slurm import living_jobs
-from sweeps.runs import is_alive, is_locked, last_job, read_run, read_status, write_status
+from sweeps.runs import UNFINISHED, is_alive, is_locked, last_job, read_run, read_status, write_status
 from sweeps.study import Document, Study
 
 
@@ -30,7 +30,8 @@ def status_lines(runs: Sequence[Followed]) -> list[str]:
     for run in runs:
         run.refresh()
         status = run.status
-        gone = status is not None and status.state in ("QUEUED", "RUNNING") and not is_alive(run.run_dir, status, jobs)
+        claims = status is not None and status.state in ("QUEUED", "RUNNING")
+        gone = claims and status is not None and not is_alive(run.run_dir, status, jobs)
         state = "LOST" if gone else run.state
         states[state] = states.get(state, 0) + 1
         metrics = [
@@ -57,7 +58,7 @@ def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
     asked = []
     for run_dir in run_dirs:
         status = read_status(run_dir)
-        if status is not None and status.state in ("QUEUED", "RUNNING"):
+        if status is not None and status.state in UNFINISHED:
             (run_dir / "STOP").write_text("cancel\n")
             asked.append(run_dir)
     for job in {
@@ -70,7 +71,7 @@ def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
     jobs = living_jobs()
     for run_dir in asked:
         status = read_status(run_dir)
-        if status is not None and status.state in ("QUEUED", "RUNNING") and not is_alive(run_dir, status, jobs):
+        if status is not None and status.state in UNFINISHED and not is_alive(run_dir, status, jobs):
             write_status(run_dir, "CANCELLED", message="cancelled")
     return len(asked)
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sweeps.queues.slurm import living_jobs
-from sweeps.runs import Status, is_alive, read_status
+from sweeps.runs import UNFINISHED, Status, is_alive, read_status
 from trainer.config import require
 
 RETRIES = (None, "failed", "lost", "all")
@@ -50,7 +50,7 @@ def reconcile(run_dirs: Sequence[Path], retry: str | None = None) -> list[Decisi
     """
     require(retry in RETRIES, "retry", retry, "choose failed, lost, all or null")
     statuses = [read_status(run_dir) for run_dir in run_dirs]
-    asked = any(status is not None and status.state in ("QUEUED", "RUNNING") for status in statuses)
+    asked = any(status is not None and status.state in UNFINISHED for status in statuses)
     jobs = living_jobs() if asked else set()
     return [
         Decision(run_dir=run_dir, action=_action(run_dir, status, retry, jobs), status=status)

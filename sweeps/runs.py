@@ -22,6 +22,9 @@ from trainer.config import ConfigError, identity, signature
 FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "PRUNED"})
 """States that only a person's wish (``retry``) or a new request ends; COMPLETED is final."""
 
+UNFINISHED = frozenset({"QUEUED", "RUNNING", "PREEMPTED"})
+"""States of a run that somebody may be at work on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -135,13 +138,15 @@ def is_alive(run_dir: Path, status: Status, jobs_alive: Collection[str] | None) 
 
     ``jobs_alive`` are the scheduler's living jobs (``slurm:…``), None when it could not be asked.
     """
-    if status.state not in ("QUEUED", "RUNNING"):
+    if status.state not in UNFINISHED:
         return False
     if is_locked(run_dir):
         return True
     job = status.job or last_job(run_dir)
     if job is not None and job.startswith("slurm:"):
         return jobs_alive is None or job in jobs_alive
+    if status.state == "PREEMPTED":  # only a scheduler takes a run up again by itself
+        return False
     if status.host != socket.gethostname():
         return True
     return status.pid is not None and _is_ours(status.pid)

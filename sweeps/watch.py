@@ -15,7 +15,7 @@ from sweeps.display import Display
 from sweeps.follow import Followed
 from sweeps.queues.base import Pool
 from sweeps.queues.slurm import ASK_EVERY_S, living_jobs
-from sweeps.runs import is_alive, read_status
+from sweeps.runs import UNFINISHED, is_alive, read_status
 
 LOOK_EVERY_S = 0.5
 
@@ -50,7 +50,7 @@ class _Others:
         waiting = [
             (run_dir, status)
             for run_dir, status in statuses
-            if status is not None and status.state in ("QUEUED", "RUNNING") and status.pid != os.getpid()
+            if status is not None and status.state in UNFINISHED and status.pid != os.getpid()
         ]
         if waiting and time.monotonic() - self._asked > ASK_EVERY_S:
             self._jobs, self._asked = living_jobs(), time.monotonic()

@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def quiet_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the environment that the copy sets leaks into other tests; short waits."""
-    for name, value in (ENVIRONMENT | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}).items():
+    """Nothing of the environment that the copy sets leaks into other tests."""
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
 

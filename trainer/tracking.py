@@ -40,10 +40,11 @@ METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
 """What MLflow takes at once."""
 
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Read by mlflow, set where the user has not. Trying again is ours: its own takes minutes, and closing would wait."""
 

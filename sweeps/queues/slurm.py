@@ -22,7 +22,7 @@ from sweeps.runs import read_status, write_status
 from sweeps.worker import ROOT, Job
 from trainer.config import ConfigError, require
 
-ASK_EVERY_S = 10.0
+ASK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,7 @@ def test_what_cannot_be_known_counts_as_alive(tmp_path: Path) -> None:
 def test_the_scheduler_knows_its_jobs(tmp_path: Path) -> None:
     assert is_alive(tmp_path, Status(state="QUEUED", job="slurm:7_1"), {"slurm:7_1"})
     assert not is_alive(tmp_path, Status(state="QUEUED", job="slurm:7_1"), {"slurm:7_2"})
+    assert is_alive(tmp_path, Status(state="PREEMPTED", job="slurm:7_1"), {"slurm:7_1"}), "it is queued again"
     (next_attempt(tmp_path) / "job").write_text("slurm:8\n")  # the trainer's own status does not name the job
     assert not is_alive(tmp_path, Status(state="RUNNING", pid=os.getpid(), host="node7"), set())
 

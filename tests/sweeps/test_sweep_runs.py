@@ -209,7 +209,9 @@ def test_help_fits_a_screen_and_asks_a_question_for_every_group(sweep: Sweep, tm
     assert len(out.splitlines()) < 60
     for group, names in groups().items():
         assert QUESTIONS[group]
-        assert re.search(rf"^  {group} +{re.escape(QUESTIONS[group])} +{re.escape(', '.join(names))}$", out, re.MULTILINE)
+        assert re.search(
+            rf"^  {group} +{re.escape(QUESTIONS[group])} +{re.escape(', '.join(names))}$", out, re.MULTILINE
+        )
     assert list(tmp_path.iterdir()) == []
 
 
