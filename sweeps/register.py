@@ -20,8 +20,8 @@ from sweeps.study import Study
 from sweeps.tracking import absolute
 from trainer.config import ConfigError, group_signature
 
-ROOM_MIB, ROOM_PER_RUN_MIB = 100, 20
-"""Free space that even the shipped tiny model needs."""
+ROOM_MIB, ROOM_PER_RUN_MIB = 200, 1
+"""Free space below which a sweep would soon stop; checkpoints of a large model need far more."""
 
 
 def require_folder(output: Path) -> None:

@@ -86,6 +86,19 @@ class NoiseOverPadding(Weight):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Current(Weight):
+    """Looks at the current policy over the whole mini-batch, and says so."""
+
+    needs_current: ClassVar[bool] = True
+    statistics: ClassVar[frozenset[str]] = frozenset({"sum_p2_logp_h"})
+
+    def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Tensor:
+        assert terms is not None
+        surprise = terms.entropy + terms.extras["sum_p2_logp_h"]
+        return torch.where(batch.mask, surprise - surprise[batch.mask].mean(), torch.zeros(()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NotQuiteNeutral(Weight):
     """Claims to change nothing."""
 
@@ -171,7 +184,12 @@ def test_a_broken_promise_is_noticed(slot: str, member: Component, check: Callab
 
 @pytest.mark.parametrize(
     ("slot", "member"),
-    [("weight", SeededNoise()), ("regularizer", FrozenOnPurpose()), ("regularizer", EntropyBonus(coef=0.5))],
+    [
+        ("weight", SeededNoise()),
+        ("weight", Current()),
+        ("regularizer", FrozenOnPurpose()),
+        ("regularizer", EntropyBonus(coef=0.5)),
+    ],
     ids=lambda part: type(part).__name__,
 )
 @pytest.mark.parametrize(

@@ -135,6 +135,19 @@ def test_terms_are_those_of_the_models_own_logits(qwen: nn.Module, batch: TokenB
     torch.testing.assert_close(terms.entropy[batch.mask].double(), entropy[batch.mask], rtol=0, atol=1e-5)
 
 
+def test_positions_count_from_zero_and_the_head_has_its_bias() -> None:
+    # The toy model divides by position + 1 where Qwen3 turns by differences of positions only.
+    model = Toy()
+    batch = on_policy(model)
+    positions = torch.arange(batch.inputs.shape[1]).expand(batch.inputs.shape)
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=batch.inputs, position_ids=positions, use_cache=False).last_hidden_state
+        log_p = (model.head(hidden) / 0.9).log_softmax(dim=-1)
+    expected = log_p.gather(2, batch.targets[..., None]).squeeze(2)
+    terms = policy(model, temperature=0.9).measure(batch)
+    torch.testing.assert_close(terms.logprobs[batch.mask].double(), expected[batch.mask], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 50])
 def test_shares_of_the_ranks_are_disjoint_and_complete_and_measure_adds_up(world: int) -> None:
     model = Toy()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainer.config import OptimConfig
 from trainer.distributed import Ranks
 from trainer.loop import with_advantages
-from trainer.objective.base import Objective
+from trainer.objective.base import Context, Objective
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
@@ -103,6 +103,34 @@ def test_mini_batches_see_old_terms_of_before_the_first_step_and_every_row_once_
     assert means["policy/ratio_max"] > 1.0
     assert means["policy/kl_old"] > 0.0
     assert any(not torch.equal(before[name], value) for name, value in weights(model).items())
+
+
+def test_an_epoch_is_a_step_of_its_own_with_nothing_left_of_the_gradient_before() -> None:
+    twice, again = Toy(), Toy()
+    batch = on_policy(twice)
+    batch = with_old_terms(batch, policy(twice).measure(batch))
+    run(twice, batch, OptimConfig(lr=0.05, epochs=2))
+    run(again, batch, OptimConfig(lr=0.05))
+    run(again, batch, OptimConfig(lr=0.05))
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(twice).items())
+
+
+def test_members_are_asked_once_per_mini_batch_and_epochs_are_cut_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, tuple[int, ...]]] = []
+
+    def remember(self: Sign, batch: TokenBatch, terms: Any, context: Context) -> Tensor:
+        asked.append((context.update, context.num_updates, tuple(batch.group.unique().tolist())))
+        return torch.ones_like(batch.sampler_logprobs)
+
+    monkeypatch.setattr(Sign, "__call__", remember)
+    model = Toy()
+    batch = on_policy(model, groups=8)
+    batch = with_old_terms(batch, policy(model).measure(batch))
+    run(model, batch, OptimConfig(updates_per_rollout=2, epochs=4), plain(weight={"sign": Sign()}))
+    assert [(update, total) for update, total, _ in asked] == [(number, 8) for number in range(8)]
+    cuts = [frozenset((asked[number][2], asked[number + 1][2])) for number in range(0, 8, 2)]
+    assert all(sorted(group for half in cut for group in half) == list(range(8)) for cut in cuts)
+    assert len(set(cuts)) > 1
 
 
 def test_counts_by_hand() -> None:

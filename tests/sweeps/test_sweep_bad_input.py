@@ -88,7 +88,7 @@ def test_a_full_disk(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 2**20, 2**20))
     assert sweep("-m", "seed=0,1") == 2
-    assert "is on a disk with 1 MiB left, but 2 runs need at least 140" in capsys.readouterr().err
+    assert "is on a disk with 1 MiB left, but 2 runs need at least 202" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
