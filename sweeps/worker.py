@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from submitit.helpers import DelayedSubmission
 
+from sweeps.queues.gpus import visible_gpus
 from sweeps.runs import FINISHED, Status, last_attempt, lock, next_attempt, read_run, read_status, write_status
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,9 +79,21 @@ class Job:
 
     def _command(self, run_dirs: Sequence[Path]) -> list[str]:
         hardware: Any = read_run(run_dirs[0]).get("hardware") or {}
-        ranks = int(hardware.get("processes", 1))
-        launch = ["-m", "accelerate.commands.launch", "--num_processes", str(ranks)] if ranks > 1 else []
+        gpus = hardware.get("device") != "cpu" and bool(visible_gpus())
+        launch = launcher(int(hardware.get("processes", 1)), gpus=gpus)
         return [sys.executable, *launch, *self.trainer, *map(str, run_dirs)]
+
+
+def launcher(processes: int, *, gpus: bool) -> list[str]:
+    """Arguments after the Python executable that start ``processes`` ranks of what follows them.
+
+    ``accelerate launch`` starts several ranks on GPUs only; on a CPU it would quietly start one.
+    """
+    if processes == 1:
+        return []
+    if gpus:
+        return ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
 
 
 _CHILDREN: list[subprocess.Popen[bytes]] = []

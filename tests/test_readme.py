@@ -1,4 +1,4 @@
-"""The README is executed: every command in a ``bash`` block is run, made small, and its method example is tried as written."""
+"""The README is executed: every ``bash`` command is run, made small, and its method example is tried as written."""
 
 from __future__ import annotations
 

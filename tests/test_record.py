@@ -186,14 +186,17 @@ def test_flush_reaches_every_file_that_exists(folder: RunFolder, monkeypatch: py
     assert flushed == [path.stat().st_ino for path in files]
 
 
-def test_stop_and_heartbeat(folder: RunFolder) -> None:
+def test_stop_is_a_file(folder: RunFolder) -> None:
     assert not folder.stop_requested
     folder.stop.touch()
     assert folder.stop_requested
-    folder.beat()
-    os.utime(folder.heartbeat, (1.0, 1.0))
-    folder.beat()
-    assert folder.heartbeat.stat().st_mtime > 1e9
+
+
+def test_a_rank_that_may_not_write_leaves_the_status_alone(folder: RunFolder) -> None:
+    folder.write_status("RUNNING", 1, 2)
+    RunFolder(folder.path, writable=False).write_status("FAILED", 0, 2)
+    status = folder.read_status()
+    assert status is not None and status["state"] == "RUNNING"
 
 
 def test_no_heavy_import() -> None:

@@ -114,7 +114,8 @@ def run_all(folders: list[Path]) -> int:
     engines, codes = EnginePool(), []
     try:
         for path in folders:
-            codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(RunFolder(path), engines, interrupt))
+            folder = RunFolder(path, writable=os.environ.get("RANK", "0") == "0")
+            codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(folder, engines, interrupt))
     finally:
         engines.close()
     return max(codes, key=[0, 10, 20, 2, 1].index)
@@ -156,6 +157,7 @@ def _train(
     """Train; whatever happens is in ``status.json`` afterwards, and a crash also in ``attempts/<n>/traceback``."""
     from trainer.loop import train
     from trainer.mirror import Mirror
+    from trainer.provenance import describe_run
 
     mirror: Mirror | None = None
 
@@ -163,6 +165,10 @@ def _train(
         nonlocal mirror
         mirror = mirror or Mirror(folder, config)  # not before the loop has cut off what it will compute again
         mirror.mark_durable(step)
+
+    if not folder.writable:
+        return EXIT_CODES[train(run, folder, engines, interrupted=interrupt)]
+    describe_run(folder.path)
 
     state, message, code = "FAILED", "", EXIT_CODES["FAILED"]
     try:

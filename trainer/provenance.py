@@ -6,6 +6,7 @@ torch.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ROOT
+from trainer.metrics.table import glossary_markdown
+from trainer.record import write_atomic
 
 PACKAGES = (
     "torch",
@@ -47,6 +50,19 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
         "command": shlex.join(sys.orig_argv),
         "python": platform.python_version(),
     }
+
+
+def describe_run(folder: Path) -> None:
+    """Write ``provenance.json``, ``diff.patch`` (where there is one) and the glossary ``metrics.md`` into a run folder.
+
+    They describe the newest attempt; the configuration and the record say what was computed.
+    """
+    facts = provenance()
+    diff = facts["git"].pop("diff", None) if facts["git"] else None
+    write_atomic(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
+    write_atomic(folder / "metrics.md", glossary_markdown())
+    if diff:
+        write_atomic(folder / "diff.patch", diff)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -143,10 +143,16 @@ def _declared(names: Iterable[str]) -> None:
 
 
 class RunFolder:
-    """The files of one run; ``check`` raises ValueError for undeclared metric names (default: the table of metrics)."""
+    """The files of one run; ``check`` raises ValueError for undeclared metric names (default: the table of metrics).
 
-    def __init__(self, path: str | Path, check: Callable[[Iterable[str]], None] = _declared) -> None:
+    Of several ranks one may write: the status is left alone by a folder that is not ``writable``.
+    """
+
+    def __init__(
+        self, path: str | Path, check: Callable[[Iterable[str]], None] = _declared, *, writable: bool = True
+    ) -> None:
         self.path = Path(path)
+        self.writable = writable
         self.config_file = self.path / "run.yaml"
         self.status_file = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -155,7 +161,6 @@ class RunFolder:
         self.reliability = self.path / "reliability.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.mirror = self.path / "mirror.json"
-        self.heartbeat = self.path / "heartbeat"
         self.stop = self.path / "STOP"
         self._check = check
 
@@ -231,6 +236,8 @@ class RunFolder:
         """Replace ``status.json``. ``mlflow_run_id`` is looked up in the mirror's own file unless given."""
         if state not in STATES:
             raise ValueError(f"state {state!r} is not one of {', '.join(STATES)}")
+        if not self.writable:
+            return
         mlflow_run_id = mlflow_run_id or self.read_mirror().get("run_id")
         who = {
             "pid": os.getpid(),
@@ -262,11 +269,6 @@ class RunFolder:
         The run never removes the file: it stays stopped until whoever wants it to go on does.
         """
         return self.stop.exists()
-
-    def beat(self) -> None:
-        """Touch the heartbeat file; its modification time says when the run was last alive."""
-        with room_for(self.heartbeat):
-            self.heartbeat.touch()
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

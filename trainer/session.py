@@ -74,6 +74,7 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint (main rank)."""
         if self.ranks.is_main:
+            self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
                 self.step,
@@ -103,6 +104,8 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     """Load everything a run needs and go back to its last checkpoint."""
     accelerator = _accelerator(run)
     ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
+    started = f"{ranks.world} rank(s) were started; several take `accelerate launch`, which the queue does by itself"
+    require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
     torch.set_num_threads(run.hardware.num_threads or len(os.sched_getaffinity(0)))
     torch.manual_seed(derive_seed(run.seed, "torch"))
     tokenizer = load_tokenizer(run.model)

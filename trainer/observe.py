@@ -1,0 +1,163 @@
+"""What is looked at beside training: evaluation, entropy accounting, step metrics, samples for reading.
+
+Called by ``loop.py``. It must leave the weights, the optimiser and every random state of the run as they were.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from trainer.config import derive_seed
+from trainer.evaluate import evaluate
+from trainer.metrics.accounting import SUM_P2_LOGP_H, account, token_change
+from trainer.metrics.calibration import BINS, calibration_metrics
+from trainer.metrics.diversity import diversity_metrics
+from trainer.metrics.entropy import entropy_stats
+from trainer.metrics.law import early_error, fit_law
+from trainer.metrics.rollout import rollout_metrics
+from trainer.objective.base import Objective
+from trainer.record import RunFolder, read_records
+from trainer.session import Session
+from trainer.types import Rollout, StepStats, TokenBatch
+from trainer.update import logprob_gap, with_old_terms
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Wall time by phase, seconds."""
+
+    times: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.times[f"time/{phase}_s"] = self.times.get(f"time/{phase}_s", 0.0) + time.perf_counter() - start
+
+    def timings(self, num_tokens: float, seconds: float) -> dict[str, float]:
+        """The phases, the whole step, sampled tokens per second, and the peak of memory in GiB."""
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**30
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rates = {"throughput/tokens_per_s": num_tokens / seconds, "memory/peak_gib": peak}
+        return self.times | {"time/step_s": seconds} | rates
+
+
+def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, stats: StepStats) -> dict[str, float]:
+    """Everything one step says about its rollouts and updates; ``stats`` are the sums of the updates."""
+    stats.merge(entropy_stats(batch))
+    metrics = stats.means() | rollout_metrics(rollouts)
+    diversity = diversity_metrics(rollouts, vocabulary=len(session.tokenizer))
+    calibration, _ = calibration_metrics(rollouts)
+    largest, mean = logprob_gap(batch)
+    return (
+        metrics
+        | {f"diversity/{name}": value for name, value in diversity.items()}
+        | {f"calibration/{name}": value for name, value in calibration.items()}
+        | {"engine/logprob_gap_max": largest, "engine/logprob_gap_mean": mean}
+        | {"engine/weight_version": float(rollouts[0].weight_version), "policy/updates": float(session.version)}
+    )
+
+
+def controlled_values(base: Objective, objective: Objective) -> dict[str, float]:
+    """The coefficient every controller set in this step."""
+    values = {}
+    for name, controller in base.controller.items():
+        slot, *names, key = controller.target.split(".")
+        member = getattr(objective, slot)
+        values[f"controller/{name}"] = float(getattr(member[names[0]] if names else member, key))
+    return values
+
+
+def evaluation_metrics(session: Session, watch: Stopwatch) -> dict[str, float]:
+    """Metrics of the evaluation at the present weights, where one is due; what else it found goes to its files."""
+    run, step = session.run, session.step
+    if not run.evaluation.due(step, run.steps):
+        return {}
+    with watch("eval"):
+        result = evaluate(
+            session.generate,
+            run.task,
+            run.evaluation,
+            step=step,
+            max_tokens=run.rollout.max_tokens,
+            base_counts=session.state.get("solved"),
+            vocabulary=len(session.tokenizer),
+        )
+    session.state = {"solved": result.solved} | session.state
+    if session.ranks.is_main:
+        points = [
+            {
+                "step": step,
+                "suite": suite,
+                "confidence_of": kind,
+                "bin": min(int(point.confidence * BINS), BINS - 1),
+                "confidence": point.confidence,
+                "accuracy": point.accuracy,
+                "count": point.count,
+            }
+            for suite, kinds in result.reliability.items()
+            for kind, points in kinds.items()
+            for point in points
+        ]
+        session.folder.append_reliability(points)
+        session.folder.append_samples(sample_rows(result.samples, step, "evaluation"))
+    return result.metrics
+
+
+def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> TokenBatch | None:
+    """The rows whose entropy is measured before and after the update, with the old terms, when it is time for it."""
+    settings = session.run.accounting
+    if settings.every == 0 or session.step % settings.every:
+        return None
+    count = min(settings.rows or batch.num_rows, batch.num_rows)
+    generator = torch.Generator().manual_seed(derive_seed(session.run.seed, session.step, "accounting"))
+    index = torch.randperm(batch.num_rows, generator=generator)[:count].sort().values
+    with watch("accounting"):
+        rows = batch.rows(index)
+        terms = session.policy.measure(rows, {SUM_P2_LOGP_H})
+        return replace(with_old_terms(rows, terms), extras=rows.extras | {SUM_P2_LOGP_H: terms.extras[SUM_P2_LOGP_H]})
+
+
+def accounting_metrics(session: Session, before: TokenBatch | None, watch: Stopwatch) -> dict[str, float]:
+    """The measured change of entropy beside its predictions, on the rows of :func:`accounting_rows`."""
+    if before is None:
+        return {}
+    with watch("accounting"):
+        return account(token_change(before, session.policy.measure(before)))
+
+
+def law_metrics(folder: RunFolder) -> dict[str, float]:
+    """``R = -a e^H + b`` over the recorded steps of a finished run; empty where it cannot be fitted."""
+    recorded = [line["metrics"] for line in read_records(folder.metrics)[0]]
+    pairs = [(m["policy/entropy"], m["rollout/reward"]) for m in recorded if "policy/entropy" in m]
+    entropy, reward = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if len(pairs) < 20 or max(entropy) == min(entropy):  # 15 % of fewer are no two points to draw a line through
+        return {}
+    fit = fit_law(entropy, reward)
+    values = {"a": fit.a, "b": fit.b, "r2": fit.r2, "early_error": early_error(entropy, reward)}
+    return {f"law/{name}": value for name, value in values.items() if math.isfinite(value)}
+
+
+def sample_rows(rollouts: Sequence[Rollout], step: int, source: str) -> list[dict[str, object]]:
+    """Rollouts as rows of the table of samples."""
+    return [
+        {
+            "step": step,
+            "source": source,
+            "prompt": rollout.prompt.text,
+            "response": rollout.text,
+            "reward": rollout.reward,
+            "answer": rollout.verdict.answer if rollout.verdict else None,
+            "finish_reason": rollout.finish_reason,
+        }
+        for rollout in rollouts
+    ]
