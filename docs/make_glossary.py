@@ -1,4 +1,4 @@
-"""Write ``docs/metrics.md`` and the metric table of the README from the declarations: ``python docs/make_glossary.py``."""
+"""Write ``docs/metrics.md`` and the README's metric table from the declarations: ``python docs/make_glossary.py``."""
 
 from __future__ import annotations
 
