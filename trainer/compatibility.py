@@ -34,6 +34,7 @@ def problems(config: Mapping[str, Any]) -> list[Problem]:
     try:
         run = build_run(config)
         model_path(run.model)
+        run.engine.require_available()
         run.objective.controlled(run.objective.initial_state(), Context(seed=run.seed, step=0, num_steps=run.steps))
         run.task.train_prompts()
         if run.evaluation.every:

@@ -77,6 +77,10 @@ class Engine(Protocol):
 class EngineConfig(Protocol):
     """The component of the ``engine`` group: settings that start an engine."""
 
+    def require_available(self) -> None:
+        """Raise :class:`ConfigError` when the engine cannot be started on this machine; cheap."""
+        ...
+
     def start(self, setup: EngineSetup) -> Engine:
         """A running engine with the weights of ``setup.model_path``."""
         ...

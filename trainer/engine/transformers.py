@@ -33,6 +33,9 @@ class TransformersEngine:
             "at least one sequence has to be sampled at a time",
         )
 
+    def require_available(self) -> None:
+        """It needs nothing that the trainer does not."""
+
     def start(self, setup: EngineSetup) -> Engine:
         """Load a second copy of the model for sampling."""
         with fenced():

