@@ -44,12 +44,15 @@ COMPARISONS = (
 
 
 def cells(folder: Path) -> dict[str, dict[tuple[str, int], str]]:
-    """study -> (level, seed) -> signature, from the sweep documents."""
+    """study -> (level, seed) -> signature of the completed cells, from the sweep documents."""
     found: dict[str, dict[tuple[str, int], str]] = {}
     for path in folder.glob("sweeps/*/sweep.json"):
         document = json.loads(path.read_text())
         study = found.setdefault(document["factor"]["name"], {})
-        study |= {(str(cell["level"]), int(cell["seed"])): cell["signature"] for cell in document["cells"]}
+        for cell in document["cells"]:
+            status = folder / "runs" / cell["signature"] / "status.json"
+            if status.exists() and json.loads(status.read_text())["state"] == "COMPLETED":
+                study[str(cell["level"]), int(cell["seed"])] = cell["signature"]
     return found
 
 
@@ -105,6 +108,8 @@ def compared(item: Comparison, table: dict[tuple[str, int], str], runs: Path) ->
         [final(runs / table[level, seed])["policy/entropy"] for seed in seeds] for level in (item.first, item.second)
     )
     differences = [b - a for a, b in zip(before, after, strict=True)]
+    if len(differences) < 2:
+        return row(f"{item.study}: {item.first} → {item.second}", item.claim, "", "not run yet", "", "")
     mean, half = interval(differences)
     return row(
         f"{item.study}: {item.first} → {item.second}",

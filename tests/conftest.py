@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell that starts us in the background ignores Ctrl-C for us and all our children; the tests send it to them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Test files are imported one by one (importmode=importlib), so what they share lives in a folder of its own.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))

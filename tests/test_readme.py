@@ -44,7 +44,7 @@ def small(words: list[str], folder: Path) -> list[str]:
         return words
     extra = [*SMALL, f"output={folder}"]
     if any(word.startswith("factor=") for word in words):
-        extra += ["surrogate.clip_high=0.2,0.4", "seed=0,1", "optim.updates_per_rollout=2"]
+        extra += ["surrogate.clip_high=0.2,0.4", "seed=0,1", "optim.updates_per_rollout=2", "study.name=clip_high"]
     return [*words, *extra]
 
 

@@ -131,6 +131,11 @@ class Policy:
         full = {name: _scatter(value, mask) for name, value in stats.items()}
         return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
 
+    def column(self, batch: TokenBatch) -> Float[Tensor, "N T"]:
+        """Zeros on the CPU, as wide as the statistics are: the same weights then give a ratio of exactly 1."""
+        dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+        return torch.zeros(batch.mask.shape, dtype=dtype)
+
     @torch.no_grad()
     def measure(
         self, batch: TokenBatch, statistics: Iterable[str] = (), *, rank: int = 0, world: int = 1
@@ -141,14 +146,14 @@ class Policy:
         Columns of rows that belong to other ranks are 0, so a sum over ranks completes them.
         """
         names = sorted(statistics)
-        columns = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropy", *names)}
+        columns = {name: self.column(batch) for name in ("logprobs", "entropy", *names)}
         for index in share(batch.lengths, self.micro_batch_tokens, rank, world):
             rows = batch.rows(index).to(self.device)
             terms = self.terms(rows, names)
             width = rows.inputs.shape[1]
             for name, column in columns.items():
                 value = getattr(terms, name) if name in ("logprobs", "entropy") else terms.extras[name]
-                column[index, :width] = value.float().cpu()
+                column[index, :width] = value.cpu()
         return TokenTerms(logprobs=columns.pop("logprobs"), entropy=columns.pop("entropy"), extras=columns)
 
     def frozen_copy(self) -> Policy:

@@ -132,7 +132,7 @@ def _accumulate(learner: Learner, objective: Objective, mini: TokenBatch) -> tup
     policy, ranks = learner.policy, learner.ranks
     scale = objective.reduction.scale(mini)
     fresh = mini.old_logprobs is None
-    old = TokenTerms(logprobs=torch.zeros(mini.mask.shape), entropy=torch.zeros(mini.mask.shape))
+    old = TokenTerms(logprobs=policy.column(mini), entropy=policy.column(mini))
     stats = StepStats()
     for index in share(mini.lengths, policy.micro_batch_tokens, ranks.rank, ranks.world):
         rows = mini.rows(index).to(policy.device)
@@ -140,8 +140,8 @@ def _accumulate(learner: Learner, objective: Objective, mini: TokenBatch) -> tup
         if fresh:
             rows = with_old_terms(rows, terms.detach())
             width = rows.inputs.shape[1]
-            old.logprobs[index, :width] = terms.logprobs.detach().float().cpu()
-            old.entropy[index, :width] = terms.entropy.detach().float().cpu()
+            old.logprobs[index, :width] = terms.logprobs.detach().cpu()
+            old.entropy[index, :width] = terms.entropy.detach().cpu()
         loss, surrogate = objective.loss(terms, rows, scale[index].to(policy.device))
         _count(stats, rows, terms.detach(), surrogate, loss.detach())
         if loss.requires_grad and bool(rows.mask.any()):

@@ -108,7 +108,7 @@ def test_a_name_that_would_leave_the_output_folder_is_refused(make_cells: Make, 
 def test_the_document_lists_cells_levels_and_what_is_held(make_cells: Make, tmp_path: Path) -> None:
     made = make_cells(*[["factor=clip_high", f"surrogate.clip_high={clip}", "seed=5"] for clip in (0.2, 0.4)])
     document = Study(name="s", command="c", output=tmp_path, cells=tuple(made)).document()
-    assert document["factor"]["held"] == {"optim.updates_per_rollout": 4, "surrogate.clip_low": 0.2}
+    assert document["factor"]["held"] == {"optim.updates_per_rollout": 8, "surrogate.clip_low": 0.2}
     assert [(cell["level"], cell["level_index"], cell["seed"]) for cell in document["cells"]] == [
         ("0.2", 0, 5),
         ("0.4", 1, 5),
