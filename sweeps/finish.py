@@ -5,6 +5,7 @@ Called by :mod:`sweeps.launch` when nothing runs any more.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,13 +29,10 @@ def finish(study: Study, tracker: Tracker | None, parent: str | None, late: Sequ
 
     ``late`` are finished runs that this store has not heard of yet.
     """
-    late = [*late, *_mark_lost(study)]
+    late = list(dict.fromkeys([*late, *_mark_lost(study)]))
     ends = {state for _, state, _ in _ends(study)}
-    if tracker is not None and late:
-        trainer = study.cells[0].config["launcher"]["trainer"]
-        subprocess.run(
-            [sys.executable, *trainer, "--sync", *map(str, late)], cwd=ROOT, check=False, capture_output=True
-        )
+    if tracker is not None:
+        _sync(study, [*late, *(run_dir for run_dir in not_mirrored(study) if run_dir not in late)])
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "FAILED" if ends & set(BAD_ENDS) else "COMPLETED")
         show_results(study, tracker.uri)
@@ -42,6 +40,29 @@ def finish(study: Study, tracker: Tracker | None, parent: str | None, late: Sequ
     for line in [*unfinished(study), *failures(study)]:
         print(line, file=sys.stderr)
     return 0 if ends <= set(GOOD_ENDS) else 1
+
+
+def _sync(study: Study, run_dirs: Sequence[Path]) -> None:
+    """Bring MLflow up to date with runs whose mirror fell behind; one sentence for what it still lacks."""
+    if not run_dirs:
+        return
+    trainer = study.cells[0].config["launcher"]["trainer"]
+    command = [sys.executable, *trainer, "--sync", *map(str, run_dirs)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        print(f"MLflow lacks a part of {len(run_dirs)} run(s): {reason}", file=sys.stderr)
+
+
+def not_mirrored(study: Study) -> list[Path]:
+    """Ended runs of which MLflow does not have everything, by the note their mirror left."""
+    behind = []
+    for run_dir in map(study.run_dir, study.cells):
+        status, note = read_status(run_dir), run_dir / "mirror.json"
+        ended = json.loads(note.read_text()).get("ended") if note.exists() else None
+        if status is not None and status.state in (*GOOD_ENDS, *BAD_ENDS) and ended != status.state:
+            behind.append(run_dir)
+    return behind
 
 
 def print_places(study: Study, tracker: Tracker | None) -> None:

@@ -454,6 +454,11 @@ def test_hostile_paths(tmp_path: Path, empty_store: Path) -> None:
     assert (place / "mlartifacts" / run.info.run_id / "artifacts" / "run.yaml").is_file()
 
 
+def test_no_parameter_name_makes_mlflow_refuse_the_batch() -> None:
+    found = dict(parameters({"task": {"4096 (all)": 1, "a@b": 2}, "weight": {"sign": {"positive": 1.0}}}))
+    assert found == {"task.4096 _all_": "1", "task.a_b": "2", "weight.sign.positive": "1.0"}
+
+
 def test_tags_and_parameters_come_from_the_configuration() -> None:
     config = configuration("sqlite:///x.db")
     assert tags(config) == {
@@ -474,7 +479,7 @@ def test_tags_and_parameters_come_from_the_configuration() -> None:
     assert found["optim.betas"] == "[0.9, 0.95]"
     assert found["weight"] == "{}"
     assert len(found["task.prompt"]) == 6000
-    assert not any(name.startswith(("tracking", "provenance")) for name in found)
+    assert not any(name.startswith(("tracking", "provenance", "factor", "study")) for name in found)
     assert tags({"seed": 0, "factor": None, "tracking": {}})["kind"] == "cell"
 
 

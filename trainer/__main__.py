@@ -70,11 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.folders:
         parser.error("name at least one run folder")
     if options.sync:
-        from trainer.tracking import sync
-
-        for folder in options.folders:
-            sync(folder)
-        return 0
+        return sync_all(options.folders)
     return run_all(options.folders)
 
 
@@ -102,6 +98,21 @@ def check(lines: str) -> int:
             print(f"{prefix}{problem.sentence}{f' (in {where})' if where else ''}", flush=True)
             failed = failed or problem.fatal
     return BAD_CONFIGURATION if failed else 0
+
+
+def sync_all(folders: list[Path]) -> int:
+    """Fill the mirror of every folder; one sentence for each that cannot be filled, and then the exit code is 1."""
+    from trainer.tracking import sync
+
+    failed = 0
+    for folder in folders:
+        try:
+            sync(folder)
+        except Exception as error:  # the boundary to MLflow, which raises whatever its store raises
+            reason = str(error).strip().partition("\n")[0][:300]
+            print(f"{folder} could not be brought to MLflow ({type(error).__name__}: {reason})", file=sys.stderr)
+            failed += 1
+    return 1 if failed else 0
 
 
 def run_all(folders: list[Path]) -> int:

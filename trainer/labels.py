@@ -6,11 +6,13 @@ Called by tracking.py. Pure; must not import mlflow.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.config import group_signature, signature
 
+NO_PARAMETERS = ("factor", "provenance", "study", "tracking")
 PARAM_LENGTH, TAG_LENGTH = 6000, 5000
 """Characters that MLflow stores."""
 
@@ -37,9 +39,12 @@ def tags(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """``("optim.lr", "0.0001")`` for every leaf but provenance and tracking, which are tags and files."""
-    chosen = {group: value for group, value in config.items() if group not in ("provenance", "tracking")}
-    return ((key, value[:PARAM_LENGTH]) for key, value in _leaves(chosen))
+    """``("optim.lr", "0.0001")`` for every leaf; what is a tag, a file or a text about the sweep is left out.
+
+    MLflow refuses a whole batch for one character it does not like in a name, so those become ``_``.
+    """
+    chosen = {group: value for group, value in config.items() if group not in NO_PARAMETERS}
+    return ((re.sub(r"[^\w\-. :/]", "_", key), value[:PARAM_LENGTH]) for key, value in _leaves(chosen))
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -253,7 +253,8 @@ class RunFolder:
         return _read_object(self.status_file)
 
     def read_mirror(self) -> dict[str, Any]:
-        """What tracking.py remembers: ``token``, ``run_id`` and the ``step`` and ``time`` of the last point it sent."""
+        """What tracking.py remembers: ``token``, ``run_id``, ``step`` and ``time`` of the last point, ``ended`` at the
+        end."""
         return _read_object(self.mirror) or {}
 
     @property

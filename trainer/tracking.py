@@ -134,6 +134,7 @@ class Copy:
         self._client.set_tag(self._run_id, "state", state)
         self._client.set_tag(self._run_id, "message", str(status.get("message", ""))[:TAG_LENGTH])
         self._client.set_terminated(self._run_id, STATUS[state], end_time=int(1000 * status.get("time", time.time())))
+        self._note(ended=state)
         self.complete = True
 
     def _open(self) -> MlflowClient:
@@ -176,8 +177,9 @@ class Copy:
             if (self.folder.path / name).is_file():
                 client.log_artifact(self._run_id, str(self.folder.path / name))
 
-    def _note(self, **position: float) -> None:
-        note = self.folder.read_mirror() | {"run_id": self._run_id} | position
+    def _note(self, **facts: float | str) -> None:
+        """Keep in ``mirror.json``: ``step`` and ``time`` of the last point, and ``ended`` once everything is there."""
+        note = self.folder.read_mirror() | {"run_id": self._run_id, "ended": None} | facts
         write_atomic(self.folder.mirror, json.dumps(note) + "\n")
 
     def _send_points(self, client: MlflowClient, records: list[dict[str, Any]], times: Mapping[int, float]) -> None:
