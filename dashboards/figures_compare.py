@@ -78,9 +78,8 @@ def forest(
         return None
     name, by_label = describe(metric), {style.label: style for style in styles}
     reference = next(style.label for style in styles if style.level == study.reference)
-    factor = study.factor.label[:1].lower() + study.factor.label[1:]
     figure = base_figure(
-        f"Paired differences by {factor}", f"final value minus that of {reference} ({name.unit or name.label})",
+        "Paired differences", f"final value minus that of {reference} ({name.unit or name.label})",
         "", legend="", height=150 + 46 * len(shown),
     )  # fmt: skip
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
