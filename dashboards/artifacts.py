@@ -87,5 +87,6 @@ def _gather(study: Study, path: str, columns: tuple[str, ...]) -> pd.DataFrame:
             records = table_records(json.loads(text))
         except ValueError as error:
             raise ValueError(f"artifact {path} of run {run.run_id} cannot be read: {error}") from error
-        rows += [{**record, **cell} for record in records]
+        whose = {str(key): value for key, value in cell.items()}
+        rows += [{**record, **whose} for record in records]
     return pd.DataFrame(rows).reindex(columns=list(columns))

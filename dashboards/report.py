@@ -110,7 +110,10 @@ def _facts(study: Study) -> list[tuple[str, str]]:
 def _unfinished(study: Study) -> list[dict[str, Any]]:
     cells = study.cells[study.cells["state"] != "COMPLETED"]
     return [
-        {**cell, "reached": "" if pd.isna(cell["last_step"]) else f"last step {number(cell['last_step'], 0)}"}
+        {
+            **{str(key): value for key, value in cell.items()},
+            "reached": "" if pd.isna(cell["last_step"]) else f"last step {number(cell['last_step'], 0)}",
+        }
         for cell in cells.to_dict("records")
     ]
 
