@@ -108,7 +108,7 @@ def test_method_example_works_as_written(tmp_path: Path) -> None:
     words = ["python", "sweep.py", "-m", "weight=[],[certain]", "seed=0", *SMALL, f"output={tmp_path / 'out'}"]
     done = run(words, tmp_path, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
-    contract = run(["python", "-m", "pytest", "-q", "tests/contract", "-k", "certain"], tmp_path, cwd=copy)
+    contract = run(["python", "-m", "pytest", "tests/contract", "-k", "certain"], tmp_path, cwd=copy)
     assert contract.returncode == 0, contract.stdout
     assert " passed" in contract.stdout
 
