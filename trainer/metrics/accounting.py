@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trainer.metrics.calibration import average_ranks
 from trainer.types import TokenBatch, TokenTerms
 
 SUM_P2_LOGP_H = "sum_p2_logp_h"
@@ -123,7 +124,7 @@ def compare(
     prediction: Float[Tensor, " M"], measured: Float[Tensor, " M"], measured_ranks: Float[Tensor, " M"] | None = None
 ) -> Fit:
     """Fit one prediction; ``measured_ranks`` saves a sort when several are compared with one measurement."""
-    ranks = average_ranks(measured) if measured_ranks is None else measured_ranks
+    ranks = _ranks(measured) if measured_ranks is None else measured_ranks
     power = float(prediction @ prediction)
     scale = float(prediction @ measured) / power if power > 0 else math.nan
     residual = measured - scale * prediction
@@ -131,22 +132,9 @@ def compare(
         scale=scale,
         predicted=scale * float(prediction.mean()),
         pearson=_pearson(prediction, measured),
-        spearman=_pearson(average_ranks(prediction), ranks),
+        spearman=_pearson(_ranks(prediction), ranks),
         rmse=math.sqrt(float(residual @ residual) / len(measured)),
     )
-
-
-def average_ranks(values: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """1-based float64 ranks; equal values share the mean of their ranks: [3, 1, 3] -> [2.5, 1, 2.5]."""
-    ordered, order = values.sort()
-    fresh = torch.ones(len(values), dtype=torch.bool, device=values.device)
-    fresh[1:] = ordered[1:] != ordered[:-1]
-    start = fresh.nonzero().squeeze(-1)
-    end = torch.cat([start[1:], start.new_tensor([len(values)])])
-    shared = (start + 1 + end).double() / 2
-    ranks = torch.empty(len(values), dtype=torch.float64, device=values.device)
-    ranks[order] = shared[fresh.cumsum(0) - 1]
-    return ranks
 
 
 def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.2) -> dict[str, float]:
@@ -170,7 +158,7 @@ def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.
     }
     if change.sum_p2_logp_h is not None:
         predictions["exact"] = exact(change)
-    ranks = average_ranks(measured)
+    ranks = _ranks(measured)
     for name, prediction in predictions.items():
         fit = compare(prediction, measured, ranks)
         metrics[f"entropy/delta_predicted_{name}"] = fit.predicted
@@ -205,6 +193,11 @@ def _weight(change: TokenChange) -> Float[Tensor, " M"]:
     """r A in float64."""
     advantages = change.advantages.double()
     return advantages if change.ratio is None else change.ratio.double() * advantages
+
+
+def _ranks(values: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """:func:`trainer.metrics.calibration.average_ranks` of a tensor, float64."""
+    return torch.from_numpy(average_ranks(values.detach().cpu().numpy())).to(values.device)
 
 
 def _pearson(first: Float[Tensor, " M"], second: Float[Tensor, " M"]) -> float:
