@@ -144,7 +144,7 @@ class _TokenStats(torch.autograd.Function):
             for columns in _spans(vocabulary, width):
                 z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
                 for name, column in zip(names, extras, strict=True):
-                    column[part] = STATISTICS[name](z)
+                    column[part] = torch.cat([STATISTICS[name](few) for few in _few_rows(z)])
                 index, here = _find(targets[part], columns)
                 chosen = torch.where(here, z.gather(1, index), chosen[:, None]).squeeze(1)
                 before, top = top, torch.maximum(top, z.amax(dim=-1))
@@ -190,15 +190,25 @@ class _TokenStats(torch.autograd.Function):
         return *narrow, None, None, None, None
 
 
-def _grad_extras(logits: Tensor, names: tuple[str, ...], grads: list[Tensor | None]) -> Tensor | None:
-    """Gradient of the asked-for statistics by their own autograd, one tile at a time."""
-    wanted = [(name, grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
+def _few_rows(z: Tensor) -> tuple[Tensor, ...]:
+    """Rows of a tile in portions that stay in the cache together with everything a statistic makes of them."""
+    return z.split(max(1, TILE.get(z.device.type, TILE["cuda"]) // 16 // z.shape[1]))
+
+
+def _grad_extras(z: Tensor, names: tuple[str, ...], grads: list[Tensor | None]) -> Tensor | None:
+    """Gradient of the asked-for statistics by their own autograd, a few rows at a time."""
+    wanted = [(STATISTICS[name], grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
     if not wanted:
         return None
-    with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        outputs = [STATISTICS[name](leaf) for name, _ in wanted]
-        return torch.autograd.grad(outputs, leaf, [grad for _, grad in wanted])[0]
+    total, start = torch.empty_like(z), 0
+    for few in _few_rows(z):
+        rows = slice(start, start + len(few))
+        with torch.enable_grad():
+            leaf = few.detach().requires_grad_()
+            outputs = [statistic(leaf) for statistic, _ in wanted]
+        total[rows] = torch.autograd.grad(outputs, leaf, [grad[rows] for _, grad in wanted])[0]
+        start = rows.stop
+    return total
 
 
 def token_stats(
