@@ -5,6 +5,7 @@ Called by the scripts here. What a run took is read from the ``timings.jsonl`` t
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -49,4 +50,4 @@ def steps(run: Path) -> list[dict[str, Any]]:
 def step_seconds(run: Path) -> list[float]:
     """Wall time from the end of each step to the end of the next: all that a step costs, writing included."""
     ends = [line["time"] for line in steps(run)]
-    return [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    return [end - start for start, end in itertools.pairwise(ends)]

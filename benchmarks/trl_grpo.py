@@ -7,6 +7,7 @@ no checkpoint, no evaluation, entropy (which it always computes) logged at every
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def steps(request: dict[str, Any]) -> dict[str, Any]:
     ends = clock.times[request["updates"] - 1 :: request["updates"]]
     last = [line for line in trainer.state.log_history if "reward" in line][-1]
     shown = {key: last[key] for key in ("entropy", "reward", "completions/mean_length")}
-    seconds = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    seconds = [end - start for start, end in itertools.pairwise(ends)]
     return {"seconds": seconds, "last": shown, "versions": versions()}
 
 
