@@ -120,16 +120,26 @@ def attention(
     if unknown or sliding_window is not None or dropout:
         raise ValueError(f"{NAME} attention knows no {', '.join(sorted(unknown)) or 'sliding window or dropout'}")
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    settings = {"scale": scaling, "enable_gqa": q.shape[1] != k.shape[1]}
+    grouped = q.shape[1] != k.shape[1]
     parts = [
         scaled_dot_product_attention(
-            _take(q, line.prompts), _take(k, line.prompts), _take(v, line.prompts), is_causal=True, **settings
+            _take(q, line.prompts),
+            _take(k, line.prompts),
+            _take(v, line.prompts),
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=grouped,
         )
     ]
     if line.responses.shape[1]:
         parts.append(
             scaled_dot_product_attention(
-                _take(q, line.responses), _take(k, line.rows), _take(v, line.rows), attn_mask=line.visible, **settings
+                _take(q, line.responses),
+                _take(k, line.rows),
+                _take(v, line.rows),
+                attn_mask=line.visible,
+                scale=scaling,
+                enable_gqa=grouped,
             )
         )
     rectangles = torch.cat([part.transpose(1, 2).reshape(-1, *q.shape[1:]) for part in parts])

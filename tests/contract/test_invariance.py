@@ -16,7 +16,7 @@ from torch import nn
 
 from trainer.config import ROOT
 from trainer.distributed import Ranks
-from trainer.model import check_head
+from trainer.model import check_head, share_prompts
 from trainer.objective.objective import Objective
 from trainer.objective.reductions import SequenceMean
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
@@ -31,9 +31,9 @@ otherwise; a lost row or a shifted position moves gradients by more than 1e-2.""
 HELPERS = Path(__file__).resolve().parent.parent / "helpers"
 
 
-@pytest.fixture(scope="module")
-def qwen() -> nn.Module:
-    """A random Qwen3 with two layers and tied embeddings."""
+@pytest.fixture(scope="module", params=["plain", "shared prompts"])
+def qwen(request: pytest.FixtureRequest) -> nn.Module:
+    """A random Qwen3 with two layers and tied embeddings, with its own attention and with ours."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
@@ -52,6 +52,8 @@ def qwen() -> nn.Module:
     )
     model = Qwen3ForCausalLM(config).eval()
     check_head(model)
+    if request.param == "shared prompts":
+        assert share_prompts(model)
     return model
 
 

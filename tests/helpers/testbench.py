@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from trainer import packed
 from trainer.config import OptimConfig
 from trainer.distributed import Ranks
 from trainer.gradient import Learner
@@ -90,6 +91,7 @@ def policy(
         head_chunk=head_chunk,
         micro_batch_tokens=micro_batch_tokens,
         device=torch.device("cpu"),
+        shares_prompts=getattr(getattr(model, "config", None), "_attn_implementation", "") == packed.NAME,
     )
 
 

@@ -162,8 +162,9 @@ class Objective:
         the loss of the whole. Values off the mask never enter, not even as NaN.
         """
         assert batch.weights is not None
-        batch = dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))
-        policy = self.surrogate(terms, batch)
+        policy = self.surrogate(
+            terms, dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))
+        )
         zero = torch.zeros((), dtype=policy.loss.dtype, device=policy.loss.device)
         total = torch.where(batch.mask, scale * batch.weights * policy.loss, zero).sum()
         for _, regularizer in sorted(self.regularizer.items()):

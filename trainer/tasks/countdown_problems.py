@@ -122,9 +122,9 @@ def _search(numbers: tuple[int, ...], target: int, num_steps: int) -> list[Step]
             if result is None:
                 continue
             step = Step(left=high, operator=operator, right=low, result=result)
-            after = [] if num_steps == 1 and result == target else None
-            if num_steps > 1:
-                after = _search((*rest, result), target, num_steps - 1)
+            if num_steps == 1 and result == target:
+                return [step]
+            after = _search((*rest, result), target, num_steps - 1) if num_steps > 1 else None
             if after is not None:
                 return [step, *after]
     return None
