@@ -7,7 +7,7 @@ logits: one tile of them at a time, in the backward pass too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,32 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import threshold_
 
-Statistic = Callable[[Float[Tensor, "M V"]], Float[Tensor, " M"]]
-
-
-def _log_p_and_p(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probs with 0 where the probability is 0, and probabilities: their products are 0 there, and so is every
-    gradient (choosing 0 after the product would leave 0 * inf in the backward pass)."""
-    log_p = logits.log_softmax(dim=-1)
-    p = log_p.exp()
-    return log_p.masked_fill(p == 0, 0.0), p
-
-
-def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """``H = -sum_a p_a log p_a`` in nats, with ``p = softmax(logits)``; safe where some logits are -inf."""
-    log_p, p = _log_p_and_p(logits)
-    return -(p * log_p).sum(dim=-1)
-
-
-def sum_p2_logp_h(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
-    (METHODS.md 5)."""
-    log_p, p = _log_p_and_p(logits)
-    return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
-
-
-STATISTICS: dict[str, Statistic] = {"sum_p2_logp_h": sum_p2_logp_h}
-"""Statistics a component may ask for by name. Each maps scaled logits [M, V] (float32, nats) to one number per row."""
+from trainer.statistics import statistic
 
 TILE = {"cpu": 2**21, "cuda": 2**26}
 """Logits in one tile. On a CPU 8 MiB in float32, so that every pass after the matrix product stays in the cache; on a
@@ -144,7 +119,7 @@ class _TokenStats(torch.autograd.Function):
             for columns in _spans(vocabulary, width):
                 z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
                 for name, column in zip(names, extras, strict=True):
-                    column[part] = torch.cat([STATISTICS[name](few) for few in _few_rows(z)])
+                    column[part] = torch.cat([statistic(name)(*few) for few in _few_rows(z, targets[part])])
                 index, here = _find(targets[part], columns)
                 chosen = torch.where(here, z.gather(1, index), chosen[:, None]).squeeze(1)
                 before, top = top, torch.maximum(top, z.amax(dim=-1))
@@ -174,7 +149,7 @@ class _TokenStats(torch.autograd.Function):
             rows = [None if grad is None else grad[part] for grad in grads]
             for columns in _spans(weight.shape[0], width):
                 z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
-                extra = _grad_extras(z, names, rows[2:])
+                extra = _grad_extras(z, targets[part], names, rows[2:])
                 dz = _gradient(z, lses[part], entropies[part], targets[part], columns, rows[:2])
                 if extra is not None:
                     dz += extra
@@ -190,24 +165,24 @@ class _TokenStats(torch.autograd.Function):
         return *narrow, None, None, None, None
 
 
-def _few_rows(z: Tensor) -> tuple[Tensor, ...]:
-    """Rows of a tile in portions that stay in the cache together with everything a statistic makes of them."""
-    return z.split(max(1, TILE.get(z.device.type, TILE["cuda"]) // 16 // z.shape[1]))
+def _few_rows(z: Tensor, *columns: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Rows of a tile, and of what goes with it, in portions that stay in the cache with all a statistic makes of
+    them."""
+    few = max(1, TILE.get(z.device.type, TILE["cuda"]) // 16 // z.shape[1])
+    return zip(*(value.split(few) for value in (z, *columns)), strict=True)
 
 
-def _grad_extras(z: Tensor, names: tuple[str, ...], grads: list[Tensor | None]) -> Tensor | None:
+def _grad_extras(z: Tensor, targets: Tensor, names: tuple[str, ...], grads: list[Tensor | None]) -> Tensor | None:
     """Gradient of the asked-for statistics by their own autograd, a few rows at a time."""
-    wanted = [(STATISTICS[name], grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
+    wanted = [(statistic(name), grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
     if not wanted:
         return None
-    total, start = torch.empty_like(z), 0
-    for few in _few_rows(z):
-        rows = slice(start, start + len(few))
+    total = torch.empty_like(z)
+    for few, target, into, *rows in _few_rows(z, targets, total, *(grad for _, grad in wanted)):
         with torch.enable_grad():
             leaf = few.detach().requires_grad_()
-            outputs = [statistic(leaf) for statistic, _ in wanted]
-        total[rows] = torch.autograd.grad(outputs, leaf, [grad[rows] for _, grad in wanted])[0]
-        start = rows.stop
+            outputs = [function(leaf, target) for function, _ in wanted]
+        into.copy_(torch.autograd.grad(outputs, leaf, rows)[0])
     return total
 
 
@@ -228,11 +203,11 @@ def token_stats(
     for at most ``chunk`` rows, and about :data:`TILE` numbers, at a time: that is the extra memory, a few times over,
     whatever M and V are. ``statistics`` take whole rows, so then it is at least ``MIN_SIDE * V``, some more times over.
 
-    Raises ``KeyError`` for a statistic that is not in :data:`STATISTICS`.
+    Raises ``KeyError`` for a statistic that is not in :data:`trainer.statistics.STATISTICS`.
     """
     assert hidden.ndim == 2 and weight.ndim == 2 and targets.shape == hidden.shape[:1]
     names = tuple(sorted(statistics))
     for name in names:
-        STATISTICS[name]
+        statistic(name)
     logprobs, entropies, *extras = _TokenStats.apply(hidden, weight, bias, targets, 1.0 / temperature, chunk, names)
     return {"logprobs": logprobs, "entropy": entropies} | dict(zip(names, extras, strict=True))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from trainer import token_stats as module
-from trainer.token_stats import STATISTICS, token_stats
+from trainer.statistics import STATISTICS
+from trainer.token_stats import token_stats
 
 ALL = tuple(sorted(STATISTICS))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
