@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import ours, peers
 from benchmarks.common import child, ratio, save, spread
-from trainer.policy import SHIPPED_MODEL
+from trainer.model import SHIPPED_MODEL
 
 UPDATES = (1, 4)
 MICRO_BATCHES = {1: (512, 128), 4: (128, 64)}
