@@ -120,7 +120,7 @@ def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given:
                     group=group,
                     weight_version=0,
                     num_context=context,
-                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1])),
+                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1]), anchor=1 if member else None),
                 )
             )
     return rollouts
