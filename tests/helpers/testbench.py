@@ -147,6 +147,13 @@ def off_policy(model: nn.Module, seed: int = 0, *, spread: float = 0.3, **shape:
     )
 
 
+def rewarded(rewards: Sequence[float], group: Sequence[int] | None = None) -> TokenBatch:
+    """A batch of rollouts with these rewards, in one group unless told; the verifier's own are the same."""
+    batch = pack(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
+    values = torch.tensor(rewards, dtype=torch.float32)
+    return replace(batch, rewards=values, raw_rewards=values, group=torch.tensor(group or [0] * len(rewards)))
+
+
 def change_floats(batch: TokenBatch, change: Callable[[Tensor], Tensor]) -> TokenBatch:
     """The batch with ``change`` applied to every floating [N, T] column, those of ``extras`` included."""
     columns = {

@@ -26,8 +26,8 @@ class GRPOPassK(Advantage):
 
         advantage_i = (r_max - r_second) / (std_group + eps) if reward_i = r_max else 0
 
-    ``r_second`` is the second largest reward, equal to ``r_max`` where several are best: then nobody leads. With rewards
-    0 and 1 only groups with exactly one right response train. A group of one gives 0.
+    ``r_second`` is the second largest reward, equal to ``r_max`` where several are best: then nobody leads. With
+    rewards 0 and 1 only groups with exactly one right response train. A group of one gives 0.
 
     Source: arXiv 2503.19595 as in verl (``grpo_passk``); METHODS.md 14.7. Departures: none. Status: released.
     Shape: [N]; unit: standard deviations, or reward with ``divide=False``.
