@@ -31,6 +31,24 @@ def test_every_choice_composes_and_has_no_unknown_key(group: str, name: str) -> 
     assert list(unknown_keys(config)) == []
 
 
+SCALED_DOWN = [f"small/{path.stem}" for path in sorted(CONF.glob("method/small/*.yaml"))]
+"""Presets whose constants are made for the embedded scale."""
+
+
+@pytest.mark.parametrize("name", SCALED_DOWN)
+def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> None:
+    small, paper = (resolved(compose([f"method={choice}"])) for choice in (name, name.removeprefix("small/")))
+    assert list(unknown_keys(small)) == []
+    assert small.pop("method") == name
+    paper.pop("method")
+    assert small != paper
+    targets = [
+        {key: node.get("_target_") for key, node in config.items() if isinstance(node, dict)}
+        for config in (small, paper)
+    ]
+    assert targets[0] == targets[1]
+
+
 @pytest.mark.parametrize("path", COMPONENTS, ids=[f"{path.parent.name}-{path.stem}" for path in COMPONENTS])
 def test_a_component_names_its_class_and_states_only_what_differs(path: Path) -> None:
     stated: dict[str, Any] = yaml.safe_load(path.read_text())
