@@ -19,10 +19,10 @@ from sweeps.explain import explain
 from sweeps.levels import Level, levels
 from trainer.config import ConfigError, group_signature, identity, require, signature
 
-NOT_FROZEN = ("hydra", "plan", "retry")
+NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that are about this invocation only."""
 
-SHARED = ("output", "launcher", "tracking", "plan", "retry", "study")
+SHARED = ("output", "launcher", "tracking", "plan", "retry", "max_hours", "yes", "study")
 """Top-level keys that have to be equal in all cells of a sweep."""
 
 

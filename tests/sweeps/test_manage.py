@@ -48,10 +48,10 @@ def test_status_lists_cells_and_why_one_failed(sweep: Sweep, tmp_path: Path, cap
     capsys.readouterr()
     assert main(["status", "seed-steps-3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["cell", "state", "step", "reward", "entropy", "speed", "left"]
-    assert lines[1].startswith("default, seed 1   COMPLETED  3/3   0.200")
+    assert lines[0].split() == ["level", "seed", "state", "step", "reward", "entropy", "speed", "left"]
+    assert lines[1].split()[:5] == ["default", "1", "COMPLETED", "3/3", "0.200"]
     assert lines[2].endswith("RuntimeError: the loss is not finite")
-    assert lines[-1] == "1 completed, 1 failed"
+    assert lines[-1] == "1 failed, 1 completed"
 
 
 def test_without_a_name_the_sweeps_are_listed(
@@ -96,9 +96,11 @@ def test_status_names_a_run_lost_whose_processes_have_gone(
     main(["cancel", "slow", "--now", "--output", str(tmp_path / "outputs")])
     for path in (tmp_path / "outputs" / "runs").glob("*/status.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "RUNNING"}))
+        (path.parent / "STOP").unlink()
     capsys.readouterr()
     assert main(["status", "slow", "--output", str(tmp_path / "outputs")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 lost"
+    assert states(tmp_path) == ["LOST", "LOST"], "it is written down, not only shown"
 
 
 def test_resuming_needs_nothing_but_the_folders(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

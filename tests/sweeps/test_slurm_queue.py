@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.queues.slurm import SlurmQueue, living_jobs
+from sweeps.queues.scheduler import ask
+from sweeps.queues.slurm import SlurmQueue
 from sweeps.runs import read_status, write_run, write_status
 from sweeps.worker import Job
 from trainer.config import ConfigError
@@ -92,7 +93,7 @@ def test_a_scheduler_that_cannot_be_asked_leaves_everything_alive(
 ) -> None:
     pool = SlurmQueue().open(tmp_path / "jobs", jobs)
     (cluster / "squeue").write_text("#!/bin/sh\nexit 1\n")
-    assert living_jobs() is None
+    assert ask() is None
     assert pool.poll()
 
 
