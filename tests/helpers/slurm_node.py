@@ -48,12 +48,16 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
+SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mib} Gres=gpu:2 State=UNKNOWN
 PartitionName=low  Nodes={host} Default=YES State=UP PriorityTier=1  PreemptMode=REQUEUE GraceTime=10
 PartitionName=high Nodes={host} Default=NO  State=UP PriorityTier=10 PreemptMode=OFF
 """
-"""``preempt_send_user_signal``: a job that has to make room gets USR2 first. GPUs are files that are always there."""
+"""``preempt_send_user_signal``: a job that has to make room gets USR2 first. GPUs are files that are always there, and
+``config_overrides`` lets the node claim more cores than it has, so that a cap is not mistaken for the want of them."""
+
+CPUS = 8
 
 
 class NoCluster(Exception):
@@ -78,6 +82,14 @@ class SlurmNode:
     def start_now(self, job: str) -> None:
         """Lift the two minutes that a job waits after it was queued again."""
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def wait_for_state(self, job: str, *states: str, seconds: float = 60.0) -> str:
+        """Until ``job`` is in one of ``states``; that state."""
+        end = time.monotonic() + seconds
+        while (state := self.states().get(job, "")) not in states:
+            assert time.monotonic() < end, f"job {job} is {state or 'gone'}, not {' or '.join(states)}"
+            time.sleep(0.1)
+        return state
 
 
 @contextlib.contextmanager
@@ -122,7 +134,7 @@ def _write_configuration(folder: Path) -> None:
             user=pwd.getpwuid(os.geteuid()).pw_name,
             controller_port=_free_port(),
             node_port=_free_port(),
-            cpus=os.cpu_count(),
+            cpus=CPUS,
             memory_mib=memory_mib,
         )
     )
@@ -140,7 +152,7 @@ def _start(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
     ready: tuple[Callable[[], bool], ...] = (
         lambda: (munge / "socket").exists(),
         lambda: _succeeds("scontrol", "ping"),
-        lambda: "idle" in _answer("sinfo", "-h", "-o", "%t"),
+        lambda: _answer("sinfo", "-h", "-o", "%t").split() == ["idle"],
     )
     for command, is_ready in zip(commands, ready, strict=True):
         with (folder / f"{command[0]}.log").open("wb") as log:
