@@ -12,14 +12,13 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from omegaconf import DictConfig
+from typing import Any
 
 from sweeps.alive import close_dead
-from sweeps.cells import cells
+from sweeps.cells import Member, cells, members
 from sweeps.check import start_check
 from sweeps.compose import Composed
 from sweeps.estimate import Estimate, estimate, shares
@@ -53,12 +52,13 @@ class Request:
     """Hours of jobs (of GPUs, where jobs have some) above which nothing is queued; infinite once somebody said yes."""
 
 
-def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
+def launch(composed: Iterable[Composed], *, multirun: bool) -> int:
     """Run what Hydra composed; returns the exit code: 0, 1 if a cell failed, 2 after a sentence if nothing can run."""
     try:
-        first = composed[0].config
-        _refuse_half_a_factor(composed, multirun)
-        made = tuple(cells(composed))
+        found = members(composed)
+        first = found[0].config
+        _refuse_half_a_factor(found, multirun)
+        made = tuple(cells(found))
         command = shlex.join(["python", "sweep.py", *sys.argv[1:]])
         study = Study(
             name=study_name(made, multirun), command=command, output=Path(made[0].config["output"]), cells=made
@@ -74,21 +74,20 @@ def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
         return BAD_CONFIGURATION
 
 
-def _request(config: DictConfig, multirun: bool) -> Request:
-    limit = config.max_hours
+def _request(config: Mapping[str, Any], multirun: bool) -> Request:
+    limit = config["max_hours"]
     valid = isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0
     require(valid, "max_hours", limit, "give hours, more than 0")
-    max_hours = math.inf if config.yes else float(limit)
-    return Request(multirun=multirun, plan=bool(config.plan), retry=config.retry, max_hours=max_hours)
+    max_hours = math.inf if config["yes"] else float(limit)
+    return Request(multirun=multirun, plan=bool(config["plan"]), retry=config["retry"], max_hours=max_hours)
 
 
-def _refuse_half_a_factor(composed: Sequence[Composed], multirun: bool) -> None:
-    factor = composed[0].config.get("factor")
+def _refuse_half_a_factor(found: Sequence[Member], multirun: bool) -> None:
+    factor = found[0].config.get("factor")
     if factor and not multirun:
-        raise ConfigError(
-            f"factor={factor.name} is a sweep: put -m before it (python sweep.py -m factor={factor.name})"
-        )
-    if any(item.config.get("factor") != factor for item in composed):
+        name = factor["name"]
+        raise ConfigError(f"factor={name} is a sweep: put -m before it (python sweep.py -m factor={name})")
+    if any(member.config.get("factor") != factor for member in found):
         raise ConfigError(
             "a sweep has one factor: run the factors one after another, or sweep a second key beside the first factor"
         )

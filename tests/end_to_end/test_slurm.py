@@ -1,4 +1,4 @@
-"""``launcher=slurm`` on a real Slurm of one node, with a stand-in trainer and, once, with the real one and real vLLM."""
+"""``launcher=slurm`` on a real Slurm of one node: a stand-in trainer and, once, the real one with real vLLM."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 from slurm_node import NoCluster, SlurmNode, slurm_node
 
 from sweeps.worker import ROOT
+from tests.runs import record
+from trainer.record import RunFolder
 
 pytestmark = pytest.mark.slow
 FAKE = ROOT / "tests" / "sweeps" / "fake_trainer.py"
@@ -37,7 +39,7 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / HOSTILE
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """``python sweep.py ARGUMENTS``."""
@@ -74,8 +76,10 @@ class Sweep:
 
 @pytest.fixture
 def sweep(node: SlurmNode, tmp_path: Path) -> Iterator[Sweep]:
+    before = set(node.states())
     yield Sweep(tmp_path)
-    left = [job for job, state in node.states().items() if state in ("PENDING", "RUNNING", "COMPLETING")]
+    states = {job: state for job, state in node.states().items() if job not in before}
+    left = [job for job, state in states.items() if state in ("PENDING", "RUNNING", "COMPLETING")]
     if left:
         node.ask("scancel", *left)
 
@@ -106,9 +110,9 @@ def test_a_detached_array_keeps_its_cap_and_is_attached_to(node: SlurmNode, swee
     assert "python -m sweeps attach capped" in out
     jobs = [status["job"] for status in sweep.statuses()]
     assert len({job.partition("_")[0] for job in jobs}) == 1 and all(job.endswith("@ci") for job in jobs), "one array"
-    most, states = 0, ["PENDING"]
+    array, most, states = jobs[0].removeprefix("slurm:").partition("_")[0], 0, ["PENDING"]
     while {"PENDING", "RUNNING"} & set(states):
-        states = list(node.states().values())
+        states = [state for job, state in node.states().items() if job.startswith(f"{array}_")]
         most = max(most, states.count("RUNNING"))
         time.sleep(0.05)
     assert most == 2
@@ -127,10 +131,10 @@ def test_attaching_follows_a_sweep_whose_launcher_was_killed(node: SlurmNode, sw
 
 
 def test_preemption_by_a_better_partition_saves_and_resumes(node: SlurmNode, sweep: Sweep) -> None:
-    launcher = sweep.start("-m", "seed=16", "steps=12", *STAND_IN, "launcher.partition=low", "launcher.cpus=8")
+    launcher = sweep.start("-m", "seed=16", "steps=12", *STAND_IN, "launcher.partition=low", "launcher.cpus=6")
     wait_for(lambda: sweep.statuses() and sweep.statuses()[0]["step"] >= 2)
     job = job_of(sweep.runs[0])
-    node.ask("srun", "--partition=high", "--cpus-per-task=8", "--mem=1G", "true")
+    node.ask("srun", "--partition=high", "--cpus-per-task=6", "--mem=1G", "true")
     node.wait_for_state(job, "PENDING")
     assert sweep.states() == ["PREEMPTED"]
     node.start_now(job)
@@ -200,15 +204,64 @@ def test_a_failed_cell_fails_its_job(node: SlurmNode, sweep: Sweep) -> None:
     assert node.wait_for_state(job_of(sweep.runs[0]), "FAILED")
 
 
-def test_members_have_gpus_of_their_own_and_two_ranks_start_in_one_job(node: SlurmNode, sweep: Sweep) -> None:
+def test_members_have_gpus_of_their_own(node: SlurmNode, sweep: Sweep) -> None:
     alone = ("-m", "seed=16,18", "steps=3", *STAND_IN, "launcher.gpus=1", "launcher.parallel=2")
     assert finished(sweep.start(*alone))[0] == 0
     assert {start[2] for start in sweep.starts()} == {"0", "1"}
 
 
-@pytest.fixture(scope="module")
-def short(node: SlurmNode, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, subprocess.Popen[str]]:
+def test_two_ranks_of_a_job_start_on_its_gpus_and_both_hear_of_preemption(node: SlurmNode, sweep: Sweep) -> None:
+    two = ("launcher.gpus=2", "hardware.processes=2")
+    launcher = sweep.start("-m", "seed=16", "steps=14", *STAND_IN, *two)
+    wait_for(lambda: sweep.statuses() and sweep.statuses()[0]["step"] >= 2)
+    job = job_of(sweep.runs[0])
+    node.ask("scancel", "--signal=USR2", job)
+    node.wait_for_state(job, "PENDING")
+    assert sweep.states() == ["PREEMPTED"] and (sweep.runs[0] / "told").exists()
+    node.start_now(job)
+    code, _, err = finished(launcher)
+    assert (code, sweep.states()) == (0, ["COMPLETED"]), err
+    assert [start[2] for start in sweep.starts()] == ["0,1", "0,1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def near_limit(node: SlurmNode, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, subprocess.Popen[str]]:
     """A run that nears its time limit while the other tests run: limits are minutes, and looked at twice a minute."""
-    folder = Sweep(tmp_path_factory.mktemp("short"))
-    limit = ("launcher.time_min=1", "launcher.signal_lead_s=55", "launcher.max_timeouts=3")
-    return folder, folder.start("-m", "seed=16", "steps=100", *STAND_IN, *limit)
+    folder = Sweep(tmp_path_factory.mktemp("near_limit"))
+    limit = ("launcher.time_min=1", "launcher.signal_lead_s=50", "launcher.max_timeouts=3", "study.name=limit")
+    return folder, folder.start("-m", "seed=16", "steps=130", *STAND_IN[:-1], *limit)
+
+
+def test_a_run_goes_on_after_its_time_limit(node: SlurmNode, near_limit: tuple[Sweep, subprocess.Popen[str]]) -> None:
+    limited, launcher = near_limit
+    wait_for(lambda: "PREEMPTED" in limited.states() or len(limited.starts()) > 1)
+    job = job_of(limited.runs[0])
+    if node.states()[job] == "PENDING":
+        node.start_now(job)
+    wait_for(lambda: len(limited.starts()) == 2)
+    assert int(limited.starts()[1][1]) > 0
+    limited.manage("cancel", "limit", "--now")
+    assert finished(launcher)[0] == 1
+    logs = "".join(path.read_text() for path in limited.folder.glob("outputs/sweeps/limit/jobs/*/*.err"))
+    assert "this job is timed-out" in logs and "2 remaining timeouts" in logs
+
+
+def test_preempting_the_real_trainer_leaves_no_trace(node: SlurmNode, sweep: Sweep, tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    real = ("study=smoke", "steps=5", "checkpoint.every=1", "optim.lr=0.003", "hardware.num_threads=1", "seed=3")
+    undisturbed = Sweep(tmp_path / "undisturbed")
+    other = undisturbed.start("-m", *real, *SLURM)
+    launcher = sweep.start("-m", *real, *SLURM)
+    wait_for(lambda: sweep.statuses() and sweep.statuses()[0]["step"] >= 2, seconds=200)
+    job = job_of(sweep.runs[0])
+    node.ask("scancel", "--signal=USR2", job)
+    node.wait_for_state(job, "PENDING")
+    (status,) = sweep.statuses()
+    assert status["state"] == "PREEMPTED" and status["step"] < 5
+    node.start_now(job)
+    for process in (other, launcher):
+        code, _, err = finished(process, seconds=300)
+        assert code == 0, err
+    assert [path.name for path in sorted((sweep.runs[0] / "attempts").iterdir())] == ["1", "2"]
+    assert sweep.runs[0].name == undisturbed.runs[0].name
+    assert record(RunFolder(sweep.runs[0])) == record(RunFolder(undisturbed.runs[0]))

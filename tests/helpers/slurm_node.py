@@ -81,6 +81,7 @@ class SlurmNode:
 
     def start_now(self, job: str) -> None:
         """Lift the two minutes that a job waits after it was queued again."""
+        time.sleep(2)  # a credential of the second in which the last one was revoked is taken for that one
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def wait_for_state(self, job: str, *states: str, seconds: float = 60.0) -> str:

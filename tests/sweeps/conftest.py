@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cells import Cell, cells
+from sweeps.cells import Cell, cells, members
 from sweeps.command import main
 from sweeps.compose import Composed, compose
 
@@ -44,8 +44,9 @@ def make_cells(tmp_path: Path) -> Callable[..., list[Cell]]:
     def make(*batch: Sequence[str]) -> list[Cell]:
         output = f"output='{tmp_path / 'outputs'}'"
         trainer = f"launcher.trainer=['{FAKE}']"
-        return cells(
-            [Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch]
+        composed = (
+            Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch
         )
+        return cells(members(composed))
 
     return make

@@ -31,7 +31,20 @@ def status(folder: Path, state: str, step: int, steps: int, message: str = "") -
     temporary.replace(folder / "status.json")
 
 
+def follow(folder: Path) -> int:
+    """What the second rank does: leave when it is told to, or when the first has ended the run."""
+    while not SIGNALLED:
+        if json.loads((folder / "status.json").read_text())["state"] == "COMPLETED":
+            return 0
+        time.sleep(0.05)
+    with (folder / "told").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return 20
+
+
 def train(folder: Path) -> int:
+    if os.environ.get("RANK", "0") != "0":
+        return follow(folder)
     config = yaml.safe_load((folder / "run.yaml").read_text())
     trouble, steps = SEEDS.get(config["seed"], ""), config["steps"]
     metrics = folder / "metrics.jsonl"
