@@ -149,9 +149,10 @@ def _ignore_signals() -> None:
 def _wait(process: subprocess.Popen[bytes], run_dirs: Sequence[Path]) -> int:
     """The exit code of ``process``; until it has one, its runs show signs of life."""
     while True:
-        for run_dir in run_dirs:
-            with contextlib.suppress(OSError):  # a full disk must not end the job
+        with contextlib.suppress(OSError):  # a full disk must not end the job
+            for run_dir in run_dirs:
                 beat(run_dir)
+            _name_cancelled(run_dirs)
         try:
             return process.wait(timeout=BEAT_S)
         except subprocess.TimeoutExpired:
@@ -205,11 +206,10 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     """
     leaving = bool(_ASKED) or code == PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
     unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
+    _name_cancelled(run_dirs)
     for run_dir in run_dirs:
         if _state(run_dir) == "FAILED":
             _keep_traceback(run_dir)
-        elif _state(run_dir) == "PRUNED" and _stopped_by(run_dir).startswith("cancel"):
-            write_status(run_dir, "CANCELLED", message="cancelled")
     at_work = [run_dir for run_dir in unfinished if _state(run_dir) == "RUNNING"]
     if not at_work and len(unfinished) == len(run_dirs) and not leaving:
         at_work = unfinished[:1]
@@ -221,6 +221,13 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
         if _state(run_dir) == "QUEUED" and not _is_slurm():  # a Slurm job comes back for them
             write_status(run_dir, "PLANNED", message="its job was stopped before it began", job=None)
     return []
+
+
+def _name_cancelled(run_dirs: Sequence[Path]) -> None:
+    """A run that stopped because a person cancelled it is CANCELLED; the trainer only knows that it was to stop."""
+    for run_dir in run_dirs:
+        if _state(run_dir) == "PRUNED" and _stopped_by(run_dir).startswith("cancel"):
+            write_status(run_dir, "CANCELLED", message="cancelled")
 
 
 def _stopped_by(run_dir: Path) -> str:

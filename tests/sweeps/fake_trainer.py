@@ -53,7 +53,9 @@ def train(folder: Path) -> int:
         file.write(f"{os.getpid()} {done} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')} {time.time()}\n")
     status(folder, "RUNNING", done, steps)
     if trouble == "grandchild":
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(folder)])
+        sleeper = [sys.executable, "-c", "import time; time.sleep(600)", str(folder)]
+        subprocess.Popen(sleeper)
+        subprocess.Popen(sleeper, start_new_session=True)  # as the ranks of a run and the workers of an engine are
     for step in range(done, steps):
         time.sleep(0.6 if trouble in ("slow", "grandchild", "deaf") else 0.02)
         if trouble == "raise" and step == 1 and not (folder / "mended").exists():
