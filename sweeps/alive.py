@@ -56,6 +56,8 @@ def is_surely_alive(run_dir: Path, status: Status, scheduler: Scheduler | None) 
         return False
     if is_locked(run_dir):
         return True
+    if (run_dir / "status.json").exists() and (run_dir / "status.json").stat().st_uid != os.geteuid():
+        return None  # squeue and the kernel answer for our own jobs only
     here = status.host == socket.gethostname()
     job = job_of(run_dir, status)
     if job is not None and _is_slurm(job):

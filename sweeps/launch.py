@@ -111,7 +111,7 @@ def run_study(study: Study, request: Request) -> int:
     check = start_check(todo, queue.trainer) if todo else None
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
-    for warning in check.result() if check else []:
+    for warning in [*(check.result() if check else []), *_store_warning(queue, uri)]:
         print(f"warning: {warning}", file=sys.stderr)
     expected = estimate(study, decisions, queue)
     if request.plan:
@@ -120,6 +120,16 @@ def run_study(study: Study, request: Request) -> int:
     require_affordable(expected, queue, request.max_hours)
     tracker = Tracker(uri, config["tracking"]["experiment"]) if uri is not None else None
     return _run(study, request, queue, tracker, decisions, expected)
+
+
+def _store_warning(queue: Queue, uri: str | None) -> list[str]:
+    if uri is None or not uri.startswith("sqlite:") or not queue.spreads:
+        return []
+    return [
+        f"tracking.uri={uri!r} is a file, and jobs of several nodes would write to it: SQLite is not safe on network "
+        "file systems; start `mlflow server` on one machine and give its address (runs lose nothing meanwhile: "
+        "`python -m sweeps sync` fills what a store lacks)"
+    ]
 
 
 def _run(

@@ -49,6 +49,10 @@ class Queue(Protocol):
     def devices(self) -> int:
         """GPUs that a job holds; 0 on CPUs."""
 
+    @property
+    def spreads(self) -> bool:
+        """Whether jobs may run on several machines."""
+
     def job_size(self, num_runs: int) -> int:
         """Runs that one job should serve when there are ``num_runs``."""
 

@@ -78,6 +78,10 @@ class LocalQueue:
     def devices(self) -> int:
         return self.gpus_per_job if visible_gpus() else 0
 
+    @property
+    def spreads(self) -> bool:
+        return False
+
     def job_size(self, num_runs: int) -> int:
         if self.runs_per_job is not None:
             return self.runs_per_job

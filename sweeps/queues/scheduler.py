@@ -88,3 +88,17 @@ def setting(name: str) -> str:
         return ""
     found = re.search(rf"^{name}\s*= (\S+)", answer.stdout, re.MULTILINE)
     return found[1] if found else ""
+
+
+def num_nodes(partition: str | None) -> int | None:
+    """Nodes of a partition, of the whole cluster without one; None when Slurm does not say."""
+    if shutil.which("sinfo") is None:
+        return None
+    chosen = ["--partition", partition] if partition else []
+    try:
+        answer = subprocess.run(
+            ["sinfo", "-h", "-N", "-o", "%n", *chosen], capture_output=True, text=True, timeout=PATIENCE_S
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return len(set(answer.stdout.split())) or None

@@ -18,7 +18,7 @@ from typing import Any
 
 import submitit
 
-from sweeps.queues.scheduler import ask, cluster_name, job_name, setting
+from sweeps.queues.scheduler import ask, cluster_name, job_name, num_nodes, setting
 from sweeps.runs import read_status, write_status
 from sweeps.worker import ROOT, Job
 from trainer.config import ConfigError, require
@@ -85,6 +85,10 @@ class SlurmQueue:
     @property
     def devices(self) -> int:
         return self.gpus
+
+    @property
+    def spreads(self) -> bool:
+        return num_nodes(self.partition) != 1
 
     def job_size(self, num_runs: int) -> int:
         """Larger than asked for where one array, and with it one cap, could not hold all jobs."""

@@ -66,6 +66,15 @@ def test_of_a_local_job_on_another_machine_nobody_here_can_tell(tmp_path: Path, 
     assert silent_s(tmp_path) == pytest.approx(3600, abs=1e-3)
 
 
+def test_the_run_of_another_user_is_for_that_user_to_judge(
+    tmp_path: Path, dead_pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = write_status(tmp_path, "RUNNING", pid=dead_pid, host=HERE)
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    assert is_surely_alive(tmp_path, status, None) is None
+    assert close_dead([tmp_path]) == []
+
+
 def test_silence_outlasts_several_beats() -> None:
     assert SILENT_S >= 3 * BEAT_S
 

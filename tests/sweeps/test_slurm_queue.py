@@ -15,6 +15,8 @@ from sweeps.runs import read_status, write_run, write_status
 from sweeps.worker import Job
 from trainer.config import ConfigError
 
+FAKE = Path(__file__).with_name("fake_trainer.py")
+
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -137,6 +139,16 @@ def test_a_job_of_another_cluster_is_not_given_up() -> None:
     assert here.has("slurm:7_2@here") is False
     assert here.has("slurm:7_2@there") is None
     assert here.end_of("slurm:7_1@there") is None
+
+
+@pytest.mark.parametrize(("nodes", "spreads"), [("a\\na", False), ("a\\nb", True), ("", True)])
+def test_a_sqlite_file_on_several_nodes_is_warned_about(
+    cluster: Path, sweep: Callable[..., int], capsys: pytest.CaptureFixture[str], nodes: str, spreads: bool
+) -> None:
+    (cluster / "sinfo").write_text(f"#!/bin/sh\nprintf '{nodes}'\n")
+    (cluster / "sinfo").chmod(0o755)
+    assert sweep("-m", "seed=0,1", "launcher=slurm", "plan=true", base=[f"launcher.trainer=[{FAKE}]"]) == 0
+    assert ("SQLite is not safe on network file systems" in capsys.readouterr().err) is spreads
 
 
 def test_waiting_jobs_alone_can_be_stopped(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
