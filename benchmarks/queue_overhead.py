@@ -1,7 +1,7 @@
 """What the launcher adds to a cell: sweeps of trivial cells with the stand-in trainer, in jobs of their own or shared.
 
-``python benchmarks/queue_overhead.py [--cells 12]``. The stand-in imports neither torch nor vLLM and spends 20 ms on its
-one step, so what is measured is Hydra's composing, run folders, Submitit's processes and the watching. The cost of a
+``python benchmarks/queue_overhead.py [--cells 12]``. The stand-in imports neither torch nor vLLM and spends 20 ms on
+its one step, so what is measured is composing, run folders, Submitit's processes and the watching. The cost of a
 cell is the slope between a sweep of two cells and one of ``--cells``. Prints a table and writes JSON beside it.
 """
 

@@ -230,12 +230,14 @@ def near_limit(node: SlurmNode, tmp_path_factory: pytest.TempPathFactory) -> tup
     """A run that nears its time limit while the other tests run: limits are minutes, and looked at twice a minute."""
     folder = Sweep(tmp_path_factory.mktemp("near_limit"))
     limit = ("launcher.time_min=1", "launcher.signal_lead_s=50", "launcher.max_timeouts=3", "study.name=limit")
-    return folder, folder.start("-m", "seed=16", "steps=130", *STAND_IN[:-1], *limit)
+    launcher = folder.start("-m", "seed=16", "steps=130", *STAND_IN[:-1], *limit)
+    wait_for(node.states)  # from then on it is known as a job that no other test may cancel
+    return folder, launcher
 
 
 def test_a_run_goes_on_after_its_time_limit(node: SlurmNode, near_limit: tuple[Sweep, subprocess.Popen[str]]) -> None:
     limited, launcher = near_limit
-    wait_for(lambda: limited.states(), seconds=90)
+    wait_for(limited.starts, seconds=90)
     job = job_of(limited.runs[0])
     node.wait_for_state(job, "PENDING", seconds=120)
     node.start_now(job)
