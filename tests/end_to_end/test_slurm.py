@@ -245,8 +245,8 @@ def test_a_run_goes_on_after_its_time_limit(node: SlurmNode, near_limit: tuple[S
     assert int(limited.starts()[1][1]) > 0
     limited.manage("cancel", "limit", "--now")
     assert finished(launcher)[0] == 1
-    logs = "".join(path.read_text() for path in limited.folder.glob("outputs/sweeps/limit/jobs/*/*.err"))
-    assert "this job is timed-out" in logs and "2 remaining timeouts" in logs
+    logs = "".join(path.read_text() for path in limited.folder.glob("outputs/sweeps/limit/jobs/*/*.out"))
+    assert "Job has timed out" in logs and "2 remaining timeouts" in logs
 
 
 def test_preempting_the_real_trainer_leaves_no_trace(node: SlurmNode, sweep: Sweep, tmp_path: Path) -> None:
