@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.config import ConfigError
-from trainer.record import persist, room_for
+from trainer.files import persist, room_for
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)
@@ -62,7 +62,7 @@ def save(
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
-    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.record.OutOfSpace`
+    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.files.OutOfSpace`
     on a full disk; the earlier checkpoints are then as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config import ConfigError
 from trainer.labels import TAG_LENGTH, parameters, tags
-from trainer.record import RunFolder, read_records, write_atomic
+from trainer.files import write_atomic
+from trainer.record import RunFolder, read_records
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -1,8 +1,8 @@
 """A process that runs the trainer in forked children and kills, tears or signals them where a test says.
 
 Started by ``conftest.py`` of this folder, once: torch is imported once, and every run costs a fork. One JSON line in,
-``{"folders", "log", "faults": [{"at": "module:name", "call": n, "do": what}]}``, one line out: the exit code of
-``python -m trainer``, negative for a signal. It must not start a thread or compute anything before it forks.
+``{"folders", "log", "faults": [{"at": "module:name", "call": n, "do": what}], "kill_after_s"}``, one line out: the exit
+code of ``python -m trainer``, negative for a signal. It must not start a thread or compute anything before it forks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -94,6 +95,16 @@ def child(job: dict[str, Any]) -> int:
         return 1
 
 
+def kill(pid: int, seconds: float) -> None:
+    """Kill -9 process ``pid`` after ``seconds``, unless it has ended by then."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+
+
 def serve() -> None:
     """Answer one job after another."""
     for name in PRELOADED:
@@ -106,6 +117,8 @@ def serve() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+        if job["kill_after_s"] is not None:
+            kill(pid, job["kill_after_s"])
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
