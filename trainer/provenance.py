@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ROOT
-from trainer.metrics.table import glossary_markdown
 from trainer.files import write_atomic
+from trainer.metrics.table import glossary_markdown
 
 PACKAGES = (
     "torch",

@@ -36,7 +36,8 @@ def arm(at: str, call: int, do: str) -> None:
 
     ``kill`` and ``raise`` come before the call, ``kill_after`` behind it, ``tear`` writes half of what ``os.write`` was
     given and kills, ``full`` says from then on that the disk is; ``term``, ``usr1``, ``usr2`` and ``int`` send the
-    signal and go on; ``stop``, for methods of a run folder, puts the STOP file there and goes on.
+    signal and go on; ``stop``, for methods of a run folder, puts the STOP file there and goes on; ``kill_copier``, for
+    methods of a mirror, kills its process and goes on, ``kill_both`` kills both.
     """
     module, _, name = at.partition(":")
     *path, last = name.split(".")
@@ -71,8 +72,10 @@ def fail(do: str, original: Callable[[], Any]) -> Any:
         os.kill(os.getpid(), getattr(signal, f"SIG{do.upper()}"))
     if do == "stop":
         original.args[0].stop.touch()  # type: ignore[attr-defined]
+    if do in ("kill_copier", "kill_both"):
+        original.args[0]._process.kill()  # type: ignore[attr-defined]
     result = original()
-    if do == "kill_after":
+    if do in ("kill_after", "kill_both"):
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 
