@@ -11,13 +11,14 @@ from omegaconf import OmegaConf
 from testbench import plain
 
 from sweeps.compose import compose
-from trainer.compatibility import Problem, problems
+from trainer.compatibility import problems
 from trainer.config import ConfigError
+from trainer.objective.base import Concern
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
 
 
-def found(overrides: Sequence[str] = (), **groups: object) -> list[Problem]:
+def found(overrides: Sequence[str] = (), **groups: object) -> list[Concern]:
     plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
     listed = problems({key: value for key, value in plain.items() if key != "retry"} | groups)
     assert all("\n" not in problem.sentence for problem in listed)

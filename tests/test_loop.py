@@ -15,11 +15,12 @@ from trainer.engine.base import EnginePool
 from trainer.engine.transformers import _Transformers
 from trainer.loop import train
 from trainer.metrics.table import check
+from trainer.probe import EngineMismatch
 from trainer.record import RunFolder
 from trainer.sampling import PromptStream
 from trainer.session import open_session
 from trainer.types import Prompt
-from trainer.update import EngineMismatch, NonFiniteLoss
+from trainer.update import NonFiniteLoss
 
 
 @pytest.fixture(scope="module")

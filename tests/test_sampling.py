@@ -69,7 +69,13 @@ def sampler(seed: int = 0, ranks: Ranks | None = None, engine: Echo | None = Non
     stream = PromptStream(PROMPTS, seed)
     ranks = ranks or Ranks()
     made = Sampler(
-        engine=engine or Echo(), tokenizer=Characters(), task=Echoes(), stream=stream, ranks=ranks, seed=seed
+        measure_entropies=lambda rollouts: [(0.0,) * len(r.completion_ids) for r in rollouts],
+        engine=engine or Echo(),
+        tokenizer=Characters(),
+        task=Echoes(),
+        stream=stream,
+        ranks=ranks,
+        seed=seed,
     )  # type: ignore[arg-type]
     made.begin(0)
     return made
@@ -189,10 +195,10 @@ def test_ranks_share_the_prompts_and_all_get_everything(world: int) -> None:
 def test_a_standard_step_is_prompts_times_group_size() -> None:
     made = sampler()
     plan = Standard(prompts_per_step=3, group_size=4, temperature=0.5, max_tokens=6)
-    rollouts = plan.collect(made, step=0)
+    rollouts = plan.collect(made, step=0, num_steps=1)
     assert [rollout.group for rollout in rollouts] == [0] * 4 + [1] * 4 + [2] * 4
     assert made.stream.position == 3
-    second = plan.collect(made, step=0)
+    second = plan.collect(made, step=0, num_steps=1)
     assert {r.completion_ids for r in second} != {r.completion_ids for r in rollouts}
 
 

@@ -80,7 +80,8 @@ def check(lines: str) -> int:
 
     A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted.
     """
-    from trainer.compatibility import Problem, problems
+    from trainer.compatibility import problems
+    from trainer.objective.base import Concern
 
     failed = False
     for number, line in enumerate(lines.splitlines(), start=1):
@@ -93,7 +94,7 @@ def check(lines: str) -> int:
         if isinstance(request, dict) and isinstance(request.get("config"), dict):
             found, where = problems(request["config"]), request.get("where")
         else:
-            found, where = [Problem(sentence='not a JSON object with a "config"')], f"line {number}"
+            found, where = [Concern(sentence='not a JSON object with a "config"')], f"line {number}"
         for problem in found:
             prefix = "" if problem.fatal else "warning: "
             print(f"{prefix}{problem.sentence}{f' (in {where})' if where else ''}", flush=True)

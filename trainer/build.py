@@ -35,13 +35,13 @@ from trainer.evaluate import EvaluationConfig
 from trainer.objective.base import (
     Advantage,
     Controller,
-    Objective,
     Reduction,
     Regularizer,
     Shaping,
     Surrogate,
     Weight,
 )
+from trainer.objective.objective import Objective
 from trainer.objective.rollouts.base import RolloutPlan
 from trainer.tasks.base import Task
 

@@ -159,8 +159,10 @@ class HardwareConfig:
     """auto (GPU if there is one), cpu or cuda."""
     mixed_precision: str = "no"
     """accelerate's setting: no, bf16 or fp16."""
-    micro_batch_tokens: int = 8192
-    """Positions (padding included) in one forward and backward pass."""
+    micro_batch_tokens: int = 16384
+    """Positions in one forward and backward pass."""
+    share_prompts: bool = True
+    """Compute a prompt once for all its responses, and no padding, where the model's attention allows it."""
     head_chunk: int = 4096
     """Response tokens whose logits exist at one time."""
     num_threads: int = 0

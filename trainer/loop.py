@@ -15,9 +15,9 @@ import torch
 
 from trainer.build import Run
 from trainer.engine.base import EnginePool
-from trainer.objective.base import Context, Objective
+from trainer.gradient import measure
+from trainer.objective.objective import Objective
 from trainer.observe import (
-    Stopwatch,
     accounting_metrics,
     accounting_rows,
     controlled_values,
@@ -26,11 +26,12 @@ from trainer.observe import (
     sample_rows,
     step_metrics,
 )
-from trainer.pack import pack
+from trainer.probe import EngineMismatch
 from trainer.record import RunFolder
 from trainer.session import Session, open_session
+from trainer.stopwatch import Stopwatch
 from trainer.types import Rollout, TokenBatch
-from trainer.update import EngineMismatch, check_gap, needs_old_pass, update, with_old_terms
+from trainer.update import update
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (step, steps, all metrics)."""
@@ -52,6 +53,7 @@ def train(
     recorded); ``progress`` hears of every step.
     """
     session = open_session(run, folder, engines)
+    session.setup()
     main, saved = session.ranks.is_main, session.step
     durable(session.step - 1)
     while session.step < run.steps:
@@ -92,32 +94,29 @@ def _asked_to_leave(session: Session, interrupted: Callable[[], bool]) -> str | 
 def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     """Rollouts, advantages, updates, weight sync: one step, and its metrics."""
     run, sampler, step = session.run, session.sampler, session.step
-    context = Context(
-        seed=run.seed,
-        step=step,
-        num_steps=run.steps,
-        epoch=sampler.stream.epoch,
-        num_epochs=max(1, run.steps * run.rollout.prompts_per_step // len(sampler.stream.prompts)),
-    )
+    context = session.context()
+    session.set_temperature(run.rollout.temperature_at(step, run.steps))
     sampler.begin(step)
     with watch("generate"):
-        rollouts = run.rollout.collect(sampler, step=step)
+        rollouts = run.rollout.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
-    batch = pack(rollouts, pad_id=_pad_id(session))
     objective = run.objective.controlled(session.state, context)
-    with watch("old"):
-        if needs_old_pass(objective, run.optim.num_updates):
-            batch = _measured(session, batch, objective)
-            check_gap(batch, session.learner.dtype)
+    desk = session.desk(rollouts)
+    with watch("pack"):
+        batch = with_advantages(desk.pack(rollouts), objective)
+    with watch("reference"):
         if session.reference is not None:
-            ranks = session.ranks
-            terms = ranks.sum_terms(session.reference.measure(batch, rank=ranks.rank, world=ranks.world))
+            terms = measure(session.learner, batch, policy=session.reference)
             batch = replace(batch, ref_logprobs=terms.logprobs)
-    batch = with_advantages(batch, objective)
-    session.state = session.state | objective.begin_step(session.state, batch, context)
+    with watch("prepare"):
+        at_desk = replace(context, desk=desk)
+        session.state = session.state | objective.begin_step(session.state, batch, at_desk)
+        batch = objective.with_columns(session.state, batch, at_desk)
     before = accounting_rows(session, batch, watch)
     with watch("update"):
-        batch, stats = update(session.learner, objective, batch, context, session.state, version=session.version)
+        batch, stats = update(
+            session.learner, objective, batch, context, session.state, version=session.version, watch=watch
+        )
     session.version += run.optim.num_updates
     with watch("sync"):
         session.sync()
@@ -139,11 +138,6 @@ def with_advantages(batch: TokenBatch, objective: Objective) -> TokenBatch:
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))
 
 
-def _measured(session: Session, batch: TokenBatch, objective: Objective) -> TokenBatch:
-    terms = session.policy.measure(batch, objective.statistics, rank=session.ranks.rank, world=session.ranks.world)
-    return with_old_terms(batch, session.ranks.sum_terms(terms))
-
-
 def _check_version(rollouts: list[Rollout], version: int) -> None:
     stale = {rollout.weight_version for rollout in rollouts} - {version}
     if stale:
@@ -151,8 +145,3 @@ def _check_version(rollouts: list[Rollout], version: int) -> None:
             f"rollouts carry weight versions {sorted(stale)} while the trainer is at {version}: "
             "a weight sync was skipped"
         )
-
-
-def _pad_id(session: Session) -> int:
-    tokenizer = session.tokenizer
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)  # type: ignore[arg-type]

@@ -6,49 +6,26 @@ Called by ``loop.py``. It must leave the weights, the optimiser and every random
 from __future__ import annotations
 
 import math
-import resource
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from trainer.config import derive_seed
 from trainer.evaluate import evaluate
+from trainer.gradient import with_old_terms
 from trainer.metrics.accounting import SUM_P2_LOGP_H, account, token_change
 from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
 from trainer.metrics.law import early_error, fit_law
 from trainer.metrics.rollout import rollout_metrics
-from trainer.objective.base import Objective
+from trainer.objective.objective import Objective
+from trainer.probe import logprob_gap
 from trainer.record import RunFolder, read_records
 from trainer.session import Session
+from trainer.stopwatch import Stopwatch
 from trainer.types import Rollout, StepStats, TokenBatch
-from trainer.update import logprob_gap, with_old_terms
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Wall time by phase, seconds."""
-
-    times: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.times[f"time/{phase}_s"] = self.times.get(f"time/{phase}_s", 0.0) + time.perf_counter() - start
-
-    def timings(self, num_tokens: float, seconds: float) -> dict[str, float]:
-        """The phases, the whole step, sampled tokens per second, and the peak of memory in GiB."""
-        if torch.cuda.is_available():
-            peak = torch.cuda.max_memory_allocated() / 2**30
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rates = {"throughput/tokens_per_s": num_tokens / seconds, "memory/peak_gib": peak}
-        return self.times | {"time/step_s": seconds} | rates
 
 
 def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, stats: StepStats) -> dict[str, float]:

@@ -47,6 +47,7 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
         targets=torch.from_numpy(targets),
         positions=torch.arange(shape[1]).expand(shape).contiguous(),
         lengths=torch.from_numpy(lengths),
+        prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
         mask=torch.from_numpy(mask),
         sampler_logprobs=torch.from_numpy(np.where(mask, sampler, np.float32(0))),
         rewards=rewards,
@@ -79,6 +80,25 @@ def micro_batches(lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
         stop = min(start + max(max_tokens // width, 1), len(order))
         yield order[start:stop]
         start = stop
+
+
+def shared_micro_batches(lengths: Tensor, prompt_lengths: Tensor, owner: Tensor, max_tokens: int) -> Iterator[Tensor]:
+    """Row indices in portions of at most ``max_tokens`` tokens without padding, each prompt counted once a portion.
+
+    ``lengths``, ``prompt_lengths``, ``owner`` [N] (number of the row's prompt). Rows of one prompt go together.
+    """
+    portion: list[int] = []
+    tokens, last = 0, -1
+    for row in torch.argsort(owner, stable=True).tolist():
+        prompt = int(prompt_lengths[row])
+        own, shared = int(lengths[row]) - prompt, int(owner[row]) == last
+        if portion and tokens + own + (0 if shared else prompt) > max_tokens:
+            yield torch.tensor(portion)
+            portion, tokens, shared = [], 0, False
+        portion.append(row)
+        tokens, last = tokens + own + (0 if shared else prompt), int(owner[row])
+    if portion:
+        yield torch.tensor(portion)
 
 
 def mini_batches(group: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:

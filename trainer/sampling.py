@@ -6,7 +6,7 @@ stream by accident.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,6 +57,8 @@ class Sampler:
     stream: PromptStream
     ranks: Ranks
     seed: int
+    measure_entropies: Callable[[Sequence[Rollout]], list[tuple[float, ...]]]
+    """Entropy of the policy at every completion token of some rollouts."""
     step: int = 0
     calls: int = 0
     """Calls of :meth:`sample` in this step: a refill must not repeat the noise of the first draw."""
@@ -86,6 +88,14 @@ class Sampler:
             prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds, prefixes=prefixes
         )
         return verified(rollouts, self.task)
+
+    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+        """See :class:`trainer.objective.rollouts.base.Source`."""
+        return self.measure_entropies(rollouts)
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """See :class:`trainer.objective.rollouts.base.Source`."""
+        return self.tokenizer.batch_decode([[token] for token in token_ids], skip_special_tokens=True)
 
     def complete(
         self,

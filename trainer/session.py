@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -17,16 +18,18 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer import checkpoint
 from trainer.build import Run
-from trainer.config import derive_seed, require
+from trainer.config import ConfigError, derive_seed, require
+from trainer.desk import SessionDesk, completion_entropies
 from trainer.distributed import Ranks
 from trainer.engine.base import Engine, EnginePool, EngineSetup
-from trainer.objective.base import State
-from trainer.policy import Policy, load_model, load_tokenizer, model_path
+from trainer.gradient import Learner
+from trainer.model import load_model, load_tokenizer, model_path, share_prompts
+from trainer.objective.base import Context, State
+from trainer.policy import Policy
 from trainer.record import RunFolder
 from trainer.sampling import PromptStream, Sampler
 from trainer.tasks.base import Task
 from trainer.types import Prompt, Rollout
-from trainer.update import Learner
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,40 @@ class Session:
     def policy(self) -> Policy:
         """The policy that is trained."""
         return self.learner.policy
+
+    def context(self) -> Context:
+        """Where the run is."""
+        stream, steps = self.sampler.stream, self.run.steps
+        num_epochs = max(1, steps * self.run.rollout.prompts_per_step // len(stream.prompts))
+        return Context(seed=self.run.seed, step=self.step, num_steps=steps, epoch=stream.epoch, num_epochs=num_epochs)
+
+    def desk(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
+        """What components may ask for, with the rollouts of this step."""
+        return SessionDesk(
+            sampler=self.sampler, learner=self.learner, rollouts=rollouts, temperature=self.policy.temperature
+        )
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide logits by what the sampler divides them by."""
+        if temperature != self.policy.temperature:
+            self.learner = replace(self.learner, policy=replace(self.policy, temperature=temperature))
+            if self.reference is not None:
+                self.reference = replace(self.reference, temperature=temperature)
+
+    def setup(self) -> None:
+        """Let the objective's members do what they do once, and keep their prompts out of the rollouts."""
+        objective = self.run.objective
+        if self.step == 0:
+            self.sampler.begin(0)
+            self.state = self.state | objective.setup(self.state, replace(self.context(), desk=self.desk()))
+        excluded = objective.excluded_prompts(self.state)
+        prompts = [prompt for prompt in self.sampler.stream.prompts if prompt.id not in excluded]
+        if not prompts:
+            raise ConfigError(
+                "no training prompt is left: a member of the objective keeps all of them for itself "
+                "(the base model solves them all); use harder prompts or a stricter threshold"
+            )
+        self.sampler.stream.prompts = prompts
 
     def generate(
         self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
@@ -118,6 +155,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         head_chunk=run.hardware.head_chunk,
         micro_batch_tokens=run.hardware.micro_batch_tokens,
         device=accelerator.device,
+        shares_prompts=run.hardware.share_prompts and share_prompts(model),
         autocast_dtype={"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.hardware.mixed_precision],
     )
     optimizer = torch.optim.AdamW(
@@ -130,20 +168,21 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     )
     engine = engines.get(run.engine, engine_setup(run, tokenizer, accelerator.device))
     prompts = run.task.train_prompts()
+    learner = Learner(
+        policy=policy,
+        optimizer=accelerator.prepare_optimizer(optimizer),
+        accelerator=accelerator,
+        ranks=ranks,
+        optim=run.optim,
+        dtype=run.model.dtype
+        if run.hardware.mixed_precision == "no"
+        else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
+    )
     session = Session(
         run=run,
         folder=folder,
         ranks=ranks,
-        learner=Learner(
-            policy=policy,
-            optimizer=accelerator.prepare_optimizer(optimizer),
-            accelerator=accelerator,
-            ranks=ranks,
-            optim=run.optim,
-            dtype=run.model.dtype
-            if run.hardware.mixed_precision == "no"
-            else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
-        ),
+        learner=learner,
         reference=policy.frozen_copy() if run.objective.any("needs_reference") else None,
         tokenizer=tokenizer,
         engine=engine,
@@ -154,6 +193,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             stream=PromptStream(prompts, run.seed),
             ranks=ranks,
             seed=run.seed,
+            measure_entropies=lambda rollouts: completion_entropies(session.learner, tokenizer, rollouts),
         ),
         state=run.objective.initial_state(),
     )

@@ -6,39 +6,14 @@ logits: never more than ``chunk`` rows of them at a time, in the backward pass t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Statistic = Callable[[Float[Tensor, "M V"]], Float[Tensor, " M"]]
-
-
-def _log_p_and_p(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probs with 0 where the probability is 0, and probabilities: their products are 0 there, and so is every
-    gradient (choosing 0 after the product would leave 0 * inf in the backward pass)."""
-    log_p = logits.log_softmax(dim=-1)
-    p = log_p.exp()
-    return log_p.masked_fill(p == 0, 0.0), p
-
-
-def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """``H = -sum_a p_a log p_a`` in nats, with ``p = softmax(logits)``; safe where some logits are -inf."""
-    log_p, p = _log_p_and_p(logits)
-    return -(p * log_p).sum(dim=-1)
-
-
-def sum_p2_logp_h(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
-    (METHODS.md 5)."""
-    log_p, p = _log_p_and_p(logits)
-    return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
-
-
-STATISTICS: dict[str, Statistic] = {"sum_p2_logp_h": sum_p2_logp_h}
-"""Statistics a component may ask for by name. Each maps scaled logits [M, V] (float32, nats) to one number per row."""
+from trainer.statistics import statistic
 
 
 def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
@@ -73,7 +48,7 @@ class _TokenStats(torch.autograd.Function):
             z = _scaled_logits(hidden[part], weight, bias, inverse_temperature)
             lse = z.logsumexp(dim=-1)
             for name, column in zip(names, extras, strict=True):
-                column[part] = STATISTICS[name](z)
+                column[part] = statistic(name)(z, targets[part])
             logprobs[part] = z.gather(1, targets[part, None]).squeeze(1) - lse
             # -sum p log p, not lse - sum p z: the difference of two large numbers loses 25 times more in float32.
             log_p = z.sub_(lse[:, None])
@@ -99,7 +74,7 @@ class _TokenStats(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk):
             part = slice(start, min(start + chunk, hidden.shape[0]))
             z = _scaled_logits(hidden[part], weight, bias, inverse_temperature)
-            dz = _grad_extras(z, names, [grad[part] for grad in grad_extras])
+            dz = _grad_extras(z, targets[part], names, [grad[part] for grad in grad_extras])
             log_p = z.sub_(lses[part, None])
             p = log_p.exp()
             inner = (log_p + entropies[part, None]).mul_(grad_entropy[part, None]).add_(grad_logprobs[part, None])
@@ -120,13 +95,13 @@ class _TokenStats(torch.autograd.Function):
         )
 
 
-def _grad_extras(logits: Tensor, names: tuple[str, ...], grads: list[Tensor]) -> Tensor | None:
+def _grad_extras(logits: Tensor, targets: Tensor, names: tuple[str, ...], grads: list[Tensor]) -> Tensor | None:
     """Gradient of the asked-for statistics by their own autograd, one chunk at a time."""
     if not names or not any(bool(grad.any()) for grad in grads):
         return None
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
-        outputs = [STATISTICS[name](leaf) for name in names]
+        outputs = [statistic(name)(leaf, targets) for name in names]
         return torch.autograd.grad(outputs, leaf, grads)[0]
 
 
@@ -146,11 +121,11 @@ def token_stats(
     each [M], float32 or wider, all differentiable with respect to ``hidden``, ``weight`` and ``bias``. Logits exist
     for ``chunk`` rows at a time: extra memory is ``chunk * V`` floats a few times over, whatever M is.
 
-    Raises ``KeyError`` for a statistic that is not in :data:`STATISTICS`.
+    Raises ``KeyError`` for a statistic that is not in :data:`trainer.statistics.STATISTICS`.
     """
     assert hidden.ndim == 2 and weight.ndim == 2 and targets.shape == hidden.shape[:1]
     names = tuple(sorted(statistics))
     for name in names:
-        STATISTICS[name]
+        statistic(name)
     logprobs, entropies, *extras = _TokenStats.apply(hidden, weight, bias, targets, 1.0 / temperature, chunk, names)
     return {"logprobs": logprobs, "entropy": entropies} | dict(zip(names, extras, strict=True))

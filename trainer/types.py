@@ -86,6 +86,8 @@ class TokenBatch:
     """Index of the input token in its sequence."""
     lengths: Int[Tensor, " N"]
     """Number of real positions of each row (prompt + completion - 1); the rest is padding on the right."""
+    prompt_lengths: Int[Tensor, " N"]
+    """Number of leading positions whose input token belongs to the prompt; rows of one prompt agree there."""
     mask: Bool[Tensor, "N T"]
     """True where the policy sampled the target, end token included; built from lengths, never from token ids."""
     sampler_logprobs: Float[Tensor, "N T"]
@@ -150,7 +152,7 @@ class TokenTerms:
     entropy: Float[Tensor, "N T"]
     """Full-vocabulary Shannon entropy, nats."""
     extras: dict[str, Float[Tensor, "N T"]] = field(default_factory=dict)
-    """Further statistics, present only if a component asks for them by name (see token_stats.STATISTICS)."""
+    """Further statistics, present only if a component asks for them by name (see statistics.py)."""
 
     def detach(self) -> TokenTerms:
         """The same numbers without a graph."""

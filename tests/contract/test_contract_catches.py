@@ -90,7 +90,10 @@ class Current(Weight):
     """Looks at the current policy over the whole mini-batch, and says so."""
 
     needs_current: ClassVar[bool] = True
-    statistics: ClassVar[frozenset[str]] = frozenset({"sum_p2_logp_h"})
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        return frozenset({"sum_p2_logp_h"})
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Tensor:
         assert terms is not None

@@ -16,12 +16,12 @@ from torch import nn
 
 from trainer.config import ROOT
 from trainer.distributed import Ranks
-from trainer.objective.base import Objective
+from trainer.model import check_head, share_prompts
+from trainer.objective.objective import Objective
 from trainer.objective.reductions import SequenceMean
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
-from trainer.policy import check_head, share
 from trainer.types import TokenBatch
 
 QWEN_TOLERANCE = 2e-5
@@ -31,9 +31,9 @@ otherwise; a lost row or a shifted position moves gradients by more than 1e-2.""
 HELPERS = Path(__file__).resolve().parent.parent / "helpers"
 
 
-@pytest.fixture(scope="module")
-def qwen() -> nn.Module:
-    """A random Qwen3 with two layers and tied embeddings."""
+@pytest.fixture(scope="module", params=["plain", "shared prompts"])
+def qwen(request: pytest.FixtureRequest) -> nn.Module:
+    """A random Qwen3 with two layers and tied embeddings, with its own attention and with ours."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
@@ -52,6 +52,8 @@ def qwen() -> nn.Module:
     )
     model = Qwen3ForCausalLM(config).eval()
     check_head(model)
+    if request.param == "shared prompts":
+        assert share_prompts(model)
     return model
 
 
@@ -154,7 +156,10 @@ def test_shares_of_the_ranks_are_disjoint_and_complete_and_measure_adds_up(world
     batch = on_policy(model)
     actor = policy(model, micro_batch_tokens=25)
     shares = [
-        index for rank in range(world) for part in share(batch.lengths, 25, rank, world) for index in part.tolist()
+        index
+        for rank in range(world)
+        for part in actor.portions(batch, rank=rank, world=world)
+        for index in part.tolist()
     ]
     assert sorted(shares) == list(range(batch.num_rows))
     whole = actor.measure(batch, {"sum_p2_logp_h"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -14,22 +14,15 @@ from torch import Tensor, nn
 
 from trainer.config import OptimConfig
 from trainer.distributed import Ranks
+from trainer.gradient import Learner, with_old_terms
 from trainer.loop import with_advantages
-from trainer.objective.base import Context, Objective
-from trainer.objective.regularizers.entropy_bonus import EntropyBonus
+from trainer.objective.base import Context
+from trainer.objective.objective import Objective
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
+from trainer.probe import EngineMismatch, check_gap, logprob_gap
 from trainer.types import StepStats, TokenBatch
-from trainer.update import (
-    EngineMismatch,
-    Learner,
-    NonFiniteLoss,
-    check_gap,
-    logprob_gap,
-    needs_old_pass,
-    update,
-    with_old_terms,
-)
+from trainer.update import NonFiniteLoss, update
 
 
 def run(
@@ -254,17 +247,6 @@ def test_same_inputs_give_the_same_bits() -> None:
         results.append((weights(model), stats))
     assert results[0][1] == results[1][1]
     assert all(torch.equal(value, results[1][0][name]) for name, value in results[0][0].items())
-
-
-def test_old_pass_is_taken_when_somebody_needs_it_and_not_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    objective = plain(weight={"sign": Sign()}, regularizer={"bonus": EntropyBonus()})
-    assert not needs_old_pass(objective, 1)
-    assert needs_old_pass(objective, 2)
-    needed: ClassVar[bool] = True
-    for need in ("needs_old_entropy", "needs_old_logprobs", "needs_current"):
-        with monkeypatch.context() as patch:
-            patch.setattr(Sign, need, needed)
-            assert needs_old_pass(objective, 1), need
 
 
 def test_a_member_that_needs_current_statistics_gets_them_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,8 +79,8 @@ HOSTILE = 'it\'s a "run" 100% ü $HOME ; # \\ * \n'
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(50))
 def test_kill_at_random_moments(number: int, trainer, tmp_path: Path) -> None:
-    """Off-policy updates, two epochs and two kills in a row: at a place that is drawn from the case's number, and by the
-    clock, wherever the process then is.
+    """Off-policy updates, two epochs and two kills in a row: at a place drawn from the case's number, and by the clock,
+    wherever the process then is.
     """
     changes = {"optim.updates_per_rollout": 2, "optim.epochs": 2, "checkpoint.every": 2, "seed": number % 3}
     reference = write_run(tmp_path.parent / f"reference-{number % 3}", changes)

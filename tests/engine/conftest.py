@@ -13,7 +13,8 @@ from tests.runs import VLLM, run_config
 from trainer.build import build_run
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.engine.transformers import TransformersEngine
-from trainer.policy import Policy, load_model, load_tokenizer
+from trainer.model import load_model, load_tokenizer
+from trainer.policy import Policy
 from trainer.session import engine_setup
 
 

@@ -10,8 +10,8 @@ import pytest
 from tests.runs import MOVING, VLLM, metrics, record, write_run
 from trainer.build import build_run
 from trainer.loop import train
+from trainer.probe import EngineMismatch
 from trainer.record import RunFolder
-from trainer.update import EngineMismatch
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from testbench import (
     CONTEXT,
     SUM_TOLERANCE,
     Bench,
+    ModelDesk,
     Outcome,
     Toy,
     off_policy,
@@ -38,7 +39,8 @@ from trainer.config import LIST_SLOTS, ConfigError
 from trainer.loop import with_advantages
 from trainer.metrics.table import METRICS
 from trainer.objective import reductions
-from trainer.objective.base import Component, Context, Objective
+from trainer.objective.base import Component, Context
+from trainer.objective.objective import Objective
 from trainer.types import TokenBatch, TokenTerms
 
 SINGLE = ("shaping", "advantage", "surrogate", "reduction")
@@ -128,7 +130,9 @@ def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tup
     state = objective.initial_state()
     objective = objective.controlled(state, CONTEXT)
     batch = with_advantages(batch, objective)
-    state = objective.begin_step(state, batch, CONTEXT)
+    here = replace(CONTEXT, desk=ModelDesk(policy=policy(Toy())))
+    state = objective.begin_step(state, batch, here)
+    batch = objective.with_columns(state, batch, here)
     return objective, objective.prepare(batch, terms if objective.any("needs_current") else None, CONTEXT, state)
 
 
@@ -146,6 +150,8 @@ def _terms(columns: Mapping[str, Tensor]) -> TokenTerms:
 def _off_policy_terms(case: Case) -> tuple[TokenBatch, TokenTerms]:
     model = Toy()
     batch = off_policy(model)
+    old = policy(model).measure(batch, case.objective.old_statistics).extras
+    batch = replace(batch, extras={f"old_{name}": value for name, value in old.items()})
     return batch, policy(model).measure(batch, case.objective.statistics)
 
 

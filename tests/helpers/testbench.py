@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -17,18 +17,21 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from trainer import packed
 from trainer.config import OptimConfig
 from trainer.distributed import Ranks
+from trainer.gradient import Learner
 from trainer.loop import with_advantages
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.base import Context, Objective
+from trainer.objective.base import Context
+from trainer.objective.objective import Objective
 from trainer.objective.reductions import TokenMean
 from trainer.objective.shaping.none import NoShaping
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.pack import pack
 from trainer.policy import Policy
-from trainer.types import Prompt, Rollout, StepStats, TokenBatch, Verdict
-from trainer.update import Learner, needs_old_pass, update, with_old_terms
+from trainer.types import Prompt, Rollout, StepStats, TokenBatch, TokenTerms, Verdict
+from trainer.update import update
 
 VOCABULARY = 11
 PAD = EOS = 0
@@ -88,6 +91,7 @@ def policy(
         head_chunk=head_chunk,
         micro_batch_tokens=micro_batch_tokens,
         device=torch.device("cpu"),
+        shares_prompts=getattr(getattr(model, "config", None), "_attn_implementation", "") == packed.NAME,
     )
 
 
@@ -232,10 +236,13 @@ class Bench:
         )
         state = objective.initial_state() if state is None else state
         objective = objective.controlled(state, self.context)
-        if batch.old_logprobs is None and needs_old_pass(objective, 1):
-            batch = with_old_terms(batch, actor.measure(batch, objective.statistics))
-        batch = self.spoil(with_advantages(batch, objective))
-        state = objective.begin_step(state, batch, self.context)
+        if batch.old_logprobs is not None and objective.old_statistics:
+            measured = actor.measure(batch, objective.old_statistics).extras
+            batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
+        batch = with_advantages(batch, objective)
+        here = replace(self.context, desk=ModelDesk(policy=actor))
+        state = objective.begin_step(state, batch, here)
+        batch = self.spoil(objective.with_columns(state, batch, here))
         backbone: Any = model.base_model
         seen = getattr(backbone, "rows_seen", 0)
         batch, stats = update(learner, objective, batch, self.context, state, version=0)
@@ -244,6 +251,30 @@ class Bench:
         return Outcome(
             gradient=gradient, stats=stats, batch=batch, state=state, rows_seen=getattr(backbone, "rows_seen", 0) - seen
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDesk:
+    """What components may ask of the run, answered by a model without an engine."""
+
+    policy: Policy
+    rollouts: tuple[Rollout, ...] = ()
+
+    @property
+    def train_prompts(self) -> list[Prompt]:
+        return [Prompt(id=f"p{number}", text="q") for number in range(4)]
+
+    def sample(self, prompts: Sequence[Prompt], *, samples: int, max_tokens: int, purpose: str) -> list[Rollout]:
+        return make_rollouts(groups=len(prompts), group_size=samples, given=0)
+
+    def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
+        return pack(rollouts, pad_id=PAD)
+
+    def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
+        return self.policy.measure(batch, statistics)
+
+    def expert(self, prompt: Prompt) -> Rollout | None:
+        return make_rollouts(groups=1, group_size=1, given=0)[0]
 
 
 class Meeting:

@@ -216,7 +216,8 @@ def test_token_change_flattens_by_the_mask() -> None:
     grid = torch.arange(6.0).reshape(2, 3)
     ids = torch.zeros(2, 3, dtype=torch.long)
     batch = TokenBatch(
-        inputs=ids, targets=ids, positions=ids, lengths=torch.tensor([3, 2]), sampler_logprobs=grid,
+        inputs=ids, targets=ids, positions=ids, lengths=torch.tensor([3, 2]), prompt_lengths=torch.tensor([1, 1]),
+        sampler_logprobs=grid,
         mask=torch.tensor([[False, True, True], [False, True, False]]),
         rewards=torch.zeros(2), raw_rewards=torch.zeros(2),
         group=torch.zeros(2, dtype=torch.long), truncated=torch.zeros(2, dtype=torch.bool), old_logprobs=-grid,

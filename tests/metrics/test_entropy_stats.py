@@ -22,6 +22,7 @@ def make_batch(mask: list[list[int]], entropy: list[list[float]], advantages: li
         targets=ids,
         positions=ids,
         lengths=torch.full((rows,), width),
+        prompt_lengths=torch.ones(rows, dtype=torch.long),
         mask=torch.tensor(mask, dtype=torch.bool),
         sampler_logprobs=torch.zeros(rows, width),
         rewards=torch.zeros(rows),

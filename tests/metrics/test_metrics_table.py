@@ -57,7 +57,6 @@ CONTRACT = [
     "eval/heldout/ece",
     "support/heldout_srr",
     "time/generate_s",
-    "time/verify_s",
     "time/old_s",
     "time/update_s",
     "time/sync_s",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.token_stats import STATISTICS, token_stats
+from trainer.statistics import STATISTICS
+from trainer.token_stats import token_stats
 
 ALL = tuple(sorted(STATISTICS))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}

@@ -37,9 +37,11 @@ _SUPPORT = (
     ("unsolved", "problems", "O: solved by neither"),
 )
 _PHASES = (
-    ("generate", "sampling the rollouts"),
-    ("verify", "judging the responses"),
-    ("old", "the pass that computes old log-probs and entropy; 0 where the first update supplies them"),
+    ("generate", "sampling the rollouts and judging them"),
+    ("pack", "packing rollouts, shaping rewards, computing advantages"),
+    ("reference", "the pass of the reference model"),
+    ("prepare", "what the objective's members do once per rollout batch"),
+    ("old", "the pass for old log-probs and entropy of rows that are not in the first update"),
     ("update", "forward and backward passes and optimiser steps"),
     ("sync", "handing the weights to the engine and probing them"),
     ("metrics", "computing the step's metrics"),

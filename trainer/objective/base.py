@@ -1,25 +1,67 @@
-"""The slots of an objective, and how they compose into one loss.
+"""The slots of an objective: what each may declare, what it is given, what it returns.
 
-Called by ``update.py`` (mini-batches) and ``loop.py`` (once per step). It must not know which method fills a slot: a
-method is a value given to it, never a branch in it.
+Called through :class:`trainer.objective.objective.Objective`. It must not know which method fills a slot: a method is a
+value given to it, never a branch in it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.config import ConfigError, derive_seed, nearest
-from trainer.types import TokenBatch, TokenTerms
+from trainer.config import derive_seed
+from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms
+
+if TYPE_CHECKING:
+    from trainer.build import Run
 
 State = dict[str, Any]
 """What a component remembers between steps: JSON-able, stored in every checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """One sentence about a configuration."""
+
+    sentence: str
+    fatal: bool = True
+    """False: the run makes sense, but the user should know."""
+
+
+class Desk(Protocol):
+    """What a component may ask of the run before the first update of a step, all of it at the weights that sampled."""
+
+    @property
+    def train_prompts(self) -> Sequence[Prompt]:
+        """The prompts that training draws from."""
+        ...
+
+    @property
+    def rollouts(self) -> Sequence[Rollout]:
+        """The rollouts of this step, in the order of the batch's rows; empty before the first step."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], *, samples: int, max_tokens: int, purpose: str) -> list[Rollout]:
+        """Verified rollouts at the run's sampling temperature, ``samples`` per prompt, on a noise stream of
+        ``purpose``."""
+        ...
+
+    def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
+        """Rollouts as rectangles."""
+        ...
+
+    def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
+        """Log-probs, entropy and ``statistics`` of rows, without gradient: one forward pass."""
+        ...
+
+    def expert(self, prompt: Prompt) -> Rollout | None:
+        """The task's own right answer as a rollout (log-probs 0), or None where it has none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +82,8 @@ class Context:
     """The surrogate in use (a weight may need its clip thresholds)."""
     state: State = field(default_factory=dict)
     """The asking component's own state."""
+    desk: Desk | None = None
+    """Present in ``setup``, ``begin_step`` and ``columns``."""
 
     @property
     def progress(self) -> float:
@@ -53,18 +97,20 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """What every slot member may declare. The defaults are those of a member that asks for nothing."""
+    """What every slot member may declare. The defaults are those of a member that asks for nothing.
 
-    statistics: ClassVar[frozenset[str]] = frozenset()
-    """Token statistics wanted beside log-probs and entropy (names in ``token_stats.STATISTICS``)."""
-    needs_old_entropy: ClassVar[bool] = False
-    """Reads ``batch.old_entropy`` before or during the first update."""
-    needs_old_logprobs: ClassVar[bool] = False
-    """Reads ``batch.old_logprobs`` when advantages or shaping are computed."""
+    Order of the hooks: ``setup`` once before the first step; then in every step ``begin_step`` and ``columns`` on the
+    whole rollout batch, ``prepare`` on each mini-batch, ``end_step`` after the last update.
+    """
+
     needs_current: ClassVar[bool] = False
-    """Wants statistics of the *current* policy over the whole mini-batch: one more forward pass per mini-batch."""
+    """``prepare`` looks at terms of the *current* policy over the whole mini-batch: one more forward pass where the
+    mini-batch does not fit one micro-batch (trainer/update.py)."""
+    needs_old: ClassVar[bool] = False
+    """``prepare`` reads ``batch.old_logprobs``, ``batch.old_entropy`` or an ``old_`` column: costs like
+    ``needs_current``, in the first update of a step only."""
     needs_reference: ClassVar[bool] = False
-    """Reads ``batch.ref_logprobs``: a frozen copy of the initial model is kept."""
+    """Reads ``batch.ref_logprobs``: a frozen copy of the initial model is kept, one more forward pass a step."""
     reconstructed: ClassVar[bool] = False
     """The source was incomplete and this is our reading of it; shown wherever results are."""
     neutral: ClassVar[dict[str, object] | None] = None
@@ -74,9 +120,32 @@ class Component:
     """Columns of ``TokenTerms`` that move its value without, or with another, gradient on purpose (a detached ratio);
     for all others tests/contract holds the gradient against finite differences."""
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Statistics of the current policy wanted beside log-probs and entropy (names as in
+        :mod:`trainer.statistics`)."""
+        return frozenset()
+
+    @property
+    def old_statistics(self) -> frozenset[str]:
+        """Statistics at the weights that sampled, found in ``batch.extras["old_" + name]``."""
+        return frozenset()
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        """What is wrong or surprising about this member in this run, before anything is queued."""
+        return iter(())
+
     def initial_state(self) -> State:
         """State before the first step."""
         return {}
+
+    def setup(self, state: State, context: Context) -> State:
+        """State after what has to be done once, with the base model, before the first step."""
+        return state
+
+    def excluded_prompts(self, state: State) -> frozenset[str]:
+        """Ids of training prompts that rollouts must not use."""
+        return frozenset()
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
         """Next state from the rollout batch of a step, before its first update."""
@@ -85,6 +154,10 @@ class Component:
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
         """Next state from the metrics of the step that has just ended."""
         return state
+
+    def columns(self, batch: TokenBatch, context: Context) -> dict[str, Tensor]:
+        """Columns [N, T] or [N] for ``batch.extras``, computed once per rollout batch."""
+        return {}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         """Columns [N, T] or [N] for ``batch.extras``, computed once per mini-batch before it is split, without
@@ -102,6 +175,12 @@ class Advantage(Component):
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         """Advantage of each rollout from ``batch.rewards`` and ``batch.group``."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
+
+    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
+        """Advantages as the surrogate sees them; ``terms`` are the current policy's, detached. Row-local, and 0 where
+        ``batch.advantages`` is 0."""
+        assert batch.advantages is not None
+        return batch.advantages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +218,14 @@ class Surrogate(Component):
 
     forced_reduction: ClassVar[str | None] = None
     """Class name of the only reduction that makes sense with it."""
+    clip_settings: ClassVar[tuple[str, ...]] = ()
+    """Names of its fields that nothing but the ratio's distance from 1 brings to life."""
+
+    @property
+    def silent_without_advantage(self) -> bool:
+        """Whether a token of advantage 0 gets exactly no gradient; rows without any advantage then skip the backward
+        pass."""
+        return True
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
         """Loss [N, T] before weights, mask and reduction."""
@@ -149,9 +236,22 @@ class Surrogate(Component):
 class Regularizer(Component):
     """A term added to the policy loss; differentiable and row-local."""
 
+    @property
+    def active(self) -> bool:
+        """Whether it changes any gradient; False at the neutral setting."""
+        return True
+
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         """Contributions whose plain sum is added to the loss; ``scale`` is the reduction's share of each token."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
+
+    def auxiliary(self, context: Context) -> TokenBatch | None:
+        """Rows of its own that go through the model with this mini-batch (stored responses); None for none."""
+        return None
+
+    def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:
+        """Contributions of :meth:`auxiliary` rows whose plain sum is added to the loss; row-local."""
+        raise TypeError(f"{type(self).__name__} does not define auxiliary_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,95 +272,3 @@ class Reduction(Component):
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
         """``s`` such that the loss is ``sum(s * mask * token_loss)``; taken over the whole mini-batch on all ranks."""
         raise TypeError(f"{type(self).__name__} does not define scale")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """One member in each slot. Immutable: a controller's new coefficient gives a new objective."""
-
-    shaping: Shaping
-    advantage: Advantage
-    surrogate: Surrogate
-    reduction: Reduction
-    weight: Mapping[str, Weight] = field(default_factory=dict)
-    regularizer: Mapping[str, Regularizer] = field(default_factory=dict)
-    controller: Mapping[str, Controller] = field(default_factory=dict)
-
-    def components(self) -> Iterator[tuple[str, Component]]:
-        """(path, member) of every slot, in a fixed order."""
-        for slot in ("shaping", "advantage", "surrogate", "reduction"):
-            yield slot, getattr(self, slot)
-        for slot in ("weight", "regularizer", "controller"):
-            for name, member in sorted(getattr(self, slot).items()):
-                yield f"{slot}.{name}", member
-
-    @property
-    def statistics(self) -> frozenset[str]:
-        """Token statistics that any member asks for."""
-        return frozenset().union(*(member.statistics for _, member in self.components()))
-
-    def any(self, need: str) -> bool:
-        """Whether any member declares ``need`` (e.g. ``needs_current``)."""
-        return any(getattr(member, need) for _, member in self.components())
-
-    def initial_state(self) -> State:
-        """State of every member before the first step."""
-        return {path: member.initial_state() for path, member in self.components()}
-
-    def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        """Members' states after seeing the rollout batch."""
-        return {path: member.begin_step(state[path], batch, context) for path, member in self.components()}
-
-    def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Members' states after seeing the step's metrics."""
-        return {path: member.end_step(state[path], metrics) for path, member in self.components()}
-
-    def controlled(self, state: State, context: Context) -> Objective:
-        """This objective with every controller's coefficient of the step put in place."""
-        objective = self
-        for name, controller in sorted(self.controller.items()):
-            path = f"controller.{name}"
-            value = controller.value(state[path], dataclasses.replace(context, state=state[path]))
-            objective = objective.with_value(controller.target, value)
-        return objective
-
-    def with_value(self, target: str, value: float) -> Objective:
-        """A copy with the field at ``target`` set; raises :class:`ConfigError` when there is no such field."""
-        path, _, key = target.rpartition(".")
-        members = dict(self.components())
-        known = [f"{at}.{spec.name}" for at, member in members.items() for spec in dataclasses.fields(member)]
-        if target not in known:
-            raise ConfigError(
-                f"a controller's target={target!r} is no field of this objective: {nearest(target, known)}"
-            )
-        changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
-        slot, _, name = path.partition(".")
-        replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
-        return dataclasses.replace(self, **replaced)
-
-    def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context, state: State) -> TokenBatch:
-        """The mini-batch with ``weights`` and every member's columns, before it is split."""
-        weights = torch.ones_like(batch.sampler_logprobs)
-        extras = dict(batch.extras)
-        for path, member in self.components():
-            own = dataclasses.replace(context, surrogate=self.surrogate, state=state.get(path, {}))
-            extras |= member.prepare(batch, terms, own)
-            if isinstance(member, Weight):
-                weights = weights * member(batch, terms, own)
-        return dataclasses.replace(batch, weights=weights, extras=extras)
-
-    def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
-        """Scalar loss of some rows and the surrogate's own output.
-
-            loss = sum_{i,t} mask * ( scale * weights * surrogate ) + sum_r sum_{i,t} regularizer_r
-
-        ``scale`` [N, 1] comes from the reduction over the *whole* mini-batch, so the losses of the parts add up to
-        the loss of the whole. Values off the mask never enter, not even as NaN.
-        """
-        assert batch.weights is not None
-        policy = self.surrogate(terms, batch)
-        zero = torch.zeros((), dtype=policy.loss.dtype, device=policy.loss.device)
-        total = torch.where(batch.mask, scale * batch.weights * policy.loss, zero).sum()
-        for _, regularizer in sorted(self.regularizer.items()):
-            total = total + torch.where(batch.mask, regularizer(terms, batch, scale), zero).sum()
-        return total, policy

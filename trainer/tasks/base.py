@@ -26,3 +26,7 @@ class Task(Protocol):
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """Judge one response. Never raises on any ``text``: what cannot be read scores 0."""
         ...
+
+    def expert(self, prompt: Prompt) -> str | None:
+        """A right response to a training prompt, or None where the task knows none."""
+        ...

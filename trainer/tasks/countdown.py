@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems
-from trainer.tasks.countdown_steps import canonical, parse, solves
+from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, solve
+from trainer.tasks.countdown_steps import canonical, parse, solves, spell
 from trainer.tasks.countdown_subsets import clustered_order
 from trainer.types import Prompt, Verdict
 
@@ -101,6 +101,11 @@ class Countdown:
         if not solves(steps, numbers, target):  # type: ignore[arg-type]
             return Verdict(reward=0.0, answer=answer)
         return Verdict(reward=1.0, answer=answer, solution=canonical(steps))
+
+    def expert(self, prompt: Prompt) -> str | None:
+        """The first of the shortest solutions that a search finds."""
+        steps = solve(prompt.data["numbers"], prompt.data["target"])  # type: ignore[arg-type]
+        return None if steps is None else spell(steps)
 
     def _prompts(self, split: str, count: int) -> list[Prompt]:
         found = self._problems(split, count, at_least=count)

@@ -104,6 +104,32 @@ def reachable(numbers: Sequence[int], max_steps: int) -> set[int]:
     return values
 
 
+def solve(numbers: Sequence[int], target: int) -> list[Step] | None:
+    """The steps of a shortest solution, the first in a fixed order, or None when there is none."""
+    for num_steps in range(1, len(numbers)):
+        found = _search(tuple(numbers), target, num_steps)
+        if found is not None:
+            return found
+    return None
+
+
+def _search(numbers: tuple[int, ...], target: int, num_steps: int) -> list[Step] | None:
+    for first, second in combinations(range(len(numbers)), 2):
+        rest = tuple(number for index, number in enumerate(numbers) if index not in (first, second))
+        high, low = max(numbers[first], numbers[second]), min(numbers[first], numbers[second])
+        for operator in "+-*/":
+            result = compute(high, operator, low)
+            if result is None:
+                continue
+            step = Step(left=high, operator=operator, right=low, result=result)
+            if num_steps == 1 and result == target:
+                return [step]
+            after = _search((*rest, result), target, num_steps - 1) if num_steps > 1 else None
+            if after is not None:
+                return [step, *after]
+    return None
+
+
 def propose(space: ProblemSpace, rng: random.Random) -> tuple[Problem, list[Step]] | None:
     """One random problem with the walk that solves it, or None when the draw fell outside ``space``.
 

@@ -84,6 +84,11 @@ class JsonlTask:
             return Verdict(reward=0.0, answer=answer)
         return Verdict(reward=1.0, answer=answer, solution=" ".join(text.split()))
 
+    def expert(self, prompt: Prompt) -> str | None:
+        """The ``solution`` field of the prompt's line, where it has one."""
+        solution = prompt.data.get("solution")
+        return None if solution is None else str(solution)
+
     def _extract(self, text: str) -> str | None:
         boxed = last_boxed(text) if self.extract != "number" else None
         return last_number(text) if boxed is None and self.extract != "boxed" else boxed

@@ -3,16 +3,20 @@ log-probs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from trainer.config import require
-from trainer.objective.base import Advantage
+from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics
 from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,11 @@ class GRPO(Advantage):
 
     def __post_init__(self) -> None:
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        if run.rollout.group_size == 1:
+            why = "rollout.group_size=1 leaves GRPO nothing to compare with, so advantages are plain rewards"
+            yield Concern(sentence=why, fatal=False)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         group = group_statistics(batch.rewards, batch.group)

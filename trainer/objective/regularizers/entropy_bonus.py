@@ -37,5 +37,9 @@ class EntropyBonus(Regularizer):
             "an entropy coefficient beyond 100 is surely a slip",
         )
 
+    @property
+    def active(self) -> bool:
+        return self.coef != 0
+
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         return -self.coef * scale * terms.entropy

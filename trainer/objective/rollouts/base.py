@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from trainer.objective.base import Concern
 from trainer.types import Prompt, Rollout
+
+if TYPE_CHECKING:
+    from trainer.build import Run
 
 
 class Source(Protocol):
@@ -30,6 +34,14 @@ class Source(Protocol):
         tokens."""
         ...
 
+    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+        """Full-vocabulary entropy of the sampling policy at every completion token, nats; one forward pass."""
+        ...
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token alone; empty for special tokens."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutPlan:
@@ -41,6 +53,14 @@ class RolloutPlan:
     temperature: float = 1.0
     max_tokens: int = 40
 
-    def collect(self, source: Source, *, step: int) -> list[Rollout]:
+    def temperature_at(self, step: int, num_steps: int) -> float:
+        """The sampling temperature of a step; the trainer divides its logits by the same number."""
+        return self.temperature
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        """What is wrong or surprising about this plan in this run, before anything is queued."""
+        return iter(())
+
+    def collect(self, source: Source, *, step: int, num_steps: int) -> list[Rollout]:
         """The rollouts of one step, groups numbered from 0 without gaps."""
         raise TypeError(f"{type(self).__name__} does not define collect")

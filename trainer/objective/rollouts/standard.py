@@ -40,10 +40,10 @@ class Standard(RolloutPlan):
             self.max_tokens >= 1, "rollout.max_tokens", self.max_tokens, "a response needs room for at least one token"
         )
 
-    def collect(self, source: Source, *, step: int) -> list[Rollout]:
+    def collect(self, source: Source, *, step: int, num_steps: int) -> list[Rollout]:
         return source.sample(
             source.next_prompts(self.prompts_per_step),
             samples=self.group_size,
-            temperature=self.temperature,
+            temperature=self.temperature_at(step, num_steps),
             max_tokens=self.max_tokens,
         )

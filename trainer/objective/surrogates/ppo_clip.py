@@ -31,6 +31,7 @@ class PPOClip(Surrogate):
     Departures: none. Shapes [N, T]; ratio dimensionless, loss in units of the advantage.
     """
 
+    clip_settings: ClassVar[tuple[str, ...]] = ("clip_low", "clip_high", "dual_clip")
     neutral: ClassVar[dict[str, object] | None] = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None}
 
     clip_low: float | None = 0.2

@@ -1,0 +1,172 @@
+"""How the members of the slots compose into one loss.
+
+Called by ``update.py`` (mini-batches) and ``loop.py`` (once per step). It must not know which method fills a slot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from trainer.config import ConfigError, nearest
+from trainer.objective.base import (
+    Advantage,
+    Component,
+    Concern,
+    Context,
+    Controller,
+    Reduction,
+    Regularizer,
+    Shaping,
+    State,
+    Surrogate,
+    SurrogateLoss,
+    Weight,
+)
+from trainer.types import TokenBatch, TokenTerms
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """One member in each slot. Immutable: a controller's new coefficient gives a new objective."""
+
+    shaping: Shaping
+    advantage: Advantage
+    surrogate: Surrogate
+    reduction: Reduction
+    weight: Mapping[str, Weight] = field(default_factory=dict)
+    regularizer: Mapping[str, Regularizer] = field(default_factory=dict)
+    controller: Mapping[str, Controller] = field(default_factory=dict)
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """(path, member) of every slot, in a fixed order."""
+        for slot in ("shaping", "advantage", "surrogate", "reduction"):
+            yield slot, getattr(self, slot)
+        for slot in ("weight", "regularizer", "controller"):
+            for name, member in sorted(getattr(self, slot).items()):
+                yield f"{slot}.{name}", member
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Statistics of the current policy that any member asks for."""
+        return frozenset().union(*(member.statistics for _, member in self.components()))
+
+    @property
+    def old_statistics(self) -> frozenset[str]:
+        """Statistics at the sampling weights that any member asks for."""
+        return frozenset().union(*(member.old_statistics for _, member in self.components()))
+
+    def any(self, need: str) -> bool:
+        """Whether any member declares ``need`` (e.g. ``needs_current``)."""
+        return any(getattr(member, need) for _, member in self.components())
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        """What any member finds wrong or surprising about the run."""
+        for _, member in self.components():
+            yield from member.concerns(run)
+
+    def initial_state(self) -> State:
+        """State of every member before the first step."""
+        return {path: member.initial_state() for path, member in self.components()}
+
+    def setup(self, state: State, context: Context) -> State:
+        """Members' states after what they do once, before the first step."""
+        return {path: member.setup(state[path], context) for path, member in self.components()}
+
+    def excluded_prompts(self, state: State) -> frozenset[str]:
+        """Ids of training prompts that any member keeps out of the rollouts."""
+        return frozenset().union(*(member.excluded_prompts(state[path]) for path, member in self.components()))
+
+    def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
+        """Members' states after seeing the rollout batch."""
+        return {path: member.begin_step(state[path], batch, context) for path, member in self.components()}
+
+    def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
+        """Members' states after seeing the step's metrics."""
+        return {path: member.end_step(state[path], metrics) for path, member in self.components()}
+
+    def with_columns(self, state: State, batch: TokenBatch, context: Context) -> TokenBatch:
+        """The rollout batch with every member's columns."""
+        extras = dict(batch.extras)
+        for path, member in self.components():
+            extras |= member.columns(batch, dataclasses.replace(context, state=state[path]))
+        return dataclasses.replace(batch, extras=extras)
+
+    def live(self, batch: TokenBatch) -> Bool[Tensor, " N"]:
+        """Rows that can carry gradient. The others (no advantage, no regularizer) may skip the backward pass."""
+        assert batch.advantages is not None
+        everywhere = not self.surrogate.silent_without_advantage or any(
+            regularizer.active for regularizer in self.regularizer.values()
+        )
+        return (
+            torch.full_like(batch.truncated, True) if everywhere else ((batch.advantages != 0) & batch.mask).any(dim=1)
+        )
+
+    def controlled(self, state: State, context: Context) -> Objective:
+        """This objective with every controller's coefficient of the step put in place."""
+        objective = self
+        for name, controller in sorted(self.controller.items()):
+            path = f"controller.{name}"
+            value = controller.value(state[path], dataclasses.replace(context, state=state[path]))
+            objective = objective.with_value(controller.target, value)
+        return objective
+
+    def with_value(self, target: str, value: float) -> Objective:
+        """A copy with the field at ``target`` set; raises :class:`ConfigError` when there is no such field."""
+        path, _, key = target.rpartition(".")
+        members = dict(self.components())
+        known = [f"{at}.{spec.name}" for at, member in members.items() for spec in dataclasses.fields(member)]
+        if target not in known:
+            raise ConfigError(
+                f"a controller's target={target!r} is no field of this objective: {nearest(target, known)}"
+            )
+        changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
+        slot, _, name = path.partition(".")
+        replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
+        return dataclasses.replace(self, **replaced)
+
+    def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context, state: State) -> TokenBatch:
+        """The mini-batch with ``weights`` and every member's columns, before it is split."""
+        weights = torch.ones_like(batch.sampler_logprobs)
+        extras = dict(batch.extras)
+        for path, member in self.components():
+            own = dataclasses.replace(context, surrogate=self.surrogate, state=state.get(path, {}))
+            extras |= member.prepare(batch, terms, own)
+            if isinstance(member, Weight):
+                weights = weights * member(batch, terms, own)
+        return dataclasses.replace(batch, weights=weights, extras=extras)
+
+    def auxiliary(self, context: Context, state: State) -> Iterator[tuple[Regularizer, TokenBatch]]:
+        """Every regularizer's own rows for this mini-batch, with the regularizer that judges them."""
+        for name, regularizer in sorted(self.regularizer.items()):
+            own = dataclasses.replace(context, state=state.get(f"regularizer.{name}", {}))
+            rows = regularizer.auxiliary(own) if regularizer.active else None
+            if rows is not None:
+                yield regularizer, rows
+
+    def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
+        """Scalar loss of some rows and the surrogate's own output.
+
+            loss = sum_{i,t} mask * ( scale * weights * surrogate ) + sum_r sum_{i,t} regularizer_r
+
+        ``scale`` [N, 1] comes from the reduction over the *whole* mini-batch, so the losses of the parts add up to
+        the loss of the whole. Values off the mask never enter, not even as NaN.
+        """
+        assert batch.weights is not None
+        policy = self.surrogate(
+            terms, dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))
+        )
+        zero = torch.zeros((), dtype=policy.loss.dtype, device=policy.loss.device)
+        total = torch.where(batch.mask, scale * batch.weights * policy.loss, zero).sum()
+        for _, regularizer in sorted(self.regularizer.items()):
+            total = total + torch.where(batch.mask, regularizer(terms, batch, scale), zero).sum()
+        return total, policy
