@@ -24,7 +24,7 @@ from sweeps.origin import origin
 from sweeps.plan import opening, plan_text
 from sweeps.queues.base import Queue, job_fields, open_queue
 from sweeps.reconcile import Action, Decision, reconcile
-from sweeps.register import Place, adopt, register, require_folder, require_room
+from sweeps.register import Place, adopt, private_folder, register, require_folder, require_room
 from sweeps.study import Study, save, study_name
 from sweeps.tracking import Tracker, absolute, require_answer
 from sweeps.watch import interrupted, watch
@@ -117,7 +117,7 @@ def _run(study: Study, request: Request, queue: Queue, tracker: Tracker | None, 
     jobs = [Job(run_dirs=tuple(map(str, share)), **job_fields(queue)) for share in shares]
     print(opening(study, decisions, len(jobs), queue.concurrency), flush=True)
     folder = study.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    pool = queue.open(folder, jobs) if jobs else None
+    pool = queue.open(private_folder(folder), jobs) if jobs else None
     if queue.detach:
         print(f"queued; follow it with: python -m sweeps status {study.name} --output {study.output}")
         return 0
