@@ -55,14 +55,15 @@ def test_no_source_runs_what_it_reads() -> None:
 
 
 def test_the_search_finds_what_it_is_for(tmp_path: Path) -> None:
-    bad = (
-        "import pickle\nfrom dill import loads\neval(x)\nos.system(x)\ntorch.load(x)\nyaml.load(x, Loader=yaml.Loader)\n"
-        "np.load(x, allow_pickle=True)\nrun(x, shell=True)\nfrom_pretrained(x, trust_remote_code=True)\n"
-    )
-    good = "import json\ntorch.load(x, weights_only=True)\nyaml.load(x, Loader=yaml.SafeLoader)\nmodel.eval()\n"
-    (tmp_path / "bad.py").write_text(bad)
-    (tmp_path / "good.py").write_text(good)
-    assert len(list(suspects(tmp_path / "bad.py"))) == bad.count("\n")
+    bad = [
+        *("import pickle", "from dill import loads", "eval(x)", "os.system(x)", "torch.load(x)"),
+        *("yaml.load(x, Loader=yaml.Loader)", "np.load(x, allow_pickle=True)", "run(x, shell=True)"),
+        "from_pretrained(x, trust_remote_code=True)",
+    ]
+    good = ["import json", "torch.load(x, weights_only=True)", "yaml.load(x, Loader=yaml.SafeLoader)", "model.eval()"]
+    (tmp_path / "bad.py").write_text("\n".join(bad))
+    (tmp_path / "good.py").write_text("\n".join(good))
+    assert len(list(suspects(tmp_path / "bad.py"))) == len(bad)
     assert list(suspects(tmp_path / "good.py")) == []
 
 

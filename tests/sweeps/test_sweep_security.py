@@ -1,4 +1,4 @@
-"""Names in a configuration stay names: nothing is written outside the output folder, and Submitit's files are private."""
+"""Names in a configuration stay names: nothing is written outside the output folder; Submitit's files are private."""
 
 from __future__ import annotations
 
