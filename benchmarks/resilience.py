@@ -1,7 +1,7 @@
 """What safety costs: ``python benchmarks/resilience.py [OVERRIDE ...]``.
 
-Trains the same small run without and with the MLflow mirror (a fresh SQLite store), in turns, and says what a step and a
-run pay; then kills runs with signal 9 and says how long it takes until the next step is recorded. Overrides are those of
+Trains the same small run without and with the MLflow mirror (a fresh SQLite store), in turns, and says what a step and
+a run pay; kills runs with signal 9 and says how long it takes until the next step is recorded. Overrides are those of
 ``sweep.py``, for example ``engine=transformers steps=60``. Every number is the median over rounds, with the range.
 """
 
@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sweeps.compose import compose  # noqa: E402
-from trainer.config import signature  # noqa: E402
+from sweeps.cells import cells  # noqa: E402
+from sweeps.compose import Composed, compose  # noqa: E402
 
 ROUNDS = 3
 DEFAULTS = ("steps=40", "evaluation=none", "checkpoint.every=5", "tracking=none")
@@ -33,10 +32,11 @@ TRAINER = [sys.executable, "-m", "trainer"]
 
 def run_folder(path: Path, overrides: list[str], uri: str | None) -> Path:
     """A folder that is ready to start."""
-    config: dict[str, Any] = OmegaConf.to_container(compose([*DEFAULTS, *overrides]), resolve=True)  # type: ignore[assignment]
-    config["tracking"] = {"uri": uri}
+    chosen = [*DEFAULTS, *overrides]
+    (cell,) = cells([Composed(config=compose(chosen), overrides=tuple(chosen))])
+    config = dict(cell.config) | {"tracking": cell.config["tracking"] | {"uri": uri}, "signature": cell.signature}
     path.mkdir(parents=True)
-    (path / "run.yaml").write_text(yaml.safe_dump(config | {"signature": signature(config)}))
+    (path / "run.yaml").write_text(yaml.safe_dump(config))
     return path
 
 

@@ -83,7 +83,7 @@ def choices() -> list[tuple[str, str]]:
 
 
 def composed(group: str, choice: str) -> dict[str, Any]:
-    """The configuration with one choice, composed by Hydra as a run would be; a controller gets the member it steers."""
+    """The configuration with one choice, composed by Hydra as a run is; a controller gets the member it steers."""
     overrides = [_override(group, choice)]
     config = _composed(overrides)
     for node in (config["controller"] or {}).values():
