@@ -28,7 +28,7 @@ from sweeps.origin import origin
 from sweeps.plan import opening, plan_text, require_affordable
 from sweeps.queues.base import Queue, job_fields, open_queue
 from sweeps.reconcile import Action, Decision, reconcile
-from sweeps.register import Place, adopt, register, require_folder, require_room
+from sweeps.register import Place, adopt, private_folder, register, require_folder, require_room
 from sweeps.study import Study, save, study_name
 from sweeps.tracking import Tracker, absolute, require_answer
 from sweeps.watch import interrupted, watch
@@ -153,7 +153,7 @@ def _run(
     jobs = [Job(run_dirs=tuple(str(study.run_dir(cell)) for cell in share), **job_fields(queue)) for share in planned]
     print(opening(study, decisions, len(jobs), queue, expected), flush=True)
     folder = study.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    pool = queue.open(folder, jobs) if jobs else None
+    pool = queue.open(private_folder(folder), jobs) if jobs else None
     if queue.detach:
         print(f"queued\n{come_back(study)}")
         return 0

@@ -107,7 +107,9 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
         for text in cells[0].overrides
         if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
     ]
-    return _shortened("-".join([str(base), *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
+    # It becomes a folder, and a factor may be called anything.
+    named = re.sub(r"[^\w.,=+-]+", "-", str(base)).lstrip(".-") or "study"
+    return _shortened("-".join([named, *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
 
 
 def _unswept(cells: Sequence[Cell], multirun: bool) -> str:

@@ -110,7 +110,9 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint (main rank)."""
-        if self.ranks.is_main:
+        if not self.ranks.is_main:
+            return
+        with self.folder.timing("checkpoint"):
             self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,

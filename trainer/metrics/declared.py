@@ -47,6 +47,9 @@ _PHASES = (
     ("metrics", "computing the step's metrics"),
     ("eval", "evaluation"),
     ("accounting", "measuring entropy before and after the update on the same contexts"),
+    ("checkpoint", "writing the checkpoint before this step"),
+    ("record", "writing the line and the status of the step before this one"),
+    ("mirror", "telling the process that copies to MLflow what is durable, before this step"),
     ("step", "the whole step"),
 )
 
