@@ -138,5 +138,6 @@ def _complain(error: Exception, uri: str, complained: set[str]) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is the end of this process
+    os.nice(10)  # importing mlflow takes seconds of a core that the run's first step wants
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     raise SystemExit(follow(sys.argv[1], sys.stdin.fileno()))
