@@ -85,13 +85,13 @@ def test_a_surrogate_with_a_reduction_of_its_own_refuses_others(monkeypatch: pyt
     monkeypatch.setattr(PPOClip, "forced_reduction", forced)
     (problem,) = found(["optim.updates_per_rollout=2"])
     assert problem.fatal
-    assert problem.sentence == "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean"
+    assert problem.sentence == "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean: choose reduction=sequence_mean"
     assert found(["optim.updates_per_rollout=2", "reduction=sequence_mean"]) == []
 
 
 @pytest.mark.parametrize("target", ["", "coef", "regularizer.none.coef", "surrogate", "surrogate.x.clip_low", "weight"])
 def test_a_controller_that_steers_nothing_is_refused(target: str) -> None:
-    with pytest.raises(ConfigError, match=f"target={target!r} is no field of this objective"):
+    with pytest.raises(ConfigError, match=f"target={target!r} is no number of this objective"):
         plain().with_value(target, 0.5)
 
 
