@@ -87,6 +87,9 @@ def _parsed(override: str) -> Override:
 
 
 def groups() -> dict[str, list[str]]:
-    """Every configuration group with its choices, Hydra's own left out."""
+    """Every configuration group with its choices (``small/kl_cov`` for one in a folder), Hydra's own left out."""
     folders = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+    return {
+        folder.name: sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+        for folder in folders
+    }

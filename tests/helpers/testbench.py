@@ -242,13 +242,14 @@ class Bench:
             dtype="float32",
         )
         state = objective.initial_state() if state is None else state
-        objective = objective.controlled(state, self.context)
+        base, objective = objective, objective.controlled(state, self.context)
         if batch.old_logprobs is not None and objective.old_statistics:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
         batch = with_advantages(batch, objective)
         here = replace(self.context, desk=ModelDesk(policy=actor))
         state = objective.begin_step(state, batch, here)
+        objective = base.controlled(state, self.context)
         batch = self.spoil(objective.with_columns(state, batch, here))
         backbone: Any = model.base_model
         seen = getattr(backbone, "rows_seen", 0)
