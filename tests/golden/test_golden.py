@@ -24,24 +24,3 @@ def test_loss_and_gradient_norm(preset: str) -> None:
 
 def test_no_number_of_a_preset_that_is_gone() -> None:
     assert set(EXPECTED) == set(PRESETS)
-
-
-def test_methods_differ() -> None:
-    """Each paper's preset does something of its own on this batch, on the first update or on a later one."""
-    alike: dict[str, list[str]] = {}
-    for preset, values in EXPECTED.items():
-        alike.setdefault(json.dumps(values), []).append(preset)
-    assert [names for names in alike.values() if len(names) > 1 and not set(names) <= SAME] == []
-
-
-SAME = {
-    "grpo",
-    "dynamic_sampling",
-    "temperature_schedule",
-    "cure",
-    "small/cure",
-    "small/temperature_schedule",
-    "overlong",
-    "small/overlong",
-}
-"""Presets that differ from plain GRPO in how they sample, or on responses that this batch does not have."""
