@@ -226,13 +226,17 @@ def test_two_ranks_of_a_job_start_on_its_gpus_and_both_hear_of_preemption(node: 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def near_limit(node: SlurmNode, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, subprocess.Popen[str]]:
+def near_limit(
+    node: SlurmNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Sweep, subprocess.Popen[str]]]:
     """A run that nears its time limit while the other tests run: limits are minutes, and looked at twice a minute."""
     folder = Sweep(tmp_path_factory.mktemp("near_limit"))
     limit = ("launcher.time_min=1", "launcher.signal_lead_s=50", "launcher.max_timeouts=3", "study.name=limit")
     launcher = folder.start("-m", "seed=16", "steps=130", *STAND_IN[:-1], *limit)
     wait_for(node.states)  # from then on it is known as a job that no other test may cancel
-    return folder, launcher
+    yield folder, launcher
+    launcher.kill()  # without a scheduler to ask it would wait for ever
+    launcher.wait()
 
 
 def test_a_run_goes_on_after_its_time_limit(node: SlurmNode, near_limit: tuple[Sweep, subprocess.Popen[str]]) -> None:
