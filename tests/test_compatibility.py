@@ -86,7 +86,9 @@ def test_a_surrogate_with_a_reduction_of_its_own_refuses_others(monkeypatch: pyt
     monkeypatch.setattr(PPOClip, "forced_reduction", forced)
     (problem,) = found(["optim.updates_per_rollout=2"])
     assert problem.fatal
-    assert problem.sentence == "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean: choose reduction=sequence_mean"
+    assert problem.sentence == (
+        "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean: choose reduction=sequence_mean"
+    )
     assert found(["optim.updates_per_rollout=2", "reduction=sequence_mean"]) == []
 
 

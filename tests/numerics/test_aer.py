@@ -11,7 +11,7 @@ from testbench import CONTEXT, Bench, Toy, off_policy, plain
 from trainer.config import ConfigError
 from trainer.objective.base import State
 from trainer.objective.controllers.aer import AERController
-from trainer.objective.regularizers.aer import SHARE, AER
+from trainer.objective.regularizers.aer import AER, SHARE
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.types import TokenBatch
 

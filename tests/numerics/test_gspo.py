@@ -81,9 +81,7 @@ def test_one_token_is_ppo() -> None:
 
 def test_padding_does_not_count_and_may_hold_anything() -> None:
     nan = float("nan")
-    terms, batch = handmade(
-        [[-0.5, -1.0, 0.0]], [[1.0, 1.0, nan]], old=[[-1.0, -1.0, nan]], mask=[[True, True, False]]
-    )
+    terms, batch = handmade([[-0.5, -1.0, 0.0]], [[1.0, 1.0, nan]], old=[[-1.0, -1.0, nan]], mask=[[True, True, False]])
     assert WIDE(terms, batch).loss[0, :2].tolist() == pytest.approx([-math.exp(0.25)] * 2, abs=1e-12)
     empty, batch = handmade([[0.0]], [[0.0]], mask=[[False]])
     assert torch.isfinite(WIDE(empty, batch).loss).all()

@@ -92,7 +92,9 @@ def test_a_row_without_advantage_is_still_pulled_back() -> None:
     without = Bench(model).step(plain(surrogate=KLCov(top_frac=1.0)), spoiled)
     # Scaled to equal denominators, the difference is the pull of the rows without advantage.
     ratio = batch.num_tokens / spoiled.num_tokens
-    assert max(float((everything.gradient[n] * ratio - without.gradient[n]).abs().max()) for n in without.gradient) > 1e-3
+    assert (
+        max(float((everything.gradient[n] * ratio - without.gradient[n]).abs().max()) for n in without.gradient) > 1e-3
+    )
 
 
 @pytest.mark.parametrize("setting", [{"top_frac": -0.1}, {"top_frac": 1.5}, {"coef": -1.0}, {"dead_zone": -1.0}])

@@ -106,9 +106,7 @@ def test_entropy_guided_goes_back_and_forth() -> None:
         ParEntropyGuided(step=1.5)
 
 
-@pytest.mark.parametrize(
-    ("controller", "positive"), [(ParStage(), 0.0), (ParEpoch(), 0.0), (ParEntropyGuided(), 0.0)]
-)
+@pytest.mark.parametrize(("controller", "positive"), [(ParStage(), 0.0), (ParEpoch(), 0.0), (ParEntropyGuided(), 0.0)])
 def test_the_first_step_trains_on_mistakes_only(controller: Controller, positive: float) -> None:
     bench, batch = Bench(Toy(), context=replace(CONTEXT, step=0)), off_policy(Toy())
     scheduled = bench.step(plain(weight={"sign": Sign()}, controller={"par": controller}), batch)

@@ -43,7 +43,7 @@ BAD = [
     ),
     (
         ["-m", "factor=clip_regime", "surrogate=kl_cov"],
-        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=cispo or gspo or ppo_cl",
+        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=cispo or gspo",
     ),
     (["method=small/kl_covv"], "method=small/kl_covv does not exist: did you mean 'small/kl_cov'?"),
     (["launcher.slots=0"], "launcher.slots=0 cannot be used: nothing could run; give at least 1"),
