@@ -184,6 +184,24 @@ def test_prompts_come_once_an_epoch_in_an_order_of_the_seed() -> None:
     assert PromptStream(prompts, seed=4).take(10) != first
 
 
+@pytest.mark.parametrize(("target_entropy", "used"), [(0.0, 0.0), (9.0, 0.125)])
+def test_a_controller_answers_to_the_rollouts_that_its_coefficient_is_used_on(
+    engines: EnginePool, tmp_path: Path, target_entropy: float, used: float
+) -> None:
+    folder = trained(
+        tmp_path,
+        engines,
+        {
+            "steps": 1,
+            "regularizer.entropy_bonus._target_": "trainer.objective.regularizers.entropy_bonus.EntropyBonus",
+            "controller.skywork._target_": "trainer.objective.controllers.skywork.Skywork",
+            "controller.skywork.start": 0.125,
+            "controller.skywork.target_entropy": target_entropy,
+        },
+    )
+    assert metrics(folder)[0]["controller/skywork"] == used
+
+
 def test_controllers_leave_zero_and_go_on_where_they_were(engines: EnginePool, tmp_path: Path) -> None:
     objective = "trainer.objective"
     changes: dict[str, object] = {
