@@ -182,3 +182,53 @@ def test_prompts_come_once_an_epoch_in_an_order_of_the_seed() -> None:
     resumed = PromptStream(prompts, seed=3, position=7)
     assert resumed.take(9) == (first + second)[7:16]
     assert PromptStream(prompts, seed=4).take(10) != first
+
+
+@pytest.mark.parametrize(("target_entropy", "used"), [(0.0, 0.0), (9.0, 0.125)])
+def test_a_controller_answers_to_the_rollouts_that_its_coefficient_is_used_on(
+    engines: EnginePool, tmp_path: Path, target_entropy: float, used: float
+) -> None:
+    folder = trained(
+        tmp_path,
+        engines,
+        {
+            "steps": 1,
+            "regularizer.entropy_bonus._target_": "trainer.objective.regularizers.entropy_bonus.EntropyBonus",
+            "controller.skywork._target_": "trainer.objective.controllers.skywork.Skywork",
+            "controller.skywork.start": 0.125,
+            "controller.skywork.target_entropy": target_entropy,
+        },
+    )
+    assert metrics(folder)[0]["controller/skywork"] == used
+
+
+def test_controllers_leave_zero_and_go_on_where_they_were(engines: EnginePool, tmp_path: Path) -> None:
+    objective = "trainer.objective"
+    changes: dict[str, object] = {
+        "optim.lr": 3e-3,
+        "regularizer.entropy_bonus._target_": f"{objective}.regularizers.entropy_bonus.EntropyBonus",
+        "controller.skywork._target_": f"{objective}.controllers.skywork.Skywork",
+        "controller.skywork.target_entropy": 9.0,
+        "regularizer.aer._target_": f"{objective}.regularizers.aer.AER",
+        "controller.aer._target_": f"{objective}.controllers.aer.AERController",
+        "controller.aer.anchor": 2.0,
+        "weight.sign._target_": f"{objective}.weights.sign.Sign",
+        "controller.par_entropy_guided._target_": f"{objective}.controllers.par_entropy_guided.ParEntropyGuided",
+    }
+    whole = trained(tmp_path / "whole", engines, changes)
+    recorded = metrics(whole)[:-1]
+    assert [line["controller/skywork"] for line in recorded] == pytest.approx([0, 0.005, 0.01, 0.015])
+    entropies = [line["policy/entropy"] for line in recorded]
+    expected, coefficient = [], 0.0
+    for entropy in entropies:
+        expected.append(coefficient)
+        coefficient = max(0.0, coefficient + 0.005 * (2 * entropies[0] - entropy))
+    assert [line["controller/aer"] for line in recorded] == pytest.approx(expected)
+    assert expected[1] > 0
+
+    folder = write_run(tmp_path / "parts", changes)
+    run = build_run(folder.config())
+    boundaries = iter([False, False, True])
+    assert train(run, folder, engines, interrupted=lambda: next(boundaries)) == "PREEMPTED"
+    assert train(run, folder, engines) == "COMPLETED"
+    assert record(folder) == record(whole)

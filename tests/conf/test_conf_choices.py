@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from sweeps.cells import cells, members, resolved
 from sweeps.components import unknown_keys
 from sweeps.compose import CONF, Composed, compose, compose_batch, groups
-from trainer.config import LIST_SLOTS, component_defaults
+from trainer.config import LIST_SLOTS, component_defaults, identity
 
 PLAIN = {"factor", "study", "method", "clip_regime"}
 """Groups of presets: several components, or none."""
@@ -70,6 +70,27 @@ def test_defaults_come_from_the_dataclass_and_the_command_line_wins() -> None:
     config = compose(["optim.lr=0.5"])
     assert config.optim.lr == 0.5
     assert config.optim.max_grad_norm == component_defaults("trainer.config.OptimConfig")["max_grad_norm"]
+
+
+@pytest.mark.parametrize("name", groups()["method"])
+def test_a_preset_carries_its_name_and_a_comment(name: str) -> None:
+    assert compose([f"method={name}"]).method == name
+    assert (CONF / "method" / f"{name}.yaml").read_text().splitlines()[1].startswith("# ")
+
+
+@pytest.mark.parametrize("name", [name for name in groups()["method"] if name.startswith("small/")])
+def test_a_small_preset_is_the_papers_with_other_constants(name: str) -> None:
+    small, paper = (resolved(compose([f"method={method}"])) for method in (name, name.removeprefix("small/")))
+    assert identity(small) != identity(paper)
+    for slot in ("surrogate", "weight", "regularizer", "controller", "reduction"):
+        assert str(targets(small[slot])) == str(targets(paper[slot]))
+
+
+def targets(node: Any) -> Any:
+    """The components of a slot without their settings."""
+    if "_target_" in node:
+        return node["_target_"]
+    return {name: targets(member) for name, member in node.items()}
 
 
 FACTORS = groups()["factor"]

@@ -113,7 +113,9 @@ def from_yaml(group: str, choice: str) -> Case:
 def from_member(slot: str, member: Component) -> Case:
     """The case of a component made by hand."""
     if slot in SINGLE:
-        return Case(objective=plain(**{slot: member}), members={slot: member})
+        forced = getattr(member, "forced_reduction", None)
+        slots = {"reduction": getattr(reductions, forced)()} if forced else {}
+        return Case(objective=plain(**slots, **{slot: member}), members={slot: member})
     return Case(objective=plain(**{slot: {"made": member}}), members={f"{slot}.made": member})
 
 

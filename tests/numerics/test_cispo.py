@@ -11,6 +11,7 @@ from testbench import Bench, Toy, off_policy, on_policy, plain
 from trainer.config import ConfigError
 from trainer.objective.surrogates.cispo import CISPO
 from trainer.objective.surrogates.ppo_clip import PPOClip
+from trainer.objective.surrogates.unclipped import Unclipped
 
 
 def slopes(surrogate: CISPO | PPOClip, ratios: list[float], advantages: list[float]) -> list[float]:
@@ -39,6 +40,13 @@ def test_on_policy_it_is_reinforce_which_is_grpo() -> None:
     ours, grpo = bench.step(plain(surrogate=CISPO()), batch), bench.step(plain(), batch)
     assert grpo.size > 0.01
     assert ours.distance(grpo) < 1e-12
+
+
+def test_below_its_bounds_it_has_the_gradient_of_the_unclipped_surrogate() -> None:
+    bench, batch = Bench(Toy()), off_policy(Toy())
+    free = bench.step(plain(surrogate=Unclipped()), batch)
+    assert bench.step(plain(surrogate=CISPO(clip_high=None)), batch).distance(free) < 1e-12
+    assert bench.step(plain(surrogate=CISPO(clip_high=0.05)), batch).distance(free) > 1e-3
 
 
 def test_no_gradient_is_ever_removed() -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from handmade import HERE, handmade
-from testbench import Bench, Toy, off_policy, on_policy, plain, policy
+from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
 
 from trainer.config import ConfigError
 from trainer.gradient import with_old_terms
 from trainer.loop import with_advantages
-from trainer.objective.base import Context
+from trainer.objective.base import Context, SurrogateLoss
+from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.surrogates.unclipped import Unclipped
 from trainer.objective.weights.clip_cov import ClipCov
+from trainer.types import TokenBatch, TokenTerms
 
 ALL = ClipCov(frac=1.0)
 """Everybody eligible is drawn."""
@@ -48,6 +50,25 @@ def test_tokens_that_the_surrogate_clips_already_are_not_eligible() -> None:
     old = [[-0.6, -0.1], [-2.0, -2.5]]
     assert weights(ALL, old=old) == [1, 0, 1, 1]
     assert weights(ALL, replace(HERE, surrogate=Unclipped()), old=old) == [0, 0, 1, 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked(PPOClip):
+    """Clips the tokens of a column that it made itself."""
+
+    def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, torch.Tensor]:
+        return {"marked": batch.advantages > 0}
+
+    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+        marked = batch.extras["marked"]
+        return SurrogateLoss(loss=terms.logprobs, clipped_low=torch.zeros_like(marked), clipped_high=marked)
+
+
+def test_a_surrogate_that_needs_its_own_columns_can_be_asked() -> None:
+    terms, batch = handmade(LOGPROBS, ADVANTAGES)
+    objective = plain(surrogate=Marked(), weight={"clip_cov": ALL})
+    ready = objective.prepare(batch, terms.detach(), CONTEXT, objective.initial_state())
+    assert ready.weights.flatten().tolist() == [1, 1, 1, 0]
 
 
 def test_the_draw_has_the_right_size_and_depends_on_step_and_seed_only() -> None:

@@ -261,7 +261,7 @@ class Controller(Component):
     target: str = ""
 
     def value(self, state: State, context: Context) -> float:
-        """The coefficient of this step."""
+        """The coefficient of this step; asked before advantages are made and again after ``begin_step``."""
         raise TypeError(f"{type(self).__name__} does not define value")
 
 

@@ -141,15 +141,17 @@ class Objective:
         return dataclasses.replace(self, **replaced)
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context, state: State) -> TokenBatch:
-        """The mini-batch with ``weights`` and every member's columns, before it is split."""
+        """The mini-batch with ``weights`` and every member's columns, before it is split.
+
+        Later members see the columns of earlier ones: a weight may ask the surrogate what it clips.
+        """
         weights = torch.ones_like(batch.sampler_logprobs)
-        extras = dict(batch.extras)
         for path, member in self.components():
             own = dataclasses.replace(context, surrogate=self.surrogate, state=state.get(path, {}))
-            extras |= member.prepare(batch, terms, own)
+            batch = dataclasses.replace(batch, extras=batch.extras | member.prepare(batch, terms, own))
             if isinstance(member, Weight):
                 weights = weights * member(batch, terms, own)
-        return dataclasses.replace(batch, weights=weights, extras=extras)
+        return dataclasses.replace(batch, weights=weights)
 
     def auxiliary(self, context: Context, state: State) -> Iterator[tuple[Regularizer, TokenBatch]]:
         """Every regularizer's own rows for this mini-batch, with the regularizer that judges them."""

@@ -20,8 +20,9 @@ class CISPO(Surrogate):
         loss = -sg[clip(ratio, 1 - clip_low, 1 + clip_high)] * advantages * logprobs
 
     ``sg`` stops the gradient, so the gradient is ``-clip(ratio) A`` times that of the log-prob, and the *value* of the
-    loss means nothing. With one update per rollout it is REINFORCE. A bounded ratio removes no gradient, so the clip
-    fractions of the metrics stay 0; ``policy/ratio_max`` shows whether the bound was reached.
+    loss means nothing. With one update per rollout it is REINFORCE, and where no bound is reached its gradient is that
+    of ``surrogate=unclipped``. A bounded ratio removes no gradient, so the clip fractions of the metrics stay 0;
+    ``policy/ratio_max`` shows whether the bound was reached.
 
     Source: MiniMax-M1, arXiv 2506.13585 (METHODS.md 1.5): no lower bound, and an upper one that was tuned.
 
