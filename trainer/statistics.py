@@ -63,25 +63,26 @@ def top_p_entropy(
     return torch.where(empty, 0.0, entropy(ranked.masked_fill(outside, -torch.inf)))
 
 
-def max_logprob(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Log-prob of the likeliest token, nats."""
-    return logits.amax(dim=-1) - logits.logsumexp(dim=-1)
-
-
 def min_p_logmass(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], min_p: float) -> Float[Tensor, " M"]:
     """``log sum_kept p`` in nats, at most 0: the probability of all tokens with ``p_a >= min_p * max p``.
 
     With the proxy ``q = p / sum_kept p`` on the kept tokens, ``KL(q || p) = -min_p_logmass``, and so is its gradient
-    with q held fixed: ``d/dz_a = p_a - q_a`` (METHODS.md 14.2). ``min_p = 0`` keeps all and gives exactly 0.
+    with q held fixed: ``d/dz_a = p_a - q_a`` (METHODS.md 14.2). ``min_p = 0`` keeps all and gives exactly 0. Whether a
+    token is kept shows in its :func:`top_gap`, to the last bit.
     """
     barred = logits - logits.amax(dim=-1, keepdim=True) < (math.log(min_p) if min_p else -torch.inf)
     return logits.masked_fill(barred, -torch.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
 
 
+def top_gap(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Log-prob of the target less that of the likeliest token, nats, at most 0."""
+    return logits.gather(1, targets[:, None]).squeeze(1) - logits.amax(dim=-1)
+
+
 STATISTICS: dict[str, Callable[..., Tensor]] = {
-    "max_logprob": max_logprob,
     "min_p_logmass": min_p_logmass,
     "sum_p2_logp_h": sum_p2_logp_h,
+    "top_gap": top_gap,
     "top_p_entropy": top_p_entropy,
 }
 """By name; each maps scaled logits [M, V] (float32, nats), targets [M] and the numbers of its name to one number per

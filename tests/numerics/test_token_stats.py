@@ -43,9 +43,9 @@ def reference(
     return {
         "logprobs": log_p.gather(1, targets[:, None]).squeeze(1),
         "entropy": entropy,
-        "max_logprob": log_p.max(dim=-1).values,
         "min_p_logmass@0.3": (p * kept).sum(dim=-1).log(),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
+        "top_gap": log_p.gather(1, targets[:, None]).squeeze(1) - log_p.max(dim=-1).values,
         "top_p_entropy@0.8": nucleus_entropy(p, 0.8, include_crossing=False),
         "top_p_entropy@0.8@1": nucleus_entropy(p, 0.8, include_crossing=True),
         "top_p_entropy@2": entropy,
@@ -96,7 +96,9 @@ def of(p: list[float], name: str) -> float:
         ([0.9, 0.05, 0.05], "top_p_entropy@0.8@1", 0.0),
         # Above 1 everything is kept: the full entropy, 1.5 ln 2.
         ([0.5, 0.25, 0.25], "top_p_entropy@1.1", 1.039721),
-        ([0.9, 0.09, 0.01], "max_logprob", math.log(0.9)),
+        # The target is the first token.
+        ([0.9, 0.09, 0.01], "top_gap", 0.0),
+        ([0.09, 0.9, 0.01], "top_gap", math.log(0.1)),
         # 0.01 < 0.02 * 0.9 = 0.018 is filtered; 0.99 stays.
         ([0.9, 0.09, 0.01], "min_p_logmass@0.02", math.log(0.99)),
         ([0.9, 0.09, 0.01], "min_p_logmass@0.01", 0.0),
@@ -110,8 +112,13 @@ def test_hand_numbers_of_nuclei_and_floors(p: list[float], name: str, value: flo
 
 def test_keeping_every_token_changes_no_bit() -> None:
     hidden, weight, bias, targets = case(dtype=torch.float32)
-    stats = token_stats(hidden, weight, targets, bias=bias, statistics=("min_p_logmass@0", "max_logprob"))
-    assert stats["min_p_logmass@0"].tolist() == [0.0] * 7
+    assert (
+        token_stats(hidden, weight, targets, bias=bias, statistics=("min_p_logmass@0",))["min_p_logmass@0"].tolist()
+        == [0.0] * 7
+    )
+    # With a floor of 1 only the likeliest token is kept, and its gap is exactly 0.
+    likeliest = (hidden @ weight.T + bias).argmax(dim=-1)
+    assert token_stats(hidden, weight, likeliest, bias=bias, statistics=("top_gap",))["top_gap"].tolist() == [0.0] * 7
 
 
 def test_a_nucleus_looks_at_the_likeliest_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,23 +74,22 @@ class LpReg(Regularizer):
 
     @property
     def _names(self) -> tuple[str, str]:
-        return f"min_p_logmass@{self.min_p}", "max_logprob"
+        return f"min_p_logmass@{self.min_p}", "top_gap"
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         assert terms is not None and batch.advantages is not None and batch.old_logprobs is not None
         negative = batch.mask & (batch.advantages < 0)
         if self.variant == "published":
-            _, top = (terms.extras[name] for name in self._names)
             low = _lowest(terms.logprobs, batch.mask, self.lowest, at_least=1)
-            return {"lp_reg_selected": negative & low & self._kept(terms.logprobs, top)}
-        mass, top = (batch.extras[f"old_{name}"] for name in self._names)
+            return {"lp_reg_selected": negative & low & self._kept(terms.extras["top_gap"])}
+        mass, gap = (batch.extras[f"old_{name}"] for name in self._names)
         proxy = batch.old_logprobs - mass
         low = _lowest(terms.logprobs, negative, self.lowest, at_least=2)
-        selected = negative & low & self._kept(batch.old_logprobs, top) & (terms.logprobs < proxy)
+        selected = negative & low & self._kept(gap) & (terms.logprobs < proxy)
         return {"lp_reg_selected": selected, "lp_reg_proxy": proxy}
 
-    def _kept(self, logprobs: Float[Tensor, "N T"], top: Float[Tensor, "N T"]) -> Bool[Tensor, "N T"]:
-        return logprobs - top >= (math.log(self.min_p) if self.min_p else -torch.inf)
+    def _kept(self, gap: Float[Tensor, "N T"]) -> Bool[Tensor, "N T"]:
+        return gap >= (math.log(self.min_p) if self.min_p else -torch.inf)
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         if self.variant == "published":
