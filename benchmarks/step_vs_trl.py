@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ours, peers
-from benchmarks.common import child, ratio, save, spread
-from trainer.policy import SHIPPED_MODEL
+from benchmarks.common import MODEL, child, ratio, save, spread
 
 UPDATES = (1, 4)
 MICRO_BATCHES = {1: (512, 128), 4: (128, 64)}
@@ -38,7 +37,7 @@ def run_ours(updates: int, steps: int) -> dict[str, Any]:
 
 def run_trl(updates: int, steps: int, micro_batch: int) -> dict[str, Any]:
     """One block of TRL."""
-    request = {"model": str(SHIPPED_MODEL), "responses": 512, "group_size": 16, "max_tokens": 40}
+    request = {"model": str(MODEL), "responses": 512, "group_size": 16, "max_tokens": 40}
     request |= {"updates": updates, "steps": steps, "micro_batch": micro_batch}
     found = child("benchmarks.trl_grpo", request, peers.python())
     return {**found, "seconds": found["seconds"][WARM_UP:]}

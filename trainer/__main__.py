@@ -124,17 +124,21 @@ def run_all(folders: list[Path]) -> int:
     from trainer.engine.base import EnginePool
 
     engines, codes = EnginePool(), []
-    try:
-        for path in folders:
-            folder = RunFolder(path, writable=os.environ.get("RANK", "0") == "0")
-            codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(folder, engines, interrupt))
-    finally:
-        engines.close()
+    with contextlib.ExitStack() as at_end:
+        try:
+            for path in folders:
+                folder = RunFolder(path, writable=os.environ.get("RANK", "0") == "0")
+                codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(folder, engines, interrupt, at_end))
+        finally:
+            engines.close()
     return max(codes, key=[0, 10, 20, 2, 1].index)
 
 
-def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool]) -> int:
-    """Check and train one folder; returns its exit code. A configuration that cannot run is one sentence, no more."""
+def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool], at_end: contextlib.ExitStack) -> int:
+    """Check and train one folder; returns its exit code. A configuration that cannot run is one sentence, no more.
+
+    What may go on beside the next run is waited for ``at_end``.
+    """
     status: dict[str, Any] | None = None
     try:
         status = folder.read_status() or {}
@@ -148,7 +152,7 @@ def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool
             folder.write_status("FAILED", status.get("step", 0), status.get("steps", 0), str(error))
         return BAD_CONFIGURATION
     folder.write_status("RUNNING", status.get("step", 0), run.steps)
-    return _train(run, config, folder, engines, interrupt)
+    return _train(run, config, folder, engines, interrupt, at_end)
 
 
 def _checked(config: dict[str, Any]) -> Run:
@@ -164,7 +168,12 @@ def _checked(config: dict[str, Any]) -> Run:
 
 
 def _train(
-    run: Run, config: dict[str, Any], folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool]
+    run: Run,
+    config: dict[str, Any],
+    folder: RunFolder,
+    engines: EnginePool,
+    interrupt: Callable[[], bool],
+    at_end: contextlib.ExitStack,
 ) -> int:
     """Train; whatever happens is in ``status.json`` afterwards, and a crash also in ``attempts/<n>/traceback``."""
     from trainer.loop import train
@@ -201,7 +210,9 @@ def _train(
         with contextlib.suppress(OutOfSpace):  # then the old status stands, and its dead process says enough
             step = run.steps if state == "COMPLETED" else (folder.read_status() or {}).get("step", 0)
             folder.write_status(state, step, run.steps, message)
-        (mirror or Mirror(folder, config)).close()
+        mirror = mirror or Mirror(folder, config)
+        mirror.end()
+        at_end.callback(mirror.close)
     return code
 
 

@@ -61,11 +61,16 @@ class Mirror:
         except BrokenPipeError:  # the process has died, and close() will say so
             return
 
+    def end(self) -> None:
+        """The run is over and ``status.json`` says how: copy the rest. Does not wait."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
     def close(self, timeout: float = 60.0) -> bool:
-        """Copy the rest, end the MLflow run as ``status.json`` says (write that first); True if all of it got there."""
-        if self._process is None or self._process.stdin is None:
+        """:meth:`end`, and wait until everything is in MLflow; True if all of it got there."""
+        if self._process is None:
             return True
-        self._process.stdin.close()
+        self.end()
         try:
             complete = self._process.wait(timeout) == 0
         except subprocess.TimeoutExpired:

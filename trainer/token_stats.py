@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import threshold_
 
 from trainer.statistics import statistic
 
@@ -52,7 +51,7 @@ def _exp(shifted: Tensor) -> tuple[Tensor, Tensor]:
     """
     tiny = torch.finfo(shifted.dtype).tiny
     shifted.clamp_(min=math.log(2 * tiny))
-    return shifted, threshold_(shifted.exp(), 4 * tiny, 0.0)
+    return shifted, torch.threshold_(shifted.exp(), 4 * tiny, 0.0)
 
 
 def _find(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from tests.runs import VLLM, run_config
 from trainer.build import build_run
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.engine.transformers import TransformersEngine
+from trainer.engine.vllm import BLOCK
 from trainer.model import load_model, load_tokenizer
 from trainer.policy import Policy
 from trainer.session import engine_setup
@@ -44,6 +45,8 @@ def bench_of_session() -> Iterator[Bench]:
     run = build_run(run_config(VLLM))
     tokenizer = load_tokenizer(run.model)
     setup = engine_setup(run, tokenizer, torch.device("cpu"))
+    # As for prompts that fill a block of the prefix cache, so that what it keeps is tested too.
+    setup = replace(setup, longest_prompt=BLOCK["cpu"], max_length=max(setup.max_length, 2 * BLOCK["cpu"]))
     pool = EnginePool()
     vllm = pool.get(run.engine, setup) if importlib.util.find_spec("vllm") else None
     policy = Policy(

@@ -37,6 +37,8 @@ class EngineSetup:
     trust_remote_code: bool
     max_length: int
     """Longest prompt + completion, tokens."""
+    longest_prompt: int
+    """Tokens."""
     eos_token_id: int
     device: str
     """cpu or cuda."""
