@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain, policy
 from torch import Tensor
 
-from trainer.config import ConfigError
+from trainer.config import ConfigError, OptimConfig
 from trainer.objective.regularizers.lp_reg import LpReg
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.pack import pack
@@ -171,6 +172,15 @@ def test_the_base_loss_has_no_lower_clip_for_selected_tokens_to_lose() -> None:
     logprobs = torch.tensor([math.log(1e-3), math.log(0.5), math.log(5.0)], dtype=torch.float64, requires_grad=True)
     out = BASE(terms_of(logprobs), line([-2.0] * 3))
     assert torch.autograd.grad(out.loss.sum(), logprobs)[0].tolist() == pytest.approx([2e-3, 1.0, 10.0])
+
+
+def test_the_released_variant_remarks_on_a_single_update() -> None:
+    def run(updates: int) -> Any:
+        return SimpleNamespace(optim=OptimConfig(updates_per_rollout=updates))
+
+    (concern,) = released().concerns(run(1))
+    assert not concern.fatal and "take more updates" in concern.sentence
+    assert list(released().concerns(run(2))) == list(LpReg().concerns(run(1))) == []
 
 
 def test_variants_ask_for_statistics_where_they_look() -> None:

@@ -4,16 +4,20 @@ called through the ``regularizer`` slot."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trainer.config import require
-from trainer.objective.base import Context, Regularizer
+from trainer.objective.base import Concern, Context, Regularizer
 from trainer.types import TokenBatch, TokenTerms
+
+if TYPE_CHECKING:
+    from trainer.build import Run
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this before exponentiation, as in the released code."""
@@ -59,6 +63,11 @@ class LpReg(Regularizer):
         require(self.coef >= 0, "regularizer.lp_reg.coef", self.coef, "a weight is at least 0")
         require(0 <= self.min_p <= 1, "regularizer.lp_reg.min_p", self.min_p, "give a share from 0 to 1")
         require(0 <= self.lowest <= 1, "regularizer.lp_reg.lowest", self.lowest, "give a share from 0 to 1")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        if self.variant == "released" and run.optim.num_updates == 1:
+            why = "with optim.updates_per_rollout=1 the released Lp-Reg hardly pulls: its proxy is the policy itself"
+            yield Concern(sentence=f"{why}; take more updates, or regularizer.lp_reg.variant=published", fatal=False)
 
     @property
     def active(self) -> bool:
