@@ -7,7 +7,6 @@ thread held the interpreter, and so a training step, for up to 0.3 s. Must never
 from __future__ import annotations
 
 import logging
-import math
 import os
 import select
 import signal
@@ -24,7 +23,8 @@ LONGEST_PAUSE_S = 60.0
 """Between two tries while MLflow cannot be reached."""
 
 LINGER_S = 30.0
-"""How long the process goes on trying after the run has ended or died."""
+"""How long the process goes on trying after MLflow last took something, once the run has ended or died. One that has
+been away for longer gets a single last try, so that a short run does not wait for it."""
 
 log = logging.getLogger(__name__)
 
@@ -85,34 +85,34 @@ class Mirror:
 
 def follow(run_dir: str, source: int) -> int:
     """Copy ``run_dir`` until ``source``, a file descriptor with the durable steps, ends; 0 if all of it got there."""
-    from trainer.tracking import Copy
+    from trainer.tracking import Copy, one_copier
 
     folder = RunFolder(run_dir)
     config = folder.config()
     tracking = config["tracking"]
-    copy = Copy(folder, config, tracking["uri"])
     period = pause = float(tracking.get("flush_every_s", 5.0))
     complained: set[str] = set()
-    durable, deadline = -1, math.inf
-    while time.monotonic() < deadline:
-        ended = deadline < math.inf
-        try:
+    durable, ended, worked = -1, False, time.monotonic()
+    with one_copier(folder):
+        copy = Copy(folder, config, tracking["uri"])
+        while True:
+            try:
+                if ended:
+                    copy.finish(durable)
+                    return 0
+                copy.advance(durable)
+                pause, worked = period, time.monotonic()
+            except Exception as error:  # the boundary: the record is on disk, so a failed copy is only late
+                _complain(error, tracking["uri"], complained)
+                copy.reopen()
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                if ended and time.monotonic() > worked + LINGER_S:
+                    return 1
             if ended:
-                copy.finish(durable)
-                return 0
-            copy.advance(durable)
-            pause = period
-        except Exception as error:  # the boundary: the record is on disk, so a failed copy is only late
-            _complain(error, tracking["uri"], complained)
-            copy.reopen()
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-        if ended:
-            time.sleep(min(pause, 1.0))
-            continue
-        told, ended = _listen(source, pause)
-        durable = max(durable, *told, -1)
-        deadline = time.monotonic() + LINGER_S if ended else deadline
-    return 1
+                time.sleep(min(pause, 1.0))
+                continue
+            told, ended = _listen(source, pause)
+            durable = max(durable, *told, -1)
 
 
 def _listen(source: int, seconds: float) -> tuple[list[int], bool]:

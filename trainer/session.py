@@ -114,7 +114,9 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint (main rank)."""
-        if self.ranks.is_main:
+        if not self.ranks.is_main:
+            return
+        with self.folder.timing("checkpoint"):
             self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
@@ -219,21 +221,16 @@ def _accelerator(run: Run) -> Accelerator:
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
     """What the run's engine has to be able to do."""
     # Rounded up, so that cells that differ a little in their prompts can share an engine.
-    prompt = _round_up(longest_prompt(run.task, tokenizer))
+    longest = longest_prompt(run.task, tokenizer) + max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
     return EngineSetup(
         model_path=model_path(run.model),
         revision=run.model.revision,
         dtype=run.model.dtype,
         trust_remote_code=run.model.trust_remote_code,
-        max_length=prompt + _round_up(max(run.rollout.max_tokens, run.evaluation.max_tokens or 0) + 1),
-        longest_prompt=prompt,
+        max_length=-(-(longest + 1) // 64) * 64,
         eos_token_id=int(tokenizer.eos_token_id),  # type: ignore[arg-type]
         device=device.type,
     )
-
-
-def _round_up(tokens: int) -> int:
-    return -(-tokens // 32) * 32
 
 
 def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -121,5 +121,5 @@ def test_a_trainer_that_cannot_check_is_reported(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("import a_module_that_is_not_there")
-    assert sweep(base=[f"launcher.trainer=[{broken}]", "tracking=none"]) == 2
+    assert sweep(base=["launcher.trainer=[broken.py]", "tracking=none"]) == 2
     assert "the trainer could not check the configuration: ModuleNotFoundError" in capsys.readouterr().err

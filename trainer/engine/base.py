@@ -37,8 +37,6 @@ class EngineSetup:
     trust_remote_code: bool
     max_length: int
     """Longest prompt + completion, tokens."""
-    longest_prompt: int
-    """Tokens."""
     eos_token_id: int
     device: str
     """cpu or cuda."""
