@@ -15,13 +15,12 @@ from torch import Tensor
 
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
+from trainer.objective.groups import RIGHT
 from trainer.pack import pack
 from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 
 log = logging.getLogger(__name__)
 
-RIGHT = 0.5
-"""A response is right when its reward exceeds this; the shipped verifiers give 0 or 1."""
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this before exponentiation, as in the released code."""
 MAX_FORWARD = 10.0
