@@ -6,9 +6,13 @@ reads defaults from the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from sweeps.compose import CONF
 from trainer.config import component_defaults, nearest
 
 OWN = ("trainer.", "sweeps.")
@@ -33,26 +37,46 @@ def normalised(value: Any) -> Any:
     defaults = _defaults(value)
     plain = {key: normalised(item) for key, item in value.items()}
     return {
-        key: float(item) if _is_whole(item) and isinstance(defaults.get(key), float) else item
+        key: float(item) if _is_whole(item) and isinstance((defaults or {}).get(key), float) else item
         for key, item in plain.items()
     }
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
-    """One sentence for every key that its component does not have."""
+    """A sentence for every key that its component does not have, one for all that belong to another choice."""
     if not isinstance(value, Mapping):
         return
     defaults = _defaults(value)
+    unknown = [] if defaults is None else [str(key) for key in value if key != "_target_" and key not in defaults]
+    if unknown and (elsewhere := belongs_elsewhere(where, unknown, value["_target_"])):
+        yield elsewhere
+    else:
+        for key in unknown:
+            name = value["_target_"].rpartition(".")[2]
+            yield f"{where}.{key} is not a setting of {name}: {nearest(key, defaults or ())}"
     for key, item in value.items():
-        path = f"{where}.{key}" if where else str(key)
-        if defaults and key != "_target_" and key not in defaults:
-            yield f"{path} is not a setting of {value['_target_'].rpartition('.')[2]}: {nearest(str(key), defaults)}"
-        yield from unknown_keys(item, path)
+        yield from unknown_keys(item, f"{where}.{key}" if where else str(key))
 
 
-def _defaults(value: Mapping[str, Any]) -> dict[str, Any]:
+def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | None:
+    """The sentence for ``keys`` that other choices of the group have, but not the component at ``target``."""
+    homes = [path.stem for path in sorted(CONF.glob(f"{group}/*.yaml")) if set(keys) <= set(_fields(path))]
+    if not homes:
+        return None
+    named, name = " and ".join(f"{group}.{key}" for key in keys), target.rpartition(".")[2]
+    chosen = f"not {'a setting' if len(keys) == 1 else 'settings'} of {name}"
+    return f"{named} {'is' if len(keys) == 1 else 'are'} {chosen}: choose {group}={' or '.join(homes)}"
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    document = yaml.safe_load(path.read_text())
+    return (_defaults(document) or {}) if isinstance(document, dict) else {}
+
+
+def _defaults(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields of a component of this project; None for anything else."""
     target = value.get("_target_")
-    return component_defaults(target) if isinstance(target, str) and target.startswith(OWN) else {}
+    return component_defaults(target) if isinstance(target, str) and target.startswith(OWN) else None
 
 
 def _is_whole(value: Any) -> bool:

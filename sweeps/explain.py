@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sweeps.components import belongs_elsewhere
 from sweeps.compose import compose, groups
-from trainer.config import LIST_SLOTS, nearest
+from trainer.config import LIST_SLOTS, SINGLE_SLOTS, nearest
 
 
 def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
@@ -46,7 +47,11 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     choices = groups()
     if slot in LIST_SLOTS and name in choices.get(slot, []):
         return f"{key} belongs to {slot}={name}, which is not chosen: add {slot}=[{name}]"
-    known = list(_keys(_nearest_config(key, arguments)))
+    nearby = _nearest_config(key, arguments)
+    target = (nearby.get(slot) or {}).get("_target_") if slot in SINGLE_SLOTS else None
+    if target and (elsewhere := belongs_elsewhere(slot, [rest], target)):
+        return elsewhere
+    known = list(_keys(nearby))
     if "." not in key and (longer := [path for path in known if path.endswith(f".{key}")]):
         return f"{key} is neither a group nor a setting: did you mean {' or '.join(map(repr, longer[:3]))}?"
     if "." not in key:

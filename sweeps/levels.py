@@ -64,8 +64,8 @@ def _name(
             else None
         )
         prefix = "" if key == factor_key or len(keys) == 1 else f"{short_key(key, keys)} "
-        # A pair has no short form of its own, so its label is its name.
-        names.append(prefix + (known if known and isinstance(values.get(key), dict) else text))
+        # A pair or a list of files has no short form of its own, so its label is its name.
+        names.append(prefix + (known if known and isinstance(values.get(key), dict | list) else text))
         shown.append(prefix + (known or text))
     return (", ".join(names), ", ".join(shown)) if keys else ("default", "default")
 

@@ -93,7 +93,15 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
     batch = [cell.overrides for cell in cells]
     swept = swept_keys(batch, factor.get("key"))
     base = factor.get("name") or "-".join(short_key(key, swept) for key in swept) or _unswept(cells, multirun)
-    left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED, "retry", "factor", str(factor.get("key"))}
+    left_out = NOT_IDENTITY - {"method", "study"} | {
+        *swept,
+        SEED,
+        "retry",
+        "max_hours",
+        "yes",
+        "factor",
+        str(factor.get("key")),
+    }
     fixed = [
         text
         for text in cells[0].overrides

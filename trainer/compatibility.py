@@ -6,6 +6,7 @@ Called by ``python -m trainer --check``. It must not start an engine or load a m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,9 @@ def problems(config: Mapping[str, Any]) -> list[Concern]:
         run = build_run(config)
         model_path(run.model)
         run.engine.require_available()
-        run.objective.controlled(run.objective.initial_state(), Context(seed=run.seed, step=0, num_steps=run.steps))
+        for step in (0, max(run.steps - 1, 0)):  # a schedule may end where its target cannot be
+            context = Context(seed=run.seed, step=step, num_steps=run.steps)
+            run.objective.controlled(run.objective.initial_state(), context)
         run.task.train_prompts()
         if run.evaluation.every:
             chosen_suites(run.task.suites(), run.evaluation)
@@ -40,20 +43,34 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
     forced, given = surrogate.forced_reduction, type(reduction).__name__
     if forced is not None and given != forced:
         name = type(surrogate).__name__
-        yield Concern(sentence=f"surrogate {name} is defined with reduction {forced} only, not {given}")
+        choice = re.sub(r"(?<!^)(?=[A-Z])", "_", forced).lower()
+        yield Concern(
+            sentence=f"surrogate {name} is defined with reduction {forced} only, not {given}: choose reduction={choice}"
+        )
+    yield from _shared_targets(run)
     yield from _clip_settings(run, config)
     yield from run.objective.concerns(run)
     yield from rollout.concerns(run)
+
+
+def _shared_targets(run: Run) -> Iterator[Concern]:
+    """Two controllers of one number: the later would silently win."""
+    drivers: dict[str, str] = {}
+    for name, controller in sorted(run.objective.controller.items()):
+        other = drivers.setdefault(controller.target, name)
+        if other != name:
+            yield Concern(sentence=f"controllers {other} and {name} both drive {controller.target}: leave one of them")
 
 
 def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
     """Clip settings that do nothing: a note, or an error when a factor varies them."""
     surrogate, factor = run.objective.surrogate, config.get("factor") or {}
     keys = factor.get("keys") or [factor.get("key") or ""]
-    swept = [key for key in keys if key == "clip_regime" or key.rpartition(".")[0] == "surrogate"]
+    clips = {"clip_regime", *(f"surrogate.{name}" for name in ("clip_low", "clip_high", *surrogate.clip_settings))}
+    swept = [key for key in keys if key in clips]
     varied = f"factor {factor.get('name')} varies {', '.join(swept)}"
-    name = type(surrogate).__name__
     if swept and not surrogate.clip_settings:
+        name = type(surrogate).__name__
         yield Concern(sentence=f"{varied}, but surrogate {name} clips nothing: choose surrogate=ppo_clip")
     if run.optim.num_updates == 1 and surrogate.clip_settings:
         why = "with optim.updates_per_rollout=1 the importance ratio is exactly 1, so clip settings are inert"

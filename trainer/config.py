@@ -48,11 +48,12 @@ def require(condition: bool, key: str, value: object, remedy: str) -> None:
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """``did you mean 'X'?`` for the closest option, or the list of options when none is close."""
+    """``did you mean 'X'?`` for the only option that begins so or the closest one, or all options if none is close."""
     options = sorted(options)
     if not options:
         return "there is nothing to set"
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    longer = [option for option in options if name and option.startswith(name)]
+    close = longer if len(longer) == 1 else difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(options)}"
 
 

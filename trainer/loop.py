@@ -111,6 +111,8 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     with watch("prepare"):
         at_desk = replace(context, desk=desk)
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
+        # A coefficient may answer to this very batch; those of shaping and advantage have been used by now.
+        objective = run.objective.controlled(session.state, context)
         batch = objective.with_columns(session.state, batch, at_desk)
     before = accounting_rows(session, batch, watch)
     with watch("update"):

@@ -18,6 +18,7 @@ from typing import Any
 
 from trainer.config import ROOT
 from trainer.record import RunFolder
+from trainer.signals import signals_held_back
 
 LONGEST_PAUSE_S = 60.0
 """Between two tries while MLflow cannot be reached."""
@@ -42,13 +43,14 @@ class Mirror:
         if not (config.get("tracking") or {}).get("uri"):
             return
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.mirror", str(folder.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            bufsize=0,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+        with signals_held_back():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trainer.mirror", str(folder.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                bufsize=0,
+                env=os.environ | {"PYTHONPATH": path},
+            )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 
@@ -138,5 +140,6 @@ def _complain(error: Exception, uri: str, complained: set[str]) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is the end of this process
+    os.nice(10)  # importing mlflow takes seconds of a core that the run's first step wants
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     raise SystemExit(follow(sys.argv[1], sys.stdin.fileno()))

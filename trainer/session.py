@@ -217,24 +217,23 @@ def _accelerator(run: Run) -> Accelerator:
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
     """What the run's engine has to be able to do."""
     # Rounded up, so that cells that differ a little in their prompts can share an engine.
-    prompt = _round_up(longest_prompt(run.task, tokenizer))
+    evaluated = bool(run.evaluation.every)
+    longest = longest_prompt(run.task, tokenizer, evaluated) + max(
+        run.rollout.max_tokens, run.evaluation.max_tokens or 0
+    )
     return EngineSetup(
         model_path=model_path(run.model),
         revision=run.model.revision,
         dtype=run.model.dtype,
         trust_remote_code=run.model.trust_remote_code,
-        max_length=prompt + _round_up(max(run.rollout.max_tokens, run.evaluation.max_tokens or 0) + 1),
-        longest_prompt=prompt,
+        max_length=-(-(longest + 1) // 64) * 64,
         eos_token_id=int(tokenizer.eos_token_id),  # type: ignore[arg-type]
         device=device.type,
     )
 
 
-def _round_up(tokens: int) -> int:
-    return -(-tokens // 32) * 32
-
-
-def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of the longest prompt of a task, evaluation included."""
-    texts = [prompt.text for prompts in (task.train_prompts(), *task.suites().values()) for prompt in prompts]
+def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase, evaluated: bool) -> int:
+    """Tokens of the longest prompt of a task; of its suites too if they are evaluated (making them takes a second)."""
+    suites = task.suites().values() if evaluated else ()
+    texts = [prompt.text for prompts in (task.train_prompts(), *suites) for prompt in prompts]
     return max(len(ids) for ids in tokenizer(texts)["input_ids"])

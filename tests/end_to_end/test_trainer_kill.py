@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from copiers import copied, recorded
 
-from tests.runs import record, steps, write_run
+from tests.runs import MOVING, metrics, record, steps, write_run
 from trainer.record import RunFolder
 from trainer.tracking import sync
 
@@ -70,6 +71,38 @@ def test_steps_since_the_last_checkpoint_are_done_again(trainer, undisturbed: Ru
     assert steps(folder) == [0, 1]
     assert trainer(folder) == 0
     assert record(folder) == record(undisturbed)
+
+
+ROLLOUTS = "trainer.objective.rollouts"
+PLANS = {
+    "dynamic sampling": {
+        "rollout._target_": f"{ROLLOUTS}.dynamic.Dynamic",
+        "rollout.oversampling": 1.0,
+        "rollout.when_short": "proceed",
+        "rollout.temperature_end": 1.5,
+    },
+    "branches": {"rollout._target_": f"{ROLLOUTS}.cure.Cure", "rollout.min_characters": 1, "rollout.top_k": 3},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_killed_run_that_chooses_its_rollouts_ends_as_if_nothing_had_happened(
+    plan: str, trainer, tmp_path: Path
+) -> None:
+    # Killed within a step, between two draws; and after one, before anything of it is saved.
+    changes = MOVING | PLANS[plan] | {"evaluation.every": 9, "steps": 3}
+    reference = write_run(tmp_path / "reference", changes)
+    assert trainer(reference) == 0, trainer.log.read_text()
+    if plan == "dynamic sampling":
+        generated = [line["rollout/generated"] for line in metrics(reference)[:-1]]
+        assert max(generated) > 16, "at least one step draws more than once"
+        position = json.loads((max(reference.checkpoints.glob("step-*")) / "state.json").read_text())["position"]
+        assert position == sum(generated) / 4
+    folder = write_run(tmp_path / "killed", changes)
+    for moment in ((f"{ENGINE}.generate", 4, "kill_after"), ("trainer.update:_step", 2, "kill_after")):
+        assert trainer(folder, faults=(moment,)) == -signal.SIGKILL, trainer.log.read_text()
+    assert trainer(folder) == 0, trainer.log.read_text()
+    assert record(folder) == record(reference)
 
 
 HOSTILE = 'it\'s a "run" 100% ü $HOME ; # \\ * \n'

@@ -134,10 +134,10 @@ def _with_member(objective: Objective, path: str, member: Component) -> Objectiv
 def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tuple[Objective, TokenBatch]:
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = objective.initial_state()
-    objective = objective.controlled(state, CONTEXT)
-    batch = with_advantages(batch, objective)
+    batch = with_advantages(batch, objective.controlled(state, CONTEXT))
     here = replace(CONTEXT, desk=ModelDesk(policy=policy(Toy())))
     state = objective.begin_step(state, batch, here)
+    objective = objective.controlled(state, CONTEXT)
     batch = objective.with_columns(state, batch, here)
     return objective, objective.prepare(batch, terms if objective.any("needs_current") else None, CONTEXT, state)
 

@@ -33,6 +33,19 @@ BAD = [
     (["model.path=${nowhere}"], "${nowhere} names nothing in the configuration"),
     (["-m", "factor=clip_high", "optim.updates_per_rollout=1"], "every ratio is 1 and no threshold acts"),
     (["-m", "optim.lr=-1,1"], "optim.lr=-1.0 cannot be used: a learning rate is at least 0 (in -1)"),
+    (
+        ["surrogate=unclipped", "surrogate.clip_high=0.3"],
+        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=cispo or gspo or ppo_clip",
+    ),
+    (
+        ["-m", "factor=clip_high", "surrogate=unclipped"],
+        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=cispo or gspo or ppo_clip",
+    ),
+    (
+        ["-m", "factor=clip_regime", "surrogate=kl_cov"],
+        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=cispo or gspo or",
+    ),
+    (["method=small/kl_covv"], "method=small/kl_covv does not exist: did you mean 'small/kl_cov'?"),
     (["launcher.slots=0"], "launcher.slots=0 cannot be used: nothing could run; give at least 1"),
     (["launcher.slots=two"], "launcher.slots='two' cannot be used"),
     (["seed=-1"], "seed=-1 cannot be used: give a whole number, at least 0"),
@@ -121,5 +134,5 @@ def test_a_trainer_that_cannot_check_is_reported(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("import a_module_that_is_not_there")
-    assert sweep(base=[f"launcher.trainer=[{broken}]", "tracking=none"]) == 2
+    assert sweep(base=["launcher.trainer=[broken.py]", "tracking=none"]) == 2
     assert "the trainer could not check the configuration: ModuleNotFoundError" in capsys.readouterr().err

@@ -74,8 +74,8 @@ class VLLMEngine:
                 enforce_eager=eager,
                 # Log-probs after temperature: those of the distribution that is sampled from.
                 logprobs_mode="processed_logprobs",
-                # A prompt shorter than a block of the cache is never found in it, but looking costs time.
-                enable_prefix_caching=setup.longest_prompt >= BLOCK[setup.device],
+                # What is shorter than a block of the cache is never found in it, but looking costs time.
+                enable_prefix_caching=setup.max_length > BLOCK[setup.device],
                 async_scheduling=False,
                 disable_log_stats=True,
                 seed=0,

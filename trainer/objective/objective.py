@@ -121,16 +121,22 @@ class Objective:
         return objective
 
     def with_value(self, target: str, value: float) -> Objective:
-        """A copy with the field at ``target`` set; raises :class:`ConfigError` when there is no such field."""
+        """A copy with the number at ``target`` set; raises :class:`ConfigError` when there is none."""
         path, _, key = target.rpartition(".")
+        slot, _, name = path.partition(".")
         members = dict(self.components())
-        known = [f"{at}.{spec.name}" for at, member in members.items() for spec in dataclasses.fields(member)]
+        known = [
+            f"{at}.{spec.name}"
+            for at, member in members.items()
+            for spec in dataclasses.fields(member)
+            if not isinstance(getattr(member, spec.name), bool | str)
+        ]
         if target not in known:
+            add = f"add {slot}=[{name}], or " if name and path not in members else ""
             raise ConfigError(
-                f"a controller's target={target!r} is no field of this objective: {nearest(target, known)}"
+                f"a controller's target={target!r} is no number of this objective: {add}{nearest(target, known)}"
             )
         changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
-        slot, _, name = path.partition(".")
         replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
         return dataclasses.replace(self, **replaced)
 

@@ -10,10 +10,8 @@ import torch
 
 from trainer.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
+from trainer.objective.ratio import importance_ratio
 from trainer.types import TokenBatch, TokenTerms
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this before exponentiation, as in verl; exp(20) is 5e8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,7 @@ class PPOClip(Surrogate):
     def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
         assert batch.advantages is not None and batch.old_logprobs is not None
         advantages = batch.advantages
-        ratio = (terms.logprobs - batch.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+        ratio = importance_ratio(terms.logprobs, batch.old_logprobs)
         floor = None if self.clip_low is None else 1 - self.clip_low
         ceiling = None if self.clip_high is None else 1 + self.clip_high
         plain = -advantages * ratio

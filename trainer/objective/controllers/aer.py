@@ -1,0 +1,60 @@
+"""AER's global coefficient: an integral controller that holds a share of the initial entropy. Called through the
+``controller`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainer.config import require
+from trainer.objective.base import Context, Controller, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AERController(Controller):
+    """A coefficient that rises while the entropy is below its target and falls while it is above.
+
+        target_entropy = anchor * entropy of the first step
+        coef           = max(0, coef + gain * (target_entropy - entropy))          after every step
+
+    ``entropy`` is the full-vocabulary entropy of the step's rollouts (``policy/entropy``). The coefficient starts at
+    ``start``.
+
+    Source: "Revisiting Entropy Regularization", arXiv 2510.10959 (METHODS.md 6.1), of which the abstract and summaries
+    were read: a target anchored to the initial entropy, and a global coefficient adjusted to hold it, are theirs; a
+    summary puts the best anchor (tau) near 0.4.
+
+    Departures: the update rule and its gain are assumed.
+
+    Status: reconstructed.
+
+    Shape: one number a step; coef in loss units per nat, gain in loss units per square nat.
+    """
+
+    reconstructed: ClassVar[bool] = True
+
+    target: str = "regularizer.aer.coef"
+    anchor: float = 0.4
+    """Share of the initial entropy that is held (tau)."""
+    gain: float = 0.005
+    """Change of the coefficient per step and nat of deviation (eta_alpha)."""
+    start: float = 0.0
+    """Coefficient of the first step."""
+
+    def __post_init__(self) -> None:
+        require(self.anchor >= 0, "controller.aer.anchor", self.anchor, "give a share of the initial entropy")
+        require(self.gain >= 0, "controller.aer.gain", self.gain, "give a gain of at least 0")
+        require(self.start >= 0, "controller.aer.start", self.start, "give a coefficient of at least 0")
+
+    def initial_state(self) -> State:
+        return {"coef": self.start, "initial_entropy": None}
+
+    def value(self, state: State, context: Context) -> float:
+        return float(state["coef"])
+
+    def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
+        entropy, initial = metrics["policy/entropy"], state["initial_entropy"]
+        initial = entropy if initial is None else initial
+        coef = max(0.0, state["coef"] + self.gain * (self.anchor * initial - entropy))
+        return {"coef": coef, "initial_entropy": initial}

@@ -1,0 +1,47 @@
+"""PAR's entropy-guided schedule of the positive weight. Called through the ``controller`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainer.config import require
+from trainer.objective.base import Context, Controller, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParEntropyGuided(Controller):
+    """The weight of positive advantages falls by a step below an entropy threshold and rises by one otherwise.
+
+        weight = clip(weight - step, 0, 1) if entropy < threshold else clip(weight + step, 0, 1)      after every step
+
+    ``entropy`` is the full-vocabulary entropy of the step's rollouts (``policy/entropy``). The weight starts at 0.
+
+    Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
+    (METHODS.md 2.3), read through secondary notes.
+
+    Departures: none.
+
+    Status: published.
+
+    Shape: one number a step; weight dimensionless, threshold in nats.
+    """
+
+    target: str = "weight.sign.positive"
+    threshold: float = 0.2
+    """Entropy (delta) below which positive advantages lose weight, nats."""
+    step: float = 0.05
+    """Change of the weight per training step (Delta)."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.step <= 1, "controller.par_entropy_guided.step", self.step, "give a step from 0 to 1")
+
+    def initial_state(self) -> State:
+        return {"weight": 0.0}
+
+    def value(self, state: State, context: Context) -> float:
+        return float(state["weight"])
+
+    def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
+        change = -self.step if metrics["policy/entropy"] < self.threshold else self.step
+        return {"weight": min(max(state["weight"] + change, 0.0), 1.0)}

@@ -1,0 +1,46 @@
+"""PAR's epoch schedule of the positive weight. Called through the ``controller`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer.objective.base import Concern, Context, Controller, State
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParEpoch(Controller):
+    """The weight of positive advantages rises from 0 to 1 with every pass over the training prompts.
+
+        weight = min(1, epoch / (num_epochs - 1)),  1 with a single epoch
+
+    ``epoch`` counts from 0; ``num_epochs`` is the number of whole passes that the run's prompts make.
+
+    Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
+    (METHODS.md 2.3), read through secondary notes.
+
+    Departures: 1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one.
+
+    Status: published.
+
+    Shape: one number a step; dimensionless.
+    """
+
+    target: str = "weight.sign.positive"
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        drawn, prompts = run.steps * run.rollout.prompts_per_step, len(run.task.train_prompts())
+        if drawn < 2 * prompts:
+            yield Concern(
+                sentence=f"controller par_epoch raises a weight with every pass over the training prompts, but the run"
+                f" draws {drawn} and the task has {prompts}, so the weight is 1 throughout: use fewer prompts"
+                " (task.num_prompts) or more steps",
+                fatal=False,
+            )
+
+    def value(self, state: State, context: Context) -> float:
+        return min(1.0, context.epoch / (context.num_epochs - 1)) if context.num_epochs > 1 else 1.0

@@ -1,0 +1,36 @@
+"""PAR's stage schedule of the positive weight. Called through the ``controller`` slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.config import require
+from trainer.objective.base import Context, Controller, State
+from trainer.objective.controllers.ramp import risen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParStage(Controller):
+    """Positive advantages count nothing for the first part of the run; then their weight rises linearly to 1.
+
+        weight = clip((progress - silent_frac) / (1 - silent_frac), 0, 1),      progress = step / (num_steps - 1)
+
+    Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
+    (METHODS.md 2.3), read through secondary notes.
+
+    Departures: none.
+
+    Status: published.
+
+    Shape: one number a step; dimensionless.
+    """
+
+    target: str = "weight.sign.positive"
+    silent_frac: float = 0.5
+    """Share of the run with weight 0."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.silent_frac < 1, "controller.par_stage.silent_frac", self.silent_frac, "give a share below 1")
+
+    def value(self, state: State, context: Context) -> float:
+        return risen(context.progress, self.silent_frac, 1.0)

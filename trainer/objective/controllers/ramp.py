@@ -1,0 +1,22 @@
+"""From the progress of a run to how far a schedule has come. Pure functions, shared by the schedules."""
+
+from __future__ import annotations
+
+from trainer.config import require
+
+
+def risen(progress: float, from_frac: float, until_frac: float) -> float:
+    """``clip((progress - from_frac) / (until_frac - from_frac), 0, 1)``; a jump at ``from_frac`` where both agree."""
+    if from_frac == until_frac:
+        return float(progress >= until_frac)
+    return min(max((progress - from_frac) / (until_frac - from_frac), 0.0), 1.0)
+
+
+def require_span(name: str, from_frac: float, until_frac: float) -> None:
+    """Refuse a span that is no part of a run, naming the controller's fields."""
+    require(
+        0 <= from_frac <= until_frac <= 1,
+        f"controller.{name}.from_frac",
+        from_frac,
+        f"give shares of the run with 0 <= from_frac <= until_frac <= 1; until_frac={until_frac}",
+    )

@@ -1,0 +1,62 @@
+"""Which tokens of a mini-batch stand out: covariance, the largest few, a quantile, a random draw.
+
+Called by surrogates and weights from ``prepare``, on the whole mini-batch before it is split. Pure functions over
+[N, T] columns that look at masked tokens only; they must not know any method.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def covariance(
+    logprobs: Float[Tensor, "N T"], advantages: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"]
+) -> Float[Tensor, "N T"]:
+    """``cov = (logprobs - mean logprobs) (advantages - mean advantages)`` with means over the mask; 0 outside it.
+
+    A token's share of the covariance that drives entropy down (METHODS.md 3.2). Nats times units of the advantage.
+    """
+    value = torch.zeros_like(logprobs)
+    if not bool(mask.any()):
+        return value
+    chosen, gained = logprobs[mask], advantages[mask].to(logprobs.dtype)
+    return value.masked_scatter(mask, (chosen - chosen.mean()) * (gained - gained.mean()))
+
+
+def share(fraction: float, total: int) -> int:
+    """``max(1, floor(fraction * total))`` tokens, and none for a fraction of 0 or of nothing."""
+    # 0.3 * 10 is a little less than 3 in floating point, and 3 is what is meant.
+    return max(1, int(fraction * total + 1e-9)) if fraction > 0 and total else 0
+
+
+def largest(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], count: int) -> Bool[Tensor, "N T"]:
+    """The ``count`` masked tokens of largest value; of equal ones, those in earlier rows."""
+    order = values[mask].argsort(descending=True, stable=True)
+    return _marked(mask, order[:count])
+
+
+def drawn(eligible: Bool[Tensor, "N T"], count: int, generator: torch.Generator) -> Bool[Tensor, "N T"]:
+    """``count`` eligible tokens, uniformly and without replacement; all of them where there are fewer."""
+    order = torch.randperm(int(eligible.sum()), generator=generator)
+    return _marked(eligible, order[:count].to(eligible.device))
+
+
+def quantile(values: Float[Tensor, " M"], q: float) -> Float[Tensor, ""]:
+    """The ``q``-quantile of at least one value, interpolated linearly between order statistics.
+
+    ``torch.quantile`` does the same, for up to 16 million values only.
+    """
+    ordered = values.sort().values
+    position = q * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _marked(mask: Bool[Tensor, "N T"], chosen: Tensor) -> Bool[Tensor, "N T"]:
+    """The tokens whose index among the masked ones is in ``chosen``."""
+    among = torch.zeros(int(mask.sum()), dtype=torch.bool, device=mask.device)
+    among[chosen] = True
+    return torch.zeros_like(mask).masked_scatter(mask, among)

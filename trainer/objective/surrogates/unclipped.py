@@ -1,0 +1,34 @@
+"""The policy gradient with importance ratios and no clipping. Row-local; called through the ``surrogate`` slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.objective.base import Surrogate, SurrogateLoss
+from trainer.objective.ratio import importance_ratio
+from trainer.types import TokenBatch, TokenTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unclipped(Surrogate):
+    """Advantage times importance ratio, whatever the ratio.
+
+        loss = -advantages * ratio,      ratio = exp(clamp(logprobs - old_logprobs, -20, 20))
+
+    Source: the surrogate of TRPO, arXiv 1502.05477, without its constraint; "Clip-Free" of arXiv 2511.05993
+    (METHODS.md 2.2) and the base of KL-Cov (METHODS.md 3.4).
+
+    Departures: none.
+
+    Status: published.
+
+    Shape [N, T]; unit of the advantage.
+    """
+
+    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+        assert batch.advantages is not None and batch.old_logprobs is not None
+        never = torch.zeros_like(batch.mask)
+        loss = -batch.advantages * importance_ratio(terms.logprobs, batch.old_logprobs)
+        return SurrogateLoss(loss=loss, clipped_low=never, clipped_high=never)

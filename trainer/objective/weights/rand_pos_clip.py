@@ -1,0 +1,51 @@
+"""Rand-Pos-Clip: a few random tokens of positive advantage lose their gradient. Called once per mini-batch through the
+``weight`` slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Context, Weight
+from trainer.objective.selection import drawn, share
+from trainer.types import TokenBatch, TokenTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandPosClip(Weight):
+    """A random few of the tokens of positive advantage get no gradient: Clip-Cov without the covariance.
+
+        drawn  = max(1, floor(frac * num_positive)) of the tokens with advantages > 0, uniformly
+        weight = 0 where drawn, else 1
+
+    The denominator of the reduction is not re-weighted. ``frac=0`` is plain GRPO, ``frac=1`` trains on A <= 0 only.
+
+    Source: "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993 (METHODS.md 2.2), read through
+    secondary notes; the fraction was not recovered.
+
+    Departures: the fraction is assumed: Clip-Cov's, of the positive tokens.
+
+    Status: reconstructed.
+
+    Shape [N, T]; dimensionless.
+    """
+
+    reconstructed: ClassVar[bool] = True
+    neutral: ClassVar[dict[str, object] | None] = {"frac": 0.0}
+
+    frac: float = 2e-4
+    """Share of the mini-batch's tokens of positive advantage that is drawn."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.frac <= 1, "weight.rand_pos_clip.frac", self.frac, "a share of tokens lies between 0 and 1")
+
+    def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
+        assert batch.advantages is not None
+        positive = batch.mask & (batch.advantages > 0)
+        out = drawn(positive, share(self.frac, int(positive.sum())), context.generator("rand_pos_clip"))
+        return torch.ones_like(batch.sampler_logprobs).masked_fill(out, 0.0)
