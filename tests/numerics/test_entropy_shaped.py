@@ -31,7 +31,7 @@ def adjusted(shaped: EntropyShaped, advantage: float, entropy: float) -> float:
         (1.0, 0.5, 1.2),  # 0.4 * 0.5 = 0.2 is less than 1/2
         (-2.0, 0.5, -1.8),
         (1.0, 0.0, 1.0),
-        (0.0, -1e-7, 0.0),  # an entropy of 0, rounded
+        (0.0, -1e-3, 0.0),  # an entropy of 0 that came out below
     ],
 )
 def test_by_hand(advantage: float, entropy: float, expected: float) -> None:

@@ -86,6 +86,11 @@ def test_the_point_is_drawn_among_the_top_and_differs_between_responses() -> Non
     assert {rollout.num_context for rollout in rollouts} == {0, 1, 2, 3}
     again = ScriptedSource(length=12, entropy=falling.entropy)
     assert collected(plan(prompts_per_step=16, top_k=3), again) == rollouts
+    # Later choices of a run are other ones.
+    points = [
+        [r.num_context for r in taken] for taken in (rollouts, collected(plan(prompts_per_step=16, top_k=3), again))
+    ]
+    assert points[0] != points[1]
 
 
 def test_random_points_need_no_entropies_and_go_everywhere() -> None:

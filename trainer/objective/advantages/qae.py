@@ -68,6 +68,6 @@ class QAE(Advantage):
     def _baseline(self, rewards: Float[Tensor, " G"]) -> Tensor:
         if self.rule == "linear":
             return rewards.quantile(self.quantile)
-        # K * G may come out a hair above a whole number (0.55 * 20), which must not count as one more.
+        # K * G may come out a hair above a whole number (0.28 * 25), which must not count as one more.
         rank = math.ceil(self.quantile * len(rewards) - 1e-9)
         return rewards.sort().values[rank - 1]
