@@ -96,6 +96,7 @@ class Line:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda request, address: None  # type: ignore[method-assign]  # clients give up
         Thread(target=self._server.serve_forever, daemon=True).start()
         self.uri = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -111,7 +112,7 @@ class Line:
             request.end_headers()
             request.wfile.write(b"<html>please log in</html>")
         elif fault == "hang":
-            time.sleep(3)
+            time.sleep(6)  # longer than the test lets a request take
         elif fault != "drop":
             answer, content = self._forward(request, port, body)
             if fault != "lost answer":
