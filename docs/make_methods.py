@@ -76,6 +76,8 @@ def changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]
 def passes(members: list[Any]) -> str:
     """Further forward passes that members ask for."""
     asked = []
+    if any(type(member).__name__ == "Cure" for member in members):
+        asked.append("1 over the responses that branch")
     if any(getattr(member, "needs_reference", False) for member in members):
         asked.append("1 of the reference a step")
     if any(getattr(member, "needs_current", False) for member in members):
@@ -160,10 +162,12 @@ def _resolved(overrides: list[str]) -> dict[str, Any]:
     return OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[return-value]
 
 
-def page() -> str:
-    """The whole page."""
-    return "\n".join([HEADER, "## Presets\n", preset_table(), "", *component_sections()]).rstrip() + "\n"
+def pages() -> dict[Path, str]:
+    """What the generated page should say."""
+    text = "\n".join([HEADER, "## Presets\n", preset_table(), "", *component_sections()]).rstrip() + "\n"
+    return {ROOT / "docs" / "methods.md": text}
 
 
 if __name__ == "__main__":
-    (ROOT / "docs" / "methods.md").write_text(page())
+    for path, text in pages().items():
+        path.write_text(text)

@@ -109,7 +109,10 @@ def test_a_table_without_a_place_is_an_error() -> None:
         report.filled("nothing here", {"growth": "x"})
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "results").glob("*.json")), ids=lambda path: path.stem)
+AT_HAND = [path for path in sorted((HERE / "results").glob("*.json")) if path.stem in report.SECTIONS]
+
+
+@pytest.mark.parametrize("path", AT_HAND, ids=lambda path: path.stem)
 def test_results_at_hand_can_be_shown_and_compared_with_themselves(path: Path) -> None:
     document = json.loads(path.read_text())
     assert f"`{document['command']}`" in report.section(path.stem, document)
