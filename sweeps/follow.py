@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.runs import Status, read_status
+from sweeps.runs import FINISHED, Status, read_status
 
 SHOWN = {"rollout/reward": "reward", "policy/entropy": "entropy"}
 
@@ -20,7 +20,8 @@ class Followed:
     """One run folder, read as it grows."""
 
     run_dir: Path
-    name: str
+    level: str = "default"
+    seed: str = ""
     status: Status | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest value of every metric."""
@@ -32,13 +33,20 @@ class Followed:
 
     def refresh(self) -> None:
         """Read what is new."""
-        self.status = read_status(self.run_dir)
+        before, self.status = self.status, read_status(self.run_dir)
+        if before is not None and before == self.status and before.state in FINISHED:
+            return
         self._offset, records = _new_records(self.run_dir / "metrics.jsonl", self._offset)
         for record in records:
             self.metrics |= record["metrics"]
             self.lines += 1
         self._timings, records = _new_records(self.run_dir / "timings.jsonl", self._timings)
         self._step_s += [record["metrics"]["time/step_s"] for record in records if "time/step_s" in record["metrics"]]
+
+    @property
+    def name(self) -> str:
+        """For people: level and seed."""
+        return f"{self.level}, seed {self.seed}" if self.seed else self.level
 
     @property
     def state(self) -> str:

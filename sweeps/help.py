@@ -42,7 +42,8 @@ Train a language model with verifiable rewards, once or for every level of a fac
   ... plan=true                                        show cells, what is done, the time it takes; start nothing
   ... retry=failed                                     also run again what crashed (or: lost, all)
   ... --cfg job                                        show every value of the configuration
-  python -m sweeps status|cancel|resume|sync STUDY     look after a sweep
+  ... max_hours=20                                     refuse what would take longer by earlier runs (yes=true: do it)
+  python -m sweeps status|attach|cancel|retry STUDY    look after a sweep (python -m sweeps --help)
 
 GROUP=CHOICE (lists take several: weight=[sign])
 

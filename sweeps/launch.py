@@ -7,29 +7,33 @@ checked.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sweeps.cells import cells
+from sweeps.alive import close_dead
+from sweeps.cells import Member, cells, members
 from sweeps.check import start_check
 from sweeps.compose import Composed
+from sweeps.estimate import Estimate, estimate, shares
 from sweeps.finish import finish
 from sweeps.follow import Followed
 from sweeps.origin import origin
-from sweeps.plan import opening, plan_text
+from sweeps.plan import opening, plan_text, require_affordable
 from sweeps.queues.base import Queue, job_fields, open_queue
 from sweeps.reconcile import Action, Decision, reconcile
-from sweeps.register import Place, adopt, register, require_folder, require_room
+from sweeps.register import Place, adopt, private_folder, register, require_folder, require_room
 from sweeps.study import Study, save, study_name
 from sweeps.tracking import Tracker, absolute, require_answer
 from sweeps.watch import interrupted, watch
 from sweeps.worker import Job
-from trainer.config import ConfigError
+from trainer.config import ConfigError, require
 
 BAD_CONFIGURATION = 2
 INTERRUPTED = 130
@@ -42,19 +46,24 @@ class Request:
     multirun: bool
     plan: bool = False
     retry: str | None = None
+    only_waiting: bool = False
+    """Start nothing but what still waits for a launcher: what failed, was lost, pruned or cancelled is left alone."""
+    max_hours: float = math.inf
+    """Hours of jobs (of GPUs, where jobs have some) above which nothing is queued; infinite once somebody said yes."""
 
 
-def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
+def launch(composed: Iterable[Composed], *, multirun: bool) -> int:
     """Run what Hydra composed; returns the exit code: 0, 1 if a cell failed, 2 after a sentence if nothing can run."""
     try:
-        first = composed[0].config
-        _refuse_half_a_factor(composed, multirun)
-        made = tuple(cells(composed))
+        found = members(composed)
+        first = found[0].config
+        _refuse_half_a_factor(found, multirun)
+        made = tuple(cells(found))
         command = shlex.join(["python", "sweep.py", *sys.argv[1:]])
         study = Study(
             name=study_name(made, multirun), command=command, output=Path(made[0].config["output"]), cells=made
         )
-        return run_study(study, Request(multirun=multirun, plan=bool(first.plan), retry=first.retry))
+        return run_study(study, _request(first, multirun))
     except ConfigError as error:
         for sentence in str(error).splitlines():
             print(f"error: {sentence}", file=sys.stderr)
@@ -65,13 +74,20 @@ def launch(composed: Sequence[Composed], *, multirun: bool) -> int:
         return BAD_CONFIGURATION
 
 
-def _refuse_half_a_factor(composed: Sequence[Composed], multirun: bool) -> None:
-    factor = composed[0].config.get("factor")
+def _request(config: Mapping[str, Any], multirun: bool) -> Request:
+    limit = config["max_hours"]
+    valid = isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0
+    require(valid, "max_hours", limit, "give hours, more than 0")
+    max_hours = math.inf if config["yes"] else float(limit)
+    return Request(multirun=multirun, plan=bool(config["plan"]), retry=config["retry"], max_hours=max_hours)
+
+
+def _refuse_half_a_factor(found: Sequence[Member], multirun: bool) -> None:
+    factor = found[0].config.get("factor")
     if factor and not multirun:
-        raise ConfigError(
-            f"factor={factor.name} is a sweep: put -m before it (python sweep.py -m factor={factor.name})"
-        )
-    if any(item.config.get("factor") != factor for item in composed):
+        name = factor["name"]
+        raise ConfigError(f"factor={name} is a sweep: put -m before it (python sweep.py -m factor={name})")
+    if any(member.config.get("factor") != factor for member in found):
         raise ConfigError(
             "a sweep has one factor: run the factors one after another, or sweep a second key beside the first factor"
         )
@@ -82,9 +98,12 @@ def run_study(study: Study, request: Request) -> int:
     config = study.cells[0].config
     queue = open_queue(config["launcher"])
     require_folder(study.output)
-    decisions = reconcile([study.run_dir(cell) for cell in study.cells], request.retry)
+    decisions = reconcile([study.run_dir(cell) for cell in study.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(study.cells, decisions, strict=True) if decision.to_queue]
     queue.require_available()
+    hardware = config["hardware"]
+    if hardware["device"] != "cpu":
+        queue.require_room_for(int(hardware["processes"]))
     require_room(study.output, len(todo))
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
@@ -92,47 +111,79 @@ def run_study(study: Study, request: Request) -> int:
     check = start_check(todo, queue.trainer) if todo else None
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
-    for warning in check.result() if check else []:
+    for warning in [*(check.result() if check else []), *_store_warning(queue, uri)]:
         print(f"warning: {warning}", file=sys.stderr)
+    expected = estimate(study, decisions, queue)
     if request.plan:
-        print(plan_text(study, decisions, queue.concurrency))
+        print(plan_text(study, decisions, queue, expected))
         return 0
+    require_affordable(expected, queue, request.max_hours)
     tracker = Tracker(uri, config["tracking"]["experiment"]) if uri is not None else None
-    return _run(study, request, queue, tracker, decisions)
+    return _run(study, request, queue, tracker, decisions, expected)
 
 
-def _run(study: Study, request: Request, queue: Queue, tracker: Tracker | None, decisions: Sequence[Decision]) -> int:
+def _store_warning(queue: Queue, uri: str | None) -> list[str]:
+    if uri is None or not uri.startswith("sqlite:") or not queue.spreads:
+        return []
+    return [
+        f"tracking.uri={uri!r} is a file, and jobs of several nodes would write to it: SQLite is not safe on network "
+        "file systems; start `mlflow server` on one machine and give its address (runs lose nothing meanwhile: "
+        "`python -m sweeps sync` fills what a store lacks)"
+    ]
+
+
+def _run(
+    study: Study,
+    request: Request,
+    queue: Queue,
+    tracker: Tracker | None,
+    decisions: Sequence[Decision],
+    expected: Estimate | None,
+) -> int:
     facts = origin(study.command)
     document = study.document() | {"provenance": facts, "output": str(study.output)}
     parent = tracker.open_sweep(document, _tags(study, facts)) if tracker is not None and request.multirun else None
-    save(study.folder, document | {"multirun": request.multirun})
+    save(study.folder, document | {"multirun": request.multirun, "max_hours": _finite(request.max_hours)})
     place = Place(study=study, uri=tracker.uri if tracker else None, parent_run_id=parent, facts=facts)
     pairs = list(zip(study.cells, decisions, strict=True))
     todo = [cell for cell, decision in pairs if decision.to_queue]
-    todo.sort(key=lambda cell: cell.seed)  # all levels of one seed first: a comparison is there early
-    queued = register(place, todo)
+    planned = shares(todo, queue.job_size(len(todo)))
+    register(place, todo)
     late = adopt(place, [cell for cell, decision in pairs if decision.action in (Action.KEEP, Action.LEAVE)])
-    size = queue.job_size(len(queued))
-    shares = [queued[start : start + size] for start in range(0, len(queued), size)]
-    jobs = [Job(run_dirs=tuple(map(str, share)), **job_fields(queue)) for share in shares]
-    print(opening(study, decisions, len(jobs), queue.concurrency), flush=True)
+    jobs = [Job(run_dirs=tuple(str(study.run_dir(cell)) for cell in share), **job_fields(queue)) for share in planned]
+    print(opening(study, decisions, len(jobs), queue, expected), flush=True)
     folder = study.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    pool = queue.open(folder, jobs) if jobs else None
+    pool = queue.open(private_folder(folder), jobs) if jobs else None
     if queue.detach:
-        print(f"queued; follow it with: python -m sweeps status {study.name} --output {study.output}")
+        print(f"queued\n{come_back(study)}")
         return 0
     followed = [
-        Followed(run_dir=decision.run_dir, name=cell.name)
+        Followed(run_dir=decision.run_dir, level=cell.level.label, seed=str(cell.seed))
         for cell, decision in pairs
         if decision.to_queue or decision.action is Action.JOIN
     ]
     done_before = len(pairs) - len(followed)
     if not watch(followed, pool, done_before=done_before, concurrency=queue.concurrency):
-        interrupted(pool, study.command)
+        interrupted(pool, come_back(study))
+        close_dead([run.run_dir for run in followed], over=True)
         if tracker is not None and parent is not None:
             tracker.close_sweep(parent, "STOPPED")
         return INTERRUPTED
     return finish(study, tracker, parent, late)
+
+
+def _finite(hours: float) -> float | None:
+    return hours if math.isfinite(hours) else None
+
+
+def come_back(study: Study) -> str:
+    """How to look after a sweep that goes on, or stopped, without this launcher."""
+    name = f"{study.name} --output {shlex.quote(str(study.output))}"
+    return (
+        f"to watch it: python -m sweeps status {name} --watch\n"
+        f"to take it up again: python -m sweeps attach {name}\n"
+        f"to go on, start the same sweep again: {study.command}"
+    )
 
 
 def _tags(study: Study, facts: Mapping[str, str]) -> dict[str, str]:

@@ -5,52 +5,23 @@ Called by ``python -m sweeps``. It must not compose anything: the frozen ``run.y
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from sweeps.alive import close_dead, job_of
 from sweeps.cells import Cell
-from sweeps.follow import Followed
 from sweeps.levels import Level
-from sweeps.plan import aligned, duration
-from sweeps.queues.slurm import living_jobs
-from sweeps.runs import UNFINISHED, is_alive, is_locked, last_job, read_run, read_status, write_status
+from sweeps.processes import kill_marked
+from sweeps.queues.slurm import cancel_jobs
+from sweeps.runs import UNFINISHED, is_locked, read_run, read_status, write_status
 from sweeps.study import Document, Study
+from sweeps.worker import ROOT
 
-
-def status_lines(runs: Sequence[Followed]) -> list[str]:
-    """A table of the cells and a summary; a run whose process has gone counts as LOST, whatever its file says."""
-    jobs = living_jobs()
-    rows: list[tuple[str, ...]] = [("cell", "state", "step", "reward", "entropy", "speed", "left", "")]
-    states: dict[str, int] = {}
-    for run in runs:
-        run.refresh()
-        status = run.status
-        claims = status is not None and status.state in ("QUEUED", "RUNNING")
-        gone = claims and status is not None and not is_alive(run.run_dir, status, jobs)
-        state = "LOST" if gone else run.state
-        states[state] = states.get(state, 0) + 1
-        metrics = [
-            f"{run.metrics[key]:.3f}" if run.metrics.get(key) is not None else ""
-            for key in ("rollout/reward", "policy/entropy")
-        ]
-        running = state == "RUNNING"
-        rows.append(
-            (
-                run.name,
-                state,
-                f"{status.step}/{status.steps}" if status else "",
-                *metrics,
-                f"{run.step_s:.2f} s/step" if run.step_s is not None else "",
-                duration(run.left_s) if running and run.left_s is not None else "",
-                (status.message or "") if status and state in ("FAILED", "LOST", "CANCELLED") else "",
-            )
-        )
-    return [*aligned(rows), "", ", ".join(f"{count} {state.lower()}" for state, count in states.items())]
+END_S = 10.0
+"""How long the processes of a job that is ended at once may take to go; Slurm gives them a moment."""
 
 
 def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
@@ -58,34 +29,46 @@ def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
     asked = []
     for run_dir in run_dirs:
         status = read_status(run_dir)
-        if status is not None and status.state in UNFINISHED:
+        if status is not None and status.state in UNFINISHED | {"PLANNED"}:
             (run_dir / "STOP").write_text("cancel\n")
             asked.append(run_dir)
-    for job in {
-        status.job or last_job(run_dir) for run_dir in asked if now and (status := read_status(run_dir)) is not None
-    }:
-        _end(job or "")
-    end = time.monotonic() + (2.0 if now else 0.0)
+            if status.state == "PLANNED":
+                write_status(run_dir, "CANCELLED", message="cancelled")
+    if now:
+        _end_jobs({job for run_dir in asked if (status := read_status(run_dir)) and (job := job_of(run_dir, status))})
+    end = time.monotonic() + (END_S if now else 0.0)
     while any(is_locked(run_dir) for run_dir in asked) and time.monotonic() < end:
         time.sleep(0.1)
-    jobs = living_jobs()
-    for run_dir in asked:
-        status = read_status(run_dir)
-        if status is not None and status.state in UNFINISHED and not is_alive(run_dir, status, jobs):
-            write_status(run_dir, "CANCELLED", message="cancelled")
+    close_dead(asked)
     return len(asked)
 
 
-def _end(job: str) -> None:
-    """Kill a job with everything it started."""
-    queue, _, name = job.partition(":")
-    if queue == "slurm":
-        subprocess.run(["scancel", name], check=False, timeout=60)
-    if queue == "local":
-        with contextlib.suppress(ProcessLookupError):
-            session = os.getsid(int(name))
-            if session == os.getpgid(int(name)):  # ours run in sessions of their own; a stranger's group is left alone
-                os.killpg(session, signal.SIGKILL)
+def _end_jobs(jobs: Collection[str]) -> None:
+    """End jobs with everything they started."""
+    cancel_jobs([job for job in jobs if job.startswith("slurm:")])
+    for job in jobs:
+        if job.startswith("local:"):
+            kill_marked(job)
+
+
+def drop_lost(run_dirs: Sequence[Path], trainer: Sequence[str]) -> list[Path]:
+    """Write down which runs have died, also in MLflow, where they would stay RUNNING for ever; returns those."""
+    ended = close_dead(run_dirs)
+    tracked = [run_dir for run_dir in ended if (read_run(run_dir).get("tracking") or {}).get("uri")]
+    if tracked:
+        sync(tracked, trainer)
+    return ended
+
+
+def sync(run_dirs: Sequence[Path], trainer: Sequence[str]) -> int:
+    """Let the trainer bring MLflow up to date with these folders; its exit code, after a sentence if it is not 0."""
+    done = subprocess.run(
+        [sys.executable, *trainer, "--sync", *map(str, run_dirs)], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        print(f"MLflow lacks a part of {len(run_dirs)} run(s): {reason}", file=sys.stderr)
+    return done.returncode
 
 
 def reopened(output: Path, document: Document) -> Study:

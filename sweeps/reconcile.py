@@ -6,16 +6,21 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sweeps.queues.slurm import living_jobs
-from sweeps.runs import UNFINISHED, Status, is_alive, read_status
+from sweeps.alive import is_surely_alive
+from sweeps.queues.scheduler import Scheduler, ask
+from sweeps.runs import UNFINISHED, Status, read_status
 from trainer.config import require
 
 RETRIES = (None, "failed", "lost", "all")
+
+
+ENDED = frozenset({"FAILED", "LOST", "CANCELLED", "PRUNED"})
+"""States that a launcher which only takes another's place does not touch."""
 
 
 class Action(StrEnum):
@@ -42,23 +47,28 @@ class Decision:
         return self.action in (Action.START, Action.RESUME)
 
 
-def reconcile(run_dirs: Sequence[Path], retry: str | None = None) -> list[Decision]:
+def reconcile(run_dirs: Sequence[Path], retry: str | None = None, only_waiting: bool = False) -> list[Decision]:
     """A decision per run folder: the complete are kept, the living joined, the interrupted and cancelled go on.
 
     FAILED is left alone unless ``retry`` is ``failed`` or ``all``, PRUNED unless it is ``all``. ``lost`` and ``all``
     also take over runs of which nobody here can tell whether they live (the lock still keeps two from working on one).
+    ``only_waiting`` leaves alone whatever ended somehow, and goes on with what waits for a launcher that has gone.
     """
     require(retry in RETRIES, "retry", retry, "choose failed, lost, all or null")
     statuses = [read_status(run_dir) for run_dir in run_dirs]
-    asked = any(status is not None and status.state in UNFINISHED for status in statuses)
-    jobs = living_jobs() if asked else set()
+    scheduler = ask() if any(status is not None and status.state in UNFINISHED for status in statuses) else None
+    left = ENDED if only_waiting else frozenset[str]()
     return [
-        Decision(run_dir=run_dir, action=_action(run_dir, status, retry, jobs), status=status)
+        Decision(
+            run_dir=run_dir,
+            action=Action.LEAVE if status and status.state in left else _action(run_dir, status, retry, scheduler),
+            status=status,
+        )
         for run_dir, status in zip(run_dirs, statuses, strict=True)
     ]
 
 
-def _action(run_dir: Path, status: Status | None, retry: str | None, jobs: Collection[str] | None) -> Action:
+def _action(run_dir: Path, status: Status | None, retry: str | None, scheduler: Scheduler | None) -> Action:
     if status is None or status.state == "PLANNED":
         return Action.START
     if status.state == "COMPLETED":
@@ -67,6 +77,7 @@ def _action(run_dir: Path, status: Status | None, retry: str | None, jobs: Colle
         return Action.RESUME if retry in ("failed", "all") else Action.LEAVE
     if status.state == "PRUNED":
         return Action.RESUME if retry == "all" else Action.LEAVE
-    if is_alive(run_dir, status, jobs) and retry not in ("lost", "all"):
+    alive = is_surely_alive(run_dir, status, scheduler)
+    if alive or (alive is None and retry not in ("lost", "all")):
         return Action.JOIN
-    return Action.RESUME
+    return Action.START if status.state == "QUEUED" and not status.step else Action.RESUME

@@ -46,6 +46,12 @@ def require_room(output: Path, num_runs: int) -> None:
         )
 
 
+def private_folder(folder: Path) -> Path:
+    """Make ``folder`` for this user alone, and return it: Submitit unpickles what lies there, and so would run it."""
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
+
+
 def _nearest(output: Path) -> Path:
     return next(path for path in [output, *output.parents] if path.exists())
 

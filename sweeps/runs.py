@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -43,7 +43,7 @@ class Status:
     message: str | None = None
     mlflow_run_id: str | None = None
     job: str | None = None
-    """The queue's name for the job, e.g. ``slurm:17_3``."""
+    """The queue's name for the job, e.g. ``slurm:17_3@cluster``."""
 
 
 def read_status(run_dir: Path) -> Status | None:
@@ -133,45 +133,11 @@ def _flock(handle: IO[str], kind: int) -> bool:
     return True
 
 
-def is_alive(run_dir: Path, status: Status, jobs_alive: Collection[str] | None) -> bool:
-    """Whether somebody is going to move this run on; what cannot be known counts as alive.
-
-    ``jobs_alive`` are the scheduler's living jobs (``slurm:…``), None when it could not be asked.
-    """
-    if status.state not in UNFINISHED:
-        return False
-    if is_locked(run_dir):
-        return True
-    job = status.job or last_job(run_dir)
-    if job is not None and job.startswith("slurm:"):
-        return jobs_alive is None or job in jobs_alive
-    if status.state == "PREEMPTED":  # only a scheduler takes a run up again by itself
-        return False
-    if status.host != socket.gethostname():
-        return True
-    return status.pid is not None and _is_ours(status.pid)
-
-
 def last_job(run_dir: Path) -> str | None:
-    """The queue's name for the job of the newest attempt, ``slurm:17_3`` or ``local:4711``."""
+    """The queue's name for the job of the newest attempt, ``slurm:17_3@cluster`` or ``local:...``."""
     attempt = last_attempt(run_dir)
     path = attempt / "job" if attempt else None
     return path.read_text().strip() if path is not None and path.exists() else None
-
-
-def _is_ours(pid: int) -> bool:
-    """Whether process ``pid`` is a launcher or trainer, and not a stranger that got its number later."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return False  # another user's process cannot be the one that wrote into our folder
-    command = Path(f"/proc/{pid}/cmdline")
-    if not command.exists():
-        return True
-    words = command.read_bytes().decode(errors="replace").split("\0")
-    return any(word.endswith(("sweep.py", "sweeps")) or word == "trainer" for word in words)
 
 
 def next_attempt(run_dir: Path) -> Path:

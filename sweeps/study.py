@@ -93,13 +93,23 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
     batch = [cell.overrides for cell in cells]
     swept = swept_keys(batch, factor.get("key"))
     base = factor.get("name") or "-".join(short_key(key, swept) for key in swept) or _unswept(cells, multirun)
-    left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED, "retry", "factor", str(factor.get("key"))}
+    left_out = NOT_IDENTITY - {"method", "study"} | {
+        *swept,
+        SEED,
+        "retry",
+        "max_hours",
+        "yes",
+        "factor",
+        str(factor.get("key")),
+    }
     fixed = [
         text
         for text in cells[0].overrides
         if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
     ]
-    return _shortened("-".join([str(base), *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
+    # It becomes a folder, and a factor may be called anything.
+    named = re.sub(r"[^\w.,=+-]+", "-", str(base)).lstrip(".-") or "study"
+    return _shortened("-".join([named, *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
 
 
 def _unswept(cells: Sequence[Cell], multirun: bool) -> str:

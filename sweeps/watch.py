@@ -5,29 +5,41 @@ Called by :mod:`sweeps.launch` once everything is queued.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.alive import close_dead, is_alive
 from sweeps.display import Display
 from sweeps.follow import Followed
 from sweeps.queues.base import Pool
-from sweeps.queues.slurm import ASK_EVERY_S, living_jobs
-from sweeps.runs import UNFINISHED, is_alive, read_status
+from sweeps.queues.scheduler import Scheduler, ask
+from sweeps.queues.slurm import ASK_EVERY_S
+from sweeps.runs import UNFINISHED, read_status
 
 LOOK_EVERY_S = 0.5
+LOOKING_SHARE = 10
+"""Looking at very many runs may take this part of the launcher's time."""
 
 
 def watch(runs: Sequence[Followed], pool: Pool | None, *, done_before: int, concurrency: int) -> bool:
     """Show progress until every run has ended; False if a person interrupted it."""
     display = Display(runs, done_before=done_before, concurrency=concurrency)
-    others = _Others([run.run_dir for run in runs])
+    run_dirs = [run.run_dir for run in runs]
+    others = _Others(run_dirs)
+    closed = time.monotonic()
     try:
         while (pool is not None and pool.poll()) or others.at_work():
+            start = time.monotonic()
+            if start - closed > ASK_EVERY_S:
+                close_dead(run_dirs)
+                closed = time.monotonic()
             display.update()
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(max(LOOK_EVERY_S, LOOKING_SHARE * (time.monotonic() - start)))
+        close_dead(run_dirs, over=True)
         display.update()
         return True
     except KeyboardInterrupt:
@@ -41,7 +53,7 @@ class _Others:
 
     def __init__(self, run_dirs: Sequence[Path]) -> None:
         self._run_dirs = run_dirs
-        self._jobs: Collection[str] | None = None
+        self._scheduler: Scheduler | None = None
         self._asked = float("-inf")
 
     def at_work(self) -> bool:
@@ -53,22 +65,28 @@ class _Others:
             if status is not None and status.state in UNFINISHED and status.pid != os.getpid()
         ]
         if waiting and time.monotonic() - self._asked > ASK_EVERY_S:
-            self._jobs, self._asked = living_jobs(), time.monotonic()
-        return any(is_alive(run_dir, status, self._jobs) for run_dir, status in waiting)
+            self._scheduler, self._asked = ask(), time.monotonic()
+        return any(is_alive(run_dir, status, self._scheduler) for run_dir, status in waiting)
 
 
-def interrupted(pool: Pool | None, command: str) -> None:
-    """After Ctrl-C: ask once what becomes of running cells; without a terminal they go on."""
-    stop = False
+QUESTION = """
+interrupted: [l]eave running and waiting cells as they are, stop the [w]aiting ones, or stop [a]ll, the running ones
+after their step? [l] """
+
+
+def interrupted(pool: Pool | None, again: str) -> None:
+    """After Ctrl-C: ask once what becomes of running and waiting cells, and say how to come back (``again``).
+
+    Whatever is not a clear answer leaves the cells alone, and so does the want of a terminal.
+    """
+    answer = "l"
     if pool is not None and sys.stdin.isatty():
-        question = "\ninterrupted: [s]top the running cells after their step, or [l]eave them running? [s] "
-        try:
-            stop = not input(question).strip().lower().startswith("l")
-        except (EOFError, KeyboardInterrupt):
-            stop = True
-    if pool is not None and stop:
-        print("stopping: each running cell finishes its step and saves", flush=True)
-        pool.stop()
+        with contextlib.suppress(EOFError, KeyboardInterrupt):
+            answer = input(QUESTION).strip().lower()[:1]
+    if pool is not None and answer in ("w", "a"):
+        print("stopping: each running cell finishes its step and saves" if answer == "a" else "stopping what waits")
+        pool.stop(running=answer == "a")
     elif pool is not None:
         pool.leave()
-    print(f"to go on, start the same sweep again: {command}")
+        print("left as they are: running cells go on without this launcher")
+    print(again, flush=True)

@@ -6,6 +6,7 @@ status files and exit codes only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -20,7 +21,10 @@ from typing import IO, Any
 
 from submitit.helpers import DelayedSubmission
 
+from sweeps.alive import BEAT_S, beat
+from sweeps.processes import MARK, children
 from sweeps.queues.gpus import visible_gpus
+from sweeps.queues.scheduler import job_name
 from sweeps.runs import FINISHED, Status, last_attempt, lock, next_attempt, read_run, read_status, write_status
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +32,10 @@ BAD_CONFIGURATION, STOPPED, PREEMPTED = 2, 10, 20
 """Exit codes of the trainer; 0 is done, everything else a crash."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """Passed on to the trainer, which finishes its step, saves and leaves. SIGUSR2 is Submitit's: see ``checkpoint``."""
+
+
+class RunsFailed(RuntimeError):
+    """Raised at the end of a job some of whose runs failed, so that the scheduler shows the job as failed too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,47 +49,57 @@ class Job:
     """How long a preempted trainer may take to save."""
 
     def __call__(self) -> dict[str, str]:
-        """Bring every run to an end; returns the state of each run folder."""
+        """Bring every run to an end; returns the state of each run folder, or raises :class:`RunsFailed`."""
+        _ASKED.clear()
+        previous = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
         held = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
-        waiting = [run_dir for run_dir in held if _wanted(run_dir)]
-        while waiting:
-            code = self._run(waiting, [held[run_dir].fileno() for run_dir in waiting])
-            waiting = [] if code == PREEMPTED else _after(waiting, code)
-        return {run_dir: _state(Path(run_dir)) for run_dir in self.run_dirs}
+        try:
+            waiting = [run_dir for run_dir in held if _wanted(run_dir)]
+            while waiting:
+                code = self._run(waiting, [held[run_dir].fileno() for run_dir in waiting])
+                waiting = _after(waiting, code)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        states = {run_dir: _state(Path(run_dir)) for run_dir in self.run_dirs}
+        failed = [Path(run_dir).name for run_dir, state in states.items() if state == "FAILED"]
+        if failed:
+            raise RunsFailed(f"{len(failed)} of {len(states)} runs failed: {', '.join(failed)}; see their attempts/")
+        return states
 
     def checkpoint(self) -> DelayedSubmission:
         """Called by Submitit on preemption, amid ``__call__``: let the trainer save, then queue the same job again."""
-        for process in _CHILDREN:
-            process.send_signal(signal.SIGUSR2)
-            _wait(process, self.grace_s)
+        end = time.monotonic() + self.grace_s
+        while _CHILDREN and time.monotonic() < end:
+            _ask_to_leave(signal.SIGUSR2, None)  # again and again: a trainer that is just starting ignores it
+            if _has_ended(_CHILDREN[0].process, patience_s=1.0):
+                break
         return DelayedSubmission(self)
 
     def _run(self, run_dirs: Sequence[Path], locks: Sequence[int]) -> int:
         """One trainer process over ``run_dirs``; returns its exit code."""
+        ranks = self._ranks(run_dirs)
         search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with _logs(run_dirs) as (out, err):
             process = subprocess.Popen(
-                self._command(run_dirs),
+                [sys.executable, *ranks, *self.trainer, *map(str, run_dirs)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 env=os.environ | {"PYTHONPATH": search_path},
                 pass_fds=tuple(locks),
+                preexec_fn=_ignore_signals,
             )
-            _CHILDREN.append(process)
-            previous = {number: signal.signal(number, _forward) for number in SIGNALS}
+            _CHILDREN.append(_Child(process=process, has_ranks=bool(ranks)))
             try:
-                return process.wait()
+                return _wait(process, run_dirs)
             finally:
-                _CHILDREN.remove(process)
-                for number, handler in previous.items():
-                    signal.signal(number, handler)
+                _CHILDREN.clear()
 
-    def _command(self, run_dirs: Sequence[Path]) -> list[str]:
+    def _ranks(self, run_dirs: Sequence[Path]) -> list[str]:
         hardware: Any = read_run(run_dirs[0]).get("hardware") or {}
         gpus = hardware.get("device") != "cpu" and bool(visible_gpus())
-        launch = launcher(int(hardware.get("processes", 1)), gpus=gpus)
-        return [sys.executable, *launch, *self.trainer, *map(str, run_dirs)]
+        return launcher(int(hardware.get("processes", 1)), gpus=gpus)
 
 
 def launcher(processes: int, *, gpus: bool) -> list[str]:
@@ -96,25 +114,62 @@ def launcher(processes: int, *, gpus: bool) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
 
 
-_CHILDREN: list[subprocess.Popen[bytes]] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    has_ranks: bool
+    """Whether the process only starts the ranks, which are its children."""
+
+    def ask_to_leave(self) -> None:
+        """Tell the trainer to finish its step. What starts ranks would instead kill them after a while."""
+        with contextlib.suppress(ProcessLookupError):
+            for pid in children(self.process.pid) if self.has_ranks else [self.process.pid]:
+                os.kill(pid, signal.SIGUSR2)
+
+
+_CHILDREN: list[_Child] = []
 """The running trainer, for signal handlers: they get no argument of ours."""
 
-
-def _forward(number: int, frame: object) -> None:
-    for process in _CHILDREN:
-        process.send_signal(number)
+_ASKED: list[int] = []
+"""Signals that asked this job to leave."""
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Until ``process`` has ended. Not by ``poll()``: in a signal handler the wait it interrupted blocks that."""
-    end = time.monotonic() + seconds
+def _ask_to_leave(number: int, frame: object) -> None:
+    _ASKED.append(number)
+    for child in _CHILDREN:
+        child.ask_to_leave()
+
+
+def _ignore_signals() -> None:
+    """In the trainer before its first line: Slurm signals every process of a step, also one that just starts."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _wait(process: subprocess.Popen[bytes], run_dirs: Sequence[Path]) -> int:
+    """The exit code of ``process``; until it has one, its runs show signs of life."""
+    while True:
+        with contextlib.suppress(OSError):  # a full disk must not end the job
+            for run_dir in run_dirs:
+                beat(run_dir)
+            _name_cancelled(run_dirs)
+        try:
+            return process.wait(timeout=BEAT_S)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _has_ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
+    """Whether ``process`` ends in time. Not by ``poll()``: in a signal handler the wait it interrupted blocks that."""
+    end = time.monotonic() + patience_s
     while time.monotonic() < end:
         try:
             if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                return
+                return True
         except ChildProcessError:
-            return
-        time.sleep(0.1)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _wanted(run_dir: Path) -> bool:
@@ -134,9 +189,8 @@ def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     attempts = [next_attempt(run_dir) for run_dir in run_dirs]
     for run_dir, attempt in zip(run_dirs, attempts, strict=True):
         (attempt / "job").write_text(_job_name())
-        write_status(
-            run_dir, "QUEUED", attempt=int(attempt.name), message=None, pid=os.getpid(), host=socket.gethostname()
-        )
+        here = {"pid": os.getpid(), "host": socket.gethostname(), "job": _job_name()}
+        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, **here)
     with (attempts[0] / "out").open("ab") as out, (attempts[0] / "err").open("ab") as err:
         for other in attempts[1:]:
             os.link(attempts[0] / "out", other / "out")
@@ -148,32 +202,51 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     """The runs that still need a trainer after one left with ``code``.
 
     The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every
-    call, so a trainer that cannot even start fails each run once.
+    call, so a trainer that cannot even start fails each run once. After a request to leave none is started any more.
     """
+    leaving = bool(_ASKED) or code == PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
     unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
+    _name_cancelled(run_dirs)
     for run_dir in run_dirs:
         if _state(run_dir) == "FAILED":
             _keep_traceback(run_dir)
-        elif (
-            _state(run_dir) == "PRUNED"
-            and (run_dir / "STOP").exists()
-            and (run_dir / "STOP").read_text().startswith("cancel")
-        ):
-            write_status(run_dir, "CANCELLED", message="cancelled")
     at_work = [run_dir for run_dir in unfinished if _state(run_dir) == "RUNNING"]
-    if not at_work and len(unfinished) == len(run_dirs):
+    if not at_work and len(unfinished) == len(run_dirs) and not leaving:
         at_work = unfinished[:1]
     for run_dir in at_work:
         _close(run_dir, code)
-    return [run_dir for run_dir in unfinished if run_dir not in at_work and _wanted(run_dir)]
+    if not leaving:
+        return [run_dir for run_dir in unfinished if run_dir not in at_work and _wanted(run_dir)]
+    for run_dir in unfinished:
+        if _state(run_dir) == "QUEUED" and not _is_slurm():  # a Slurm job comes back for them
+            write_status(run_dir, "PLANNED", message="its job was stopped before it began", job=None)
+    return []
+
+
+def _name_cancelled(run_dirs: Sequence[Path]) -> None:
+    """A run that stopped because a person cancelled it is CANCELLED; the trainer only knows that it was to stop."""
+    for run_dir in run_dirs:
+        if _state(run_dir) == "PRUNED" and _stopped_by(run_dir).startswith("cancel"):
+            write_status(run_dir, "CANCELLED", message="cancelled")
+
+
+def _stopped_by(run_dir: Path) -> str:
+    """What the STOP file says; empty without one."""
+    path = run_dir / "STOP"
+    return path.read_text() if path.exists() else ""
+
+
+def _is_slurm() -> bool:
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def _job_name() -> str:
-    """How the queue calls this job; see :func:`sweeps.runs.is_alive`."""
-    if "SLURM_JOB_ID" not in os.environ:
-        return f"local:{os.getpid()}"
+    """How the queue calls this job; see :func:`sweeps.alive.is_alive`."""
+    if not _is_slurm():
+        return os.environ.get(MARK, f"local:{os.getpid()}")
     array, member = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"slurm:{array}_{member}" if array and member else f"slurm:{os.environ['SLURM_JOB_ID']}"
+    number = f"{array}_{member}" if array and member else os.environ["SLURM_JOB_ID"]
+    return job_name(number, os.environ.get("SLURM_CLUSTER_NAME", ""))
 
 
 def _state(run_dir: Path) -> str:

@@ -72,7 +72,8 @@ def run_config(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A small resolved configuration with ``changes`` by dotted key; a new ``_target_`` brings its own defaults."""
     config: dict[str, Any] = {"seed": 0, "weight": {}, "regularizer": {}, "controller": {}}
     config |= {group: _component(target) for group, target in TARGETS.items()}
-    for key, value in (SMALL | dict(changes or {})).items():
+    items = (SMALL | dict(changes or {})).items()
+    for key, value in sorted(items, key=lambda item: not item[0].endswith("._target_")):
         *path, last = key.split(".")
         node = config
         for name in path:

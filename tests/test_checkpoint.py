@@ -1,24 +1,22 @@
 """Checkpoints: bit-equal, damage is detected and passed over, the last good one stays, a full disk loses nothing."""
 
 import errno
-import gc
 import io
 import json
 import logging
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from disks import small_disk
 from torch import Tensor, nn
 
 from trainer import checkpoint
 from trainer.checkpoint import CONTENT, MANIFEST, export, load_latest, save
-from trainer.record import OutOfSpace
+from trainer.files import OutOfSpace
 
 SIGNATURE = "0123456789ab"
 
@@ -230,34 +228,19 @@ def test_a_failed_write_inside_torch_save_keeps_its_reason(tmp_path: Path, monke
         checkpoint._write_optimizer(tmp_path / "optimizer.pt", {"x": torch.zeros(3)})
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    try:
-        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command for a disk that can be filled")
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a disk that can be filled: {mounted.stderr.strip()}")
-    yield disk
-    gc.collect()  # a raised error keeps the frames, and with them the memory-mapped weights, until it is collected
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("large", ["model_state", "optimizer_state", "state"])
-def test_a_really_full_disk_is_named_and_costs_nothing(small_disk: Path, large: str) -> None:
-    save_simple(small_disk, 10)
+def test_a_really_full_disk_is_named_and_costs_nothing(tmp_path: Path, large: str) -> None:
     content: dict[str, Any] = {"model_state": {}, "optimizer_state": {}, "state": {}}
     content[large] = {"x": "0" * 2_000_000 if large == "state" else torch.zeros(500_000)}
-    with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000020"):
-        save(small_disk, 20, **content, signature=SIGNATURE, keep=1)
-    assert names(small_disk) == ["step-000010"]
-    found = load_latest(small_disk, SIGNATURE)
-    assert found is not None and found.step == 10
-    save_simple(small_disk, 20)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        save_simple(disk, 10)
+        with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000020"):
+            save(disk, 20, **content, signature=SIGNATURE, keep=1)
+        assert names(disk) == ["step-000010"]
+        found = load_latest(disk, SIGNATURE)
+        assert found is not None and found.step == 10
+        save_simple(disk, 20)
+        del found
 
 
 def test_the_manifest_vouches_for_every_file(tmp_path: Path) -> None:

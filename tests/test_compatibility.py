@@ -86,9 +86,8 @@ def test_a_surrogate_with_a_reduction_of_its_own_refuses_others(monkeypatch: pyt
     monkeypatch.setattr(PPOClip, "forced_reduction", forced)
     (problem,) = found(["optim.updates_per_rollout=2"])
     assert problem.fatal
-    assert problem.sentence == (
-        "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean: choose reduction=sequence_mean"
-    )
+    why = "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean"
+    assert problem.sentence == f"{why}: choose reduction=sequence_mean"
     assert found(["optim.updates_per_rollout=2", "reduction=sequence_mean"]) == []
 
 
@@ -202,3 +201,50 @@ def test_a_model_path_without_weights_is_refused(tmp_path: Path) -> None:
     assert "holds no model" in problem.sentence
     (problem,) = found(["model.path=./no/such/folder"])
     assert "holds no model" in problem.sentence
+
+
+ONE = "rollout.group_size=1"
+CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fatal", "words"),
+    [
+        (["advantage=dr_grpo", ONE], False, "nothing to compare a response with, so advantages are plain rewards"),
+        (["advantage=rloo", ONE], False, "nothing to compare a response with, so advantages are plain rewards"),
+        (["advantage=arm", ONE], False, "nothing to compare a response with, so advantages are plain rewards"),
+        (["advantage=entropy_shaped", ONE], False, "nothing to compare a response with"),
+        (["advantage=qae", ONE], True, "every reward its own quantile, so all advantages are 0"),
+        (["advantage=grpo_passk", ONE], True, "leaves no second best, so all advantages are 0"),
+        (["advantage=passk", "rollout.group_size=4"], True, "advantage.k=4 and rollout.group_size=4 pass@k is 0 or 1"),
+        (["advantage=passk", "shaping=overlong"], False, "advantage PassK asks only whether a response is right"),
+        (["advantage=signed", "shaping=unlikeliness"], False, "advantage Signed asks only whether a response is right"),
+        (["advantage=signed", "rollout=dynamic"], False, "advantage Signed learns from groups whose rewards are all"),
+        (["shaping=unlikeliness", "rollout=dynamic"], False, "shaping Unlikeliness learns from groups whose rewards"),
+        (["shaping=overlong", "shaping.max_tokens=100"], False, "punishes nothing that rollout.max_tokens=40 lets"),
+        (["rollout=dynamic", ONE, "advantage=signed", "rollout.keep=all"], None, ""),
+        (["rollout=cure"], False, "no token of this model has rollout.min_characters=2 characters"),
+        (["rollout=cure", "rollout.min_characters=1"], None, ""),
+        (["rollout=cure", "rollout.group_size=10"], True, "rollout.group_size=10 cannot be used"),
+        (["shaping=apr"], None, ""),
+        (["shaping=overlong"], None, ""),
+    ],
+)
+def test_remarks_of_advantages_shapings_and_rollouts(overrides: list[str], fatal: bool | None, words: str) -> None:
+    problems = found([*overrides, CLIPS])
+    assert [problem.fatal for problem in problems] == ([] if fatal is None else [fatal])
+    assert all(words in problem.sentence for problem in problems)
+
+
+def test_dynamic_sampling_of_groups_of_one_is_a_warning() -> None:
+    (alone, problem) = sorted((p.sentence for p in found(["rollout=dynamic", ONE, CLIPS])), key=len, reverse=True)
+    assert problem.startswith("rollout.group_size=1 leaves nothing to compare")
+    assert alone.startswith("dynamic sampling has nothing to compare in groups of one")
+
+
+def test_an_anchor_penalty_needs_a_task_that_says_where_the_answer_is(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
+    overrides = ["shaping=apr", "task=math", f"task.path={tmp_path / 'train.jsonl'}", "evaluation=none", CLIPS]
+    (problem,) = found(overrides)
+    assert problem.fatal
+    assert problem.sentence.endswith("JsonlTask does not say: use task=countdown, or shaping=overlong")

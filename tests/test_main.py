@@ -194,3 +194,35 @@ def test_run_yaml_is_not_resolved_again(tmp_path: Path) -> None:
     folder = write_run(tmp_path, {"tracking.run_name": "${oops}"})
     assert RunFolder(tmp_path).config()["tracking"]["run_name"] == "${oops}"
     assert yaml.safe_load(folder.config_file.read_text())["tracking"]["run_name"] == "${oops}"
+
+
+def test_the_next_run_does_not_wait_for_the_mlflow_copy_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Slow:
+        """A mirror that says what it is asked to do."""
+
+        def __init__(self, folder: RunFolder, config: dict[str, Any]) -> None:
+            self.name = folder.path.name
+
+        def mark_durable(self, step: int) -> None:
+            said.append(f"{self.name} begins")
+
+        def end(self) -> None:
+            said.append(f"{self.name} ends")
+
+        def close(self) -> None:
+            said.append(f"{self.name} is waited for")
+
+    def train(run: Any, folder: RunFolder, engines: Any, **hooks: Any) -> str:
+        hooks["durable"](-1)
+        return "COMPLETED"
+
+    monkeypatch.setattr("trainer.mirror.Mirror", Slow)
+    monkeypatch.setattr("trainer.loop.train", train)
+    folders = [write_run(tmp_path / name, {"seed": seed}) for seed, name in enumerate("ab")]
+    assert main([str(folder.path) for folder in folders]) == 0
+    assert said[:4] == ["a begins", "a ends", "b begins", "b ends"]
+    assert sorted(said[4:]) == ["a is waited for", "b is waited for"]

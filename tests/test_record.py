@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.record import OutOfSpace, RunFolder, append_records, read_records, write_atomic
+from trainer.files import OutOfSpace, write_atomic
+from trainer.record import RunFolder, append_records, read_records
 
 
 @pytest.fixture

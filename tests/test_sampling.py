@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 from testbench import Meeting, ThreadRanks, on_ranks
 
 from trainer.distributed import Ranks
@@ -175,6 +176,46 @@ def test_given_tokens_are_context() -> None:
     assert first.completion_ids[:2] == (120, 121)
     assert first.sampler_logprobs == (0.0, 0.0, -1.0, -2.0, -3.0)
     assert first.text.startswith("xy")
+
+
+@pytest.mark.parametrize(
+    ("limit", "tokens", "reason"), [(5, (120, 121, -1, 97, 0), "stop"), (4, (120, 121, -1, 97), "length")]
+)
+def test_given_tokens_count_towards_the_limit(limit: int, tokens: tuple[int, ...], reason: str) -> None:
+    engine = Echo()
+    with_prefix, without = sample(
+        sampler(engine=engine), PROMPTS[:2], samples=1, max_tokens=limit, prefixes=[(120, 121), (120,)]
+    )
+    # The engine samples as much as the shortest prefix leaves room for; the rest is cut off, as if never sampled.
+    assert engine.calls[0]["max_tokens"] == limit - 1
+    letter = with_prefix.completion_ids[2]
+    assert with_prefix.completion_ids == tuple(letter if token == -1 else token for token in tokens)
+    assert with_prefix.sampler_logprobs == (0.0, 0.0, -1.0, -2.0, -3.0)[: len(tokens)]
+    assert (with_prefix.finish_reason, without.finish_reason) == (reason, "stop")
+    assert len(without.completion_ids) == 4
+
+
+def test_choices_between_samples_have_noise_of_their_own() -> None:
+    made, again = sampler(), sampler()
+
+    def drawn(sampler: Sampler, purpose: str = "a") -> float:
+        return float(torch.rand((), generator=sampler.generator(purpose)))
+
+    first = drawn(made)
+    assert drawn(again) == first == drawn(made)
+    sample(made)
+    after_a_call = drawn(made)
+    made.begin(1)
+    assert len({first, after_a_call, drawn(made), drawn(again, "b"), drawn(sampler(seed=1))}) == 5
+
+
+def test_rewards_of_all_that_was_sampled_for_the_rollouts_are_counted_by_step() -> None:
+    made = sampler()
+    rollouts = sample(made) + sample(made, PROMPTS[:1])
+    sample(made, purpose="probe")
+    assert made.generated == [rollout.reward for rollout in rollouts]
+    made.begin(1)
+    assert made.generated == []
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])

@@ -18,10 +18,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.config import ConfigError
-from trainer.record import OutOfSpace, RunFolder
+from trainer.files import OutOfSpace, room_for
+from trainer.record import RunFolder
 
 if TYPE_CHECKING:
     from trainer.build import Run
@@ -124,17 +125,21 @@ def run_all(folders: list[Path]) -> int:
     from trainer.engine.base import EnginePool
 
     engines, codes = EnginePool(), []
-    try:
-        for path in folders:
-            folder = RunFolder(path, writable=os.environ.get("RANK", "0") == "0")
-            codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(folder, engines, interrupt))
-    finally:
-        engines.close()
+    with contextlib.ExitStack() as at_end:
+        try:
+            for path in folders:
+                folder = RunFolder(path, writable=os.environ.get("RANK", "0") == "0")
+                codes.append(EXIT_CODES["PREEMPTED"] if interrupt() else run_one(folder, engines, interrupt, at_end))
+        finally:
+            engines.close()
     return max(codes, key=[0, 10, 20, 2, 1].index)
 
 
-def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool]) -> int:
-    """Check and train one folder; returns its exit code. A configuration that cannot run is one sentence, no more."""
+def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool], at_end: contextlib.ExitStack) -> int:
+    """Check and train one folder; returns its exit code. A configuration that cannot run is one sentence, no more.
+
+    What may go on beside the next run is waited for ``at_end``.
+    """
     status: dict[str, Any] | None = None
     try:
         status = folder.read_status() or {}
@@ -143,12 +148,12 @@ def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool
         config = folder.config()
         run = _checked(config)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         if status is not None and folder.config_file.is_file():
-            folder.write_status("FAILED", status.get("step", 0), status.get("steps", 0), str(error))
+            with contextlib.suppress(OutOfSpace):
+                folder.write_status("FAILED", status.get("step", 0), status.get("steps", 0), str(error))
         return BAD_CONFIGURATION
-    folder.write_status("RUNNING", status.get("step", 0), run.steps)
-    return _train(run, config, folder, engines, interrupt)
+    return _train(run, config, folder, engines, interrupt, at_end)
 
 
 def _checked(config: dict[str, Any]) -> Run:
@@ -159,12 +164,17 @@ def _checked(config: dict[str, Any]) -> Run:
     for problem in problems(config):
         if problem.fatal:
             raise ConfigError(problem.sentence)
-        print(f"warning: {problem.sentence}", file=sys.stderr)
+        _say(f"warning: {problem.sentence}")
     return build_run(config)
 
 
 def _train(
-    run: Run, config: dict[str, Any], folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool]
+    run: Run,
+    config: dict[str, Any],
+    folder: RunFolder,
+    engines: EnginePool,
+    interrupt: Callable[[], bool],
+    at_end: contextlib.ExitStack,
 ) -> int:
     """Train; whatever happens is in ``status.json`` afterwards, and a crash also in ``attempts/<n>/traceback``."""
     from trainer.loop import train
@@ -176,20 +186,23 @@ def _train(
     def durable(step: int) -> None:
         nonlocal mirror
         mirror = mirror or Mirror(folder, config)  # not before the loop has cut off what it will compute again
-        mirror.mark_durable(step)
+        with folder.timing("mirror"):
+            mirror.mark_durable(step)
 
     if not folder.writable:
         return EXIT_CODES[train(run, folder, engines, interrupted=interrupt)]
-    describe_run(folder.path)
 
     state, message, code = "FAILED", "", EXIT_CODES["FAILED"]
     try:
-        state = train(run, folder, engines, interrupted=interrupt, durable=durable, progress=print_progress)
+        with room_for(folder.path):  # also for what is written elsewhere on a full disk, such as the progress
+            folder.write_status("RUNNING", (folder.read_status() or {}).get("step", 0), run.steps)
+            describe_run(folder.path, config)
+            state = train(run, folder, engines, interrupted=interrupt, durable=durable, progress=print_progress)
         code = EXIT_CODES[state]
     except (ConfigError, OutOfSpace) as error:
         message = str(error)
         code = BAD_CONFIGURATION if isinstance(error, ConfigError) else code
-        print(message, file=sys.stderr)
+        _say(message)
     except KeyboardInterrupt:
         state, message = "CANCELLED", "interrupted from the keyboard"
         raise
@@ -201,7 +214,9 @@ def _train(
         with contextlib.suppress(OutOfSpace):  # then the old status stands, and its dead process says enough
             step = run.steps if state == "COMPLETED" else (folder.read_status() or {}).get("step", 0)
             folder.write_status(state, step, run.steps, message)
-        (mirror or Mirror(folder, config)).close()
+        mirror = mirror or Mirror(folder, config)
+        mirror.end()
+        at_end.callback(mirror.close)
     return code
 
 
@@ -221,24 +236,43 @@ def print_progress(step: int, steps: int, metrics: dict[str, float]) -> None:
         for key, value in sorted(metrics.items())
         if key.startswith("eval/") and "/avg_at_" in key
     ]
-    print("  ".join(parts), flush=True)
+    _say("  ".join(parts), sys.stdout)
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """A line to a person, on standard error unless told: nobody listening, or a log on a full disk, stops no run."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream or sys.stderr, flush=True)
+
+
+def _let_go() -> None:
+    """Forget output that found no room: Python would try again at its end, fail, and change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _keep(folder: RunFolder, error: Exception) -> None:
-    """Write down the traceback of a crash, and the mini-batch of a loss that was not finite."""
+    """Write down the traceback of a crash, and the mini-batch of a loss that was not finite, where there is room."""
     import torch
 
     from trainer.update import NonFiniteLoss
 
     text = traceback.format_exc()
-    print(text, file=sys.stderr)
-    attempt = folder.path / "attempts" / str(folder.attempt)
-    attempt.mkdir(parents=True, exist_ok=True)
-    (attempt / "traceback").write_text(text)
+    _say(text)
+    with contextlib.suppress(OSError):
+        attempt = folder.path / "attempts" / str(folder.attempt)
+        attempt.mkdir(parents=True, exist_ok=True)
+        (attempt / "traceback").write_text(text)
     if isinstance(error, NonFiniteLoss):
         columns = {name: getattr(error.batch, name) for name in error.batch.__slots__}
-        torch.save(columns, folder.path / "nonfinite_batch.pt")
+        with contextlib.suppress(OSError, RuntimeError):  # torch.save turns a full disk into the latter
+            torch.save(columns, folder.path / "nonfinite_batch.pt")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    _let_go()
+    sys.exit(code)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.config import ConfigError
-from trainer.record import persist, room_for
+from trainer.files import persist, room_for
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)
@@ -62,7 +62,7 @@ def save(
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
-    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.record.OutOfSpace`
+    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.files.OutOfSpace`
     on a full disk; the earlier checkpoints are then as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +203,8 @@ def _manifest(path: Path) -> dict[str, Any]:
         sizes = {name: (path / name).stat().st_size for name in CONTENT}
     except FileNotFoundError as error:
         raise DamagedCheckpoint(f"{Path(error.filename).name} is missing") from error
+    except OSError as error:
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read") from error
     if digest != _digest(content):
@@ -217,9 +219,13 @@ def _verify(path: Path) -> dict[str, Any]:
     """:func:`_manifest`, and every byte is as it was written."""
     manifest = _manifest(path)
     for name in CONTENT:
-        with (path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
-                raise DamagedCheckpoint(f"{name} does not have its checksum")
+        try:
+            with (path / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:  # a bad sector, most likely
+            raise DamagedCheckpoint(f"{name} cannot be read: {error.strerror}") from error
+        if digest != manifest["files"][name]["sha256"]:
+            raise DamagedCheckpoint(f"{name} does not have its checksum")
     return manifest
 
 

@@ -48,7 +48,7 @@ def require(condition: bool, key: str, value: object, remedy: str) -> None:
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """``did you mean 'X'?`` for the only option that begins so or the closest one; all options if none is close."""
+    """``did you mean 'X'?`` for the only option that begins so or the closest one, or all options if none is close."""
     options = sorted(options)
     if not options:
         return "there is nothing to set"

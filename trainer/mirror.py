@@ -7,7 +7,6 @@ thread held the interpreter, and so a training step, for up to 0.3 s. Must never
 from __future__ import annotations
 
 import logging
-import math
 import os
 import select
 import signal
@@ -19,12 +18,14 @@ from typing import Any
 
 from trainer.config import ROOT
 from trainer.record import RunFolder
+from trainer.signals import signals_held_back
 
 LONGEST_PAUSE_S = 60.0
 """Between two tries while MLflow cannot be reached."""
 
 LINGER_S = 30.0
-"""How long the process goes on trying after the run has ended or died."""
+"""How long the process goes on trying after MLflow last took something, once the run has ended or died. One that has
+been away for longer gets a single last try, so that a short run does not wait for it."""
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,14 @@ class Mirror:
         if not (config.get("tracking") or {}).get("uri"):
             return
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.mirror", str(folder.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            bufsize=0,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+        with signals_held_back():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trainer.mirror", str(folder.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                bufsize=0,
+                env=os.environ | {"PYTHONPATH": path},
+            )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 
@@ -61,11 +63,16 @@ class Mirror:
         except BrokenPipeError:  # the process has died, and close() will say so
             return
 
+    def end(self) -> None:
+        """The run is over and ``status.json`` says how: copy the rest. Does not wait."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
     def close(self, timeout: float = 60.0) -> bool:
-        """Copy the rest, end the MLflow run as ``status.json`` says (write that first); True if all of it got there."""
-        if self._process is None or self._process.stdin is None:
+        """:meth:`end`, and wait until everything is in MLflow; True if all of it got there."""
+        if self._process is None:
             return True
-        self._process.stdin.close()
+        self.end()
         try:
             complete = self._process.wait(timeout) == 0
         except subprocess.TimeoutExpired:
@@ -80,34 +87,34 @@ class Mirror:
 
 def follow(run_dir: str, source: int) -> int:
     """Copy ``run_dir`` until ``source``, a file descriptor with the durable steps, ends; 0 if all of it got there."""
-    from trainer.tracking import Copy
+    from trainer.tracking import Copy, one_copier
 
     folder = RunFolder(run_dir)
     config = folder.config()
     tracking = config["tracking"]
-    copy = Copy(folder, config, tracking["uri"])
     period = pause = float(tracking.get("flush_every_s", 5.0))
     complained: set[str] = set()
-    durable, deadline = -1, math.inf
-    while time.monotonic() < deadline:
-        ended = deadline < math.inf
-        try:
+    durable, ended, worked = -1, False, time.monotonic()
+    with one_copier(folder):
+        copy = Copy(folder, config, tracking["uri"])
+        while True:
+            try:
+                if ended:
+                    copy.finish(durable)
+                    return 0
+                copy.advance(durable)
+                pause, worked = period, time.monotonic()
+            except Exception as error:  # the boundary: the record is on disk, so a failed copy is only late
+                _complain(error, tracking["uri"], complained)
+                copy.reopen()
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                if ended and time.monotonic() > worked + LINGER_S:
+                    return 1
             if ended:
-                copy.finish(durable)
-                return 0
-            copy.advance(durable)
-            pause = period
-        except Exception as error:  # the boundary: the record is on disk, so a failed copy is only late
-            _complain(error, tracking["uri"], complained)
-            copy.reopen()
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-        if ended:
-            time.sleep(min(pause, 1.0))
-            continue
-        told, ended = _listen(source, pause)
-        durable = max(durable, *told, -1)
-        deadline = time.monotonic() + LINGER_S if ended else deadline
-    return 1
+                time.sleep(min(pause, 1.0))
+                continue
+            told, ended = _listen(source, pause)
+            durable = max(durable, *told, -1)
 
 
 def _listen(source: int, seconds: float) -> tuple[list[int], bool]:
@@ -133,5 +140,6 @@ def _complain(error: Exception, uri: str, complained: set[str]) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is the end of this process
+    os.nice(10)  # importing mlflow takes seconds of a core that the run's first step wants
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     raise SystemExit(follow(sys.argv[1], sys.stdin.fileno()))

@@ -19,7 +19,7 @@ from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
 from trainer.metrics.law import early_error, fit_law
-from trainer.metrics.rollout import rollout_metrics
+from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.objective.objective import Objective
 from trainer.probe import logprob_gap
 from trainer.record import RunFolder, read_records
@@ -31,7 +31,7 @@ from trainer.types import Rollout, StepStats, TokenBatch
 def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, stats: StepStats) -> dict[str, float]:
     """Everything one step says about its rollouts and updates; ``stats`` are the sums of the updates."""
     stats.merge(entropy_stats(batch))
-    metrics = stats.means() | rollout_metrics(rollouts)
+    metrics = stats.means() | rollout_metrics(rollouts) | generation_metrics(rollouts, session.sampler.generated)
     diversity = diversity_metrics(rollouts, vocabulary=len(session.tokenizer))
     calibration, _ = calibration_metrics(rollouts)
     largest, mean = logprob_gap(batch)
@@ -115,7 +115,8 @@ def accounting_metrics(session: Session, before: TokenBatch | None, watch: Stopw
 def law_metrics(folder: RunFolder) -> dict[str, float]:
     """``R = -a e^H + b`` over the recorded steps of a finished run; empty where it cannot be fitted."""
     recorded = [line["metrics"] for line in read_records(folder.metrics)[0]]
-    pairs = [(m["policy/entropy"], m["rollout/reward"]) for m in recorded if "policy/entropy" in m]
+    # The reward of everything sampled: that of the kept groups says little where a plan selects them by it.
+    pairs = [(m["policy/entropy"], m["rollout/generated_reward"]) for m in recorded if "policy/entropy" in m]
     entropy, reward = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if len(pairs) < 20 or max(entropy) == min(entropy):  # 15 % of fewer are no two points to draw a line through
         return {}

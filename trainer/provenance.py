@@ -1,24 +1,28 @@
-"""Where a run came from: revision and diff of the code, versions, hardware, command line.
+"""Where a run came from: revision and diff of the code, versions, hardware, seeds, data, command line.
 
-Called once per run by the loop, and cheap (well under 0.1 s). Must work outside a git checkout and must not import
-torch.
+Called once per attempt by ``__main__.py``, and cheap (about 0.05 s). Must work outside a git checkout, must leave a
+checkout as it is, and must not import torch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from trainer.config import ROOT
+from trainer.files import write_atomic
 from trainer.metrics.table import glossary_markdown
-from trainer.record import write_atomic
 
 PACKAGES = (
     "torch",
@@ -39,35 +43,92 @@ MAX_DIFF = 1_000_000
 """Characters of diff that are kept."""
 
 
+SOURCES = ("*.py", "*.yaml")
+"""New files that count as code: what git does not know yet is in the diff only if it is one of these."""
+
+COMPUTED_BY = ("git", "packages", "hardware", "python", "data")
+"""Facts on which numbers can depend: an attempt that differs in one of them is kept beside the newest."""
+
+
 def provenance(root: Path = ROOT) -> dict[str, Any]:
-    """JSON-able: ``git`` (revision, dirty, diff; None outside a checkout), ``packages``, ``hardware``, ``command``,
-    ``python``.
+    """JSON-able: ``git`` (revision, dirty, diff; None outside a checkout), ``packages``, ``hardware``, ``command`` and
+    the ``directory`` it was given in, ``python``.
     """
     return {
         "git": _git_state(root),
         "packages": _packages(),
         "hardware": _hardware(),
         "command": shlex.join(sys.orig_argv),
+        "directory": os.getcwd(),
         "python": platform.python_version(),
     }
 
 
-def describe_run(folder: Path) -> None:
+def describe_run(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``provenance.json``, ``diff.patch`` (where there is one) and the glossary ``metrics.md`` into a run folder.
 
-    They describe the newest attempt; the configuration and the record say what was computed.
+    They describe the newest attempt. Attempts on other code, packages, hardware or data are listed under ``earlier``,
+    and their diffs stay as ``diff-<first 12 digits of diff_sha256>.patch``.
     """
-    facts = provenance()
-    diff = facts["git"].pop("diff", None) if facts["git"] else None
-    write_atomic(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
-    write_atomic(folder / "metrics.md", glossary_markdown())
+    facts = provenance() | {"seeds": seeds(config), "data": data_files(config)}
+    diff = facts["git"].pop("diff") if facts["git"] else ""
+    if facts["git"]:
+        facts["git"]["diff_sha256"] = hashlib.sha256(diff.encode()).hexdigest() if diff else None
+    facts["earlier"] = _earlier(folder, facts)
     if diff:
         write_atomic(folder / "diff.patch", diff)
+    else:
+        (folder / "diff.patch").unlink(missing_ok=True)
+    write_atomic(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
+    write_atomic(folder / "metrics.md", glossary_markdown())
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def seeds(config: Mapping[str, Any]) -> dict[str, object]:
+    """Every setting that is called a seed, by its dotted key. All randomness of a run is derived from them."""
+    return {key: value for key, value in _leaves(config) if key.rpartition(".")[2].endswith("seed")}
+
+
+def data_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of every file that the task's settings name, by the dotted key."""
+    files = {key: Path(value) for key, value in _leaves({"task": config.get("task")}) if isinstance(value, str)}
+    return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items() if _is_file(path)}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a name
+        return False
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _earlier(folder: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is known of earlier attempts that were computed by something else than ``facts`` say."""
+    try:
+        last = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        earlier: list[dict[str, Any]] = last.pop("earlier", [])
+    except (FileNotFoundError, ValueError, AttributeError):
+        return []
+    if all(last.get(name) == facts[name] for name in COMPUTED_BY):
+        return earlier
+    digest = (last.get("git") or {}).get("diff_sha256")
+    if digest:
+        diff = (folder / "diff.patch").read_bytes() if (folder / "diff.patch").exists() else b""
+        if hashlib.sha256(diff).hexdigest() == digest:  # else an attempt that was killed here has set it aside already
+            write_atomic(folder / f"diff-{digest[:12]}.patch", diff.decode())
+    return [*earlier, last]
+
+
+def _git(root: Path, *arguments: str, **variables: str) -> str | None:
     """Output of a git command that changes nothing, or None when it failed or there is no git."""
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # many jobs may look at one checkout at the same time
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | variables  # many jobs may look at one checkout at once
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments], check=False, capture_output=True, env=environment, timeout=10
@@ -78,8 +139,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _git_state(root: Path) -> dict[str, Any] | None:
-    """Revision, whether anything differs from it, and the diff of tracked files; None where ``root`` is not under
-    version control.
+    """Revision, whether anything differs from it, and the diff; None where ``root`` is not under version control.
 
     A checkout that merely surrounds ``root`` (say, of a project whose environment this is installed in) does not count.
     """
@@ -88,10 +148,29 @@ def _git_state(root: Path) -> dict[str, Any] | None:
     revision = _git(root, "rev-parse", "--verify", "HEAD")
     if revision is None:
         return {"revision": None, "dirty": True, "diff": ""}
-    diff = _git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", ".") or ""
+    diff = _diff(root)
     if len(diff) > MAX_DIFF:
         diff = f"{diff[:MAX_DIFF]}\n(cut after {MAX_DIFF} of {len(diff)} characters)\n"
     return {"revision": revision.strip(), "dirty": bool(_git(root, "status", "--porcelain", "--", ".")), "diff": diff}
+
+
+def _diff(root: Path) -> str:
+    """All changes of tracked files and all new :data:`SOURCES` against HEAD, in a form that ``git apply`` takes.
+
+    New files are announced in a copy of the index, with an object folder of its own, so the checkout stays as it is.
+    """
+    index, objects = (_git(root, "rev-parse", "--git-path", name) for name in ("index", "objects"))
+    with tempfile.TemporaryDirectory() as scratch:
+        own = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_OBJECT_DIRECTORY": scratch}
+        try:
+            shutil.copy(root / (index or "").strip(), own["GIT_INDEX_FILE"])
+        except OSError:
+            own = {}
+        else:
+            own["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str((root / (objects or "").strip()).absolute())
+            for pattern in SOURCES:
+                _git(root, "add", "--intent-to-add", "--", pattern, **own)
+        return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", ".", **own) or ""
 
 
 def _packages() -> dict[str, str]:

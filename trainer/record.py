@@ -6,7 +6,6 @@ leave a torn file behind: a failed append is cut off again, everything else is w
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -17,53 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.files import persist, room_for, write_atomic
+
 STATES = ("PLANNED", "QUEUED", "RUNNING", "PREEMPTED", "COMPLETED", "FAILED", "CANCELLED", "PRUNED", "LOST")
 """What ``status.json`` can say of a run."""
 
 MEASURED = ("time/", "throughput/", "memory/")
 """Prefixes of the metrics that differ from execution to execution; they go to ``timings.jsonl`` only."""
-
-
-class OutOfSpace(OSError):
-    """The disk or the quota is full. What was on disk before is intact."""
-
-
-@contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota inside the block into :class:`OutOfSpace` naming ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        message = (
-            f"no space left to write {path}: free some, then start the run again; it goes on from its last checkpoint"
-        )
-        raise OutOfSpace(message) from error
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old or the new file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with room_for(path):
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def persist(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def append_records(path: Path, records: Iterable[Mapping[str, object]]) -> None:
@@ -163,6 +122,7 @@ class RunFolder:
         self.mirror = self.path / "mirror.json"
         self.stop = self.path / "STOP"
         self._check = check
+        self._behind: dict[str, float] = {}
 
     def config(self) -> dict[str, Any]:
         """The frozen configuration, exactly as it stands in ``run.yaml``."""
@@ -194,8 +154,20 @@ class RunFolder:
             raise ValueError(
                 f"metrics {misplaced} are in the wrong file: exactly {', '.join(MEASURED)} belong to the timings"
             )
-        append_records(self.timings, [_metrics_record(step, timings) | {"time": time}])
-        append_records(self.metrics, [_metrics_record(step, metrics)])
+        timings, self._behind = self._behind | dict(timings), {}
+        with self.timing("record"):
+            append_records(self.timings, [_metrics_record(step, timings) | {"time": time}])
+            append_records(self.metrics, [_metrics_record(step, metrics)])
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the seconds of this block as ``time/<name>_s`` to the next line of timings: for what comes behind a
+        step's own line.
+        """
+        start = time.perf_counter()
+        yield
+        key = f"time/{name}_s"
+        self._behind[key] = self._behind.get(key, 0.0) + time.perf_counter() - start
 
     def append_samples(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Add sampled responses; each row has an integer ``step`` and is a function of configuration and seed."""
@@ -246,7 +218,8 @@ class RunFolder:
             "mlflow_run_id": mlflow_run_id,
         }
         status = {"state": state, "step": step, "steps": steps, "time": time.time(), "message": message, **who}
-        write_atomic(self.status_file, json.dumps(status, indent=1) + "\n")
+        with self.timing("record"):
+            write_atomic(self.status_file, json.dumps(status, indent=1) + "\n")
 
     def read_status(self) -> dict[str, Any] | None:
         """The last status, or None before the first."""

@@ -7,7 +7,7 @@ stream by accident.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -62,10 +62,12 @@ class Sampler:
     step: int = 0
     calls: int = 0
     """Calls of :meth:`sample` in this step: a refill must not repeat the noise of the first draw."""
+    generated: list[float] = field(default_factory=list)
+    """Rewards of all responses sampled for this step's rollouts, those that were then thrown away included."""
 
     def begin(self, step: int) -> None:
         """Start the noise streams of a step."""
-        self.step, self.calls = step, 0
+        self.step, self.calls, self.generated = step, 0, []
 
     def next_prompts(self, count: int) -> list[Prompt]:
         """See :class:`trainer.objective.rollouts.base.Source`."""
@@ -87,7 +89,10 @@ class Sampler:
         rollouts = self.complete(
             prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds, prefixes=prefixes
         )
-        return verified(rollouts, self.task)
+        judged = verified(rollouts, self.task)
+        if purpose == "rollout":
+            self.generated += [rollout.reward for rollout in judged]
+        return judged
 
     def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
         """See :class:`trainer.objective.rollouts.base.Source`."""
@@ -96,6 +101,10 @@ class Sampler:
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """See :class:`trainer.objective.rollouts.base.Source`."""
         return self.tokenizer.batch_decode([[token] for token in token_ids], skip_special_tokens=True)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """See :class:`trainer.objective.rollouts.base.Source`."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, self.step, purpose, self.calls))
 
     def complete(
         self,
@@ -115,12 +124,18 @@ class Sampler:
             [ids[number] + given[number] for number in own],
             samples=samples,
             temperature=temperature,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens - min(map(len, given), default=0),
             seeds=[seeds[number] for number in own],
         )
         groups = dict(pair for part in self.ranks.gather(list(zip(own, completions, strict=True))) for pair in part)
         return [
-            self._rollout(prompts[number], ids[number], given[number], completion, number)
+            self._rollout(
+                prompts[number],
+                ids[number],
+                given[number],
+                shortened(completion, max_tokens - len(given[number])),
+                number,
+            )
             for number in range(len(prompts))
             for completion in groups[number]
         ]
@@ -140,6 +155,17 @@ class Sampler:
             weight_version=self.engine.weight_version,
             num_context=len(prefix),
         )
+
+
+def shortened(completion: Completion, max_tokens: int) -> Completion:
+    """What the completion would have been under a smaller budget: a token never depends on those after it."""
+    if len(completion.token_ids) <= max_tokens:
+        return completion
+    return Completion(
+        token_ids=completion.token_ids[:max_tokens],
+        logprobs=completion.logprobs[:max_tokens],
+        finish_reason="length",
+    )
 
 
 def verified(rollouts: Sequence[Rollout], task: Task) -> list[Rollout]:

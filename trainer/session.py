@@ -110,7 +110,9 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint (main rank)."""
-        if self.ranks.is_main:
+        if not self.ranks.is_main:
+            return
+        with self.folder.timing("checkpoint"):
             self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
@@ -215,7 +217,10 @@ def _accelerator(run: Run) -> Accelerator:
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
     """What the run's engine has to be able to do."""
     # Rounded up, so that cells that differ a little in their prompts can share an engine.
-    longest = longest_prompt(run.task, tokenizer) + max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
+    evaluated = bool(run.evaluation.every)
+    longest = longest_prompt(run.task, tokenizer, evaluated) + max(
+        run.rollout.max_tokens, run.evaluation.max_tokens or 0
+    )
     return EngineSetup(
         model_path=model_path(run.model),
         revision=run.model.revision,
@@ -227,7 +232,8 @@ def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.dev
     )
 
 
-def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of the longest prompt of a task, evaluation included."""
-    texts = [prompt.text for prompts in (task.train_prompts(), *task.suites().values()) for prompt in prompts]
+def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase, evaluated: bool) -> int:
+    """Tokens of the longest prompt of a task; of its suites too if they are evaluated (making them takes a second)."""
+    suites = task.suites().values() if evaluated else ()
+    texts = [prompt.text for prompts in (task.train_prompts(), *suites) for prompt in prompts]
     return max(len(ids) for ids in tokenizer(texts)["input_ids"])

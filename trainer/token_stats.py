@@ -1,11 +1,12 @@
-"""Log-prob, entropy and friends of chosen tokens, from hidden states, in one chunked pass with a hand-written backward.
+"""Log-prob, entropy and friends of chosen tokens, from hidden states, in one tiled pass with a hand-written backward.
 
 Called by ``policy.py`` only. This is the one place where the temperature is applied, and the one place that ever sees
-logits: never more than ``chunk`` rows of them at a time, in the backward pass too.
+logits: one tile of them at a time, in the backward pass too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,14 +16,79 @@ from torch import Tensor
 
 from trainer.statistics import statistic
 
+TILE = {"cpu": 2**21, "cuda": 2**26}
+"""Logits in one tile. On a CPU 8 MiB in float32, so that every pass after the matrix product stays in the cache; on a
+GPU enough for each kernel to fill it."""
 
-def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
-    logits = hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)) * inverse_temperature
+MIN_SIDE = 64
+"""Rows or columns of the thinnest tile: a thinner one would leave the matrix products waiting for memory."""
+
+
+def _tile(rows: int, vocabulary: int, chunk: int, device: torch.device, *, whole_rows: bool) -> tuple[int, int]:
+    """(rows, columns) of the logits that exist at one time; statistics of the whole distribution need whole rows."""
+    budget, height = TILE.get(device.type, TILE["cuda"]), max(1, min(rows, chunk))
+    if whole_rows:
+        return min(height, max(MIN_SIDE, budget // vocabulary)), vocabulary
+    return height, min(vocabulary, max(MIN_SIDE, budget // height))
+
+
+def _spans(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def _scaled_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float, columns: slice
+) -> Tensor:
+    weight = weight[columns]
+    logits = hidden @ weight.T if bias is None else torch.addmm(bias[columns], hidden, weight.T)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).mul_(inverse_temperature)
+
+
+def _exp(shifted: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` (clamped in place) and ``exp(x)`` for ``x <= 0``; what lies below the smallest normal number becomes 0.
+
+    An impossible token (-inf) must contribute 0, not ``0 * inf``, and exp is 15 times slower where it underflows.
+    """
+    tiny = torch.finfo(shifted.dtype).tiny
+    shifted.clamp_(min=math.log(2 * tiny))
+    return shifted, torch.threshold_(shifted.exp(), 4 * tiny, 0.0)
+
+
+def _find(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Where each target is among the columns [m, 1], and whether it is there at all."""
+    index = targets[:, None] - columns.start
+    width = columns.stop - columns.start
+    return index.clamp(0, width - 1), (index >= 0) & (index < width)
+
+
+def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total += left @ right``; the product of half-precision factors is not rounded before it is added."""
+    if total.is_cuda and right.dtype != total.dtype:
+        torch.addmm(total, left.to(right.dtype), right, out_dtype=total.dtype, out=total)
+    else:
+        total.addmm_(left, right.to(total.dtype))
+
+
+def _gradient(
+    z: Tensor, lse: Tensor, entropy: Tensor, targets: Tensor, columns: slice, grads: list[Tensor | None]
+) -> Tensor:
+    """``d/dz`` of log-prob and entropy on one tile (see :class:`_TokenStats`); overwrites ``z``."""
+    grad_logprobs, grad_entropy = grads
+    log_p, dz = _exp(z.sub_(lse[:, None]))
+    factor = torch.zeros((), dtype=z.dtype, device=z.device)
+    if grad_entropy is not None:
+        factor = log_p.add_(entropy[:, None]).mul_(-grad_entropy[:, None])
+    if grad_logprobs is not None:
+        factor = -grad_logprobs[:, None] if grad_entropy is None else factor.sub_(grad_logprobs[:, None])
+    dz.mul_(factor)
+    if grad_logprobs is not None:
+        index, here = _find(targets, columns)
+        dz.scatter_add_(1, index, torch.where(here, grad_logprobs[:, None], 0.0))
+    return dz
 
 
 class _TokenStats(torch.autograd.Function):
-    """Forward keeps per-row numbers only; backward rebuilds each chunk's logits.
+    """Forward keeps per-row numbers only; backward rebuilds each tile of logits.
 
     With ``z`` the scaled logits, ``log_p = z - lse``, ``g_l`` and ``g_H`` the incoming gradients:
     ``d/dz_a = g_l (1[a = target] - p_a) - g_H p_a (log_p_a + H)``.
@@ -39,70 +105,84 @@ class _TokenStats(torch.autograd.Function):
         chunk: int,
         names: tuple[str, ...],
     ) -> tuple[Tensor, ...]:
-        rows = hidden.shape[0]
+        ctx.set_materialize_grads(False)
+        rows, vocabulary = hidden.shape[0], weight.shape[0]
+        height, width = _tile(rows, vocabulary, chunk, hidden.device, whole_rows=bool(names))
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        columns = [torch.empty(rows, dtype=dtype, device=hidden.device) for _ in range(3 + len(names))]
-        logprobs, entropies, lses, *extras = columns
-        for start in range(0, rows, chunk):
-            part = slice(start, min(start + chunk, rows))
-            z = _scaled_logits(hidden[part], weight, bias, inverse_temperature)
-            lse = z.logsumexp(dim=-1)
-            for name, column in zip(names, extras, strict=True):
-                column[part] = statistic(name)(z, targets[part])
-            logprobs[part] = z.gather(1, targets[part, None]).squeeze(1) - lse
-            # -sum p log p, not lse - sum p z: the difference of two large numbers loses 25 times more in float32.
-            log_p = z.sub_(lse[:, None])
-            p = log_p.exp()
-            # An impossible token (z = -inf) has p = 0 and must contribute 0, not 0 * inf.
-            entropies[part] = -torch.where(p > 0, p.mul(log_p), torch.zeros_like(p)).sum(dim=-1)
-            lses[part] = lse
+        results = [torch.empty(rows, dtype=dtype, device=hidden.device) for _ in range(3 + len(names))]
+        logprobs, entropies, lses, *extras = results
+        for part in _spans(rows, height):
+            # Over the columns so far: the largest z, z of the target, sum exp(z - top), sum exp(z - top) (z - top).
+            top = torch.full_like(lses[part], torch.finfo(dtype).min)
+            chosen, mass, moment = (torch.zeros_like(top) for _ in range(3))
+            for columns in _spans(vocabulary, width):
+                z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
+                for name, column in zip(names, extras, strict=True):
+                    column[part] = torch.cat([statistic(name)(*few) for few in _few_rows(z, targets[part])])
+                index, here = _find(targets[part], columns)
+                chosen = torch.where(here, z.gather(1, index), chosen[:, None]).squeeze(1)
+                before, top = top, torch.maximum(top, z.amax(dim=-1))
+                drop = before - top
+                shifted, e = _exp(z.sub_(top[:, None]))
+                moment = (moment + mass * drop) * drop.exp() + shifted.mul_(e).sum(dim=-1)
+                mass = mass * drop.exp() + e.sum(dim=-1)
+            lses[part] = top + mass.log()
+            logprobs[part] = chosen - lses[part]
+            # Both terms are small beside the largest logit; lse - sum p z would lose 25 times more in float32.
+            entropies[part] = mass.log() - moment / mass
         ctx.save_for_backward(hidden, weight, bias, targets, entropies, lses)
-        ctx.settings = (inverse_temperature, chunk, names)
+        ctx.settings = (inverse_temperature, height, width, names)
         return logprobs, entropies, *extras
 
     @staticmethod
-    def backward(
-        ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor, *grad_extras: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, entropies, lses = ctx.saved_tensors
-        inverse_temperature, chunk, names = ctx.settings
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        inverse_temperature, height, width, names = ctx.settings
         # Accumulated in float32 at least: bfloat16 sums over thousands of rows would lose the small ones.
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and ctx.needs_input_grad[2] else None
-        for start in range(0, hidden.shape[0], chunk):
-            part = slice(start, min(start + chunk, hidden.shape[0]))
-            z = _scaled_logits(hidden[part], weight, bias, inverse_temperature)
-            dz = _grad_extras(z, targets[part], names, [grad[part] for grad in grad_extras])
-            log_p = z.sub_(lses[part, None])
-            p = log_p.exp()
-            inner = (log_p + entropies[part, None]).mul_(grad_entropy[part, None]).add_(grad_logprobs[part, None])
-            inner = torch.where(p > 0, inner.mul_(p), torch.zeros_like(p)).neg_()
-            inner.scatter_add_(1, targets[part, None], grad_logprobs[part, None].to(inner.dtype))
-            dz = (inner if dz is None else inner.add_(dz)).mul_(inverse_temperature).to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.mm(dz, weight.to(dz.dtype), out=grad_hidden[part])
-            if grad_weight is not None:
-                grad_weight += dz.T @ hidden[part]
-            if grad_bias is not None:
-                grad_bias += dz.sum(dim=0)
-        return (
-            grad_hidden,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
-            *[None] * 4,
-        )
+        totals = [
+            torch.zeros_like(value, dtype=lses.dtype) if needed else None
+            for value, needed in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+        ]
+        grad_hidden, grad_weight, grad_bias = totals
+        for part in _spans(hidden.shape[0], height):
+            rows = [None if grad is None else grad[part] for grad in grads]
+            for columns in _spans(weight.shape[0], width):
+                z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
+                extra = _grad_extras(z, targets[part], names, rows[2:])
+                dz = _gradient(z, lses[part], entropies[part], targets[part], columns, rows[:2])
+                if extra is not None:
+                    dz += extra
+                dz *= inverse_temperature
+                if grad_hidden is not None:
+                    _accumulate(grad_hidden[part], dz, weight[columns])
+                if grad_weight is not None:
+                    _accumulate(grad_weight[columns], dz.T, hidden[part])
+                if grad_bias is not None:
+                    grad_bias[columns] += dz.sum(dim=0)
+        inputs = (hidden, weight, bias)
+        narrow = [None if total is None else total.to(x.dtype) for total, x in zip(totals, inputs, strict=True)]
+        return *narrow, None, None, None, None
 
 
-def _grad_extras(logits: Tensor, targets: Tensor, names: tuple[str, ...], grads: list[Tensor]) -> Tensor | None:
-    """Gradient of the asked-for statistics by their own autograd, one chunk at a time."""
-    if not names or not any(bool(grad.any()) for grad in grads):
+def _few_rows(z: Tensor, *columns: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Rows of a tile, and of what goes with it, in portions that stay in the cache with all a statistic makes of
+    them."""
+    few = max(1, TILE.get(z.device.type, TILE["cuda"]) // 16 // z.shape[1])
+    return zip(*(value.split(few) for value in (z, *columns)), strict=True)
+
+
+def _grad_extras(z: Tensor, targets: Tensor, names: tuple[str, ...], grads: list[Tensor | None]) -> Tensor | None:
+    """Gradient of the asked-for statistics by their own autograd, a few rows at a time."""
+    wanted = [(statistic(name), grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
+    if not wanted:
         return None
-    with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        outputs = [statistic(name)(leaf, targets) for name in names]
-        return torch.autograd.grad(outputs, leaf, grads)[0]
+    total = torch.empty_like(z)
+    for few, target, into, *rows in _few_rows(z, targets, total, *(grad for _, grad in wanted)):
+        with torch.enable_grad():
+            leaf = few.detach().requires_grad_()
+            outputs = [function(leaf, target) for function, _ in wanted]
+        into.copy_(torch.autograd.grad(outputs, leaf, rows)[0])
+    return total
 
 
 def token_stats(
@@ -119,7 +199,8 @@ def token_stats(
 
     Returns ``logprobs`` (of ``targets``, nats), ``entropy`` (full vocabulary, nats) and every name in ``statistics``,
     each [M], float32 or wider, all differentiable with respect to ``hidden``, ``weight`` and ``bias``. Logits exist
-    for ``chunk`` rows at a time: extra memory is ``chunk * V`` floats a few times over, whatever M is.
+    for at most ``chunk`` rows, and about :data:`TILE` numbers, at a time: that is the extra memory, a few times over,
+    whatever M and V are. ``statistics`` take whole rows, so then it is at least ``MIN_SIDE * V``, some more times over.
 
     Raises ``KeyError`` for a statistic that is not in :data:`trainer.statistics.STATISTICS`.
     """

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import ConfigError
+from trainer.files import write_atomic
 from trainer.labels import TAG_LENGTH, parameters, tags
-from trainer.record import RunFolder, read_records, write_atomic
+from trainer.record import RunFolder, read_records
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -35,6 +36,9 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED", "PRUNED")
 
 FILES = ("run.yaml", "metrics.md", "provenance.json", "diff.patch")
 """Files of the run folder that are copied as they are, when they exist."""
+
+CLOCK_SLACK_S = 2.0
+"""The kernel tells the time of its start in whole seconds, and clocks are set."""
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
 """What MLflow takes at once."""
@@ -63,24 +67,50 @@ def sync(run_dir: str | Path, uri: str | None = None) -> bool:
         raise ConfigError(
             f"tracking.uri of {folder.config_file} is null, so nothing can be filled: name a tracking URI"
         )
-    status = folder.read_status() or {"state": "PLANNED"}
-    if status["state"] not in STATUS or (status["state"] == "RUNNING" and _alive(status)):
+    if not _ended(folder):
         return False
-    Copy(folder, config, uri).finish(_durable_step(folder))
+    with one_copier(folder):
+        if not _ended(folder):  # somebody started it while another copier had it
+            return False
+        Copy(folder, config, uri).finish(_durable_step(folder))
     return True
+
+
+@contextmanager
+def one_copier(folder: RunFolder) -> Iterator[None]:
+    """Wait until no other process copies this folder: two at once would make two MLflow runs of it, or end it twice."""
+    with (folder.path / ".mirror.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _ended(folder: RunFolder) -> bool:
+    """Whether the run began and nobody works on it any more, so that nobody else is going to copy it."""
+    status = folder.read_status() or {"state": "PLANNED"}
+    return status["state"] in STATUS and not (status["state"] == "RUNNING" and _alive(status))
 
 
 def _alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote ``status`` may still run; on another host nobody here can tell, so it may."""
+    """Whether the process that wrote ``status`` may still run; on another host nobody here can tell, so it may.
+
+    A process that began after the status was written is a stranger that got the number later.
+    """
     if status["host"] != socket.gethostname():
         return True
+    began = _began(int(status["pid"]))
+    return began is not None and began < status["time"] + CLOCK_SLACK_S
+
+
+def _began(pid: int) -> float | None:
+    """Unix seconds at which process ``pid`` began; None for one that is gone, or dead and not yet collected."""
     try:
-        os.kill(int(status["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if state in "ZX":
+        return None
+    boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    return int(boot.split()[1]) + int(numbers[18]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22, starttime
 
 
 def _durable_step(folder: RunFolder) -> int:

@@ -37,6 +37,9 @@ class Verdict:
     """Canonical final answer, used for maj@k, answer diversity and answer entropy. None: no answer could be read."""
     solution: str | None = None
     """Canonical form of a *correct* solution (two spellings of one solution share it). None when wrong."""
+    anchor: int | None = None
+    """Characters of the response up to the end of the step that first reaches the right answer. None: it never does,
+    or the task does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,8 @@ class TokenBatch:
     """Nats, under the reference model."""
     advantages: Float[Tensor, "N T"] | None = None
     """Reward units or standard deviations, 0 outside the mask."""
+    tail: Float[Tensor, " N"] | None = None
+    """Characters of the response after its anchor (see :class:`Verdict`), 0 without one. None: not packed."""
     weights: Float[Tensor, "N T"] | None = None
     """Factor on the policy term, 1 where nothing is weighted."""
     extras: dict[str, Tensor] = field(default_factory=dict)

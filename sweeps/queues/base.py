@@ -23,8 +23,8 @@ class Pool(Protocol):
     def poll(self) -> bool:
         """Start what has room; False once nothing runs and nothing waits."""
 
-    def stop(self) -> None:
-        """Start nothing further, ask what runs to save and leave, kill what does not; returns when all have gone."""
+    def stop(self, *, running: bool = True) -> None:
+        """Start nothing further; with ``running`` also ask what runs to save and leave, and kill what does not."""
 
     def leave(self) -> None:
         """Start nothing further from here; what runs goes on without this process."""
@@ -45,11 +45,22 @@ class Queue(Protocol):
     def concurrency(self) -> int:
         """Jobs that run at the same time."""
 
+    @property
+    def devices(self) -> int:
+        """GPUs that a job holds; 0 on CPUs."""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether jobs may run on several machines."""
+
     def job_size(self, num_runs: int) -> int:
         """Runs that one job should serve when there are ``num_runs``."""
 
     def require_available(self) -> None:
         """Raise ConfigError when this queue cannot be used from here."""
+
+    def require_room_for(self, ranks: int) -> None:
+        """Raise ConfigError when a job of this queue cannot hold a run of so many processes on GPUs."""
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> Pool:
         """Hand ``jobs`` over; ``folder`` keeps Submitit's files."""

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 import submitit
 from submitit.local.local import LocalJob
 
+from sweeps.processes import MARK, kill_marked
 from sweeps.queues.gpus import visible_gpus
 from sweeps.worker import ROOT, Job
 from trainer.config import require
@@ -72,6 +74,14 @@ class LocalQueue:
     def concurrency(self) -> int:
         return self.slots or max(1, len(visible_gpus()) // self.gpus_per_job)
 
+    @property
+    def devices(self) -> int:
+        return self.gpus_per_job if visible_gpus() else 0
+
+    @property
+    def spreads(self) -> bool:
+        return False
+
     def job_size(self, num_runs: int) -> int:
         if self.runs_per_job is not None:
             return self.runs_per_job
@@ -79,6 +89,14 @@ class LocalQueue:
 
     def require_available(self) -> None:
         _gpu_sets(self.concurrency, self.gpus_per_job)
+
+    def require_room_for(self, ranks: int) -> None:
+        require(
+            not visible_gpus() or ranks <= self.gpus_per_job,
+            "hardware.processes",
+            ranks,
+            f"a job has {self.gpus_per_job} GPU(s), one for each process: set launcher.gpus_per_job={ranks}",
+        )
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> LocalPool:
         return LocalPool(folder, jobs, _gpu_sets(self.concurrency, self.gpus_per_job), self.grace_s)
@@ -102,30 +120,35 @@ class LocalPool:
         self._waiting = deque(jobs)
         self._gpu_sets = gpu_sets
         self._grace_s = grace_s
-        self._running: dict[int, LocalJob[Any]] = {}
+        self._running: dict[int, _Running] = {}
 
     def poll(self) -> bool:
-        for slot, job in list(self._running.items()):
-            if job.done():
-                _signal(job, signal.SIGKILL)  # whatever a crashed trainer left behind in its session
+        for slot, started in list(self._running.items()):
+            if started.job.done():
+                kill_marked(started.mark)  # whatever a crashed trainer left behind
                 del self._running[slot]
         for slot, gpus in enumerate(self._gpu_sets):
             if self._waiting and slot not in self._running:
-                executor = _SessionExecutor(self._folder, gpus)
+                mark = f"local:{uuid.uuid4().hex}"
+                executor = _SessionExecutor(self._folder, gpus, mark)
                 executor.update_parameters(timeout_min=FOREVER_MIN)
-                self._running[slot] = executor.submit(self._waiting.popleft())  # type: ignore[assignment]
+                self._running[slot] = _Running(job=executor.submit(self._waiting.popleft()), mark=mark)  # type: ignore[arg-type]
         return bool(self._running)
 
-    def stop(self) -> None:
+    def stop(self, *, running: bool = True) -> None:
         self._waiting.clear()
-        for job in self._running.values():
-            _signal(job, signal.SIGTERM)
+        if not running:
+            return self.leave()
+        for started in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                # The controller tells the worker, and that the trainer; children of the trainer must not hear of it.
+                os.kill(int(started.job.job_id), signal.SIGTERM)
         end = time.monotonic() + self._grace_s
-        while not all(job.done() for job in self._running.values()) and time.monotonic() < end:
+        while not all(started.job.done() for started in self._running.values()) and time.monotonic() < end:
             time.sleep(0.1)
-        for job in self._running.values():
-            _signal(job, signal.SIGKILL)
-            job._process.wait()  # type: ignore[union-attr]
+        for started in self._running.values():
+            kill_marked(started.mark)
+            started.job._process.wait()  # type: ignore[union-attr]
         self._running.clear()
 
     def leave(self) -> None:
@@ -133,18 +156,20 @@ class LocalPool:
         self._running.clear()
 
 
-def _signal(job: LocalJob[Any], number: signal.Signals) -> None:
-    """To the whole session of the job: controller, worker, trainer and everything they started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(int(job.job_id), number)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    job: LocalJob[Any]
+    mark: str
+    """What everything that the job starts carries; see :mod:`sweeps.processes`."""
 
 
 class _SessionExecutor(submitit.LocalExecutor):
     """Submitit's local executor, its controller started in a new session and with a given set of GPUs."""
 
-    def __init__(self, folder: Path, gpus: str | None) -> None:
+    def __init__(self, folder: Path, gpus: str | None, mark: str) -> None:
         super().__init__(folder)
         self._gpus = gpus
+        self._mark = mark
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
         environment = os.environ | {
@@ -158,6 +183,7 @@ class _SessionExecutor(submitit.LocalExecutor):
             "SUBMITIT_LOCAL_TIMEOUT_S": str(FOREVER_MIN * 60),
             "SUBMITIT_LOCAL_WITH_SHELL": "",
             "SUBMITIT_STDERR_TO_STDOUT": "",
+            MARK: self._mark,
         }
         if self._gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus

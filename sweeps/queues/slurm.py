@@ -1,11 +1,11 @@
 """``launcher=slurm``: jobs of one sweep as a Slurm array through Submitit.
 
-Opened by :mod:`sweeps.launch`, asked by :mod:`sweeps.reconcile` which jobs still live. Needs ``squeue`` only;
-accounting may be off.
+Opened by :mod:`sweeps.launch`. What becomes of the jobs is for :mod:`sweeps.queues.scheduler` to say.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -18,11 +18,17 @@ from typing import Any
 
 import submitit
 
+from sweeps.queues.scheduler import ask, cluster_name, job_name, num_nodes, setting
 from sweeps.runs import read_status, write_status
 from sweeps.worker import ROOT, Job
 from trainer.config import ConfigError, require
 
 ASK_EVERY_S = 5.0
+CANCEL_AT_ONCE = 500
+"""A command line has a length."""
+
+USUAL_ARRAY = 1001
+"""Slurm's own default of MaxArraySize, one more than an array may have members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +82,18 @@ class SlurmQueue:
     def concurrency(self) -> int:
         return self.parallel
 
+    @property
+    def devices(self) -> int:
+        return self.gpus
+
+    @property
+    def spreads(self) -> bool:
+        return num_nodes(self.partition) != 1
+
     def job_size(self, num_runs: int) -> int:
-        return self.runs_per_job
+        """Larger than asked for where one array, and with it one cap, could not hold all jobs."""
+        members = int(setting("MaxArraySize") or USUAL_ARRAY) - 1
+        return max(self.runs_per_job, math.ceil(num_runs / members))
 
     def require_available(self) -> None:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -86,13 +102,22 @@ class SlurmQueue:
                 "log in to a cluster's submit host, or use launcher=local"
             )
 
+    def require_room_for(self, ranks: int) -> None:
+        require(
+            not self.gpus or ranks <= self.gpus,
+            "hardware.processes",
+            ranks,
+            f"a job has {self.gpus} GPU(s), one for each process: set launcher.gpus={ranks}",
+        )
+
     def open(self, folder: Path, jobs: Sequence[Job]) -> SlurmPool:
+        require("%" not in str(folder), "output", str(folder), "Slurm reads % in a path as a pattern: choose another")
         executor = submitit.SlurmExecutor(folder, max_num_timeout=self.max_timeouts)
         executor.update_parameters(**self._parameters())
         try:
             with executor.batch():
                 submitted = [executor.submit(job) for job in jobs]
-            names = [job.job_id for job in submitted]
+            names = [job_name(job.job_id, cluster_name()) for job in submitted]
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from error
         for job, name in zip(jobs, names, strict=True):
@@ -101,7 +126,7 @@ class SlurmQueue:
                 if (
                     status is not None and status.pid == os.getpid()
                 ):  # still as the launcher left it: the job has not started
-                    write_status(run_dir, status.state, job=f"slurm:{name}")
+                    write_status(run_dir, status.state, job=name)
         return SlurmPool(names)
 
     def _parameters(self) -> dict[str, Any]:
@@ -133,27 +158,19 @@ class SlurmPool:
     def poll(self) -> bool:
         if time.monotonic() - self._asked >= ASK_EVERY_S:
             self._asked = time.monotonic()
-            living = living_jobs()
-            self._alive = living is None or any(f"slurm:{name}" in living for name in self._names)
+            scheduler = ask()
+            self._alive = scheduler is None or any(scheduler.has(name) is not False for name in self._names)
         return self._alive
 
-    def stop(self) -> None:
-        subprocess.run(["scancel", *self._names], check=False, timeout=60)
+    def stop(self, *, running: bool = True) -> None:
+        cancel_jobs(self._names, *([] if running else ["--state=PENDING"]))
 
     def leave(self) -> None:
         """Nothing to do: the cluster needs no launcher."""
 
 
-def living_jobs() -> set[str] | None:
-    """``slurm:<id>`` of every waiting or running job of this user; None, which counts as alive, if nobody answers."""
-    if shutil.which("squeue") is None:
-        return None
-    try:
-        answer = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        return None
-    return (
-        {f"slurm:{line.strip()}" for line in answer.stdout.splitlines() if line.strip()}
-        if answer.returncode == 0
-        else None
-    )
+def cancel_jobs(names: Sequence[str], *options: str) -> None:
+    """``scancel`` for jobs of this cluster; what has ended already does not matter."""
+    numbers = [name.removeprefix("slurm:").partition("@")[0] for name in names]
+    for start in range(0, len(numbers), CANCEL_AT_ONCE):
+        subprocess.run(["scancel", *options, *numbers[start : start + CANCEL_AT_ONCE]], check=False, timeout=60)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from sweeps.cells import cells, resolved
+from sweeps.cells import cells, members, resolved
 from sweeps.components import unknown_keys
 from sweeps.compose import CONF, Composed, compose, compose_batch, groups
 from trainer.config import LIST_SLOTS, component_defaults, identity
@@ -29,6 +29,24 @@ def one(group: str, name: str) -> list[str]:
 def test_every_choice_composes_and_has_no_unknown_key(group: str, name: str) -> None:
     config = resolved(compose(one(group, name)))
     assert list(unknown_keys(config)) == []
+
+
+SCALED_DOWN = [f"small/{path.stem}" for path in sorted(CONF.glob("method/small/*.yaml"))]
+"""Presets whose constants are made for the embedded scale."""
+
+
+@pytest.mark.parametrize("name", SCALED_DOWN)
+def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> None:
+    small, paper = (resolved(compose([f"method={choice}"])) for choice in (name, name.removeprefix("small/")))
+    assert list(unknown_keys(small)) == []
+    assert small.pop("method") == name
+    paper.pop("method")
+    assert small != paper
+    targets = [
+        {key: node.get("_target_") for key, node in config.items() if isinstance(node, dict)}
+        for config in (small, paper)
+    ]
+    assert targets[0] == targets[1]
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=[f"{path.parent.name}-{path.stem}" for path in COMPONENTS])
@@ -106,11 +124,11 @@ def factor_batch(name: str) -> list[list[str]]:
 def test_a_factor_gives_distinct_levels_and_its_hypothesis_speaks_of_them(name: str) -> None:
     batch = factor_batch(name)
     made = cells(
-        [
+        members(
             Composed(config=compose(overrides), overrides=tuple(overrides))
             for overrides in batch
             if "seed=0" in overrides
-        ]
+        )
     )
     levels = [cell.level.name for cell in made]
     assert len(set(levels)) == len(levels) >= 2
@@ -135,6 +153,6 @@ def test_a_batch_composes_to_what_its_members_compose_to_alone() -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
         loader = GlobalHydra.instance().hydra.config_loader
         master = hydra.compose("config", return_hydra_config=True)
-        together = compose_batch(loader, master, batch)
+        together = list(compose_batch(loader, master, batch))
     for overrides, composed in zip(batch, together, strict=True):
         assert OmegaConf.to_container(composed.config) == OmegaConf.to_container(compose(overrides))

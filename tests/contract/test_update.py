@@ -20,6 +20,7 @@ from trainer.objective.base import Context
 from trainer.objective.objective import Objective
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
+from trainer.policy import Policy
 from trainer.probe import EngineMismatch, check_gap, logprob_gap
 from trainer.types import StepStats, TokenBatch
 from trainer.update import NonFiniteLoss, update
@@ -267,3 +268,59 @@ def test_a_member_that_needs_current_statistics_gets_them_complete(monkeypatch: 
     torch.testing.assert_close(got[0].extras["sum_p2_logp_h"], expected.extras["sum_p2_logp_h"], rtol=0, atol=1e-6)
     assert not got[0].logprobs.requires_grad
     assert outcome.rows_seen == 2 * batch.num_rows
+
+
+def test_old_terms_of_a_step_with_several_updates_cost_what_the_first_update_did_not_compute() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    expected = policy(model).measure(batch)
+    seen: Any = model.base_model
+    seen.rows_seen = 0
+    done, stats = run(model, batch, OptimConfig(lr=0.5, updates_per_rollout=2))
+    torch.testing.assert_close(done.old_logprobs, expected.logprobs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(done.old_entropy, expected.entropy, rtol=0, atol=1e-6)
+    first = int(batch.num_rows / 2)
+    assert seen.rows_seen == batch.num_rows + (batch.num_rows - first)
+    assert stats.means()["policy/ratio_max"] > 1.0
+
+
+class LoudPPOClip(PPOClip):
+    """Says that a token without advantage could carry gradient, which it cannot."""
+
+    @property
+    def silent_without_advantage(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("make", [on_policy, off_policy])
+def test_rows_without_signal_skip_the_backward_pass_and_nothing_else(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Toy()
+    batch = make(model, 0, groups=5, group_size=4)
+    batch = replace(batch, rewards=torch.where(batch.group < 2, torch.ones(()), batch.rewards))
+    graphs: list[int] = []
+    terms = Policy.terms
+
+    def noted(self: Policy, rows: TokenBatch, statistics: Any = ()) -> Any:
+        graphs.append(rows.num_rows if torch.is_grad_enabled() else 0)
+        return terms(self, rows, statistics)
+
+    monkeypatch.setattr(Policy, "terms", noted)
+    quiet = Bench(model).step(plain(), batch)
+    silent = int((with_advantages(batch, plain()).advantages == 0).all(dim=1).sum())  # type: ignore[union-attr]
+    assert 8 <= silent < batch.num_rows
+    assert sum(graphs) == batch.num_rows - silent
+    loud = Bench(model).step(plain(surrogate=LoudPPOClip()), batch)
+    assert loud.distance(quiet) < 1e-12
+    assert quiet.stats.means() == pytest.approx(loud.stats.means(), rel=1e-9, abs=1e-12)
+    assert torch.equal(quiet.batch.old_logprobs != 0, batch.mask)
+
+
+def test_a_step_without_any_signal_still_lets_momentum_act() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    flat = replace(batch, rewards=torch.ones(batch.num_rows))
+    outcome = Bench(model).step(plain(), flat)
+    assert set(outcome.gradient) == {name for name, _ in model.named_parameters()}
+    assert outcome.size == 0.0

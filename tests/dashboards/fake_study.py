@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow.entities import Metric, Param, RunTag
@@ -27,8 +28,10 @@ CLIP_HIGH = {
     },
 }  # fmt: skip
 HOSTILE = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
+EVERYWHERE = f"\"'></title></style></script>{HOSTILE}<a href=\"javascript:document.title='pwned'\">x</a>{{{{7*7}}}}"
+"""Leaves whatever it stands in: a tag, an attribute, a title, a style, a script, a template."""
 DONE = "COMPLETED"
-PROVENANCE = {
+PROVENANCE: dict[str, Any] = {
     "git": {"revision": "3f2a9c1", "dirty": True, "diff": "- a\n+ b"}, "python": "3.11.7",
     "packages": {"torch": "2.13.0+cpu", "vllm": "0.32.0"}, "hardware": {"cpu": "some CPU", "cores": 2, "gpus": []},
 }  # fmt: skip
@@ -49,6 +52,8 @@ class FakeSpec:
     """(level index, seed) to state, where it is not COMPLETED; MISSING writes no run."""
     text: str = ""
     """Planted in one response and in the message of failed cells."""
+    everywhere: str = ""
+    """Planted in prompts, parameters, provenance and the command as well."""
     extra_metrics: int = 0
     """More metric keys, to reach the width of a real run."""
 
@@ -60,7 +65,7 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
     experiment = client.get_experiment_by_name("rlvr")
     location = (folder / "artifacts").as_uri()
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("rlvr", location)
-    command = f"python sweep.py -m factor={spec.study}"
+    command = f"python sweep.py -m factor={spec.study}{spec.everywhere}"
     tags = {"kind": "sweep", "study": spec.study, "factor": spec.study, "command": command}
     parent = client.create_run(experiment_id, run_name=f"{spec.study} sweep", tags=tags)
     cells = [
@@ -95,6 +100,8 @@ def _write_cell(
     params = {"steps": spec.steps, "seed": seed, "surrogate.clip_high": cell["level"], "task._target_": "Countdown",
               "rollout.prompts_per_step": 32, "rollout.group_size": 16, "optim.lr": "1e-4",
               "hardware.device": "cpu"}  # fmt: skip
+    if spec.everywhere:
+        params["task.template"] = spec.everywhere
     steps = spec.steps if state == DONE else max(spec.steps // 3, 2)
     history = curves(spec, level, seed)
     start = int(time.time() * 1000)
@@ -106,7 +113,8 @@ def _write_cell(
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()], metrics=points[:900])
     for begin in range(900, len(points), 900):
         client.log_batch(run_id, metrics=points[begin : begin + 900])
-    client.log_text(run_id, json.dumps(PROVENANCE), "provenance.json")
+    packages = {**PROVENANCE["packages"], "torch": f"2.13.0{spec.everywhere}"}
+    client.log_text(run_id, json.dumps(PROVENANCE | {"packages": packages}), "provenance.json")
     client.log_text(run_id, json.dumps(_samples(spec, level, seed, steps)), "samples.json")
     client.log_text(run_id, json.dumps(_reliability(level, seed, steps)), "reliability.json")
     if state == "FAILED":
@@ -173,7 +181,9 @@ def _samples(spec: FakeSpec, level: int, seed: int, steps: int) -> dict[str, obj
             [("4*7=28,28-2=26", 1.0), ("7+3=10,10*2=20,20+4=24", 0.0), ("7*4=28,28-2=26", 1.0)]
         ):
             text = first + (f" {spec.text}" if spec.text and level == 0 and seed == 0 and index == 0 else "")
-            rows.append([step, "evaluation", f"4,7,3,2=2{index}:", text, reward, first.rpartition("=")[2]])
+            rows.append(
+                [step, "evaluation", f"4,7,3,2=2{index}:{spec.everywhere}", text, reward, first.rpartition("=")[2]]
+            )
     return {"columns": ["step", "source", "prompt", "response", "reward", "answer"], "data": rows}
 
 

@@ -7,15 +7,16 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_study import HOSTILE
+from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
 from dashboards.claims import claims_text, load_claims, write_claims
-from dashboards.load import Study
+from dashboards.load import Study, load_study
 from dashboards.page import content_policy, write_atomically
 from dashboards.report import log_report, report_html, shown_uri, write_report
 from dashboards.terminal import aligned, level_table
@@ -141,20 +142,56 @@ def test_claims_judge_every_study(study_uri: str, tmp_path: Path) -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the page was not opened in a browser")
-def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken: Study, tmp_path: Path) -> None:
-    path = write_report(broken, tmp_path / "report.html")
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: no page was opened in it")
+
+
+def opened(page: Path) -> tuple[str, list[str]]:
+    """The page as a browser without a network makes it, scripts run, and what its console said."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=15000", "--window-size=1300,2000", "--dump-dom", path.as_uri(),
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}",
+        "--virtual-time-budget=15000", "--window-size=1300,2000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    dom = result.stdout
+    return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+
+
+@in_a_browser
+def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken: Study, tmp_path: Path) -> None:
+    dom, problems = opened(write_report(broken, tmp_path / "report.html"))
     assert "<title>Upper clip threshold" in dom and "pwned" not in dom[: dom.index("</title>")]
     drawn = re.search(r'data-ready="(\d+)"', dom)
     assert drawn is not None and int(drawn[1]) == dom.count('class="plot-container')
     assert dom.count("main-svg") >= int(drawn[1]) >= 15
-    problems = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def hostile(new_store: Callable[[], Path]) -> Study:
+    """Markup in every text that a run, a sweep or a factor can bring: names, labels, prompts, responses, versions."""
+    hypothesis = {"metric": "policy/entropy", "direction": "increase", "statement": EVERYWHERE, "source": EVERYWHERE}
+    factor = {"name": EVERYWHERE, "key": "task.template", "label": EVERYWHERE, "unit": EVERYWHERE, "ordered": True,
+              "hypothesis": hypothesis}  # fmt: skip
+    spec = FakeSpec(study=f"s{EVERYWHERE}", factor=factor, levels=("a", EVERYWHERE), seeds=2, steps=12,
+                    states={(0, 1): "FAILED"}, text=EVERYWHERE, everywhere=EVERYWHERE)  # fmt: skip
+    return load_study(write_study(new_store(), spec), spec.study)
+
+
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("kind", ["report", "claims"])
+def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, hostile: Study, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    if kind == "report":
+        write_report(hostile, path)
+    else:
+        write_claims(load_claims(hostile.uri), hostile.uri, path)
+    found = elements(path.read_text())
+    assert not [tag for tag, attributes in found if {"onerror", "href", "src"} & set(attributes)]
+    assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 2 * (kind == "report")
+    dom, problems = opened(path)
+    assert "<title>pwned" not in dom and "&lt;script&gt;document.title=" in dom and "{{7*7}}" in dom
+    acting = [name for _, attributes in elements(dom) for name in attributes if name.endswith(("href", "src"))]
+    assert acting == [] and not re.search(r"<[^>\"]*\son\w+=", dom)
     assert problems == []

@@ -29,12 +29,24 @@ class FaultRunner:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
         )
 
-    def __call__(self, *folders: RunFolder, faults: tuple[tuple[str, int, str], ...] = ()) -> int:
-        """Exit code of ``python -m trainer FOLDERS`` with ``faults`` (where, at which call, what)."""
+    def __call__(
+        self,
+        *folders: RunFolder,
+        faults: tuple[tuple[str, int, str], ...] = (),
+        kill_after_s: float | None = None,
+    ) -> int:
+        """Exit code of ``python -m trainer FOLDERS`` with ``faults`` (where, at which call, what).
+
+        ``kill_after_s`` is a kill -9 by the clock, wherever the process then is.
+        """
         assert self._process.stdin and self._process.stdout
         self._number += 1
-        armed = [{"at": at, "call": call, "do": do} for at, call, do in faults]
-        job: dict[str, Any] = {"folders": [str(f.path) for f in folders], "log": str(self.log), "faults": armed}
+        job: dict[str, Any] = {
+            "folders": [str(folder.path) for folder in folders],
+            "log": str(self.log),
+            "faults": [{"at": at, "call": call, "do": do} for at, call, do in faults],
+            "kill_after_s": kill_after_s,
+        }
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())

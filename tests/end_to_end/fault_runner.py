@@ -1,8 +1,8 @@
 """A process that runs the trainer in forked children and kills, tears or signals them where a test says.
 
 Started by ``conftest.py`` of this folder, once: torch is imported once, and every run costs a fork. One JSON line in,
-``{"folders", "log", "faults": [{"at": "module:name", "call": n, "do": what}]}``, one line out: the exit code of
-``python -m trainer``, negative for a signal. It must not start a thread or compute anything before it forks.
+``{"folders", "log", "faults": [{"at": "module:name", "call": n, "do": what}], "kill_after_s"}``, one line out: the exit
+code of ``python -m trainer``, negative for a signal. It must not start a thread or compute anything before it forks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,8 @@ def arm(at: str, call: int, do: str) -> None:
 
     ``kill`` and ``raise`` come before the call, ``kill_after`` behind it, ``tear`` writes half of what ``os.write`` was
     given and kills, ``full`` says from then on that the disk is; ``term``, ``usr1``, ``usr2`` and ``int`` send the
-    signal and go on; ``stop``, for methods of a run folder, puts the STOP file there and goes on.
+    signal and go on; ``stop``, for methods of a run folder, puts the STOP file there and goes on; ``kill_copier``, for
+    methods of a mirror, kills its process and goes on, ``kill_both`` kills both.
     """
     module, _, name = at.partition(":")
     *path, last = name.split(".")
@@ -70,8 +72,10 @@ def fail(do: str, original: Callable[[], Any]) -> Any:
         os.kill(os.getpid(), getattr(signal, f"SIG{do.upper()}"))
     if do == "stop":
         original.args[0].stop.touch()  # type: ignore[attr-defined]
+    if do in ("kill_copier", "kill_both"):
+        original.args[0]._process.kill()  # type: ignore[attr-defined]
     result = original()
-    if do == "kill_after":
+    if do in ("kill_after", "kill_both"):
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 
@@ -94,6 +98,16 @@ def child(job: dict[str, Any]) -> int:
         return 1
 
 
+def kill(pid: int, seconds: float) -> None:
+    """Kill -9 process ``pid`` after ``seconds``, unless it has ended by then."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+
+
 def serve() -> None:
     """Answer one job after another."""
     for name in PRELOADED:
@@ -106,6 +120,8 @@ def serve() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+        if job["kill_after_s"] is not None:
+            kill(pid, job["kill_after_s"])
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from copiers import copied, recorded
 
-from tests.runs import record, steps, write_run
+from tests.runs import MOVING, metrics, record, steps, write_run
 from trainer.record import RunFolder
+from trainer.tracking import sync
 
 ENGINE = "trainer.engine.transformers:_Transformers"
 
@@ -69,18 +73,80 @@ def test_steps_since_the_last_checkpoint_are_done_again(trainer, undisturbed: Ru
     assert record(folder) == record(undisturbed)
 
 
+ROLLOUTS = "trainer.objective.rollouts"
+PLANS = {
+    "dynamic sampling": {
+        "rollout._target_": f"{ROLLOUTS}.dynamic.Dynamic",
+        "rollout.oversampling": 1.0,
+        "rollout.when_short": "proceed",
+        "rollout.temperature_end": 1.5,
+    },
+    "branches": {"rollout._target_": f"{ROLLOUTS}.cure.Cure", "rollout.min_characters": 1, "rollout.top_k": 3},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_killed_run_that_chooses_its_rollouts_ends_as_if_nothing_had_happened(
+    plan: str, trainer, tmp_path: Path
+) -> None:
+    # Killed within a step, between two draws; and after one, before anything of it is saved.
+    changes = MOVING | PLANS[plan] | {"evaluation.every": 9, "steps": 3}
+    reference = write_run(tmp_path / "reference", changes)
+    assert trainer(reference) == 0, trainer.log.read_text()
+    if plan == "dynamic sampling":
+        generated = [line["rollout/generated"] for line in metrics(reference)[:-1]]
+        assert max(generated) > 16, "at least one step draws more than once"
+        position = json.loads((max(reference.checkpoints.glob("step-*")) / "state.json").read_text())["position"]
+        assert position == sum(generated) / 4
+    folder = write_run(tmp_path / "killed", changes)
+    for moment in ((f"{ENGINE}.generate", 4, "kill_after"), ("trainer.update:_step", 2, "kill_after")):
+        assert trainer(folder, faults=(moment,)) == -signal.SIGKILL, trainer.log.read_text()
+    assert trainer(folder) == 0, trainer.log.read_text()
+    assert record(folder) == record(reference)
+
+
+HOSTILE = 'it\'s a "run" 100% ü $HOME ; # \\ * \n'
+"""A name that a shell, a URI or a format string would stumble over."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(50))
 def test_kill_at_random_moments(number: int, trainer, tmp_path: Path) -> None:
-    """Off-policy updates, two epochs and two kills in a row; which calls they hit is drawn from the case's number."""
+    """Off-policy updates, two epochs and two kills in a row: at a place drawn from the case's number, and by the clock,
+    wherever the process then is.
+    """
     changes = {"optim.updates_per_rollout": 2, "optim.epochs": 2, "checkpoint.every": 2, "seed": number % 3}
     reference = write_run(tmp_path.parent / f"reference-{number % 3}", changes)
     assert trainer(reference) == 0
     rng = random.Random(number)
-    places = [(at, do) for at, _, do in (MOMENTS | MORE).values()]
-    folder = write_run(tmp_path, changes)
-    for _ in range(2):
-        at, do = rng.choice(places)
-        assert trainer(folder, faults=((at, rng.randint(1, 8), do),)) in (-signal.SIGKILL, 0), trainer.log.read_text()
+    at, do = rng.choice([(at, do) for at, _, do in (MOMENTS | MORE).values()])
+    folder = write_run(tmp_path / HOSTILE, changes)
+    faults: list[dict[str, Any]] = [{"faults": ((at, rng.randint(1, 8), do),)}, {"kill_after_s": rng.uniform(0.1, 1.5)}]
+    rng.shuffle(faults)
+    for fault in faults:
+        assert trainer(folder, **fault) in (-signal.SIGKILL, 0), trainer.log.read_text()
     assert trainer(folder) == 0, trainer.log.read_text()
     assert record(folder) == record(reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("do", ["kill", "kill_copier", "kill_both"])
+def test_a_kill_of_trainer_or_copier_leaves_record_and_copy_equal(
+    do: str, trainer, undisturbed: RunFolder, tmp_path: Path
+) -> None:
+    """The trainer with its real copier and a store in a hostile place; what is missing at the end, ``sync`` brings."""
+    store = tmp_path / "it's a store ü" / "mlflow.db"
+    changes = {"tracking.uri": f"sqlite:///{store}", "tracking.experiment": "study", "tracking.flush_every_s": 0.05}
+    folder = write_run(tmp_path / HOSTILE, changes)
+    code = trainer(folder, faults=(("trainer.mirror:Mirror.mark_durable", 3, do),))
+    assert code == (0 if do == "kill_copier" else -signal.SIGKILL), trainer.log.read_text()
+    assert trainer(folder) == 0, trainer.log.read_text()
+    assert record(folder) == record(undisturbed)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=changes["tracking.uri"])
+    for _ in range(2):
+        assert sync(folder.path)
+        (run,) = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+        assert run.info.status == "FINISHED"
+        assert copied(client, run.info.run_id) == recorded(folder)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from disks import fill, small_disk
 
+from tests.end_to_end.conftest import ENVIRONMENT
 from tests.runs import record, run_config, steps, write_run
+from trainer.config import ROOT
 from trainer.record import RunFolder
 
 STEP = "trainer.update:_step"
@@ -166,6 +172,38 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(at, call, trainer, undist
     assert state(folder)[0] == ("RUNNING" if at == "os:fsync" else "FAILED")
     assert trainer(folder) == 0
     assert record(folder) == record(undisturbed)
+
+
+# Room for: nothing at all, the first lines, half of the first checkpoint, one and a half checkpoints.
+@pytest.mark.parametrize("free", [0, 20_000, 5_000_000, 16_000_000])
+def test_a_really_full_disk_stops_the_run_and_room_lets_it_go_on(free, trainer, undisturbed, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        folder = write_run(disk / "run")
+        ballast = fill(disk, free)
+        assert trainer(folder) == 1
+        said = trainer.log.read_text()
+        assert said.count("no space left") == 1 and "Traceback" not in said, said
+        before = {path.name for path in folder.checkpoints.glob("*")}
+        assert all(name.startswith("step-") for name in before), "no half checkpoint takes room"
+        ballast.unlink()
+        assert trainer(folder) == 0
+        assert record(folder) == record(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_full_disk_that_holds_the_log_too_loses_nothing(trainer, undisturbed, tmp_path: Path) -> None:
+    """A process of its own: what it could not print must not change its exit code."""
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        folder = write_run(disk / "run")
+        command = [sys.executable, "-m", "trainer", str(folder.path)]
+        with (disk / "out").open("wb") as out:
+            ballast = fill(disk, 8 * 4096)  # room for the lines of the start, none for a checkpoint
+            done = subprocess.run(command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=out, stderr=out)
+        assert done.returncode == 1
+        assert not list(folder.checkpoints.glob("*"))
+        ballast.unlink()
+        assert trainer(folder) == 0
+        assert record(folder) == record(undisturbed)
 
 
 def test_status_of_a_run_names_its_process(undisturbed) -> None:

@@ -13,6 +13,7 @@ from tests.runs import VLLM, run_config
 from trainer.build import build_run
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.engine.transformers import TransformersEngine
+from trainer.engine.vllm import BLOCK
 from trainer.model import load_model, load_tokenizer
 from trainer.policy import Policy
 from trainer.session import engine_setup
@@ -44,6 +45,7 @@ def bench_of_session() -> Iterator[Bench]:
     run = build_run(run_config(VLLM))
     tokenizer = load_tokenizer(run.model)
     setup = engine_setup(run, tokenizer, torch.device("cpu"))
+    assert setup.max_length > BLOCK["cpu"], "the prefix cache is tested too"
     pool = EnginePool()
     vllm = pool.get(run.engine, setup) if importlib.util.find_spec("vllm") else None
     policy = Policy(

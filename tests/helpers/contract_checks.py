@@ -82,14 +82,20 @@ def choices() -> list[tuple[str, str]]:
     return [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
-def from_yaml(group: str, choice: str) -> Case:
-    """The case of one YAML, composed by Hydra as a run would be; a controller gets the member it steers."""
+def composed(group: str, choice: str) -> dict[str, Any]:
+    """The configuration with one choice, composed by Hydra as a run is; a controller gets the member it steers."""
     overrides = [_override(group, choice)]
     config = _composed(overrides)
     for node in (config["controller"] or {}).values():
         slot, *name = str(node.get("target", "")).split(".")[:2]
         if slot in LIST_SLOTS and name and name[0] not in config[slot] and (CONF / slot / f"{name[0]}.yaml").exists():
             config = _composed([*overrides, _override(slot, name[0])])
+    return config
+
+
+def from_yaml(group: str, choice: str) -> Case:
+    """The case of one YAML."""
+    config = composed(group, choice)
     nodes = {group: config[group]} if group in SINGLE else {f"{group}.{name}": n for name, n in config[group].items()}
     single = {slot: build_component(config[slot], slot) for slot in SINGLE}
     lists = {

@@ -120,7 +120,7 @@ def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given:
                     group=group,
                     weight_version=0,
                     num_context=context,
-                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1])),
+                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1]), anchor=1 if member else None),
                 )
             )
     return rollouts
@@ -145,6 +145,13 @@ def off_policy(model: nn.Module, seed: int = 0, *, spread: float = 0.3, **shape:
     return replace(
         batch, old_logprobs=moved(terms.logprobs), old_entropy=terms.entropy, ref_logprobs=moved(terms.logprobs)
     )
+
+
+def rewarded(rewards: Sequence[float], group: Sequence[int] | None = None) -> TokenBatch:
+    """A batch of rollouts with these rewards, in one group unless told; the verifier's own are the same."""
+    batch = pack(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
+    values = torch.tensor(rewards, dtype=torch.float32)
+    return replace(batch, rewards=values, raw_rewards=values, group=torch.tensor(group or [0] * len(rewards)))
 
 
 def change_floats(batch: TokenBatch, change: Callable[[Tensor], Tensor]) -> TokenBatch:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.metrics.rollout import rollout_metrics
+from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.metrics.table import check
 from trainer.types import Rollout
 
@@ -31,6 +31,13 @@ def test_by_hand(make_rollout: Callable[..., Rollout]) -> None:
             "rollout/zero_std_frac_all_right": 0.25,
         }
     )
+
+
+def test_what_was_thrown_away_by_hand(make_rollout: Callable[..., Rollout]) -> None:
+    kept = [make_rollout(0, reward=reward) for reward in (0.0, 1.0)]
+    metrics = generation_metrics(kept, [0.0, 1.0, 1.0, 1.0, 0.0])
+    check(metrics)
+    assert metrics == {"rollout/generated": 5, "rollout/generated_reward": 0.6, "rollout/kept_frac": 0.4}
 
 
 def test_equal_fractional_rewards_are_split_at_the_threshold(make_rollout: Callable[..., Rollout]) -> None:

@@ -63,3 +63,14 @@ def test_no_token_at_all_gives_zero_and_not_nan(reduction: Reduction) -> None:
 def test_the_constant_has_to_be_positive() -> None:
     with pytest.raises(ConfigError, match=r"reduction\.length=0.*positive"):
         Constant(length=0)
+
+
+def test_rows_without_advantage_are_dropped_from_both_sums() -> None:
+    batch = pack(make_rollouts(groups=1, group_size=4, given=0), pad_id=PAD)
+    mask = torch.arange(5)[None] < torch.tensor([[2], [3], [0], [5]])
+    advantages = torch.tensor([[1.0], [0.0], [7.0], [-1.0]]).expand(4, 5)
+    got = TokenMean(rows="signal").scale(replace(batch, mask=mask, advantages=advantages))
+    # Rows 0 and 3 are left (row 2 has an advantage but no token): 2 + 5 tokens.
+    assert got.squeeze(1).tolist() == pytest.approx([1 / 7, 0, 0, 1 / 7])
+    silent = TokenMean(rows="signal").scale(replace(batch, mask=mask, advantages=torch.zeros(4, 5)))
+    assert silent.squeeze(1).tolist() == [0.0] * 4

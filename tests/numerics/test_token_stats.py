@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer import token_stats as module
 from trainer.statistics import STATISTICS
 from trainer.token_stats import token_stats
 
 ALL = tuple(sorted(STATISTICS))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
 """Log-probs here reach -40, where one float32 step is 4e-6, and inherit the rounding of the product. In the entropy
-those errors are weighted by p; lse - sum p z instead of -sum p log p would be off by 2e-5."""
+those errors are weighted by p; lse - sum p z, without the largest logit taken off, would be off by 2e-5."""
 
 
 def case(rows: int = 7, width: int = 5, vocabulary: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
@@ -146,21 +147,89 @@ def test_chunk_size_changes_nothing(chunk: int) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
-def test_never_more_logits_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import token_stats as module
-
-    seen: list[int] = []
+def seen_tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of all logits that are ever made from now on."""
+    seen: list[tuple[int, ...]] = []
     original = module._scaled_logits
 
-    def counted(hidden: Tensor, *rest: Any) -> Tensor:
-        seen.append(hidden.shape[0])
-        return original(hidden, *rest)
+    def counted(*arguments: Any) -> Tensor:
+        logits = original(*arguments)
+        seen.append(tuple(logits.shape))
+        return logits
 
     monkeypatch.setattr(module, "_scaled_logits", counted)
+    return seen
+
+
+def test_never_more_rows_of_logits_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = seen_tiles(monkeypatch)
     hidden, weight, bias, targets = case()
     stats = token_stats(hidden, weight, targets, bias=bias, statistics=ALL, chunk=3)
     sum(value.sum() for value in stats.values()).backward()
-    assert seen == [3, 3, 1, 3, 3, 1]
+    assert seen == 2 * [(3, 6), (3, 6), (1, 6)]
+
+
+def small_tiles(monkeypatch: pytest.MonkeyPatch, logits: int, side: int = 1) -> None:
+    monkeypatch.setattr(module, "TILE", dict.fromkeys(module.TILE, logits))
+    monkeypatch.setattr(module, "MIN_SIDE", side)
+
+
+def test_never_more_logits_than_one_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch, 12)
+    seen = seen_tiles(monkeypatch)
+    hidden, weight, bias, targets = case()  # 7 rows, 6 columns
+    token_stats(hidden, weight, targets, bias=bias, chunk=3)["entropy"].sum().backward()
+    assert seen == 2 * [(3, 4), (3, 2), (3, 4), (3, 2), (1, 4), (1, 2)]
+    seen.clear()
+    stats = token_stats(hidden, weight, targets, bias=bias, statistics=ALL, chunk=3)  # whole rows, so fewer of them
+    sum(value.sum() for value in stats.values()).backward()
+    assert seen == 2 * [(2, 6), (2, 6), (2, 6), (1, 6)]
+
+
+@pytest.mark.parametrize("logits", [1, 3, 8, 14, 21])
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, logits: int, temperature: float) -> None:
+    small_tiles(monkeypatch, logits)
+    hidden, weight, bias, targets = case()
+    leaves = (hidden, weight, bias)
+    ours = token_stats(hidden, weight, targets, bias=bias, temperature=temperature, chunk=3)
+    theirs = reference(hidden, weight, bias, targets, temperature)
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-12)
+        (row,) = torch.randn(1, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+        expected = torch.autograd.grad((row * theirs[name]).sum(), leaves, retain_graph=True)
+        for got, want in zip(
+            torch.autograd.grad((row * value).sum(), leaves, retain_graph=True), expected, strict=True
+        ):
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_the_largest_logit_may_come_in_any_tile(monkeypatch: pytest.MonkeyPatch, descending: bool) -> None:
+    # Steps of 100 nats between tiles: all but the last bit of mass moves with every new largest logit.
+    small_tiles(monkeypatch, 1)
+    logits = torch.tensor([[0.0, 100.0, 200.0, 200.0 + math.log(3.0)]], dtype=torch.float64)
+    logits = logits.flip(1) if descending else logits
+    stats = from_logits(logits, torch.tensor([0 if descending else 3]))
+    assert stats["entropy"].item() == pytest.approx(0.562335, abs=1e-6)  # (3/4, 1/4), as by hand above
+    assert stats["logprobs"].item() == pytest.approx(math.log(0.75), abs=1e-12)
+
+
+def test_a_tile_of_impossible_tokens_is_as_if_it_did_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch, 2)
+    inf = torch.inf
+    logits = torch.tensor([[-inf, -inf, math.log(3.0), 0.0, -inf, -inf]], dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([3]))
+    assert stats["entropy"].item() == pytest.approx(0.562335, abs=1e-6)
+    assert stats["logprobs"].item() == pytest.approx(math.log(0.25), abs=1e-12)
+    (gradient,) = torch.autograd.grad(stats["logprobs"].sum(), logits)
+    assert gradient.tolist() == [pytest.approx([0.0, 0.0, -0.75, 0.75, 0.0, 0.0], abs=1e-12)]
+
+
+def test_what_is_no_number_stays_visible() -> None:
+    hidden, weight, _, targets = case(rows=2)
+    stats = token_stats(torch.where(torch.tensor([[True], [False]]), torch.nan, hidden), weight, targets)
+    assert stats["logprobs"].isnan().tolist() == stats["entropy"].isnan().tolist() == [True, False]
 
 
 def test_impossible_tokens_are_as_if_they_did_not_exist() -> None:
@@ -246,3 +315,19 @@ def test_unknown_statistic_is_refused() -> None:
     hidden, weight, _, targets = case()
     with pytest.raises(KeyError, match="no_such"):
         token_stats(hidden, weight, targets, statistics=("no_such",))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_gives_what_the_cpu_gives(dtype: torch.dtype) -> None:
+    hidden, weight, bias, targets = case(rows=200, width=32, vocabulary=300, dtype=dtype)
+    results = []
+    for device in ("cpu", "cuda"):
+        leaves = [leaf.detach().to(device).requires_grad_() for leaf in (hidden, weight, bias)]
+        stats = token_stats(*leaves[:2], targets.to(device), bias=leaves[2], statistics=ALL, chunk=64)
+        total = sum(value.sum() for value in stats.values())
+        results.append([value.detach().cpu() for value in (*stats.values(), *torch.autograd.grad(total, leaves))])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05  # of numbers up to about 40
+    for cpu, cuda in zip(*results, strict=True):
+        torch.testing.assert_close(cuda, cpu, rtol=tolerance, atol=tolerance)

@@ -8,11 +8,44 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cells import Cell, cells
+from sweeps.cells import Cell, cells, members
 from sweeps.command import main
 from sweeps.compose import Composed, compose
 
+HOSTILE = "a b 'c' \"d\" ü 日本 $HOME;#&=,[x]"
+"""A folder name with everything that shells, URIs, YAML and Hydra give a meaning to."""
+
 FAKE = Path(__file__).with_name("fake_trainer.py")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """Every test of the queue works below a folder with a hostile name."""
+    folder = tmp_path / HOSTILE
+    folder.mkdir()
+    return folder
+
+
+class Clock:
+    """Unix time as ``sweeps`` sees it; it stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Replaces ``time.time`` in this process."""
+    made = Clock()
+    monkeypatch.setattr("time.time", made)
+    return made
 
 
 @pytest.fixture
@@ -42,10 +75,12 @@ def make_cells(tmp_path: Path) -> Callable[..., list[Cell]]:
     """Cells of a sweep given as lists of overrides."""
 
     def make(*batch: Sequence[str]) -> list[Cell]:
-        output = f"output='{tmp_path / 'outputs'}'"
+        quoted = str(tmp_path / "outputs").replace("'", "\\'")
+        output = f"output='{quoted}'"
         trainer = f"launcher.trainer=['{FAKE}']"
-        return cells(
-            [Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch]
+        composed = (
+            Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch
         )
+        return cells(members(composed))
 
     return make

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-SEEDS = {13: "raise", 14: "kill", 15: "leave", 16: "slow", 17: "grandchild"}
+SEEDS = {13: "raise", 14: "kill", 15: "leave", 16: "slow", 17: "grandchild", 18: "deaf"}
 SIGNALLED: list[int] = []
 
 
@@ -31,7 +31,20 @@ def status(folder: Path, state: str, step: int, steps: int, message: str = "") -
     temporary.replace(folder / "status.json")
 
 
+def follow(folder: Path) -> int:
+    """What the second rank does: leave when it is told to, or when the first has ended the run."""
+    while not SIGNALLED:
+        if json.loads((folder / "status.json").read_text())["state"] == "COMPLETED":
+            return 0
+        time.sleep(0.05)
+    with (folder / "told").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return 20
+
+
 def train(folder: Path) -> int:
+    if os.environ.get("RANK", "0") != "0":
+        return follow(folder)
     config = yaml.safe_load((folder / "run.yaml").read_text())
     trouble, steps = SEEDS.get(config["seed"], ""), config["steps"]
     metrics = folder / "metrics.jsonl"
@@ -40,9 +53,11 @@ def train(folder: Path) -> int:
         file.write(f"{os.getpid()} {done} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')} {time.time()}\n")
     status(folder, "RUNNING", done, steps)
     if trouble == "grandchild":
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(folder)])
+        sleeper = [sys.executable, "-c", "import time; time.sleep(600)", str(folder)]
+        subprocess.Popen(sleeper)
+        subprocess.Popen(sleeper, start_new_session=True)  # as the ranks of a run and the workers of an engine are
     for step in range(done, steps):
-        time.sleep(0.6 if trouble in ("slow", "grandchild") else 0.02)
+        time.sleep(0.6 if trouble in ("slow", "grandchild", "deaf") else 0.02)
         if trouble == "raise" and step == 1 and not (folder / "mended").exists():
             status(folder, "FAILED", step, steps, "RuntimeError: the loss is not finite")
             raise RuntimeError("the loss is not finite")
@@ -61,7 +76,7 @@ def train(folder: Path) -> int:
         if (folder / "STOP").exists():
             status(folder, "PRUNED", step + 1, steps)
             return 10
-        if SIGNALLED:
+        if SIGNALLED and trouble != "deaf":
             status(folder, "PREEMPTED", step + 1, steps)
             return 20
     status(folder, "COMPLETED", steps, steps)

@@ -22,7 +22,7 @@ def record(run_dir: Path, step: int, reward: float, seconds: float, cut: int | N
 
 
 def test_a_run_is_read_line_by_line_and_a_torn_line_waits(tmp_path: Path) -> None:
-    run = Followed(run_dir=tmp_path, name="x")
+    run = Followed(run_dir=tmp_path, level="x")
     run.refresh()
     assert run.state == "PLANNED"
     write_status(tmp_path, "RUNNING", step=1, steps=10)
@@ -36,7 +36,7 @@ def test_a_run_is_read_line_by_line_and_a_torn_line_waits(tmp_path: Path) -> Non
 
 
 def test_a_run_that_went_back_to_a_checkpoint_is_followed_on(tmp_path: Path) -> None:
-    run = Followed(run_dir=tmp_path, name="x")
+    run = Followed(run_dir=tmp_path, level="x")
     for step in range(3):
         record(tmp_path, step, 0.1 * step, 1.0)
     run.refresh()
@@ -63,7 +63,7 @@ def lines_of(runs: list[Followed], *states: tuple[str, int]) -> list[str]:
 def two(tmp_path: Path) -> list[Followed]:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    return [Followed(run_dir=tmp_path / name, name=f"level {name}") for name in ("a", "b")]
+    return [Followed(run_dir=tmp_path / name, level=f"level {name}") for name in ("a", "b")]
 
 
 def test_a_file_gets_a_line_at_every_quarter_and_at_the_end(two: list[Followed]) -> None:

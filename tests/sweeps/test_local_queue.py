@@ -116,10 +116,10 @@ def test_start_up_is_shared_on_a_cpu(
 def test_stopping_leaves_no_process_behind(
     tmp_path: Path, jobs: Callable[..., list[Job]], opened: Callable[..., LocalPool]
 ) -> None:
-    made = jobs(17, 17, steps=100)  # each trainer starts a grandchild that sleeps for minutes
+    made = jobs(17, 17, steps=100)  # each trainer starts children that sleep for minutes, one in its own session
     pool = opened(LocalQueue(slots=1, grace_s=5), made)
     pool.poll()
-    wait_for(lambda: len(processes(tmp_path / "runs")) >= 2)
+    wait_for(lambda: len(processes(tmp_path / "runs")) >= 3)
     time.sleep(0.8)
     pool.stop()
     wait_for(lambda: processes(tmp_path / "runs") == [], seconds=5)
@@ -134,7 +134,7 @@ def test_a_killed_trainer_leaves_no_grandchild(
     (job,) = jobs(17, steps=100)
     pool = opened(LocalQueue(slots=1), [job])
     pool.poll()
-    wait_for(lambda: len(processes(tmp_path / "runs")) >= 2)
+    wait_for(lambda: len(processes(tmp_path / "runs")) >= 3)
     os.kill(int(start_lines(tmp_path)[0][0]), signal.SIGKILL)
     run_out(pool)
     wait_for(lambda: processes(tmp_path / "runs") == [], seconds=5)
@@ -169,6 +169,28 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 def test_impossible_settings_are_refused(setting: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LocalQueue(**setting)  # type: ignore[arg-type]
+
+
+def test_every_rank_needs_a_gpu_of_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    LocalQueue(gpus_per_job=2).require_room_for(2)
+    with pytest.raises(ConfigError, match=r"hardware\.processes=2 cannot be used: .*launcher\.gpus_per_job=2"):
+        LocalQueue().require_room_for(2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    LocalQueue().require_room_for(2)  # on a CPU ranks share the cores
+
+
+def test_stopping_what_waits_leaves_what_runs(
+    tmp_path: Path, jobs: Callable[..., list[Job]], opened: Callable[..., LocalPool]
+) -> None:
+    made = jobs(16, 16, steps=3)
+    pool = opened(LocalQueue(slots=1), made)
+    pool.poll()
+    wait_for(lambda: len(start_lines(tmp_path)) == 1)
+    pool.stop(running=False)
+    assert not pool.poll()
+    wait_for(lambda: read_status(Path(made[0].run_dirs[0])).state == "COMPLETED")  # type: ignore[union-attr]
+    assert not (Path(made[1].run_dirs[0]) / "started").exists()
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

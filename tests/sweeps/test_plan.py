@@ -1,57 +1,24 @@
-"""The estimate and the words of a plan."""
+"""The words of a plan, and the sweep that is too dear."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from sweeps.cells import Cell
-from sweeps.plan import aligned, duration, estimate_s
-from sweeps.reconcile import reconcile
-from sweeps.runs import write_run, write_status
-from sweeps.study import Study
+from sweeps.estimate import Estimate
+from sweeps.plan import aligned, duration, require_affordable
+from sweeps.queues.local import LocalQueue
+from trainer.config import ConfigError
 
 
-def earlier(output: Path, cell: Cell, seconds: list[float]) -> None:
-    run_dir = output / "runs" / cell.signature
-    write_run(run_dir, cell.config)
-    write_status(run_dir, "COMPLETED", step=len(seconds), steps=len(seconds))
-    lines = [
-        json.dumps({"step": step, "time": 0, "metrics": {"time/step_s": value}}) for step, value in enumerate(seconds)
-    ]
-    lines.append(json.dumps({"step": len(seconds), "time": 0, "metrics": {"time/eval_s": 4.0}}))
-    (run_dir / "timings.jsonl").write_text("\n".join([*lines, '{"torn']))
-
-
-def estimate(output: Path, cells: list[Cell], concurrency: int = 1) -> float | None:
-    study = Study(name="s", command="c", output=output, cells=tuple(cells))
-    return estimate_s(study, reconcile([study.run_dir(cell) for cell in cells]), concurrency)
-
-
-def test_the_estimate_comes_from_runs_of_the_same_cost(make_cells: Callable[..., list[Cell]], tmp_path: Path) -> None:
-    known, slow, *todo = make_cells(
-        ["seed=9"], ["seed=9", "rollout.group_size=64"], *[[f"seed={seed}", "steps=10"] for seed in (1, 2)]
-    )
-    assert estimate(tmp_path, todo) is None
-    earlier(tmp_path, known, [1.0, 2.0, 3.0, 2.0])  # and 4 s of evaluation: 12 s over 4 steps, 3 s a step
-    earlier(tmp_path, slow, [100.0])
-    assert estimate(tmp_path, todo) == pytest.approx(2 * 10 * 3.0)
-    assert estimate(tmp_path, todo, concurrency=2) == pytest.approx(30.0)
-    assert estimate(tmp_path, todo[:1], concurrency=8) == pytest.approx(30.0), "one cell cannot use two slots"
-
-
-def test_steps_that_are_done_cost_nothing(make_cells: Callable[..., list[Cell]], tmp_path: Path) -> None:
-    known, todo = make_cells(["seed=9"], ["seed=1", "steps=10"])
-    earlier(tmp_path, known, [2.0, 2.0])  # (2 + 2 + 4) / 2 = 4 s a step
-    write_status(
-        tmp_path / "runs" / todo.signature if (tmp_path / "runs" / todo.signature).mkdir() is None else tmp_path,
-        "PREEMPTED",
-        step=7,
-    )
-    assert estimate(tmp_path, [todo]) == pytest.approx(3 * 4.0)
+def test_a_sweep_above_the_cap_is_refused_and_the_remedy_named() -> None:
+    dear = Estimate(wall_s=60, device_s=7200)
+    require_affordable(dear, LocalQueue(), 2.0)
+    require_affordable(None, LocalQueue(), 2.0)  # nobody knows what the first sweep takes
+    with pytest.raises(
+        ConfigError, match=r"about 2.0 h of jobs in all, .*more than max_hours=1\.5: .*yes=true"
+    ) as refusal:
+        require_affordable(dear, LocalQueue(), 1.5)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,23 @@ def test_each_state_has_its_rule(tmp_path: Path, state: str | None) -> None:
     assert found == TABLE[state]
 
 
+def test_taking_a_launchers_place_touches_nothing_that_ended(tmp_path: Path) -> None:
+    gone = {"pid": 2**22 + 1, "host": socket.gethostname()}
+    expected = {"FAILED": Action.LEAVE, "LOST": Action.LEAVE, "CANCELLED": Action.LEAVE, "PRUNED": Action.LEAVE}
+    expected |= {"QUEUED": Action.START, "PLANNED": Action.START, "PREEMPTED": Action.RESUME, "COMPLETED": Action.KEEP}
+    for state, action in expected.items():
+        write_status(tmp_path, state, **gone)
+        assert reconcile([tmp_path], only_waiting=True)[0].action is action, state
+
+
+def test_no_wish_takes_a_run_from_a_living_job(tmp_path: Path) -> None:
+    write_status(tmp_path, "RUNNING", host=socket.gethostname())
+    held = lock(tmp_path)
+    assert held is not None
+    assert {reconcile([tmp_path], retry)[0].action for retry in ("lost", "all")} == {Action.JOIN}
+    held.close()
+
+
 def test_a_living_run_is_joined(tmp_path: Path) -> None:
     write_status(tmp_path, "RUNNING", host=socket.gethostname())
     held = lock(tmp_path)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeps.runs import Status, is_alive, is_locked, lock, next_attempt, read_run, read_status, write_run, write_status
+from sweeps.alive import is_alive
+from sweeps.queues.scheduler import Scheduler
+from sweeps.runs import Status, is_locked, lock, next_attempt, read_run, read_status, write_run, write_status
 from sweeps.worker import ROOT
 from trainer.config import ConfigError, signature
 
@@ -83,15 +85,19 @@ def dead_pid() -> int:
 HERE = socket.gethostname()
 
 
+def listed(*jobs: str) -> Scheduler:
+    return Scheduler(cluster="", states=dict.fromkeys(jobs, "RUNNING"))
+
+
 def test_a_run_whose_process_has_gone_is_not_alive(tmp_path: Path, dead_pid: int) -> None:
-    assert not is_alive(tmp_path, Status(state="RUNNING", pid=dead_pid, host=HERE), set())
-    assert not is_alive(tmp_path, Status(state="QUEUED", pid=dead_pid, host=HERE), set())
+    assert not is_alive(tmp_path, Status(state="RUNNING", pid=dead_pid, host=HERE), None)
+    assert not is_alive(tmp_path, Status(state="QUEUED", pid=dead_pid, host=HERE), None)
 
 
 def test_a_stranger_with_the_number_of_a_dead_process_is_not_our_run(tmp_path: Path) -> None:
     stranger = subprocess.Popen(["sleep", "60"])
     try:
-        assert not is_alive(tmp_path, Status(state="RUNNING", pid=stranger.pid, host=HERE), set())
+        assert not is_alive(tmp_path, Status(state="RUNNING", pid=stranger.pid, host=HERE), None)
     finally:
         stranger.kill()
         stranger.wait()
@@ -100,21 +106,21 @@ def test_a_stranger_with_the_number_of_a_dead_process_is_not_our_run(tmp_path: P
 def test_a_held_lock_is_life_whatever_the_process_number_says(tmp_path: Path, dead_pid: int) -> None:
     held = lock(tmp_path)
     assert held is not None
-    assert is_alive(tmp_path, Status(state="RUNNING", pid=dead_pid, host=HERE), set())
+    assert is_alive(tmp_path, Status(state="RUNNING", pid=dead_pid, host=HERE), None)
     held.close()
 
 
 def test_what_cannot_be_known_counts_as_alive(tmp_path: Path) -> None:
-    assert is_alive(tmp_path, Status(state="RUNNING", pid=1, host="another-machine"), set())
+    assert is_alive(tmp_path, Status(state="RUNNING", pid=1, host="another-machine"), None)
     assert is_alive(tmp_path, Status(state="QUEUED", job="slurm:7"), None)
 
 
 def test_the_scheduler_knows_its_jobs(tmp_path: Path) -> None:
-    assert is_alive(tmp_path, Status(state="QUEUED", job="slurm:7_1"), {"slurm:7_1"})
-    assert not is_alive(tmp_path, Status(state="QUEUED", job="slurm:7_1"), {"slurm:7_2"})
-    assert is_alive(tmp_path, Status(state="PREEMPTED", job="slurm:7_1"), {"slurm:7_1"}), "it is queued again"
+    assert is_alive(tmp_path, Status(state="QUEUED", job="slurm:7_1"), listed("7_1"))
+    assert not is_alive(tmp_path, Status(state="QUEUED", job="slurm:7_1"), listed("7_2"))
+    assert is_alive(tmp_path, Status(state="PREEMPTED", job="slurm:7_1"), listed("7_1")), "it is queued again"
     (next_attempt(tmp_path) / "job").write_text("slurm:8\n")  # the trainer's own status does not name the job
-    assert not is_alive(tmp_path, Status(state="RUNNING", pid=os.getpid(), host="node7"), set())
+    assert not is_alive(tmp_path, Status(state="RUNNING", pid=os.getpid(), host="node7"), listed())
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "PRUNED", "PREEMPTED", "LOST", "PLANNED"])

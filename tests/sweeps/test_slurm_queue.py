@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sweeps.queues.slurm import SlurmQueue, living_jobs
+from sweeps.queues.scheduler import Scheduler, ask
+from sweeps.queues.slurm import SlurmQueue
 from sweeps.runs import read_status, write_run, write_status
 from sweeps.worker import Job
 from trainer.config import ConfigError
+
+FAKE = Path(__file__).with_name("fake_trainer.py")
 
 
 @pytest.fixture
@@ -19,16 +23,17 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of stand-ins: what they are asked for is written down, ``queue`` holds what squeue answers."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    place = shlex.quote(str(folder))
     programs = {
-        "sbatch": f'cp "$1" {folder}/script; echo "Submitted batch job 4711"',
+        "sbatch": f'cp "$1" {place}/script; echo "Submitted batch job 4711"',
         "srun": "true",
-        "squeue": f"cat {folder}/queue",
-        "scancel": f'echo "$@" >> {folder}/cancelled',
+        "squeue": f"cat {place}/queue",
+        "scancel": f'echo "$@" >> {place}/cancelled',
     }
     for name, body in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
         (folder / name).chmod(0o755)
-    (folder / "queue").write_text("4711_0\n4711_1\n")
+    (folder / "queue").write_text("4711_0 RUNNING\n4711_1 PENDING\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
 
@@ -81,9 +86,9 @@ def test_the_pool_is_busy_as_long_as_one_of_its_jobs_is_listed(cluster: Path, jo
     def pool() -> bool:
         return SlurmQueue().open(tmp_path / "jobs", jobs).poll()
 
-    (cluster / "queue").write_text("4711_1\n99\n")
+    (cluster / "queue").write_text("4711_1 PENDING\n99 RUNNING\n")
     assert pool()
-    (cluster / "queue").write_text("99\n")
+    (cluster / "queue").write_text("99 RUNNING\n")
     assert not pool()
 
 
@@ -92,7 +97,7 @@ def test_a_scheduler_that_cannot_be_asked_leaves_everything_alive(
 ) -> None:
     pool = SlurmQueue().open(tmp_path / "jobs", jobs)
     (cluster / "squeue").write_text("#!/bin/sh\nexit 1\n")
-    assert living_jobs() is None
+    assert ask() is None
     assert pool.poll()
 
 
@@ -112,6 +117,61 @@ def test_without_slurm_the_choice_is_refused(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="launcher=slurm needs sbatch and srun"):
         SlurmQueue().require_available()
+
+
+@pytest.mark.parametrize("state", ["RESIZING", "SIGNALING", "STAGE_OUT", "A_STATE_OF_A_LATER_SLURM", ""])
+def test_a_state_that_nobody_here_knows_is_alive(cluster: Path, jobs: list[Job], tmp_path: Path, state: str) -> None:
+    pool = SlurmQueue().open(tmp_path / "jobs", jobs)
+    (cluster / "queue").write_text(f"4711_1 {state}\n")
+    assert pool.poll()
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"])
+def test_a_job_that_slurm_still_remembers_is_over(cluster: Path, jobs: list[Job], tmp_path: Path, state: str) -> None:
+    pool = SlurmQueue().open(tmp_path / "jobs", jobs)
+    (cluster / "queue").write_text(f"4711_0 {state}\n4711_1 {state}\n")
+    assert not pool.poll()
+
+
+def test_a_job_of_another_cluster_is_not_given_up() -> None:
+    here = Scheduler(cluster="here", states={"7_1": "RUNNING"})
+    assert here.has("slurm:7_1@here") is True
+    assert here.has("slurm:7_2@here") is False
+    assert here.has("slurm:7_2@there") is None
+    assert here.end_of("slurm:7_1@there") is None
+
+
+@pytest.mark.parametrize(("nodes", "spreads"), [("a\\na", False), ("a\\nb", True), ("", True)])
+def test_a_sqlite_file_on_several_nodes_is_warned_about(
+    cluster: Path, sweep: Callable[..., int], capsys: pytest.CaptureFixture[str], nodes: str, spreads: bool
+) -> None:
+    (cluster / "sinfo").write_text(f"#!/bin/sh\nprintf '{nodes}'\n")
+    (cluster / "sinfo").chmod(0o755)
+    assert sweep("-m", "seed=0,1", "launcher=slurm", "plan=true", base=[f"launcher.trainer=[{FAKE}]"]) == 0
+    assert ("SQLite is not safe on network file systems" in capsys.readouterr().err) is spreads
+
+
+def test_waiting_jobs_alone_can_be_stopped(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    SlurmQueue().open(tmp_path / "jobs", jobs).stop(running=False)
+    assert (cluster / "cancelled").read_text().split() == ["--state=PENDING", "4711_0", "4711_1"]
+
+
+def test_more_cells_than_an_array_holds_share_jobs_so_that_the_cap_holds() -> None:
+    assert SlurmQueue().job_size(1000) == 1
+    assert SlurmQueue().job_size(1001) == 2
+    assert SlurmQueue(runs_per_job=30).job_size(10_000) == 30
+
+
+def test_every_rank_needs_a_gpu() -> None:
+    SlurmQueue(gpus=4).require_room_for(4)
+    SlurmQueue(gpus=0).require_room_for(4)
+    with pytest.raises(ConfigError, match=r"hardware\.processes=4 cannot be used: .*launcher\.gpus=4"):
+        SlurmQueue(gpus=2).require_room_for(4)
+
+
+def test_a_path_that_slurm_would_read_as_a_pattern_is_refused(cluster: Path, jobs: list[Job], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Slurm reads % in a path as a pattern"):
+        SlurmQueue().open(tmp_path / "100%" / "jobs", jobs)
 
 
 @pytest.mark.parametrize("setting", ["parallel", "runs_per_job", "cpus", "time_min"])

@@ -43,7 +43,7 @@ BAD = [
     ),
     (
         ["-m", "factor=clip_regime", "surrogate=kl_cov"],
-        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=cispo or gspo",
+        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=cispo or gspo or",
     ),
     (["method=small/kl_covv"], "method=small/kl_covv does not exist: did you mean 'small/kl_cov'?"),
     (["launcher.slots=0"], "launcher.slots=0 cannot be used: nothing could run; give at least 1"),
@@ -134,5 +134,5 @@ def test_a_trainer_that_cannot_check_is_reported(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("import a_module_that_is_not_there")
-    assert sweep(base=[f"launcher.trainer=[{broken}]", "tracking=none"]) == 2
+    assert sweep(base=["launcher.trainer=[broken.py]", "tracking=none"]) == 2
     assert "the trainer could not check the configuration: ModuleNotFoundError" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_a_plan_says_what_is_done_and_how_long_the_rest_takes(sweep: Sweep, tmp_
     out = capsys.readouterr().out
     assert "2 new, 1 done, 1 left alone" in out
     assert "failed, left alone (retry=failed runs it again)" in out
-    assert "estimated time: about 0 s on 1 slot, from earlier runs" in out
+    assert re.search(r"estimated time: about \d s on 1 slot \(\d s of jobs in all\), from earlier runs", out)
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 

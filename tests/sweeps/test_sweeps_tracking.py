@@ -83,7 +83,7 @@ def test_a_sweep_has_one_run_however_often_it_is_started(tmp_path: Path) -> None
 
 
 def test_launchers_that_meet_at_a_fresh_store_do_not_tear_it(tmp_path: Path) -> None:
-    tracker = f"Tracker('sqlite:///{tmp_path}/mlflow.db', 'e')"
+    tracker = f"Tracker({f'sqlite:///{tmp_path}/mlflow.db'!r}, 'e')"
     code = f"from sweeps.tracking import Tracker; {tracker}.open_sweep({{'study': 's'}}, {{}})"
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.runs import lock, read_status, write_run, write_status
-from sweeps.worker import Job
+from sweeps.worker import Job, RunsFailed
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
@@ -35,6 +35,10 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
 def job(*run_dirs: Path) -> Job:
     return Job(run_dirs=tuple(map(str, run_dirs)), trainer=(str(FAKE),), grace_s=5)
+
+
+def states(*run_dirs: Path) -> list[str]:
+    return [status.state for run_dir in run_dirs if (status := read_status(run_dir))]
 
 
 def starts(run_dir: Path) -> list[str]:
@@ -59,8 +63,9 @@ def test_runs_of_a_job_share_one_process(make_run: Callable[..., Path]) -> None:
 )
 def test_a_crash_leaves_its_neighbours_and_says_why(make_run: Callable[..., Path], seed: int, message: str) -> None:
     before, bad, after = make_run(1), make_run(seed), make_run(2)
-    states = job(before, bad, after)()
-    assert list(states.values()) == ["COMPLETED", "FAILED", "COMPLETED"]
+    with pytest.raises(RunsFailed, match="1 of 3 runs failed: run 1"):  # so that the scheduler shows it as well
+        job(before, bad, after)()
+    assert states(before, bad, after) == ["COMPLETED", "FAILED", "COMPLETED"]
     status = read_status(bad)
     assert status is not None
     assert status.message == message
@@ -69,7 +74,8 @@ def test_a_crash_leaves_its_neighbours_and_says_why(make_run: Callable[..., Path
 
 def test_the_traceback_is_in_the_folder_of_the_run_that_failed(make_run: Callable[..., Path]) -> None:
     bad = make_run(13)
-    job(make_run(1), bad)()
+    with pytest.raises(RunsFailed):
+        job(make_run(1), bad)()
     traceback = (bad / "attempts" / "1" / "traceback").read_text()
     assert traceback.startswith("Traceback (most recent call last)")
     assert traceback.rstrip().endswith("RuntimeError: the loss is not finite")
@@ -79,8 +85,9 @@ def test_a_trainer_that_cannot_start_fails_each_run_once(make_run: Callable[...,
     broken = tmp_path / "broken.py"
     broken.write_text("import a_module_that_is_not_there")
     runs = [make_run(1), make_run(2)]
-    states = Job(run_dirs=tuple(map(str, runs)), trainer=(str(broken),))()
-    assert set(states.values()) == {"FAILED"}
+    with pytest.raises(RunsFailed, match="2 of 2 runs failed"):
+        Job(run_dirs=tuple(map(str, runs)), trainer=(str(broken),))()
+    assert states(*runs) == ["FAILED", "FAILED"]
     assert {read_status(run).message for run in runs} == {
         "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
     }  # type: ignore[union-attr]

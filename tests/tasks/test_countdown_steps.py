@@ -140,6 +140,31 @@ def test_different_solutions_stay_different() -> None:
     assert len({canonical(parse(text) or ()) for text in texts}) == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "anchor", "reward"),
+    [
+        ("4*7=28,28-2=26", 14, 1.0),  # ends where it arrives
+        ("4*7=28,28-2=26,26*3=78", 14, 0.0),  # arrives and goes on to something else
+        ("4*7=28,28-2=26,26-3=23,23+3=26", 14, 0.0),  # the first arrival counts; the way back uses the 3 twice
+        ("3-2=1,4*7=28,28-2=26", None, 0.0),  # the 2 is used up: what looks like an arrival is none
+        ("4*7=26,26*3=78", None, 0.0),  # a wrong step
+        ("4*7=28,28-3=25", None, 0.0),
+        ("4*7=28,28-2=26,", None, 0.0),  # unreadable
+    ],
+)
+def test_the_anchor_is_the_end_of_the_first_step_that_rightly_reaches_the_target(
+    text: str, anchor: int | None, reward: float
+) -> None:
+    verdict = TASK.verify(PROMPT, text)
+    assert (verdict.anchor, verdict.reward) == (anchor, reward)
+
+
+def test_a_right_response_may_have_a_tail() -> None:
+    prompt = Prompt(id="p", text="4,7,1,2=26:", data={"numbers": [4, 7, 1, 2], "target": 26})
+    verdict = TASK.verify(prompt, "4*7=28,28-2=26,26*1=26")
+    assert (verdict.reward, verdict.anchor) == (1.0, 14)
+
+
 def test_compute_is_the_rule_of_the_game() -> None:
     assert [compute(6, o, 3) for o in "+-*/"] == [9, 3, 18, 2]
     assert [compute(3, o, 6) for o in "-/"] == [None, None]

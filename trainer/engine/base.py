@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from trainer.signals import signals_held_back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,7 @@ class EnginePool:
         """A running engine for ``config`` and ``setup``; its weights are whatever was loaded last."""
         if self._engine is None or self._key != (config, setup):
             self.close()
-            with _signals_held_back():
+            with signals_held_back():
                 self._engine, self._key = config.start(setup), (config, setup)
         return self._engine
 
@@ -107,17 +108,6 @@ class EnginePool:
         engine, self._engine, self._key = self._engine, None, None
         if engine is not None:
             engine.close()
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Deliver SIGUSR1 and SIGUSR2 after the block. Threads and processes started in it never get them: the signal that
-    asks a whole job to finish its step would kill an engine's workers first."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

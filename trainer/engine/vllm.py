@@ -18,6 +18,9 @@ from torch import Tensor
 from trainer.config import ConfigError, require
 from trainer.engine.base import Completion, Engine, EngineSetup, fenced
 
+BLOCK = {"cpu": 128, "cuda": 16}
+"""Tokens in a block of vLLM's key-value cache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VLLMEngine:
@@ -71,7 +74,8 @@ class VLLMEngine:
                 enforce_eager=eager,
                 # Log-probs after temperature: those of the distribution that is sampled from.
                 logprobs_mode="processed_logprobs",
-                enable_prefix_caching=True,
+                # What is shorter than a block of the cache is never found in it, but looking costs time.
+                enable_prefix_caching=setup.max_length > BLOCK[setup.device],
                 async_scheduling=False,
                 disable_log_stats=True,
                 seed=0,

@@ -47,6 +47,9 @@ _PHASES = (
     ("metrics", "computing the step's metrics"),
     ("eval", "evaluation"),
     ("accounting", "measuring entropy before and after the update on the same contexts"),
+    ("checkpoint", "writing the checkpoint before this step"),
+    ("record", "writing the line and the status of the step before this one"),
+    ("mirror", "telling the process that copies to MLflow what is durable, before this step"),
     ("step", "the whole step"),
 )
 
@@ -85,6 +88,9 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("rollout/length_mean", "tokens", "mean", "sampled tokens per response, end token included"),
     ("rollout/length_max", "tokens", "max", "longest response"),
     ("rollout/truncated_frac", "1", "mean", "share of responses that ran out of budget"),
+    ("rollout/generated", "responses", "sum", "responses sampled, those thrown away by the rollout plan included"),
+    ("rollout/generated_reward", "reward", "mean", "verifier's reward of all of them: comparable between plans"),
+    ("rollout/kept_frac", "1", "mean", "share of them that was trained on"),
     ("rollout/zero_std_frac_all_wrong", "1", "mean", "share of prompts with equal, failing rewards"),
     ("rollout/zero_std_frac_all_right", "1", "mean", "share of prompts with equal, passing rewards"),
     *((f"diversity/{name}", unit, "last", f"rollouts: {meaning}") for name, unit, meaning in _DIVERSITY),

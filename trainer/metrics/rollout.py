@@ -42,3 +42,12 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> d
         "rollout/zero_std_frac_all_wrong": float((silent & (highest <= threshold)).mean()),
         "rollout/zero_std_frac_all_right": float((silent & (highest > threshold)).mean()),
     }
+
+
+def generation_metrics(kept: Sequence[Rollout], generated: Sequence[float]) -> dict[str, float]:
+    """What was sampled for the N rollouts that were kept; ``generated`` are the rewards of all responses."""
+    return {
+        "rollout/generated": float(len(generated)),
+        "rollout/generated_reward": float(np.mean(generated)),
+        "rollout/kept_frac": len(kept) / len(generated),
+    }

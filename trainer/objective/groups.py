@@ -1,12 +1,24 @@
-"""Statistics of rewards within groups, shared by advantages. Pure functions; they must not know any method."""
+"""Statistics of rewards within groups, shared by advantages and shapings. Pure functions; they must not know any
+method."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from trainer.objective.base import Concern
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+RIGHT = 0.5
+"""A response is right when the verifier's reward exceeds this, here as in all metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +59,30 @@ def group_statistics(values: Float[Tensor, " N"], group: Int[Tensor, " N"], *, d
     mean = torch.where(constant, low, mean)
     std = (total((wide - mean) ** 2) / (size - ddof).clamp(min=1)).sqrt()
     return GroupStatistics(size=size, mean=mean, std=std, constant=constant.double())
+
+
+def right(batch: TokenBatch) -> Bool[Tensor, " N"]:
+    """Whether the verifier called a response right, whatever shaping made of its reward."""
+    return batch.raw_rewards > RIGHT
+
+
+def plain_rewards(run: Run) -> Iterator[Concern]:
+    """The remark of an advantage that gives a group of one its reward."""
+    if run.rollout.group_size == 1:
+        why = "rollout.group_size=1 leaves nothing to compare a response with, so advantages are plain rewards"
+        yield Concern(sentence=why, fatal=False)
+
+
+def thrown_away(run: Run, what: str) -> Iterator[Concern]:
+    """The remark of a member that learns from groups without a spread of rewards."""
+    if getattr(run.rollout, "keep", "all") == "signal":
+        why = f"{what} learns from groups whose rewards are all equal, but dynamic sampling throws those away"
+        yield Concern(sentence=f"{why}: choose rollout=standard", fatal=False)
+
+
+def ignores_shaping(run: Run, name: str) -> Iterator[Concern]:
+    """The remark of an advantage that asks only whether a response is right."""
+    if run.objective.shaping.neutral != {}:
+        shaping = type(run.objective.shaping).__name__
+        why = f"advantage {name} asks only whether a response is right, so shaping {shaping} changes nothing"
+        yield Concern(sentence=f"{why}: choose shaping=none, or another advantage", fatal=False)

@@ -4,7 +4,7 @@ split."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,13 +26,24 @@ def _num_sequences(counts: Float[Tensor, "N 1"]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMean(Reduction):
-    """``sum L m / sum m``: every token counts the same (DAPO and most entropy papers; METHODS.md 0.4)."""
+    """``sum L m / sum m``: every token counts the same (DAPO and most entropy papers; METHODS.md 0.4).
 
-    neutral: ClassVar[dict[str, object] | None] = {}
+    ``rows="signal"`` takes both sums over the rows that have an advantage; the others are dropped, for regularizers too
+    (PSR and NSR; METHODS.md 14.3).
+    """
+
+    neutral: ClassVar[dict[str, object] | None] = {"rows": "all"}
+
+    rows: Literal["all", "signal"] = "all"
+    """Rows that count."""
 
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
         counts = _token_counts(batch)
-        return torch.ones_like(counts) / counts.sum().clamp(min=1)
+        kept = torch.ones_like(counts)
+        if self.rows == "signal":
+            assert batch.advantages is not None
+            kept = ((batch.advantages != 0) & batch.mask).any(dim=1, keepdim=True).float()
+        return kept / (counts * kept).sum().clamp(min=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Literal
 
 from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, solve
-from trainer.tasks.countdown_steps import canonical, parse, solves, spell
+from trainer.tasks.countdown_steps import canonical, first_reached, parse, solves, spell
 from trainer.tasks.countdown_subsets import clustered_order
 from trainer.types import Prompt, Verdict
 
@@ -28,7 +28,8 @@ class Countdown:
     all values positive whole numbers. Each given number and each intermediate is used at most once; numbers may stay
     unused. Training, held-out and out-of-domain problems are disjoint because a hash of (sorted numbers, target)
     gives each problem to one split. ``Verdict.answer`` is the last result; ``Verdict.solution`` one spelling for all
-    orders and commutations of a correct solution.
+    orders and commutations of a correct solution; ``Verdict.anchor`` the end of the first step that reaches the target
+    by right steps alone.
     """
 
     num_prompts: int = 512
@@ -98,9 +99,11 @@ class Countdown:
             return Verdict(reward=0.0)
         answer = str(steps[-1].result)
         numbers, target = prompt.data["numbers"], prompt.data["target"]
+        reached = first_reached(steps, numbers, target)  # type: ignore[arg-type]
+        anchor = None if reached is None else len(spell(steps[:reached]))
         if not solves(steps, numbers, target):  # type: ignore[arg-type]
-            return Verdict(reward=0.0, answer=answer)
-        return Verdict(reward=1.0, answer=answer, solution=canonical(steps))
+            return Verdict(reward=0.0, answer=answer, anchor=anchor)
+        return Verdict(reward=1.0, answer=answer, solution=canonical(steps), anchor=anchor)
 
     def expert(self, prompt: Prompt) -> str | None:
         """The first of the shortest solutions that a search finds."""

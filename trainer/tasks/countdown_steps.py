@@ -67,16 +67,27 @@ def parse(text: str) -> tuple[Step, ...] | None:
 
 def solves(steps: Sequence[Step], numbers: Sequence[int], target: int) -> bool:
     """True when each number and intermediate is used at most once, each step is right and the last is the target."""
+    return bool(steps) and num_right(steps, numbers) == len(steps) and steps[-1].result == target
+
+
+def num_right(steps: Sequence[Step], numbers: Sequence[int]) -> int:
+    """Leading steps that are right and use each number and intermediate at most once."""
     available = Counter(numbers)
-    for step in steps:
+    for done, step in enumerate(steps):
         for operand in (step.left, step.right):
             if available[operand] == 0:
-                return False
+                return done
             available[operand] -= 1
         if compute(step.left, step.operator, step.right) != step.result:
-            return False
+            return done
         available[step.result] += 1
-    return bool(steps) and steps[-1].result == target
+    return len(steps)
+
+
+def first_reached(steps: Sequence[Step], numbers: Sequence[int], target: int) -> int | None:
+    """Steps up to and including the first one that reaches the target by right steps alone; None when none does."""
+    results = [step.result for step in steps[: num_right(steps, numbers)]]
+    return results.index(target) + 1 if target in results else None
 
 
 # A canonical expression is (kind, plain parts, inverse parts): a sum with added and subtracted terms, a product with

@@ -1,11 +1,16 @@
-"""What a rollout component is given and what it returns. Called by ``loop.py`` once per step."""
+"""What a rollout component is given and what it returns. Called by ``loop.py`` once per step; it must not look at
+weights or advantages."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+import torch
+
+from trainer.config import require
 from trainer.objective.base import Concern
 from trainer.types import Prompt, Rollout
 
@@ -31,7 +36,7 @@ class Source(Protocol):
         prefixes: Sequence[tuple[int, ...]] | None = None,
     ) -> list[Rollout]:
         """Verified rollouts, ``samples`` per prompt, ``group`` numbered by prompt; ``prefixes`` are given completion
-        tokens."""
+        tokens, which count towards ``max_tokens``."""
         ...
 
     def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
@@ -42,25 +47,80 @@ class Source(Protocol):
         """The text of each token alone; empty for special tokens."""
         ...
 
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator for choices between two calls of :meth:`sample`: another one in every step and after every
+        call."""
+        ...
+
+
+Groups = list[list[Rollout]]
+"""Rollouts by prompt."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutPlan:
-    """Settings that every way of collecting rollouts has."""
+    """Settings that every way of collecting rollouts has, and the plain way: P prompts, G samples each, all kept.
+
+        temperature_t = temperature + (temperature_end - temperature) * progress                     linear
+        temperature_t = temperature_end + (temperature - temperature_end) * (1 + cos(pi progress)) / 2   cosine
+
+    with ``progress`` from 0 at the first step to 1 at the last; ``temperature_end=None`` keeps it constant. A member
+    overrides :meth:`groups_of` (how the samples of some prompts come about) or :meth:`collect` (which of them are
+    kept), and declares all settings in its own body, where configurations read their defaults.
+    """
 
     reconstructed: ClassVar[bool] = False
     prompts_per_step: int = 32
     group_size: int = 16
     temperature: float = 1.0
+    temperature_end: float | None = None
+    temperature_curve: Literal["linear", "cosine"] = "linear"
     max_tokens: int = 40
+
+    def __post_init__(self) -> None:
+        prompts, size, length = self.prompts_per_step, self.group_size, self.max_tokens
+        require(prompts >= 1, "rollout.prompts_per_step", prompts, "at least one prompt is needed")
+        require(size >= 1, "rollout.group_size", size, "at least one sample per prompt is needed")
+        for name in ("temperature", "temperature_end"):
+            value = getattr(self, name)
+            fits = value is None or 0 < value <= 100
+            require(fits, f"rollout.{name}", value, "give a temperature above 0 (and at most 100)")
+        require(length >= 1, "rollout.max_tokens", length, "a response needs room for at least one token")
 
     def temperature_at(self, step: int, num_steps: int) -> float:
         """The sampling temperature of a step; the trainer divides its logits by the same number."""
-        return self.temperature
+        start, end = self.temperature, self.temperature_end
+        if end is None:
+            return start
+        progress = step / max(num_steps - 1, 1)
+        if self.temperature_curve == "linear":
+            return start + (end - start) * progress
+        return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
     def concerns(self, run: Run) -> Iterator[Concern]:
         """What is wrong or surprising about this plan in this run, before anything is queued."""
         return iter(())
 
+    def groups_of(self, source: Source, prompts: Sequence[Prompt], temperature: float) -> Groups:
+        """``group_size`` verified rollouts of each prompt, in the prompts' order."""
+        return by_group(
+            source.sample(prompts, samples=self.group_size, temperature=temperature, max_tokens=self.max_tokens)
+        )
+
     def collect(self, source: Source, *, step: int, num_steps: int) -> list[Rollout]:
         """The rollouts of one step, groups numbered from 0 without gaps."""
-        raise TypeError(f"{type(self).__name__} does not define collect")
+        prompts = source.next_prompts(self.prompts_per_step)
+        return numbered(self.groups_of(source, prompts, self.temperature_at(step, num_steps)))
+
+
+def by_group(rollouts: Sequence[Rollout]) -> Groups:
+    """Rollouts of equal ``group`` together, groups in ascending order, members in the order they came in."""
+    groups: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.group, []).append(rollout)
+    return [groups[number] for number in sorted(groups)]
+
+
+def numbered(groups: Groups) -> list[Rollout]:
+    """The rollouts of some groups, ``group`` counted from 0."""
+    return [replace(rollout, group=number) for number, group in enumerate(groups) for rollout in group]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from trainer.config import require
-from trainer.objective.rollouts.base import RolloutPlan, Source
-from trainer.types import Rollout
+from trainer.objective.rollouts.base import RolloutPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standard(RolloutPlan):
-    """P prompts, G samples each, all kept."""
+    """P prompts, G samples each, all kept; the temperature is constant or moves from one value to another."""
 
     prompts_per_step: int = 32
     """P: prompts in one rollout batch."""
@@ -19,31 +18,9 @@ class Standard(RolloutPlan):
     """G: samples per prompt."""
     temperature: float = 1.0
     """Divides the logits, in the sampler and in the trainer alike."""
+    temperature_end: float | None = None
+    """Temperature of the last step; None: ``temperature`` throughout. Entropy is measured at the step's own."""
+    temperature_curve: Literal["linear", "cosine"] = "linear"
+    """The way from the one to the other."""
     max_tokens: int = 40
     """Longest response, tokens."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.prompts_per_step >= 1,
-            "rollout.prompts_per_step",
-            self.prompts_per_step,
-            "at least one prompt is needed",
-        )
-        require(self.group_size >= 1, "rollout.group_size", self.group_size, "at least one sample per prompt is needed")
-        require(
-            0 < self.temperature <= 100,
-            "rollout.temperature",
-            self.temperature,
-            "give a temperature above 0 (and at most 100)",
-        )
-        require(
-            self.max_tokens >= 1, "rollout.max_tokens", self.max_tokens, "a response needs room for at least one token"
-        )
-
-    def collect(self, source: Source, *, step: int, num_steps: int) -> list[Rollout]:
-        return source.sample(
-            source.next_prompts(self.prompts_per_step),
-            samples=self.group_size,
-            temperature=self.temperature_at(step, num_steps),
-            max_tokens=self.max_tokens,
-        )

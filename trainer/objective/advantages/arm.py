@@ -1,0 +1,79 @@
+"""GRPO advantages moved from confident to hesitant responses (ARM, also ProGRPO). Called once per rollout batch through
+the ``advantage`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.advantages.grpo import GRPO
+from trainer.objective.base import Advantage, Concern
+from trainer.objective.groups import group_statistics, right
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ARM(Advantage):
+    """GRPO's advantage, plus how much less confident than its group a response is.
+
+        advantage_i  = grpo_i + alpha * (c(q) - c_i)      where some response of the group is right, else grpo_i
+        c_i          = exp(mean of the ceil(low_frac * |o_i|) smallest log-probs of response i)
+        c(q)         = mean_group c_i
+
+    Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the probe of every step, so
+    no forward pass is needed. ``skip_all_correct`` leaves groups that are all right alone too. ``alpha=0`` is GRPO.
+
+    Source: ARM / ProGRPO, arXiv 2602.05281, abstract and two summaries; METHODS.md 12. Departures: reconstructed.
+    ``alpha`` was not recovered and is assumed; the paper's c(q) is a confidence in the prompt whose token set is
+    unknown, here the group's mean, so the correction adds up to 0 in every group (differences within a group do not
+    depend on it). Status: reconstructed. Shape: [N]; unit: standard deviations; confidences are probabilities.
+    """
+
+    reconstructed: ClassVar[bool] = True
+    neutral: ClassVar[dict[str, object] | None] = {"alpha": 0.0, "eps": 1e-6}
+
+    alpha: float = 0.5
+    """Advantage for one unit of confidence (assumed)."""
+    low_frac: float = 0.2
+    """Share of a response's tokens, the least likely ones, that its confidence is measured on."""
+    skip_all_correct: bool = False
+    """Leave groups without a wrong response alone; the sources disagree."""
+    eps: float = 1e-6
+    """Added to the standard deviation."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.alpha >= 0, "advantage.alpha", self.alpha, "a negative one would reward confidence: give at least 0"
+        )
+        require(0 < self.low_frac <= 1, "advantage.low_frac", self.low_frac, "give a share above 0 and at most 1")
+        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return GRPO(eps=self.eps).concerns(run)
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        own = low_confidence(batch, self.low_frac)
+        shift = group_statistics(own, batch.group).mean - own
+        accuracy = group_statistics(right(batch).double(), batch.group).mean
+        corrected = (accuracy > 0) & ~(self.skip_all_correct & (accuracy == 1))
+        correction = torch.where(corrected, self.alpha * shift, torch.zeros_like(shift))
+        return GRPO(eps=self.eps)(batch) + correction.float()
+
+
+def low_confidence(batch: TokenBatch, low_frac: float) -> Float[Tensor, " N"]:
+    """``exp(mean)`` of the least likely ``low_frac`` of a response's sampled tokens, rounded up; 1 if it has none."""
+    counts = batch.mask.sum(dim=1)
+    most = (low_frac * counts.double() - 1e-9).ceil().long()
+    logprobs = batch.sampler_logprobs.double().masked_fill(~batch.mask, torch.inf).sort(dim=1).values
+    taken = torch.arange(logprobs.shape[1], device=most.device) < most[:, None]
+    total = torch.where(taken, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
+    return (total / most.clamp(min=1)).exp()

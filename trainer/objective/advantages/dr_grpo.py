@@ -1,0 +1,40 @@
+"""Rewards less the mean of their group (Dr. GRPO). Called once per rollout batch through the ``advantage`` slot; never
+sees log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.objective.base import Advantage, Concern
+from trainer.objective.groups import group_statistics, plain_rewards
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrGRPO(Advantage):
+    """Reward less the mean of its group, not divided by a deviation.
+
+        advantage_i = reward_i - mean_group
+
+    All-equal groups give exactly 0; a group of one keeps its reward. The method's second half is ``reduction=constant``
+    with the generation budget in the denominator (the preset has both).
+
+    Source: Dr. GRPO, arXiv 2503.20783; sail-sg/understand-r1-zero; METHODS.md 1.3. Departures: none.
+    Status: published. Shape: [N]; unit: reward.
+    """
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return plain_rewards(run)
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        group = group_statistics(batch.rewards, batch.group)
+        rewards = batch.rewards.double()
+        return (rewards - group.mean).where(group.size > 1, rewards).float()

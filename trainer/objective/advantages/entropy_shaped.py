@@ -1,0 +1,63 @@
+"""GRPO advantages with a share of the token's entropy on top (Cheng et al.). Called through the ``advantage`` slot:
+once per rollout batch, and again at every forward pass for the share of the entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.advantages.grpo import GRPO
+from trainer.objective.base import Advantage, Concern
+from trainer.types import TokenBatch, TokenTerms
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropyShaped(Advantage):
+    """GRPO's advantage plus a bonus where the policy hesitates, never more than a share of the advantage itself.
+
+        psi_t       = min(alpha * entropy_t, |grpo_t| / kappa)
+        advantage_t = grpo_t + psi_t
+
+    The entropy is the current policy's, detached: the gradient runs through the policy ratio only. ``kappa >= 1``, so
+    no sign ever flips, and where GRPO gives 0 this does too. ``alpha=0`` is GRPO.
+
+    Source: Cheng et al., arXiv 2506.14758; METHODS.md 14.5. Departures: none known (the authors' code was not read);
+    their rewards are 1 and -1, which GRPO's standardisation makes equal to 1 and 0. Status: published.
+    Shape: [N, T]; unit: standard deviations; alpha in standard deviations per nat.
+    """
+
+    neutral: ClassVar[dict[str, object] | None] = {"alpha": 0.0, "eps": 1e-6}
+    detached: ClassVar[frozenset[str]] = frozenset({"entropy"})
+
+    alpha: float = 0.4
+    """Advantage per nat of entropy: 0.4 with GRPO (0.1 with PPO)."""
+    kappa: float = 2.0
+    """The bonus is at most 1 / kappa of the advantage; at 1 it can cancel a negative one."""
+    eps: float = 1e-6
+    """Added to the standard deviation."""
+
+    def __post_init__(self) -> None:
+        require(self.alpha >= 0, "advantage.alpha", self.alpha, "give at least 0")
+        require(self.kappa >= 1, "advantage.kappa", self.kappa, "below 1 the bonus could turn an advantage's sign")
+        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return GRPO(eps=self.eps).concerns(run)
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        return GRPO(eps=self.eps)(batch)
+
+    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
+        assert batch.advantages is not None
+        # An entropy of 0 may come out a hair below 0, and a token without an advantage must stay without.
+        bonus = self.alpha * terms.entropy.clamp(min=0)
+        return batch.advantages + torch.minimum(bonus, batch.advantages.abs() / self.kappa)

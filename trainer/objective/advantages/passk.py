@@ -1,0 +1,69 @@
+"""Advantages of pass@k training: a group of k responses is right if one of them is. Called once per rollout batch
+through the ``advantage`` slot; never sees log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import comb, sqrt
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Advantage, Concern
+from trainer.objective.groups import group_statistics, ignores_shaping, right
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassK(Advantage):
+    """Expected standardised pass@k reward over all groups of k that a response can be in, in closed form.
+
+        rho            = 1 - C(n - c, k) / C(n, k)                    n responses, c of them right
+        sigma          = sqrt(rho (1 - rho))
+        advantage_i    = (1 - rho) / (sigma + eps)                                             right
+                       = (1 - rho - C(n - c - 1, k - 1) / C(n - 1, k - 1)) / (sigma + eps)     wrong
+
+    0 where c = 0 or rho = 1. ``k = 1`` is GRPO with the population standard deviation.
+
+    Source: Chen et al., arXiv 2508.10751; RUCAIBox/Passk_Training; METHODS.md 14.7. Departures: none.
+    Status: released. Shape: [N]; unit: standard deviations of pass@k.
+    """
+
+    k: int = 4
+    """Responses of which one has to be right."""
+    eps: float = 1e-6
+    """Added to the standard deviation."""
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "advantage.k", self.k, "pass@k needs at least one response")
+        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        yield from ignores_shaping(run, "PassK")
+        size = run.rollout.group_size
+        if self.k >= size:
+            why = f"with advantage.k={self.k} and rollout.group_size={size} pass@k is 0 or 1 in every group"
+            yield Concern(sentence=f"{why}, so all advantages are 0: take a k below the group size")
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        correct = right(batch)
+        group = group_statistics(correct.double(), batch.group)
+        counts = zip(group.size.long().tolist(), (group.size * group.mean).round().long().tolist(), strict=True)
+        pairs = [passk_advantages(n, c, self.k, self.eps) for n, c in counts]
+        chosen = [pair[0] if is_right else pair[1] for pair, is_right in zip(pairs, correct.tolist(), strict=True)]
+        return batch.rewards.new_tensor(chosen)
+
+
+def passk_advantages(n: int, c: int, k: int, eps: float) -> tuple[float, float]:
+    """(advantage of a right response, of a wrong one) in a group of ``n`` with ``c`` right ones."""
+    if c == 0 or n - c < k:
+        return 0.0, 0.0
+    fail = comb(n - c, k) / comb(n, k)
+    sigma = sqrt(fail * (1 - fail)) + eps
+    return fail / sigma, (fail - comb(n - c - 1, k - 1) / comb(n - 1, k - 1)) / sigma

@@ -1,0 +1,73 @@
+"""A quantile of the group's rewards as baseline instead of their mean (QAE). Called once per rollout batch through the
+``advantage`` slot; never sees log-probs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Advantage, Concern
+from trainer.objective.groups import group_statistics
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QAE(Advantage):
+    """Reward less a quantile of its group, over the group's standard deviation.
+
+        advantage_i = (reward_i - Q_K) / (std_group + eps)
+        Q_K         = inf{x: F_group(x) >= K}            rule = inf: the ceil(K * G)-th smallest reward
+                    = interpolated quantile              rule = linear: what torch.quantile gives
+
+    With rewards 0 and 1 the baseline of a hard group (accuracy <= 1 - K) is 0, so only its right responses get an
+    advantage; that of an easy group is 1, so only its wrong ones do. All-equal groups give 0, a group of one too.
+
+    Source: QAE, arXiv 2509.22611; METHODS.md 7. Departures: none under rule inf. The authors' code interpolates (rule
+    linear, ddof 1), so near the threshold both sides get a signal; its fallback to the mean for K outside (0, 1) is
+    left out. Status: published; rule linear: released. Shape: [N]; unit: standard deviations.
+    """
+
+    quantile: float = 0.4
+    """K: 0.4 with clip-higher, 0.6 where entropy is too low; a higher K raises entropy."""
+    rule: Literal["inf", "linear"] = "inf"
+    """Definition of the quantile: the paper's, or the released code's."""
+    ddof: Literal[0, 1] = 0
+    """Degrees of freedom taken off in the standard deviation: 0 is sqrt(p (1 - p)), 1 is verl's."""
+    eps: float = 1e-6
+    """Added to the standard deviation."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.quantile < 1, "advantage.quantile", self.quantile, "give a number between 0 and 1")
+        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        if run.rollout.group_size == 1:
+            why = "rollout.group_size=1 makes every reward its own quantile, so all advantages are 0"
+            yield Concern(sentence=f"{why}: raise rollout.group_size")
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        group = group_statistics(batch.rewards, batch.group, ddof=self.ddof)
+        rewards = batch.rewards.double()
+        baseline = torch.zeros_like(rewards)
+        for number in torch.unique(batch.group):
+            rows = batch.group == number
+            baseline[rows] = self._baseline(rewards[rows])
+        advantages = (rewards - baseline) / (group.std + self.eps)
+        return advantages.masked_fill(group.constant.bool(), 0.0).float()
+
+    def _baseline(self, rewards: Float[Tensor, " G"]) -> Tensor:
+        if self.rule == "linear":
+            return rewards.quantile(self.quantile)
+        # K * G may come out a hair above a whole number (0.55 * 20), which must not count as one more.
+        rank = math.ceil(self.quantile * len(rewards) - 1e-9)
+        return rewards.sort().values[rank - 1]

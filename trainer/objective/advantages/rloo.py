@@ -1,0 +1,40 @@
+"""Rewards less the mean of the others of their group (RLOO). Called once per rollout batch through the ``advantage``
+slot; never sees log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.objective.base import Advantage, Concern
+from trainer.objective.groups import group_statistics, plain_rewards
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RLOO(Advantage):
+    """Reward less the mean reward of the other responses to its prompt: an unbiased baseline.
+
+        advantage_i = reward_i - sum_{j != i} reward_j / (G - 1) = (reward_i - mean_group) * G / (G - 1)
+
+    All-equal groups give exactly 0. A group of one has no others and keeps its reward (verl's convention).
+
+    Source: Ahmadian et al., arXiv 2402.14740; not in METHODS.md. Departures: no KL term inside the reward.
+    Status: published. Shape: [N]; unit: reward.
+    """
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return plain_rewards(run)
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        group = group_statistics(batch.rewards, batch.group)
+        rewards = batch.rewards.double()
+        others = (rewards - group.mean) * group.size / (group.size - 1).clamp(min=1)
+        return others.where(group.size > 1, rewards).float()

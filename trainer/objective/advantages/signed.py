@@ -1,0 +1,56 @@
+"""A fixed advantage for right and one for wrong responses, without a baseline (PSR, NSR, W-REINFORCE). Called once per
+rollout batch through the ``advantage`` slot; never sees log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Advantage, Concern
+from trainer.objective.groups import ignores_shaping, right, thrown_away
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed(Advantage):
+    """REINFORCE on right and on wrong responses, each with its own weight.
+
+        advantage_i = positive if response i is right else -negative
+
+    ``positive=1, negative=0`` is PSR, ``0, 1`` is NSR, ``0.1, 1`` is W-REINFORCE, ``1, 1`` is REINFORCE with rewards of
+    1 and -1. Groups that are all right or all wrong train like any other. PSR and NSR drop the rows of the other side:
+    they count in no denominator either, which is ``reduction.rows=signal`` (the presets have it).
+
+    Source: NSR, arXiv 2506.01347; TianHongZXY/RLVR-Decomposed; METHODS.md 14.3. Departures: none. The released scripts
+    also leave an entropy bonus of 1e-3 switched on (presets ``*_released``). Status: published. Shape: [N]; unit:
+    reward.
+    """
+
+    positive: float = 0.1
+    """Advantage of a right response."""
+    negative: float = 1.0
+    """Minus the advantage of a wrong one."""
+
+    def __post_init__(self) -> None:
+        require(self.positive >= 0, "advantage.positive", self.positive, "a weight is at least 0")
+        require(self.negative >= 0, "advantage.negative", self.negative, "a weight is at least 0")
+        require(
+            self.positive + self.negative > 0, "advantage.negative", self.negative, "one of the two has to be above 0"
+        )
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        yield from ignores_shaping(run, "Signed")
+        yield from thrown_away(run, "advantage Signed")
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        ones = torch.ones_like(batch.rewards)
+        return torch.where(right(batch), self.positive * ones, -self.negative * ones)

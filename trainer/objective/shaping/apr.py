@@ -1,0 +1,59 @@
+"""A penalty on what a response goes on to write after it has reached its answer (APR). Called once per rollout batch
+through the ``shaping`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Concern, Shaping
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class APR(Shaping):
+    """Reward less a penalty in proportion to the length of the tail, up to a limit.
+
+        reward'_i = reward_i - coef * min(tail_i / max_tail, 1)
+
+    ``tail_i`` counts the characters after the anchor, the end of the step that first reaches the answer, as the task's
+    verifier reports it (``Verdict.anchor``); it is 0 where the answer is never reached. What comes before the anchor
+    costs nothing. ``coef=0`` changes nothing.
+
+    Source: APR, arXiv 2602.00760, abstract only; METHODS.md 13.2. Departures: reconstructed. The paper's reward,
+    normalisation and anchor detector are unknown; coef, max_tail and the unit are assumed. Status: reconstructed.
+    Shape: [N]; unit: reward.
+    """
+
+    reconstructed: ClassVar[bool] = True
+    neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
+
+    coef: float = 0.5
+    """Largest penalty, in rewards (assumed)."""
+    max_tail: int = 20
+    """Characters of tail from which on the penalty is the largest (assumed)."""
+
+    def __post_init__(self) -> None:
+        require(self.coef >= 0, "shaping.coef", self.coef, "give a penalty of at least 0")
+        require(self.max_tail >= 1, "shaping.max_tail", self.max_tail, "give a number of characters, at least 1")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        prompt = run.task.train_prompts()[0]
+        solution = run.task.expert(prompt)
+        if solution is None or run.task.verify(prompt, solution).anchor is None:
+            yield Concern(
+                sentence="shaping APR has to know where a response first reaches its answer, and the verifier of "
+                f"{type(run.task).__name__} does not say: use task=countdown, or shaping=overlong"
+            )
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        assert batch.tail is not None
+        return batch.rewards - self.coef * (batch.tail / self.max_tail).clamp(max=1)

@@ -1,0 +1,63 @@
+"""A linear penalty on responses that come close to the length limit (DAPO). Called once per rollout batch through the
+``shaping`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Concern, Shaping
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlong(Shaping):
+    """Soft overlong punishment: nothing up to a buffer before the limit, then a straight line down to ``-factor``.
+
+        buffer    = buffer_frac * max_tokens
+        reward'_i = reward_i - factor * max(0, |o_i| - (max_tokens - buffer)) / buffer
+
+    ``|o_i|`` counts the end token, and the given tokens of a branch. ``factor=0`` changes nothing.
+
+    Source: DAPO, arXiv 2503.14476; verl's DAPO reward manager (20480 tokens, buffer 4096 = 0.2 of them);
+    METHODS.md 1.2. Departures: none. Status: published. Shape: [N]; unit: reward.
+    """
+
+    neutral: ClassVar[dict[str, object] | None] = {"factor": 0.0}
+
+    max_tokens: int = 20480
+    """The limit, tokens; the YAML takes ``rollout.max_tokens``."""
+    buffer_frac: float = 0.2
+    """Share of the limit on which the penalty grows."""
+    factor: float = 1.0
+    """Penalty at the limit, in rewards."""
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens >= 1, "shaping.max_tokens", self.max_tokens, "give the longest response, tokens")
+        require(
+            0 < self.buffer_frac <= 1, "shaping.buffer_frac", self.buffer_frac, "give a share above 0 and at most 1"
+        )
+        require(self.factor >= 0, "shaping.factor", self.factor, "give a penalty of at least 0")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        longest = run.rollout.max_tokens
+        if self.max_tokens * (1 - self.buffer_frac) >= longest:
+            yield Concern(
+                sentence=f"shaping.max_tokens={self.max_tokens} punishes nothing that rollout.max_tokens={longest} "
+                "lets through: make them equal",
+                fatal=False,
+            )
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        buffer = self.buffer_frac * self.max_tokens
+        length = batch.lengths - batch.prompt_lengths + 1  # the last token is a target only (see pack.py)
+        excess = (length.double() - (self.max_tokens - buffer)).clamp(min=0)
+        return batch.rewards - (self.factor * excess / buffer).float()

@@ -1,0 +1,60 @@
+"""Right responses are worth less the likelier they were. Called once per rollout batch through the ``shaping`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.metrics.calibration import average_ranks
+from trainer.objective.base import Concern, Shaping
+from trainer.objective.groups import right, thrown_away
+from trainer.types import TokenBatch
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlikeliness(Shaping):
+    """Rewards of right responses fall with their rank by likelihood within the group.
+
+        reward'_i = reward_i * (1 - beta * rank_i / G)      if response i is right, else reward_i
+        rank_i    = responses of the group with a smaller mean log-prob per token
+
+    Rank 0 is the least likely response, right or wrong; equal ones share the mean of their ranks. Groups that are all
+    right so get a signal. Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the
+    probe of every step, so no forward pass is needed. ``beta=0`` changes nothing.
+
+    Source: arXiv 2506.02355; AndreHe02/rewarding-unlikely-release; METHODS.md 14.6. Departures: ties share a rank, so
+    the order of rows does not matter. Status: released. Shape: [N]; unit: reward.
+    """
+
+    neutral: ClassVar[dict[str, object] | None] = {"beta": 0.0}
+
+    beta: float = 0.25
+    """Share of the reward that the likeliest response of a large group loses."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.beta <= 1, "shaping.beta", self.beta, "give a share from 0 to 1, so that rewards keep their sign"
+        )
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return thrown_away(run, "shaping Unlikeliness")
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        logprobs = torch.where(batch.mask, batch.sampler_logprobs.double(), torch.zeros((), dtype=torch.float64))
+        means = logprobs.sum(dim=1) / batch.mask.sum(dim=1).clamp(min=1)
+        share = torch.zeros_like(means)
+        for number in torch.unique(batch.group):
+            rows = batch.group == number
+            ranks = torch.from_numpy(average_ranks(means[rows].numpy())) - 1
+            share[rows] = ranks / len(ranks)
+        factor = torch.where(right(batch), 1 - self.beta * share, torch.ones_like(share))
+        return batch.rewards * factor.float()
