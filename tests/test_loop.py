@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import torch
 from tests.runs import MOVING, metrics, record, run_config, write_run
 from trainer import loop
 from trainer.build import build_run
+from trainer.config import ConfigError
 from trainer.engine.base import EnginePool
 from trainer.engine.transformers import _Transformers
 from trainer.loop import train
 from trainer.metrics.table import check
+from trainer.objective.regularizers.dph import DPH
 from trainer.probe import EngineMismatch
 from trainer.record import RunFolder
 from trainer.sampling import PromptStream
@@ -136,6 +139,55 @@ def test_weights_that_did_not_arrive_are_noticed_by_the_probe(
     with pytest.raises(EngineMismatch, match="sampler and trainer disagree"):
         train(build_run(folder.config()), folder, engines)
     assert len(metrics(folder)) == 1, "noticed before the first update on stale rollouts was recorded"
+
+
+REGULARIZERS = {
+    "calibrl": ("calibrl.CalibRL", {"coef": 0.5}),
+    "dph": ("dph.DPH", {"coef": 1.0, "samples": 4, "min_correct": 1}),
+    "epo": ("epo.EPO", {"coef": 0.05}),
+    "kl_reference": ("kl_reference.KLReference", {"coef": 0.1}),
+    "lp_reg": ("lp_reg.LpReg", {"lowest": 0.5, "min_p": 0.1}),
+    "siren": ("siren.Siren", {"coef": 1.0, "include_crossing": True}),
+}
+
+
+def regularized() -> dict[str, object]:
+    """Changes that take every regularizer with a state, rows or columns of its own."""
+    changes: dict[str, object] = {"optim.updates_per_rollout": 2, "optim.lr": 3e-3}
+    for name, (target, settings) in REGULARIZERS.items():
+        changes[f"regularizer.{name}._target_"] = f"trainer.objective.regularizers.{target}"
+        changes |= {f"regularizer.{name}.{key}": value for key, value in settings.items()}
+    return changes
+
+
+def test_a_run_with_every_regularizer_goes_on_where_it_was(engines: EnginePool, tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", engines, regularized())
+    folder = write_run(tmp_path / "parts", regularized())
+    run, boundaries = build_run(folder.config()), iter([False, False, True])
+    assert train(run, folder, engines, interrupted=lambda: next(boundaries)) == "PREEMPTED"
+    assert train(run, folder, engines) == "COMPLETED"
+    assert record(folder) == record(whole)
+    state = json.loads((max(whole.checkpoints.glob("step-*")) / "state.json").read_text())["objective"]
+    assert state["regularizer.siren"]["anchor"] > 0
+    assert state["regularizer.epo"]["steps"] == 4
+    retained = {entry["prompt"] for entry in state["regularizer.dph"]["stored"]}
+    assert 0 < len(retained) < 16
+    session = open_session(run, folder, engines)
+    session.setup()
+    assert {prompt.id for prompt in session.sampler.stream.prompts} == {
+        prompt.id for prompt in run.task.train_prompts()
+    } - retained
+
+
+def test_a_member_that_keeps_every_prompt_is_refused(
+    engines: EnginePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path, regularized())
+    run = build_run(folder.config())
+    everything = frozenset(prompt.id for prompt in run.task.train_prompts())
+    monkeypatch.setattr(DPH, "excluded_prompts", lambda self, state: everything)
+    with pytest.raises(ConfigError, match=r"no training prompt is left: .* use harder prompts or a stricter threshold"):
+        open_session(run, folder, engines).setup()
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])

@@ -24,14 +24,15 @@ class SessionDesk:
     learner: Learner
     rollouts: Sequence[Rollout]
     temperature: float
+    max_tokens: int
 
     @property
     def train_prompts(self) -> Sequence[Prompt]:
         return self.sampler.stream.prompts
 
-    def sample(self, prompts: Sequence[Prompt], *, samples: int, max_tokens: int, purpose: str) -> list[Rollout]:
+    def sample(self, prompts: Sequence[Prompt], *, samples: int, purpose: str) -> list[Rollout]:
         return self.sampler.sample(
-            prompts, samples=samples, temperature=self.temperature, max_tokens=max_tokens, purpose=purpose
+            prompts, samples=samples, temperature=self.temperature, max_tokens=self.max_tokens, purpose=purpose
         )
 
     def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:

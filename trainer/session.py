@@ -67,7 +67,11 @@ class Session:
     def desk(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
         """What components may ask for, with the rollouts of this step."""
         return SessionDesk(
-            sampler=self.sampler, learner=self.learner, rollouts=rollouts, temperature=self.policy.temperature
+            sampler=self.sampler,
+            learner=self.learner,
+            rollouts=rollouts,
+            temperature=self.policy.temperature,
+            max_tokens=self.run.rollout.max_tokens,
         )
 
     def set_temperature(self, temperature: float) -> None:

@@ -6,12 +6,17 @@ Called by ``token_stats.py``, a chunk of rows at a time. A name may carry number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Statistic = Callable[[Float[Tensor, "M V"], Int[Tensor, " M"]], Float[Tensor, " M"]]
+
+MAX_NUCLEUS = 10_000
+"""Candidates of a nucleus: sorting a large vocabulary whole would cost more than the forward pass."""
 
 
 def log_p_and_p(logits: Float[Tensor, "M V"]) -> tuple[Float[Tensor, "M V"], Float[Tensor, "M V"]]:
@@ -35,7 +40,51 @@ def sum_p2_logp_h(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"]) -> F
     return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
 
 
-STATISTICS: dict[str, Callable[..., Tensor]] = {"sum_p2_logp_h": sum_p2_logp_h}
+def top_p_entropy(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], top_p: float, include_crossing: float = 0
+) -> Float[Tensor, " M"]:
+    """Entropy of the distribution renormalised over its nucleus, nats; 0 where the nucleus is empty.
+
+        mass_j  = sum of the probabilities of ranks 0 to j                     (ranks from the likeliest token down)
+        nucleus = ranks with mass_j < top_p,   or with mass_{j-1} < top_p if include_crossing
+        value   = -sum_nucleus q log q,    q = p / sum_nucleus p
+
+    The token that crosses ``top_p`` stays out unless ``include_crossing`` is 1, so a token of probability ``top_p`` or
+    more leaves nothing. Only the likeliest :data:`MAX_NUCLEUS` tokens are looked at. ``top_p`` above 1 keeps them all.
+    The choice of the nucleus has no gradient; q has (METHODS.md 4).
+    """
+    ranked = logits.topk(min(MAX_NUCLEUS, logits.shape[-1]), dim=-1).values
+    with torch.no_grad():
+        p = (ranked - logits.logsumexp(dim=-1, keepdim=True)).exp()
+        mass = p.cumsum(dim=-1)
+        outside = (mass - p if include_crossing else mass) >= top_p
+        empty = outside[:, 0]
+        outside = outside & ~empty[:, None]  # any finite entropy will do there: it is replaced by 0
+    return torch.where(empty, 0.0, entropy(ranked.masked_fill(outside, -torch.inf)))
+
+
+def min_p_logmass(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], min_p: float) -> Float[Tensor, " M"]:
+    """``log sum_kept p`` in nats, at most 0: the probability of all tokens with ``p_a >= min_p * max p``.
+
+    With the proxy ``q = p / sum_kept p`` on the kept tokens, ``KL(q || p) = -min_p_logmass``, and so is its gradient
+    with q held fixed: ``d/dz_a = p_a - q_a`` (METHODS.md 14.2). ``min_p = 0`` keeps all and gives exactly 0. Whether a
+    token is kept shows in its :func:`top_gap`, to the last bit.
+    """
+    barred = logits - logits.amax(dim=-1, keepdim=True) < (math.log(min_p) if min_p else -torch.inf)
+    return logits.masked_fill(barred, -torch.inf).logsumexp(dim=-1) - logits.logsumexp(dim=-1)
+
+
+def top_gap(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Log-prob of the target less that of the likeliest token, nats, at most 0."""
+    return logits.gather(1, targets[:, None]).squeeze(1) - logits.amax(dim=-1)
+
+
+STATISTICS: dict[str, Callable[..., Tensor]] = {
+    "min_p_logmass": min_p_logmass,
+    "sum_p2_logp_h": sum_p2_logp_h,
+    "top_gap": top_gap,
+    "top_p_entropy": top_p_entropy,
+}
 """By name; each maps scaled logits [M, V] (float32, nats), targets [M] and the numbers of its name to one number per
 row."""
 

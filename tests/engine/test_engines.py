@@ -130,6 +130,17 @@ def test_samples_do_not_depend_on_what_else_is_sampled(engine_name: str, bench: 
     assert tokens(fewer) == [group[:2] for group in tokens(together)]
 
 
+def test_more_prompt_tokens_than_fit_one_pass(bench: Any) -> None:
+    """vLLM takes 8192 tokens at a time; on a CPU it cannot go on with a seeded prompt that was cut there."""
+    engine = bench.named("vllm")
+    prompts = [(bench.prompts[number % 6] * 6)[:60] for number in range(160)]
+    settings = {"samples": 1, "max_tokens": 2}
+    together = sample(engine, bench, prompts=prompts, seeds=range(160), **settings)
+    alone = sample(engine, bench, prompts=prompts[-20:], seeds=range(140, 160), **settings)
+    assert len(prompts) * 60 > 8192
+    assert tokens(together)[-20:] == tokens(alone)
+
+
 def test_prompts_of_several_lengths_and_small_batches(bench: Any) -> None:
     prompts = [prompt[: 3 + number] for number, prompt in enumerate(bench.prompts)]
     whole = sample(bench.named("transformers"), bench, prompts=prompts)

@@ -29,6 +29,8 @@ from testbench import (
     plain,
     poisoned,
     policy,
+    started,
+    unpacked,
     widened,
 )
 from torch import Tensor
@@ -135,9 +137,9 @@ def _with_member(objective: Objective, path: str, member: Component) -> Objectiv
 
 def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tuple[Objective, TokenBatch]:
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
-    state = objective.initial_state()
+    state = started(objective)
     batch = with_advantages(batch, objective.controlled(state, CONTEXT))
-    here = replace(CONTEXT, desk=ModelDesk(policy=policy(Toy())))
+    here = replace(CONTEXT, desk=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
     state = objective.begin_step(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
     batch = objective.with_columns(state, batch, here)
@@ -287,7 +289,7 @@ def state_survives_json(case: Case) -> None:
     """After a few steps, state read back from JSON goes on as the original does."""
     model = Toy()
     objective = case.objective
-    state = objective.initial_state()
+    state = started(objective)
     plain_metrics = {metric.key: 0.3 for metric in METRICS if "<" not in metric.key}
     for step, entropy in enumerate((0.01, 3.0, 0.3)):
         stored = json.loads(json.dumps(state, allow_nan=False))
@@ -396,11 +398,12 @@ def independent_of_ranks(case: Case) -> None:
 
 
 def asks_for_no_more_forward_passes_than_it_says(case: Case) -> None:
-    """One pass over each row, and a second one only for ``needs_current``."""
+    """One pass over each row, one over rows that a member brings, and a second one only for ``needs_current``."""
     model = Toy()
     batch = off_policy(model)
+    own = sum(rows.num_rows for _, rows in case.objective.auxiliary(CONTEXT, started(case.objective)))
     seen = Bench(model, micro_batch_tokens=30).step(case.objective, batch).rows_seen
-    assert seen == batch.num_rows * (2 if case.objective.any("needs_current") else 1)
+    assert seen == batch.num_rows * (2 if case.objective.any("needs_current") else 1) + own
 
 
 def _approximately(means: Mapping[str, float]) -> Any:

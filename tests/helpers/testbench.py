@@ -64,8 +64,9 @@ class Toy(nn.Module):
 
     def __init__(self, seed: int = 0, width: int = 6) -> None:
         super().__init__()
-        self.base_model = _Backbone(width)
-        self.head = nn.Linear(width, VOCABULARY)
+        with torch.random.fork_rng(devices=[]):  # layers fill themselves from the global generator
+            self.base_model = _Backbone(width)
+            self.head = nn.Linear(width, VOCABULARY)
         self.double()
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
@@ -127,9 +128,10 @@ def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given:
 
 
 def on_policy(model: nn.Module, seed: int = 0, **shape: int) -> TokenBatch:
-    """A packed batch whose sampler log-probs are the model's own: what the first update of a step sees."""
+    """A packed batch whose sampler and reference log-probs are the model's own: what the first update of a run sees."""
     batch = pack(make_rollouts(seed, **shape), pad_id=PAD)
-    return replace(batch, sampler_logprobs=policy(model).measure(batch).logprobs)
+    logprobs = policy(model).measure(batch).logprobs
+    return replace(batch, sampler_logprobs=logprobs, ref_logprobs=logprobs)
 
 
 def off_policy(model: nn.Module, seed: int = 0, *, spread: float = 0.3, **shape: int) -> TokenBatch:
@@ -241,13 +243,13 @@ class Bench:
             optim=OptimConfig(lr=1.0, max_grad_norm=0.0),
             dtype="float32",
         )
-        state = objective.initial_state() if state is None else state
+        state = started(objective, self.context) if state is None else state
         base, objective = objective, objective.controlled(state, self.context)
         if batch.old_logprobs is not None and objective.old_statistics:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
         batch = with_advantages(batch, objective)
-        here = replace(self.context, desk=ModelDesk(policy=actor))
+        here = replace(self.context, desk=ModelDesk(policy=actor, rollouts=unpacked(batch)))
         state = objective.begin_step(state, batch, here)
         objective = base.controlled(state, self.context)
         batch = self.spoil(objective.with_columns(state, batch, here))
@@ -261,9 +263,36 @@ class Bench:
         )
 
 
+def started(objective: Objective, context: Context = CONTEXT) -> dict[str, Any]:
+    """State after ``setup`` with a base model that is not the one a test trains: a run that is some steps old."""
+    return objective.setup(objective.initial_state(), replace(context, desk=ModelDesk(policy=policy(Toy(seed=1)))))
+
+
+def unpacked(batch: TokenBatch) -> tuple[Rollout, ...]:
+    """A rollout for every row, with the prompt of its group and the batch's tokens and rewards."""
+    rollouts = []
+    for row in range(batch.num_rows):
+        given, length = int(batch.prompt_lengths[row]), int(batch.lengths[row])
+        rollouts.append(
+            Rollout(
+                prompt=Prompt(id=f"p{int(batch.group[row])}", text="q"),
+                prompt_ids=tuple(batch.inputs[row, :given].tolist()),
+                completion_ids=tuple(batch.targets[row, given - 1 : length].tolist()),
+                sampler_logprobs=tuple(batch.sampler_logprobs[row, given - 1 : length].tolist()),
+                finish_reason="length" if batch.truncated[row] else "stop",
+                text="",
+                group=int(batch.group[row]),
+                weight_version=0,
+                verdict=Verdict(reward=float(batch.raw_rewards[row])),
+            )
+        )
+    return tuple(rollouts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelDesk:
-    """What components may ask of the run, answered by a model without an engine."""
+    """What components may ask of the run, answered by a model without an engine: prompts with an even number are always
+    solved, and every prompt has an expert of its own, some of them shorter than the responses."""
 
     policy: Policy
     rollouts: tuple[Rollout, ...] = ()
@@ -272,8 +301,11 @@ class ModelDesk:
     def train_prompts(self) -> list[Prompt]:
         return [Prompt(id=f"p{number}", text="q") for number in range(4)]
 
-    def sample(self, prompts: Sequence[Prompt], *, samples: int, max_tokens: int, purpose: str) -> list[Rollout]:
-        return make_rollouts(groups=len(prompts), group_size=samples, given=0)
+    def sample(self, prompts: Sequence[Prompt], *, samples: int, purpose: str) -> list[Rollout]:
+        drawn = make_rollouts(groups=len(prompts), group_size=samples, given=0)
+        return [
+            replace(rollout, prompt=prompts[rollout.group], verdict=_verdict(rollout, prompts)) for rollout in drawn
+        ]
 
     def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
         return pack(rollouts, pad_id=PAD)
@@ -282,7 +314,13 @@ class ModelDesk:
         return self.policy.measure(batch, statistics)
 
     def expert(self, prompt: Prompt) -> Rollout | None:
-        return make_rollouts(groups=1, group_size=1, given=0)[0]
+        return replace(make_rollouts(100 + int(prompt.id[1:]), groups=1, group_size=1, given=0)[0], prompt=prompt)
+
+
+def _verdict(rollout: Rollout, prompts: Sequence[Prompt]) -> Verdict:
+    assert rollout.verdict is not None
+    even = int(prompts[rollout.group].id[1:]) % 2 == 0
+    return replace(rollout.verdict, reward=1.0) if even else rollout.verdict
 
 
 class Meeting:

@@ -23,7 +23,7 @@ def of_length(length: int, reward: float = 0.0) -> TokenBatch:
     return replace(batch, lengths=batch.prompt_lengths + length - 1)
 
 
-@pytest.mark.parametrize(("length", "penalty"), [(1, 0), (79, 0), (80, 0), (90, -0.5), (100, -1.0)])
+@pytest.mark.parametrize(("length", "penalty"), [(1, 0), (79, 0), (80, 0), (90, -0.5), (100, -1.0), (130, -1.0)])
 def test_overlong_by_hand(length: int, penalty: float) -> None:
     # max_tokens 100, buffer 0.2 * 100 = 20: from 80 on, 1/20 a token.
     assert Overlong(max_tokens=100)(of_length(length)).tolist() == pytest.approx([penalty], abs=1e-7)

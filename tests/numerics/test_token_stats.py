@@ -13,7 +13,9 @@ from trainer import token_stats as module
 from trainer.statistics import STATISTICS
 from trainer.token_stats import token_stats
 
-ALL = tuple(sorted(STATISTICS))
+PARAMETERS = {"min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
+"""Numbers for statistics that take some."""
+ALL = tuple(sorted(name + numbers for name in STATISTICS for numbers in PARAMETERS.get(name, ("",))))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
 """Log-probs here reach -40, where one float32 step is 4e-6, and inherit the rounding of the product. In the entropy
 those errors are weighted by p; lse - sum p z, without the largest logit taken off, would be off by 2e-5."""
@@ -37,11 +39,30 @@ def reference(
     log_p = (logits / temperature).log_softmax(dim=-1)
     p = log_p.exp()
     entropy = -(p * log_p).sum(dim=-1)
+    kept = p >= 0.3 * p.max(dim=-1, keepdim=True).values
     return {
         "logprobs": log_p.gather(1, targets[:, None]).squeeze(1),
         "entropy": entropy,
+        "min_p_logmass@0.3": (p * kept).sum(dim=-1).log(),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
+        "top_gap": log_p.gather(1, targets[:, None]).squeeze(1) - log_p.max(dim=-1).values,
+        "top_p_entropy@0.8": nucleus_entropy(p, 0.8, include_crossing=False),
+        "top_p_entropy@0.8@1": nucleus_entropy(p, 0.8, include_crossing=True),
+        "top_p_entropy@2": entropy,
     }
+
+
+def nucleus_entropy(p: Tensor, top_p: float, *, include_crossing: bool) -> Tensor:
+    """Token by token, as METHODS.md 4 says it, without a vector operation."""
+    values = []
+    for row in p:
+        order = sorted(range(len(row)), key=lambda a: -float(row[a].detach()))
+        masses = [float(row[order[: rank + 1]].sum().detach()) for rank in range(len(order))]
+        crossing = next((rank for rank, mass in enumerate(masses) if mass >= top_p), len(order))
+        inside = row[order[: crossing + include_crossing]]
+        q = inside / inside.sum()
+        values.append(-(q * q.log()).sum())
+    return torch.stack(values)
 
 
 def from_logits(logits: Tensor, targets: Tensor, **options: Any) -> dict[str, Tensor]:
@@ -56,6 +77,75 @@ def test_hand_numbers_of_a_two_token_distribution() -> None:
     assert stats["logprobs"].item() == pytest.approx(math.log(0.25), abs=1e-12)
     assert stats["entropy"].item() == pytest.approx(0.562335, abs=1e-6)
     assert stats["sum_p2_logp_h"].item() == pytest.approx(0.102995, abs=1e-6)
+
+
+def of(p: list[float], name: str) -> float:
+    logits = torch.tensor([p], dtype=torch.float64).log()
+    return from_logits(logits, torch.tensor([0]), statistics=(name,))[name].item()
+
+
+@pytest.mark.parametrize(
+    ("p", "name", "value"),
+    [
+        # Masses 0.5, 0.75, 0.9, 1: two tokens stay below 0.8, q = (2/3, 1/3), H = ln 3 - 2/3 ln 2 = 0.636514.
+        ([0.25, 0.1, 0.5, 0.15], "top_p_entropy@0.8", 0.636514),
+        # With the third: q = (10, 5, 3)/18, H = ln 18 - (10 ln 10 + 5 ln 5 + 3 ln 3)/18 = 0.980990.
+        ([0.25, 0.1, 0.5, 0.15], "top_p_entropy@0.8@1", 0.980990),
+        # The likeliest token alone crosses 0.8: nothing is left, or it alone.
+        ([0.9, 0.05, 0.05], "top_p_entropy@0.8", 0.0),
+        ([0.9, 0.05, 0.05], "top_p_entropy@0.8@1", 0.0),
+        # Above 1 everything is kept: the full entropy, 1.5 ln 2.
+        ([0.5, 0.25, 0.25], "top_p_entropy@1.1", 1.039721),
+        # The target is the first token.
+        ([0.9, 0.09, 0.01], "top_gap", 0.0),
+        ([0.09, 0.9, 0.01], "top_gap", math.log(0.1)),
+        # 0.01 < 0.02 * 0.9 = 0.018 is filtered; 0.99 stays.
+        ([0.9, 0.09, 0.01], "min_p_logmass@0.02", math.log(0.99)),
+        ([0.9, 0.09, 0.01], "min_p_logmass@0.01", 0.0),
+        ([0.9, 0.09, 0.01], "min_p_logmass@1", math.log(0.9)),
+        ([0.9, 0.09, 0.01], "min_p_logmass@0", 0.0),
+    ],
+)
+def test_hand_numbers_of_nuclei_and_floors(p: list[float], name: str, value: float) -> None:
+    assert of(p, name) == pytest.approx(value, abs=1e-6)
+
+
+def test_keeping_every_token_changes_no_bit() -> None:
+    hidden, weight, bias, _ = case(dtype=torch.float32)
+    # With a floor of 1 only the likeliest token is kept, and its gap is exactly 0.
+    likeliest = (hidden @ weight.T + bias).argmax(dim=-1)
+    stats = token_stats(hidden, weight, likeliest, bias=bias, statistics=("min_p_logmass@0", "top_gap"))
+    assert stats["min_p_logmass@0"].tolist() == stats["top_gap"].tolist() == [0.0] * 7
+
+
+def test_a_nucleus_looks_at_the_likeliest_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.statistics.MAX_NUCLEUS", 2)
+    # p = (0.3, 0.3, 0.2, 0.2) and top_p = 0.9: the first two of three are candidates, q = (1/2, 1/2).
+    assert of([0.3, 0.2, 0.3, 0.2], "top_p_entropy@0.9") == pytest.approx(math.log(2), abs=1e-9)
+
+
+def test_an_empty_nucleus_has_no_gradient() -> None:
+    logits = torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([0, 0]), statistics=("top_p_entropy@0.8",))
+    (gradient,) = torch.autograd.grad(stats["top_p_entropy@0.8"].sum(), logits)
+    assert gradient[0].tolist() == [0.0] * 3
+    assert gradient[1].any()
+
+
+def test_minus_the_kept_mass_is_the_divergence_from_its_own_proxy_held_fixed() -> None:
+    # KL(q || p) with q = p on the kept tokens, renormalised and detached: value -log sum_kept p, gradient p - q.
+    logits = torch.tensor([[2.0, 0.5, -1.0, -4.0]], dtype=torch.float64, requires_grad=True)
+    log_p = logits.log_softmax(dim=-1)
+    p = log_p.detach().exp()
+    q = p * (p >= 0.1 * p.max())
+    q = q / q.sum()
+    kl = (q * (q.clamp(min=1e-300).log() - log_p)).sum()
+    mass = from_logits(logits, torch.tensor([0]), statistics=("min_p_logmass@0.1",))["min_p_logmass@0.1"]
+    assert 0 < q.count_nonzero() < 4
+    assert -mass.item() == pytest.approx(kl.item(), abs=1e-12)
+    ours, theirs = (torch.autograd.grad(value, logits)[0] for value in (-mass.sum(), kl))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours, p - q, rtol=0, atol=1e-12)
 
 
 def test_hand_gradient_with_respect_to_logits() -> None:
@@ -111,7 +201,7 @@ def test_values_and_gradients_equal_autograd_through_log_softmax(temperature: fl
     ours = token_stats(hidden, weight, targets, bias=bias, temperature=temperature, statistics=ALL, chunk=3)
     theirs = reference(hidden, weight, bias, targets, temperature)
     assert ours.keys() == theirs.keys()
-    mix = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    mix = torch.randn(len(theirs), 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-12)
     totals = [
@@ -121,11 +211,11 @@ def test_values_and_gradients_equal_autograd_through_log_softmax(temperature: fl
         torch.testing.assert_close(ours_grad, theirs_grad, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("output", ["logprobs", "entropy", *ALL])
-@pytest.mark.parametrize("wanted", [(), ALL])
+@pytest.mark.parametrize(
+    ("output", "wanted"),
+    [("logprobs", ()), ("entropy", ()), *((output, ALL) for output in ("logprobs", "entropy", *ALL))],
+)
 def test_finite_differences_of_every_output_for_hidden_weight_and_bias(output: str, wanted: tuple[str, ...]) -> None:
-    if output in STATISTICS and not wanted:
-        pytest.skip("not asked for")
     hidden, weight, bias, targets = case(rows=3, width=2, vocabulary=4)
 
     def one(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import pytest
 
 from trainer.tasks.base import Task
 from trainer.tasks.countdown import POOL_SIZE, Countdown
-from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, reachable, split_of
+from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, reachable, solve, split_of
+from trainer.tasks.countdown_steps import spell
 from trainer.types import Prompt
 
 
@@ -138,3 +139,29 @@ def test_out_of_range_is_one_sentence(options: dict[str, object], words: str) ->
 def test_too_small_a_space_names_what_to_widen() -> None:
     with pytest.raises(ValueError, match=r"hold only \d+ train problems, 512 are asked for; widen number_max"):
         Countdown(num_numbers=3, number_max=4).train_prompts()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [Countdown(), Countdown(num_numbers=3, num_prompts=256), Countdown(num_numbers=5, num_prompts=32, min_steps=3)],
+    ids=["default", "easy", "hard"],
+)
+def test_every_training_prompt_has_an_expert_that_the_verifier_accepts(task: Countdown) -> None:
+    for prompt in task.train_prompts():
+        text = task.expert(prompt)
+        assert text is not None and task.verify(prompt, text).reward == 1.0, prompt.text
+        # As short as can be: with one step less nothing reaches the target.
+        steps = text.count(",") + 1
+        assert prompt.data["target"] not in reachable(prompt.data["numbers"], steps - 1)  # type: ignore[arg-type]
+
+
+def test_experts_by_hand_and_where_there_is_none() -> None:
+    for numbers, target, text in (
+        ((4, 7, 3), 28, "7*4=28"),
+        ((4, 7, 2), 26, "7*4=28,28-2=26"),
+        ((2, 9, 9, 9), 1, "9/9=1"),
+    ):
+        assert spell(solve(numbers, target) or ()) == text
+    assert solve((1, 1, 1), 9) is None
+    assert solve((5,), 5) is None
+    assert Countdown().expert(Prompt(id="x", text="", data={"numbers": [1, 1, 1], "target": 9})) is None

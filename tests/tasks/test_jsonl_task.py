@@ -42,6 +42,23 @@ def test_reference_after_hashes_or_boxed_and_other_fields(tmp_path: Path) -> Non
     assert [prompt.data["answer"] for prompt in task.train_prompts()] == ["1234", "3/2"]
 
 
+def test_a_worked_answer_is_carried_along_where_a_line_has_one(tmp_path: Path) -> None:
+    records: list[dict[str, object]] = [
+        {"question": "2 + 2?", "answer": "4", "solution": "2 + 2 = \\boxed{4}"},
+        {"question": "3 + 3?", "answer": "so it is\n#### 6", "solution": None},
+        {"question": "4 + 4?", "answer": "8"},
+    ]
+    path = write(tmp_path / "a.jsonl", records)
+    task = JsonlTask(path=path)
+    first, second, third = task.train_prompts()
+    assert task.expert(first) == "2 + 2 = \\boxed{4}" and task.verify(first, task.expert(first) or "").reward == 1.0
+    assert task.expert(second) is None and task.expert(third) is None
+    assert third.data == {"answer": "8"}
+    # In files like GSM8K's the answer is the worked one.
+    other = JsonlTask(path=path, solution_field="answer")
+    assert other.expert(other.train_prompts()[1]) == "so it is\n#### 6"
+
+
 @pytest.mark.parametrize(
     ("text", "reward", "answer"),
     [

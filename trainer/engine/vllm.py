@@ -71,6 +71,8 @@ class VLLMEngine:
                 max_model_len=setup.max_length,
                 max_num_seqs=self.max_sequences,
                 max_num_batched_tokens=max(8192, setup.max_length),
+                # A prompt cut in two would need a generator that can step back, and those of a CPU cannot.
+                enable_chunked_prefill=setup.device != "cpu",
                 enforce_eager=eager,
                 # Log-probs after temperature: those of the distribution that is sampled from.
                 logprobs_mode="processed_logprobs",

@@ -46,9 +46,9 @@ class Desk(Protocol):
         """The rollouts of this step, in the order of the batch's rows; empty before the first step."""
         ...
 
-    def sample(self, prompts: Sequence[Prompt], *, samples: int, max_tokens: int, purpose: str) -> list[Rollout]:
-        """Verified rollouts at the run's sampling temperature, ``samples`` per prompt, on a noise stream of
-        ``purpose``."""
+    def sample(self, prompts: Sequence[Prompt], *, samples: int, purpose: str) -> list[Rollout]:
+        """Verified rollouts at the run's sampling temperature and response budget, ``samples`` per prompt, on a noise
+        stream of ``purpose``."""
         ...
 
     def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
@@ -238,7 +238,8 @@ class Regularizer(Component):
 
     @property
     def active(self) -> bool:
-        """Whether it changes any gradient; False at the neutral setting."""
+        """Whether it can send gradient to a row without any advantage, which otherwise skips the backward pass; False
+        at the neutral setting."""
         return True
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:

@@ -157,7 +157,7 @@ class Objective:
         """Every regularizer's own rows for this mini-batch, with the regularizer that judges them."""
         for name, regularizer in sorted(self.regularizer.items()):
             own = dataclasses.replace(context, state=state.get(f"regularizer.{name}", {}))
-            rows = regularizer.auxiliary(own) if regularizer.active else None
+            rows = regularizer.auxiliary(own)
             if rows is not None:
                 yield regularizer, rows
 

@@ -30,6 +30,8 @@ class JsonlTask:
     """Evaluation suites: name to JSONL file, for example ``{heldout: test.jsonl}``."""
     question_field: str = "question"
     answer_field: str = "answer"
+    solution_field: str = "solution"
+    """A worked answer, where a line has one; methods that follow an expert need it."""
     prompt_template: str = "{question}\nReason step by step and put the final answer within \\boxed{}.\n"
     """Text of a prompt; ``{question}`` is replaced, other braces stay."""
     extract: Literal["boxed", "number", "boxed_or_number"] = "boxed_or_number"
@@ -85,7 +87,7 @@ class JsonlTask:
         return Verdict(reward=1.0, answer=answer, solution=" ".join(text.split()))
 
     def expert(self, prompt: Prompt) -> str | None:
-        """The ``solution`` field of the prompt's line, where it has one."""
+        """The worked answer of the prompt's line, where it has one."""
         solution = prompt.data.get("solution")
         return None if solution is None else str(solution)
 
@@ -116,4 +118,5 @@ class JsonlTask:
         boxed = last_boxed(bare)
         reference = canonical_answer(bare if boxed is None else boxed, self.match == "numeric")
         text = self.prompt_template.replace("{question}", question)
-        return Prompt(id=identity, text=text, data={"answer": reference})
+        solution = {"solution": str(record[self.solution_field])} if record.get(self.solution_field) else {}
+        return Prompt(id=identity, text=text, data={"answer": reference, **solution})

@@ -23,7 +23,7 @@ class Overlong(Shaping):
     """Soft overlong punishment: nothing up to a buffer before the limit, then a straight line down to ``-factor``.
 
         buffer    = buffer_frac * max_tokens
-        reward'_i = reward_i - factor * max(0, |o_i| - (max_tokens - buffer)) / buffer
+        reward'_i = reward_i - factor * clip((|o_i| - (max_tokens - buffer)) / buffer, 0, 1)
 
     ``|o_i|`` counts the end token, and the given tokens of a branch. ``factor=0`` changes nothing.
 
@@ -34,7 +34,7 @@ class Overlong(Shaping):
     neutral: ClassVar[dict[str, object] | None] = {"factor": 0.0}
 
     max_tokens: int = 20480
-    """The limit, tokens; the YAML takes ``rollout.max_tokens``."""
+    """Tokens from which on the penalty is whole; the YAML takes ``rollout.max_tokens``."""
     buffer_frac: float = 0.2
     """Share of the limit on which the penalty grows."""
     factor: float = 1.0
@@ -59,5 +59,5 @@ class Overlong(Shaping):
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         buffer = self.buffer_frac * self.max_tokens
         length = batch.lengths - batch.prompt_lengths + 1  # the last token is a target only (see pack.py)
-        excess = (length.double() - (self.max_tokens - buffer)).clamp(min=0)
-        return batch.rewards - (self.factor * excess / buffer).float()
+        excess = (length.double() - (self.max_tokens - buffer)) / buffer
+        return batch.rewards - (self.factor * excess.clamp(0, 1)).float()

@@ -1,0 +1,66 @@
+"""Divergence from the initial model as a term of the loss. Row-local; called through the ``regularizer`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import require
+from trainer.objective.base import Concern, Regularizer
+from trainer.types import TokenBatch, TokenTerms
+
+if TYPE_CHECKING:
+    from trainer.build import Run
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to this before exponentiation, as in verl."""
+MAX_VALUE = 10.0
+"""An estimate per token is clamped to this, as in verl; beyond it the gradient is 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KLReference(Regularizer):
+    """Estimate of KL(policy || initial model) on the sampled tokens, added to the loss.
+
+        d    = clamp(ref_logprobs - logprobs, -20, 20)
+        k1   = -d;     k2 = d^2 / 2;     k3 = clamp(exp(d) - d - 1, -10, 10)
+        term = coef * scale * k
+
+    Aggregated like the policy loss (same ``scale``). Gradients per token: k1 1, k2 -d, k3 1 - exp(d), each times
+    the gradient of ``logprobs``. ``coef=0`` is plain GRPO.
+
+    Source: DeepSeekMath, arXiv 2402.03300 (k3); estimators and clamps as in verl; METHODS.md 1.1. Departures: none.
+    Status: published. Shape [N, T]; coef in loss units per nat.
+    """
+
+    needs_reference: ClassVar[bool] = True
+    neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
+
+    coef: float = 0.001
+    """Weight of the divergence; 0.001 to 0.04 in published recipes."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+
+    def __post_init__(self) -> None:
+        require(self.coef >= 0, "regularizer.kl_reference.coef", self.coef, "a weight is at least 0")
+
+    @property
+    def active(self) -> bool:
+        return self.coef != 0
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        if self.estimator == "k1" and self.coef:
+            why = "k1 as a term of the loss has an expected gradient of 0: set regularizer.kl_reference.estimator=k3"
+            yield Concern(sentence=why, fatal=False)
+
+    def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
+        assert batch.ref_logprobs is not None
+        d = (batch.ref_logprobs - terms.logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        if self.estimator == "k1":
+            return -self.coef * scale * d
+        if self.estimator == "k2":
+            return self.coef * scale * d * d / 2
+        return self.coef * scale * (d.exp() - d - 1).clamp(-MAX_VALUE, MAX_VALUE)
