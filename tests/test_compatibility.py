@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 from testbench import plain
 
-from sweeps.compose import compose
+from sweeps.cells import NOT_FROZEN
+from sweeps.compose import compose, groups
 from trainer.compatibility import problems
 from trainer.config import ConfigError
 from trainer.objective.base import Concern
@@ -21,7 +22,7 @@ from trainer.objective.weights.sign import Sign
 
 def found(overrides: Sequence[str] = (), **groups: object) -> list[Concern]:
     plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
-    listed = problems({key: value for key, value in plain.items() if key != "retry"} | groups)
+    listed = problems({key: value for key, value in plain.items() if key not in NOT_FROZEN} | groups)
     assert all("\n" not in problem.sentence for problem in listed)
     return listed
 
@@ -173,6 +174,11 @@ def test_an_epoch_schedule_with_one_epoch_is_warned() -> None:
     assert not problem.fatal
     assert "the run draws 320 and the task has 512, so the weight is 1 throughout" in problem.sentence
     assert found(["method=par_epoch", "optim.updates_per_rollout=2"]) == []
+
+
+@pytest.mark.parametrize("name", groups()["method"])
+def test_every_preset_can_run(name: str) -> None:
+    assert [problem.sentence for problem in found([f"method={name}"]) if problem.fatal] == []
 
 
 def test_a_value_is_put_in_place_without_touching_the_original() -> None:
