@@ -25,7 +25,7 @@ def make_run(folder: Path, *overrides: str) -> Path:
         raise ChildFailed(composed.stderr[-400:])
     config = yaml.safe_load(composed.stdout)
     folder.mkdir(parents=True)
-    (folder / "run.yaml").write_text(yaml.safe_dump({key: config[key] for key in config if key != "retry"}))
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 

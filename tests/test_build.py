@@ -22,8 +22,7 @@ OPTIM = "trainer.config.OptimConfig"
 @pytest.fixture(scope="module")
 def default() -> dict[str, Any]:
     overrides = ["weight=[sign]", "regularizer=[entropy_bonus]", "engine=transformers"]
-    plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
-    return {key: value for key, value in plain.items() if key != "retry"}
+    return OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[return-value]
 
 
 def changed(config: dict[str, Any], path: str, value: object) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def test_null_is_accepted_only_where_it_means_something() -> None:
         ("weight.sign.positive", -1, "weight.sign.positive=-1.0 cannot be used: a weight is at least 0"),
         ("weight.sign.positiv", 1, "weight.sign.positiv is not a setting of Sign: did you mean 'positive'?"),
         ("surrogate.clip_hihg", 1, "surrogate.clip_hihg is not a setting of PPOClip: did you mean 'clip_high'?"),
-        ("reduction.lenght", 1, "reduction.lenght is not a setting of TokenMean: there is nothing to set"),
+        ("shaping.lenght", 1, "shaping.lenght is not a setting of NoShaping: there is nothing to set"),
         ("surogate", {}, "surogate is not a part of a configuration: did you mean 'surrogate'?"),
         ("seed", -1, "seed=-1 cannot be used: a seed is at least 0"),
         ("seed", "zero", "seed='zero' is a str, but int is expected"),

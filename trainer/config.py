@@ -32,7 +32,7 @@ PLAIN_GROUPS = ("model", "optim", "accounting", "checkpoint", "hardware", "track
 
 NOT_IDENTITY = frozenset(
     {"checkpoint", "factor", "hardware", "hydra", "launcher", "output", "plan", "provenance", "search", "signature"}
-    | {"study", "tracking", "method"}
+    | {"study", "tracking", "method", "retry", "max_hours", "yes"}
 )
 """Top-level keys that cannot move a curve."""
 
