@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sweeps.cells import cells  # noqa: E402
+from sweeps.cells import cells, members  # noqa: E402
 from sweeps.compose import Composed, compose  # noqa: E402
 
 ROUNDS = 3
@@ -33,7 +33,7 @@ TRAINER = [sys.executable, "-m", "trainer"]
 def run_folder(path: Path, overrides: list[str], uri: str | None) -> Path:
     """A folder that is ready to start."""
     chosen = [*DEFAULTS, *overrides]
-    (cell,) = cells([Composed(config=compose(chosen), overrides=tuple(chosen))])
+    (cell,) = cells(members([Composed(config=compose(chosen), overrides=tuple(chosen))]))
     config = dict(cell.config) | {"tracking": cell.config["tracking"] | {"uri": uri}, "signature": cell.signature}
     path.mkdir(parents=True)
     (path / "run.yaml").write_text(yaml.safe_dump(config))
