@@ -113,7 +113,7 @@ def _write_cell(
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()], metrics=points[:900])
     for begin in range(900, len(points), 900):
         client.log_batch(run_id, metrics=points[begin : begin + 900])
-    packages = {**PROVENANCE["packages"], "torch": f"2.13.0{spec.everywhere}"}
+    packages = {**PROVENANCE["packages"], "torch": f"2.13.0+cpu{spec.everywhere}"}
     client.log_text(run_id, json.dumps(PROVENANCE | {"packages": packages}), "provenance.json")
     client.log_text(run_id, json.dumps(_samples(spec, level, seed, steps)), "samples.json")
     client.log_text(run_id, json.dumps(_reliability(level, seed, steps)), "reliability.json")
