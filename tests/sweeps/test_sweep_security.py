@@ -31,7 +31,8 @@ def test_no_name_leads_out_of_the_output_folder(
 ) -> None:
     deep = tmp_path / "a" / "b" / "c" / "d"  # three folders up from its runs is still ours to look at
     deep.mkdir(parents=True)
-    sweep(*arguments, base=[*fake, f"output='{deep / 'outputs'}'"])
+    quoted = str(deep / "outputs").replace("'", "\\'")
+    sweep(*arguments, base=[*fake, f"output='{quoted}'"])
     assert written(tmp_path)
     assert all(path.is_relative_to("a/b/c/d/outputs") for path in written(tmp_path)), written(tmp_path)
 
