@@ -52,7 +52,7 @@ def suspects(path: Path) -> Iterator[str]:
 
 def test_no_source_runs_what_it_reads() -> None:
     found = [suspect for path in sources() for suspect in suspects(path)]
-    # sweeps/compose.py copies a configuration in memory that way, three times faster than copy.deepcopy; what it loads is
+    # sweeps/compose.py copies a configuration in memory that way, faster than copy.deepcopy; what it loads is
     # what it dumped a moment before, and never comes from a file.
     (copying,) = [suspect for suspect in found if suspect.startswith("compose.py")]
     assert copying.endswith("imports pickle")
