@@ -7,6 +7,7 @@ checked.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import os
 import shlex
@@ -37,6 +38,9 @@ from trainer.config import ConfigError, require
 
 BAD_CONFIGURATION = 2
 INTERRUPTED = 130
+
+_LAUNCHES = itertools.count()
+"""Two launches of one process in one second get folders of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +156,7 @@ def _run(
     late = adopt(place, [cell for cell, decision in pairs if decision.action in (Action.KEEP, Action.LEAVE)])
     jobs = [Job(run_dirs=tuple(str(study.run_dir(cell)) for cell in share), **job_fields(queue)) for share in planned]
     print(opening(study, decisions, len(jobs), queue, expected), flush=True)
-    folder = study.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder = study.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_LAUNCHES)}"
     pool = queue.open(private_folder(folder), jobs) if jobs else None
     if queue.detach:
         print(f"queued\n{come_back(study)}")
