@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -55,8 +56,17 @@ def test_a_killed_job_is_lost_here_and_in_mlflow_and_goes_on(tmp_path: Path) -> 
     wait_for(lambda: status(run)["step"] >= 2)
     launcher.kill()  # first the launcher, so that nobody is left who could notice
     launcher.wait()
-    for pid in marked((run / "attempts" / "1" / "job").read_text()):
-        os.kill(pid, signal.SIGKILL)
+    job = (run / "attempts" / "1" / "job").read_text()
+
+    def kill_all() -> bool:
+        """Whether nothing of the job is left: a process may have been born while the others were killed."""
+        left = list(marked(job))
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait_for(kill_all)
     assert status(run)["state"] == "RUNNING", "a dead job says nothing"
 
     shown = python("-m", "sweeps", "status", "killed", cwd=folder)
