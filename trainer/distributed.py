@@ -59,12 +59,12 @@ class Ranks:
         The loss of each rank is already divided by the denominator of the whole mini-batch, so the sum is the
         gradient of the whole.
         """
-        if self.world == 1:
-            return
         owners = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in owners:
-            if parameter.grad is None:
+            if parameter.grad is None:  # no row carried gradient; momentum and weight decay act all the same
                 parameter.grad = torch.zeros_like(parameter)
+        if self.world == 1:
+            return
         flat = torch.cat([parameter.grad.reshape(-1) for parameter in owners if parameter.grad is not None])
         self.sum(flat)
         offset = 0

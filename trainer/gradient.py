@@ -17,7 +17,7 @@ from trainer.config import OptimConfig
 from trainer.distributed import Ranks
 from trainer.objective.base import Context, State, SurrogateLoss
 from trainer.objective.objective import Objective
-from trainer.policy import Policy
+from trainer.policy import Policy, fill
 from trainer.types import StepStats, TokenBatch, TokenTerms, masked_sum
 
 
@@ -48,21 +48,6 @@ def measure(
     ranks = learner.ranks
     terms = (policy or learner.policy).measure(batch, statistics, rank=ranks.rank, world=ranks.world)
     return ranks.sum_terms(terms)
-
-
-def empty_terms(policy: Policy, batch: TokenBatch, statistics: Iterable[str]) -> TokenTerms:
-    """Columns of zeros for every row, on the CPU."""
-    extras = {name: policy.column(batch) for name in statistics}
-    return TokenTerms(logprobs=policy.column(batch), entropy=policy.column(batch), extras=extras)
-
-
-def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:
-    """Write the columns of the rows at ``index``, detached, into those of the whole batch."""
-    width = part.logprobs.shape[1]
-    terms.logprobs[index, :width] = part.logprobs.detach().cpu()
-    terms.entropy[index, :width] = part.entropy.detach().cpu()
-    for name, column in terms.extras.items():
-        column[index, :width] = part.extras[name].detach().cpu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +84,7 @@ def differentiate(
     fresh = mini.old_logprobs is None
     names = objective.statistics | (objective.old_statistics if fresh else frozenset())
     parts = _parts(learner, objective, mini)
-    terms = empty_terms(policy, mini, names)
+    terms = policy.empty_terms(mini, names)
     ahead = objective.any("needs_current") or (fresh and objective.any("needs_old"))
     if ahead:
         keep = max(ranks.gather(sum(part.live for part in parts))) <= 1

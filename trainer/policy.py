@@ -97,19 +97,28 @@ class Policy:
         Columns of rows that belong to other ranks are 0, so a sum over ranks completes them.
         """
         names = sorted(statistics)
-        columns = {name: self.column(batch) for name in ("logprobs", "entropy", *names)}
+        whole = self.empty_terms(batch, names)
         for index in self.portions(batch, rank=rank, world=world):
-            rows = batch.rows(index).to(self.device)
-            terms = self.terms(rows, names)
-            width = rows.inputs.shape[1]
-            for name, column in columns.items():
-                value = getattr(terms, name) if name in ("logprobs", "entropy") else terms.extras[name]
-                column[index, :width] = value.cpu()
-        return TokenTerms(logprobs=columns.pop("logprobs"), entropy=columns.pop("entropy"), extras=columns)
+            fill(whole, index, self.terms(batch.rows(index).to(self.device), names))
+        return whole
+
+    def empty_terms(self, batch: TokenBatch, statistics: Iterable[str]) -> TokenTerms:
+        """Columns of zeros for every row, on the CPU."""
+        extras = {name: self.column(batch) for name in statistics}
+        return TokenTerms(logprobs=self.column(batch), entropy=self.column(batch), extras=extras)
 
     def frozen_copy(self) -> Policy:
         """The same policy with weights that will not move: the reference model."""
         return replace(self, model=copy.deepcopy(self.model).requires_grad_(False))
+
+
+def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:
+    """Write the columns of the rows at ``index``, detached, into those of the whole batch."""
+    width = part.logprobs.shape[1]
+    terms.logprobs[index, :width] = part.logprobs.detach().cpu()
+    terms.entropy[index, :width] = part.entropy.detach().cpu()
+    for name, column in terms.extras.items():
+        column[index, :width] = part.extras[name].detach().cpu()
 
 
 def _scatter(values: Float[Tensor, " M"], mask: Tensor) -> Float[Tensor, "N T"]:

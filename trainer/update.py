@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from trainer.config import derive_seed
-from trainer.gradient import Differentiated, Learner, differentiate, empty_terms, fill, measure, with_old_terms
+from trainer.gradient import Differentiated, Learner, differentiate, measure, with_old_terms
 from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.pack import mini_batches
+from trainer.policy import fill
 from trainer.probe import check_gap
 from trainer.stopwatch import Stopwatch
 from trainer.types import StepStats, TokenBatch, TokenTerms
@@ -76,7 +77,7 @@ def _with_old_terms(
         return with_old_terms(batch, terms)
     rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
     measured = measure(learner, batch.rows(rest), objective.old_statistics)
-    whole = empty_terms(learner.policy, batch, objective.old_statistics)
+    whole = learner.policy.empty_terms(batch, objective.old_statistics)
     for rows, part in ((index, terms), (rest, measured)):
         fill(whole, rows, part)
     return with_old_terms(batch, whole)
@@ -85,9 +86,6 @@ def _with_old_terms(
 def _step(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> None:
     """One optimiser step with the gradients that are there; ``version`` counts the steps taken before it."""
     parameters = [p for p in learner.policy.model.parameters() if p.requires_grad]
-    for parameter in parameters:
-        if parameter.grad is None:  # no row carried gradient; momentum and weight decay act all the same
-            parameter.grad = torch.zeros_like(parameter)
     learner.ranks.sum_gradients(parameters)
     # A loss is counted once per mini-batch, however many parts it was computed in.
     stats.counts["policy/loss"] += 1
