@@ -28,7 +28,7 @@ def states(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def slow(tmp_path: Path) -> subprocess.Popen[bytes]:
     """A sweep of two slow cells in one job, the first of them running."""
-    grid = ["-m", "seed=16,17", "steps=30", "study.name=slow", f"launcher.trainer=[{FAKE}]", "tracking=none"]
+    grid = ["-m", "seed=16,17", "steps=300", "study.name=slow", f"launcher.trainer=[{FAKE}]", "tracking=none"]
     launcher = subprocess.Popen(
         [sys.executable, str(ROOT / "sweep.py"), *grid], cwd=tmp_path, stdout=subprocess.DEVNULL
     )
