@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from trainer import packed
 from trainer.config import ConfigError, ModelConfig
+from trainer.onednn import use_onednn
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "countdown-tiny"
 
@@ -62,7 +63,7 @@ def load_model(config: ModelConfig) -> nn.Module:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     check_head(model)
-    return model.eval()
+    return use_onednn(model).eval()
 
 
 def check_head(model: nn.Module) -> None:

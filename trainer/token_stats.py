@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from trainer.onednn import matmul
 from trainer.statistics import statistic
 
 TILE = {"cpu": 2**21, "cuda": 2**26}
@@ -40,7 +41,7 @@ def _scaled_logits(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float, columns: slice
 ) -> Tensor:
     weight = weight[columns]
-    logits = hidden @ weight.T if bias is None else torch.addmm(bias[columns], hidden, weight.T)
+    logits = matmul(hidden, weight.T) if bias is None else torch.addmm(bias[columns], hidden, weight.T)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).mul_(inverse_temperature)
 
 
@@ -65,6 +66,8 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
     """``total += left @ right``; the product of half-precision factors is not rounded before it is added."""
     if total.is_cuda and right.dtype != total.dtype:
         torch.addmm(total, left.to(right.dtype), right, out_dtype=total.dtype, out=total)
+    elif total.is_cpu:
+        total += matmul(left, right.to(total.dtype))
     else:
         total.addmm_(left, right.to(total.dtype))
 

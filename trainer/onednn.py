@@ -1,0 +1,83 @@
+"""Float32 matrix products on a CPU by oneDNN, which PyTorch ships but asks for narrower numbers only.
+
+Used by ``model.py`` for linear layers and by ``token_stats.py`` for logits. PyTorch gives float32 products to MKL, which
+does not use AVX-512 on processors of other makers: oneDNN is twice as fast there, and as exact
+(``python -m benchmarks.products``).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` of two matrices, by oneDNN where that is possible."""
+    if not _served(left, right):
+        return left @ right
+    # The left factor is copied if it is not in order of rows; the right one may lie as it likes.
+    if not left.is_contiguous() and left.shape[0] > right.shape[1]:
+        return _product(right.T, left).T
+    return _product(left, right.T)
+
+
+def use_onednn(model: nn.Module) -> nn.Module:
+    """Give the linear layers of ``model`` these products, if it is a float32 model on a CPU; returns ``model``.
+
+    Parameters, their names and subclasses of ``nn.Linear`` stay as they are.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear and _served(module.weight):
+            module.__class__ = _Linear
+    return model
+
+
+class _Linear(nn.Linear):
+    """``nn.Linear`` for the forward pass, its own gradient behind it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not _served(input, self.weight):  # the model has moved to a GPU, or another type
+            return super().forward(input)
+        product: Tensor = _LinearFunction.apply(input.flatten(0, -2), self.weight)
+        output = product.unflatten(0, input.shape[:-1])
+        return output if self.bias is None else output + self.bias
+
+
+class _LinearFunction(torch.autograd.Function):
+    """``y = x W^T``; ``dx = dy W``, ``dW = dy^T x``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return matmul(x, weight.T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight = ctx.needs_input_grad
+        return matmul(grad, weight) if needs_x else None, matmul(grad.T, x) if needs_weight else None
+
+
+def _served(*factors: Tensor) -> bool:
+    return _available() and all(x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() for x in factors)
+
+
+@functools.cache
+def _available() -> bool:
+    """Whether the operator, which is PyTorch's own and not promised to users, exists and does what is expected."""
+    left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(3, 4)
+    try:
+        return torch.backends.mkldnn.is_available() and torch.equal(_product(left, right.T), left @ right)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right.T``"""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [None], "")
+    return product
