@@ -2,8 +2,8 @@
 
     python -m benchmarks.products [--rounds 9]
 
-The shapes are those of the default run's linear layers (forwards, gradient of the input, gradient of the weight) and of a
-tile of logits at Qwen2.5-0.5B's vocabulary. Interleaved; medians; GFLOP/s and their ratio.
+The shapes are those of the default run's linear layers (forwards, gradient of the input, gradient of the weight) and
+of a tile of logits at Qwen2.5-0.5B's vocabulary. Interleaved; medians; GFLOP/s and their ratio.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Float32 matrix products on a CPU by oneDNN, which PyTorch ships but asks for narrower numbers only.
 
-Used by ``model.py`` for linear layers and by ``token_stats.py`` for logits. PyTorch gives float32 products to MKL, which
-does not use AVX-512 on processors of other makers: oneDNN is twice as fast there, and as exact
+Used by ``model.py`` for linear layers and by ``token_stats.py`` for logits. PyTorch gives float32 products to MKL,
+which does not use AVX-512 on processors of other makers: oneDNN is twice as fast there, and as exact
 (``python -m benchmarks.products``).
 """
 

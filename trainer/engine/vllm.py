@@ -18,6 +18,9 @@ from torch import Tensor
 from trainer.config import ConfigError, require
 from trainer.engine.base import Completion, Engine, EngineSetup, fenced
 
+SCHEDULER_FOR = "0.32.0"
+"""Version of vLLM whose scheduler ``vllm_scheduler.py`` shortens."""
+
 BLOCK = {"cpu": 128, "cuda": 16}
 """Tokens in a block of vLLM's key-value cache."""
 
@@ -58,11 +61,11 @@ class VLLMEngine:
     def start(self, setup: EngineSetup) -> Engine:
         """Start vLLM in this process; raises :class:`ConfigError` when it is not installed."""
         self.require_available()
-        _set_environment(setup.device)
+        eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
+        _set_environment(setup.device, eager=eager)
         with fenced():
             import vllm
 
-            eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
             llm = vllm.LLM(
                 model=setup.model_path,
                 revision=setup.revision,
@@ -79,6 +82,7 @@ class VLLMEngine:
                 # What is shorter than a block of the cache is never found in it, but looking costs time.
                 enable_prefix_caching=setup.max_length > BLOCK[setup.device],
                 async_scheduling=False,
+                scheduler_cls=_scheduler(setup.device),
                 disable_log_stats=True,
                 seed=0,
                 # The model's generation_config.json must not slip in a top-p, a top-k or a penalty.
@@ -93,15 +97,26 @@ class VLLMEngine:
         return {"gpu_memory_utilization": self.gpu_memory_frac}
 
 
-def _set_environment(device: str) -> None:
+def _set_environment(device: str, *, eager: bool) -> None:
     """Settings vLLM reads from the environment only; they must be there before it is imported."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if device == "cpu":
-        # The trainer shares the cores: no pinning. And vLLM would compile its log-prob ranking for 10 s on first use.
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the trainer shares the cores
+        if eager:  # vLLM would compile its log-prob ranking for 10 s on first use
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
+
+
+def _scheduler(device: str) -> Any:
+    """Ours where it serves; None, vLLM's own, on a GPU (untested there) and with other versions of vLLM."""
+    import vllm
+
+    if device != "cpu" or vllm.__version__.partition("+")[0] != SCHEDULER_FOR:
+        return None
+    from trainer.engine.vllm_scheduler import LockstepScheduler
+
+    return LockstepScheduler
 
 
 class _VLLM:
