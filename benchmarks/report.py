@@ -166,9 +166,28 @@ def growth(data: dict[str, Any]) -> list[str]:
     return ["![growth](growth.png)", "", *rows(["axis", "points"], lines)]
 
 
+METHODS = ("policy/entropy", "rollout/reward", "eval/heldout/avg_at_16", "eval/heldout/pass_at_16")
+
+
+def methods(data: dict[str, Any]) -> list[str]:
+    """Where every method ends beside GRPO, most entropy first, and the time of a step of it."""
+    lines: list[list[object]] = []
+    for row in sorted(data["table"], key=lambda row: -row["policy/entropy"]):
+        shown = [f"{row['policy/entropy']:.3f}"]
+        for key in METHODS:
+            shown += [] if key == METHODS[0] else [f"{row[key]:.3f}"]
+            difference = row.get("difference", {}).get(key)
+            shown += [f"{difference[0]:+.3f} ± {difference[1]:.3f}" if difference else ""]
+        cost = data["step_ratio"].get(row["method"])
+        lines.append([f"`{row['method']}`", row["seeds"], *shown, "" if cost is None else f"{cost:.2f}"])
+    named = ["entropy, nats", "reward", "held-out avg@16", "held-out pass@16"]
+    header = [part for name in named for part in (name, "- GRPO")]
+    return rows(["method", "seeds", *header, "time of a step / GRPO"], lines)
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     function.__name__: function
-    for function in (step_vs_trl, realistic, token_statistics, phases, startup, efficiency, growth)
+    for function in (step_vs_trl, realistic, token_statistics, phases, startup, efficiency, growth, methods)
 }
 
 

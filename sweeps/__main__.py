@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import study as studies
+from sweeps.finish import close_abandoned
 from sweeps.follow import Followed
 from sweeps.leftovers import leftovers, remove, size_text
 from sweeps.manage import cancel, drop_lost, reopened, sync
@@ -173,7 +174,9 @@ def _again(output: Path, document: studies.Document, options: argparse.Namespace
 
 def _sync(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     study = reopened(output, document)
-    return sync([study.run_dir(cell) for cell in study.cells], study.cells[0].config["launcher"]["trainer"])
+    code = sync([study.run_dir(cell) for cell in study.cells], study.cells[0].config["launcher"]["trainer"])
+    close_abandoned(study)
+    return code
 
 
 def _gc(output: Path, options: argparse.Namespace) -> int:

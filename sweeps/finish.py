@@ -16,7 +16,7 @@ from sweeps.manage import sync
 from sweeps.results import show_results, ui_line
 from sweeps.runs import FINISHED, last_attempt, read_status
 from sweeps.study import Study
-from sweeps.tracking import Tracker
+from sweeps.tracking import Tracker, absolute
 
 BAD_ENDS = ("FAILED", "LOST")
 GOOD_ENDS = ("COMPLETED", "PRUNED")
@@ -40,6 +40,14 @@ def finish(study: Study, tracker: Tracker | None, parent: str | None, late: Sequ
     for line in [*unfinished(study), *failures(study)]:
         print(line, file=sys.stderr)
     return 0 if ends <= set(GOOD_ENDS) else 1
+
+
+def close_abandoned(study: Study) -> None:
+    """End the sweep's run in MLflow when no cell is under way any more, whoever was to do it."""
+    tracking, ends = study.cells[0].config["tracking"], {state for _, state, _ in _ends(study)}
+    if tracking["uri"] is not None and ends <= {*FINISHED, "LOST", "PLANNED"}:
+        state = "FAILED" if ends & set(BAD_ENDS) else "COMPLETED" if ends <= set(GOOD_ENDS) else "STOPPED"
+        Tracker(absolute(tracking["uri"]) or "", tracking["experiment"]).close_abandoned(study.name, state)
 
 
 def not_mirrored(study: Study) -> list[Path]:

@@ -105,14 +105,9 @@ class Tracker:
     def open_sweep(self, document: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The run that stands for the study, the one it had before or a new one; ``sweep.json`` is its artifact."""
         study = str(document["study"])
-        known = self._client.search_runs(
-            [self._experiment],
-            f"tags.kind = 'sweep' and tags.study = '{study}'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
-        if known:
-            run_id = str(known[0].info.run_id)
+        known = self._sweep(study)
+        if known is not None:
+            run_id = str(known.info.run_id)
             self._client.update_run(run_id, status="RUNNING")
         else:
             run_id = str(
@@ -124,6 +119,22 @@ class Tracker:
             self._client.set_tag(run_id, key, value)
         self._client.log_text(run_id, json.dumps(document, indent=1), "sweep.json")
         return run_id
+
+    def _sweep(self, study: str) -> Any:
+        """The newest run that stands for the study, or None."""
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.kind = 'sweep' and tags.study = '{study}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        return found[0] if found else None
+
+    def close_abandoned(self, study: str, state: str) -> None:
+        """End the sweep's run if its launcher died and left it RUNNING."""
+        known = self._sweep(study)
+        if known is not None and known.info.status == "RUNNING":
+            self.close_sweep(str(known.info.run_id), state)
 
     def close_sweep(self, run_id: str, state: str) -> None:
         """End the sweep's run: COMPLETED, FAILED or STOPPED."""

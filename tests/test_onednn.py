@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sweeps.worker import ROOT
 from trainer import onednn
 from trainer.onednn import matmul, use_onednn
 
@@ -76,3 +79,25 @@ def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> N
         assert torch.equal(matmul(torch.ones(2, 2), torch.ones(2, 2)), torch.full((2, 2), 2.0))
     finally:
         onednn._available.cache_clear()
+
+
+@needs_onednn
+def test_shapes_that_change_from_step_to_step_do_not_fill_the_memory() -> None:
+    """A process of its own: the limits are read once. 150 shapes of 1 MiB each and more would be seen."""
+    code = """
+import torch
+from trainer.onednn import matmul
+
+def resident_mib():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1024
+
+right = torch.randn(384, 384)
+for rows in range(1000, 1050):
+    matmul(torch.randn(rows, 384), right)
+before = resident_mib()
+for rows in range(1050, 1350):
+    matmul(torch.randn(rows, 384), right)
+print(resident_mib() - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(ran.stdout) < 100

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from trainer import packed
 from trainer.config import ConfigError, ModelConfig
+from trainer.files import OutOfSpace, room_for
 from trainer.onednn import use_onednn
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "countdown-tiny"
@@ -36,9 +38,7 @@ def model_path(config: ModelConfig) -> str:
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer; raises :class:`ConfigError` when it has no end-of-sequence token."""
     path = model_path(config)
-    tokenizer = AutoTokenizer.from_pretrained(
-        path, revision=config.revision, trust_remote_code=config.trust_remote_code
-    )
+    tokenizer: PreTrainedTokenizerBase = _loaded(AutoTokenizer, path, config, "as a tokenizer")
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             f"model.path={path!r} has a tokenizer without end-of-sequence token, "
@@ -47,19 +47,25 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _loaded(kind: Any, path: str, config: ModelConfig, role: str, **options: Any) -> Any:
+    """``kind`` from the path; what the hub sends is kept on disk first, so a full one is not the path's fault."""
+    try:
+        with room_for(Path(HF_HUB_CACHE)):
+            return kind.from_pretrained(
+                path, revision=config.revision, trust_remote_code=config.trust_remote_code, **options
+            )
+    except OutOfSpace:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model.path={path!r} could not be loaded {role}: {reason}") from error
+
+
 def load_model(config: ModelConfig) -> nn.Module:
     """The model in evaluation mode (no dropout: sampler and trainer must describe the same distribution)."""
     path = model_path(config)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            dtype=getattr(torch, config.dtype),
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model.path={path!r} could not be loaded as a causal language model: {reason}") from error
+    dtype = getattr(torch, config.dtype)
+    model: Any = _loaded(AutoModelForCausalLM, path, config, "as a causal language model", dtype=dtype)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     check_head(model)

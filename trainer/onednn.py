@@ -8,11 +8,17 @@ which does not use AVX-512 on processors of other makers: oneDNN is twice as fas
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+
+SHAPES_KEPT = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
+"""Code is generated for every new shape and kept, 1 MiB each, for the last 1024 shapes unless told otherwise. But the
+number of tokens is another one in every step; a model with layers of eight shapes uses 24 again and again within one."""
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
@@ -70,6 +76,8 @@ def _served(*factors: Tensor) -> bool:
 @functools.cache
 def _available() -> bool:
     """Whether the operator, which is PyTorch's own and not promised to users, exists and does what is expected."""
+    for name, number in SHAPES_KEPT.items():
+        os.environ.setdefault(name, number)  # read when the first product is made
     left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(3, 4)
     try:
         return torch.backends.mkldnn.is_available() and torch.equal(_product(left, right.T), left @ right)

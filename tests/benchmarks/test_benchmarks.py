@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from benchmarks import bench, ours, phases, report
+from benchmarks import bench, methods, ours, phases, report
 from benchmarks.common import HERE, MODEL, ratio, spread
 from benchmarks.efficiency import busy, gaps
 from benchmarks.floor import Load, Shape, floor, shape_of
@@ -126,3 +126,13 @@ def test_a_ratio_that_fell_by_more_than_a_quarter_is_named() -> None:
     assert bench.worse("step_vs_trl", document(1.9), document(2.0)) == []
     (sentence,) = bench.worse("step_vs_trl", document(1.5), document(2.0))
     assert sentence == "step_vs_trl: 4 updates, TRL / ours was 2.00 and is 1.50"
+
+
+def test_a_method_is_timed_beside_the_base_before_and_after_it() -> None:
+    names = [f"m{i}" for i in range(8)]
+    sequence = methods.order(names)
+    assert sequence == ["grpo", *names[:6], "grpo", *names[6:], "grpo"]
+    seconds = dict.fromkeys(names, 3.0) | {"m6": 10.0}
+    bases = iter([1.0, 2.0, 6.0])
+    found = methods.ratios([(name, next(bases) if name == "grpo" else seconds[name]) for name in sequence])
+    assert found == {**dict.fromkeys(names[:6], 2.0), "m6": 2.5, "m7": 0.75}

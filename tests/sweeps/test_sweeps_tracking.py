@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from sweeps.cells import Cell
+from sweeps.finish import close_abandoned
+from sweeps.runs import write_status
+from sweeps.study import Study
 from sweeps.tracking import Tracker, absolute, require_answer
 from sweeps.worker import ROOT
 from trainer.config import ConfigError
@@ -96,3 +102,30 @@ def test_a_database_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tracking\.uri=.* cannot be used") as refusal:
         Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown", "status"),
+    [("COMPLETED", "COMPLETED", "FINISHED"), ("FAILED", "FAILED", "FAILED"), ("CANCELLED", "STOPPED", "KILLED")],
+)
+def test_a_sweep_whose_launcher_died_is_ended_once_nothing_runs(
+    make_cells: Callable[..., list[Cell]], tmp_path: Path, state: str, shown: str, status: str
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (cell,) = make_cells(["seed=1"])
+    cell = replace(cell, config={**cell.config, "tracking": cell.config["tracking"] | {"uri": uri}})
+    study = Study(name="s", command="", output=tmp_path, cells=(cell,))
+    run_dir = study.run_dir(cell)
+    run_dir.mkdir(parents=True)
+    run_id = Tracker(uri, cell.config["tracking"]["experiment"]).open_sweep(DOCUMENT, {})
+    client = MlflowClient(tracking_uri=uri)
+    write_status(run_dir, "RUNNING", steps=3)
+    close_abandoned(study)
+    assert client.get_run(run_id).info.status == "RUNNING", "a cell is under way"
+    write_status(run_dir, state, steps=3)
+    for _ in range(2):
+        close_abandoned(study)
+        run = client.get_run(run_id)
+        assert (run.info.status, run.data.tags["state"]) == (status, shown)

@@ -173,3 +173,11 @@ def test_too_many_prompts_and_empty_file(file: str, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="holds no question"):
         JsonlTask(path=str(tmp_path / "empty.jsonl")).train_prompts()
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "held out", "..", "é"])
+def test_a_suite_that_no_metric_could_be_named_after_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    with pytest.raises(ValueError, match="suite_paths names a suite"):
+        JsonlTask(path=str(file), suite_paths={name: str(file)})

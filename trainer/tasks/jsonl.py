@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,12 @@ class JsonlTask:
                 "task math: path is null; set task.path to a local JSONL file with one object a line "
                 f"holding {self.question_field!r} and {self.answer_field!r}"
             )
+        for name in self.suite_paths:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+                raise ValueError(
+                    f"task math: suite_paths names a suite {name!r}, which becomes part of metric names; "
+                    "use letters, digits, _ and -"
+                )
         for file in (self.path, *self.suite_paths.values()):
             if not Path(file).is_file():
                 raise ValueError(f"task math: {file} is not a file; set task.path and task.suite_paths to JSONL files")
