@@ -103,7 +103,7 @@ def intermediate(search: Search) -> go.Figure | None:
     if not reporting:
         return None
     best = {trial.number for trial in front(search)} if search.single else set()
-    metric = (search.settings.get("prune") or {}).get("metric") or search.objectives[0].label
+    metric = search.settings.get("prune_metric") or search.objectives[0].label
     figure = base_figure("Values reported while training", "training step", str(metric), legend="Trials", height=400)
     shown: set[str] = set()
     for trial in sorted(reporting, key=lambda trial: (trial.number in best, trial.state != COMPLETE)):
@@ -132,15 +132,15 @@ def timeline(search: Search) -> go.Figure | None:
     study.add_trials(begun)
     drawn = optuna.visualization.plot_timeline(study)
     height = min(680, 150 + 13 * len(begun))
-    figure = base_figure("When the trials ran", "time", "trial", legend="Trials", height=height)
+    figure = base_figure("", "time", "trial", legend="Trials", height=height)
     for trace in drawn.data:
         if len(trace.y or ()):
             mark = MARKS[str(trace.name)]
             hover = f"%{{text}} ({mark.label})<br>begun %{{base|%d %b %H:%M:%S}}<extra></extra>"
             trace.update(name=mark.label, marker_color=mark.color, text=[f"trial {number}" for number in trace.y],
-                         hovertemplate=hover, textposition="none")  # fmt: skip
+                         hovertemplate=hover, textposition="none", width=0.75)  # fmt: skip
             figure.add_trace(trace)
-    figure.update_layout(barmode="overlay", bargap=0.25)
+    figure.update_layout(barmode="overlay", margin={"t": 20})
     figure.update_xaxes(type="date", title="")
     return figure
 
@@ -180,5 +180,5 @@ def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
             hovertemplate=f"<b>{name}</b><br>%{{x:+.4g}}<br>{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>"
                           f"seeds: {interval.count}<extra></extra>",
         ))  # fmt: skip
-    figure.update_yaxes(type="category", autorange="reversed")
+    figure.update_yaxes(type="category", range=[len({trace.y[0] for trace in figure.data}) - 0.5, -0.5])
     return figure

@@ -34,7 +34,7 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
     if not rows:
         return None
     goal, name = search.objectives[position], short_name(key, keys)
-    figure = base_figure("", name, goal.axis, legend="")
+    figure = base_figure("", name, goal.label, legend="")
     best = {trial.number for trial in front(search)}
     for chosen, style in ((False, {}), (True, {"symbol": "star", "size": 14, "color": BEST})):
         some = [trial for trial in rows if (trial.number in best) == chosen]
@@ -73,12 +73,10 @@ def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[s
     spread = all(len({trial.params[key] for trial in rows}) > 2 for key in pair)
     if len(pair) < 2 or len(rows) < 5 or not spread or len({trial.values[position] for trial in rows}) == 1:
         return None
-    if any(isinstance(rows[0].distributions[key], CategoricalDistribution) for key in pair):
-        return None
     study, goal = single_study(search, position, {trial.number for trial in rows}), search.objectives[position]
     drawn = optuna.visualization.plot_contour(study, params=list(pair), target_name=plain(goal.label))
     names = [short_name(key, keys) for key in pair]
-    figure = base_figure(f"{goal.label} over {names[0]} and {names[1]}", *names, legend="")
+    figure = base_figure("The two numbers that mattered most", *names, legend="")
     for trace in drawn.data:
         if trace.type == "contour":
             trace.update(colorscale="Viridis", reversescale=not goal.maximize, line_width=0.5)
@@ -93,13 +91,19 @@ def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[s
     return figure
 
 
+def numeric(search: Search, keys: Sequence[str]) -> list[str]:
+    """Those of ``keys`` that are numbers, in their order."""
+    kinds = {key: kind for trial in search.trials for key, kind in trial.distributions.items()}
+    return [key for key in keys if not isinstance(kinds[key], CategoricalDistribution)]
+
+
 def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
     """Two objectives against each other: completed trials, the Pareto front of all objectives as stars."""
     rows = [trial for trial in search.complete if trial.values]
     if not rows:
         return None
     across, up = (search.objectives[position] for position in pair)
-    figure = base_figure(f"{up.label} against {across.label}", _arrow(across), _arrow(up), legend="Trials")
+    figure = base_figure("", _arrow(across), _arrow(up), legend="Trials")
     best = {trial.number for trial in front(search)}
     for label, chosen, marker in (
         ("dominated", False, {"color": "#9fb3c8", "symbol": "circle", "size": 8}),
@@ -114,12 +118,12 @@ def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
                 mode="markers", marker=marker, text=[trial_text(trial) for trial in some],
                 hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             ))  # fmt: skip
-    figure.update_layout(meta=[across.metric, up.metric])
+    figure.update_layout(meta=[across.metric, up.metric], margin={"t": 20})
     return figure
 
 
 def _arrow(goal: Objective) -> str:
-    return f"{goal.axis}, {'more' if goal.maximize else 'less'} is better"
+    return f"{goal.label}, {'more' if goal.maximize else 'less'} is better"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +157,7 @@ def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figur
         strong = trial.number in best
         figure.add_trace(go.Scatter(
             x=list(range(len(axes))), y=[axis.heights[index] for axis in axes], mode="lines", showlegend=False,
-            line={"color": shades[index], "width": 3.5 if strong else 1.4, "shape": "spline", "smoothing": 0.5},
+            line={"color": shades[index], "width": 3.5 if strong else 1.4},
             opacity=1.0 if strong else 0.7, text=[trial_text(trial)] * len(axes),
             hovertemplate=f"%{{text}}<br>{plain(goal.label)} {values[index]:.4g}<extra></extra>",
         ))  # fmt: skip

@@ -22,6 +22,7 @@ from dashboards.names import describe
 
 COMPLETE, PRUNED, FAILED, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 STATES = (COMPLETE, PRUNED, FAILED, RUNNING, WAITING)
+JOURNAL = "study.journal"
 MAX_FRONT = 4
 """Members of a Pareto front that are confirmed, and shown as found."""
 
@@ -128,8 +129,8 @@ def load_search(folder: Path) -> Search:
     """
     document = read_document(folder)
     settings = document.get("search") or {}
-    url = settings.get("storage") if isinstance(settings, Mapping) else None
-    study = open_study(folder, str(url) if url else None)
+    where = storage_of(folder, settings)
+    study = open_study(folder, where)
     attributes = study.user_attrs
     settings = attributes.get("search") or settings
     trials = study.get_trials(deepcopy=False)
@@ -140,7 +141,7 @@ def load_search(folder: Path) -> Search:
         baseline=tuple(attributes.get("baseline") or ()),
         command=str(attributes.get("command") or document.get("command") or ""),
         origin={str(key): str(value) for key, value in (attributes.get("origin") or {}).items()},
-        storage=str(url) if url else str(folder / "study.journal"),
+        storage=where,
         confirm_sweep=attributes.get("confirm_sweep"),
         confirm_levels={str(level): number for level, number in levels.items()},
     )  # fmt: skip
@@ -157,23 +158,26 @@ def read_document(folder: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def open_study(folder: Path, url: str | None) -> optuna.Study:
-    """The study of that folder's name, from its journal file or the storage at ``url``. Creates nothing."""
+def storage_of(folder: Path, settings: Mapping[str, Any]) -> str:
+    """URL of the storage, or path of the journal file: that in the folder, unless the search says another place."""
+    journal, stated = folder / JOURNAL, str(settings.get("storage") or "")
+    return stated if "://" in stated or (stated and not journal.exists()) else str(journal)
+
+
+def open_study(folder: Path, where: str) -> optuna.Study:
+    """The study of that folder's name from the storage at ``where``, a URL or a journal's path. Creates nothing."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal = folder / "study.journal"
-    if url is None and not journal.is_file():
-        raise ValueError(f"{folder} holds no study.journal: it is not the folder of a search")
+    if "://" not in where and not Path(where).is_file():
+        raise ValueError(f"there is no study at {where}: {folder} is not the folder of a search, or nothing has begun")
+    shown = where.rpartition("@")[2]  # without user and password
     try:
-        storage: Any = url
-        if url is None or url.endswith(".journal"):
-            path = journal if url is None else Path(url)
-            storage = JournalStorage(JournalFileBackend(str(path)))
+        storage = where if "://" in where else JournalStorage(JournalFileBackend(where))
         return optuna.load_study(study_name=folder.name, storage=storage)
     except KeyError as error:
-        raise ValueError(f"{url or journal} holds no study named {folder.name!r}") from error
+        raise ValueError(f"{shown} holds no study named {folder.name!r}") from error
     except Exception as error:  # the boundary: drivers of databases raise whatever they like
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(f"the study {folder.name!r} cannot be read from {url or journal}: {reason}") from error
+        raise ValueError(f"the study {folder.name!r} cannot be read from {shown}: {reason}") from error
 
 
 def _objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[Objective, ...]:
@@ -182,7 +186,7 @@ def _objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[Objec
         Objective(
             metric=(metric := str(item.get("metric") or f"objective {position + 1}")),
             maximize=direction == optuna.study.StudyDirection.MAXIMIZE,
-            label=str(item.get("label") or describe(metric).label),
+            label=label if (label := str(item.get("label") or metric)) != metric else describe(metric).label,
             last=int(item.get("last") or 1),
         )
         for position, (item, direction) in enumerate(zip(stated, study.directions, strict=True))

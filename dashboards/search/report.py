@@ -1,4 +1,4 @@
-"""The report of one search: ``report/report.html`` and ``report/summary.json`` in its sweep's folder, and its upload.
+"""The report of one search: ``report/index.html`` and ``report/summary.json`` in its sweep's folder, and its upload.
 
 Called by ``python -m dashboards search NAME`` and, through it, by the end of a search. Must not compute a statistic or
 draw a figure itself.
@@ -28,12 +28,12 @@ from dashboards.search.sections import parameter_columns, search_sections
 from dashboards.search.verdict import conclude
 from dashboards.store import open_store
 
-SUMMARY, PAGE = "summary.json", "report.html"
+SUMMARY, PAGE = "summary.json", "index.html"
 _SIGNATURE = re.compile(r"[0-9a-f]{6,64}")
 
 
 def report_search(folder: Path, *, uri: str | None = None, output: Path | None = None) -> Path:
-    """Write the search's page (to ``output`` or ``report/report.html`` of its folder) and its numbers beside the
+    """Write the search's page (to ``output`` or ``report/index.html`` of its folder) and its numbers beside the
     sweep; with ``uri``, attach the page to the search's parent run there. Returns the page.
 
     Raises ValueError in one sentence when there is no such search or the store has no run of it.
@@ -127,7 +127,9 @@ def duration(seconds: float) -> str:
 
 
 def _question(search: Search) -> str:
-    goals = [f"{'most' if goal.maximize else 'least'} {goal.label}" for goal in search.objectives]
+    goals = [
+        f"{'most' if goal.maximize else 'least'} {goal.label[:1].lower()}{goal.label[1:]}" for goal in search.objectives
+    ]
     names = [name for _, name in parameter_columns(search)]
     return f"Which {', '.join(names) or 'values'} give the {' and the '.join(goals)}?"
 
@@ -141,7 +143,7 @@ def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
     ]
     if saved.pruned:
         facts.append((f"steps saved by pruning ({saved.fraction:.0%} of those planned)", f"{saved.steps:,}"))
-        facts.append(("of jobs saved", duration(saved.seconds)))
+        facts.append(("of job time saved", duration(saved.seconds)))
     seeds = search.settings.get("seeds") or ()
     return facts + ([("seeds a trial" if len(seeds) > 1 else "seed a trial", str(len(seeds)))] if seeds else [])
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from dashboards.page import Panel, Section
 from dashboards.search.confirm import Confirmation
 from dashboards.search.figures import effects, history, importance_bars, intermediate, short_name, timeline
-from dashboards.search.figures_space import MOST_LINES, contour, parallel, pareto, slice_plot
+from dashboards.search.figures_space import MOST_LINES, contour, numeric, parallel, pareto, slice_plot
 from dashboards.search.load import COMPLETE, Search
 from dashboards.search.outcome import Importance, importances, parameters, saving
 from dashboards.sections import without_gap
@@ -23,8 +23,8 @@ MOST_SLICES = 18
 
 SAVING = (
     "Steps saved are the sum over pruned trials of (planned \u2212 run); time saved is the sum over pruned trials of "
-    "(planned \u2212 run) \u00d7 seconds a step, at the trial's own pace (its busy seconds over its steps, start-up "
-    "included) or, where it has none, at that of all trials together."
+    "(planned \u2212 run) \u00d7 seconds a step, at the trial's own pace (its busy seconds over its steps)"
+    " or, where it has none, at that of all trials together."
 )
 _EFFECTS_NOTE = (
     "Same-seed differences, tuned minus untuned, with 95 % t intervals over seeds that the search never used. Circles "
@@ -101,7 +101,7 @@ def _importances(search: Search, found: Sequence[tuple[list[Importance], str]]) 
             sentences.append(why if search.single else f"{goal.label}: {why}")
             continue
         candidates.append((importance_bars(shares, keys, goal.label), "", False))
-        pair = [item.parameter for item in shares[:2]]
+        pair = numeric(search, [item.parameter for item in shares])[:2]
         candidates.append((contour(search, position, pair, keys), "", False))
     intro = " ".join(dict.fromkeys(sentences))
     if candidates:

@@ -35,7 +35,7 @@ def conclude(search: Search, confirmation: Confirmation) -> Conclusion:
     if not measured:
         return Conclusion(badge="Unconfirmed", style="inconclusive", sentence=_unconfirmed(search))
     if search.single:
-        return _single(next((item for item in measured if not item.unseen), measured[0]))
+        return _single(measured)
     return _several(measured)
 
 
@@ -52,15 +52,19 @@ def _unconfirmed(search: Search) -> str:
     )
 
 
-def _single(item: Comparison) -> Conclusion:
+def _single(items: list[Comparison]) -> Conclusion:
+    """Judged by the objective; the suites that the search never looked at are told beside it."""
+    item = next((item for item in items if not item.unseen), items[0])
     difference = item.effect.difference
-    interval = f"95 % interval {interval_text(difference, sign=True)}, {difference.count} fresh seeds"
     sentence = (
         f"On fresh seeds {item.goal.label} is {number(item.tuned.mean)} tuned against {number(item.untuned.mean)} "
-        f"untuned: a paired difference of {signed(difference.mean)} ({interval}, {p_text(item.effect.p_value)})."
+        f"untuned: a paired difference of {_difference(item)}."
     )
     if not math.isnan(item.reported):
         sentence += f" The search had reported {number(item.reported)}."
+    for other in items:
+        if other.unseen and other is not item:
+            sentence += f" On {other.goal.label}, which it never looked at, the difference is {_difference(other)}."
     if difference.count < 2:
         return Conclusion(badge="No interval", style="inconclusive", sentence=f"{sentence} One seed is no evidence.")
     badge, style = {
@@ -69,6 +73,15 @@ def _single(item: Comparison) -> Conclusion:
         None: ("No clear difference", "inconclusive"),
     }[item.better]
     return Conclusion(badge=badge, style=style, sentence=sentence)
+
+
+def _difference(item: Comparison) -> str:
+    difference = item.effect.difference
+    inside = f"{difference.count} fresh {'seed' if difference.count == 1 else 'seeds'}"
+    if difference.count > 1:
+        interval = f"95\u00a0% interval {interval_text(difference, sign=True)}"
+        inside = f"{interval}, {inside}, {p_text(item.effect.p_value)}"
+    return f"{signed(difference.mean)} ({inside})"
 
 
 def _several(items: list[Comparison]) -> Conclusion:

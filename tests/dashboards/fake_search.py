@@ -95,8 +95,9 @@ def write_search(output: Path, spec: FakeSearch) -> Path:
 def _frozen(spec: FakeSearch, number: int, trial: FakeTrial) -> optuna.trial.FrozenTrial:
     begun = BEGUN + timedelta(minutes=2 * number)
     seeds = spec.seeds if trial.state is TrialState.COMPLETE else spec.seeds[:1]
+    base = [] if "method" in trial.params else ["method=small/skywork"]
     facts = {
-        "overrides": ["method=small/skywork", *(f"{key}={value}" for key, value in trial.params.items())],
+        "overrides": [*base, *(f"{key}={value}" for key, value in trial.params.items())],
         "cells": [{"seed": seed, "rung": rung, "run": f"{number:08x}{seed:02x}"} for rung, seed in enumerate(seeds)],
         "values": {str(seed): list(trial.values) for seed in seeds} if trial.values else {},
         "reason": trial.reason, "steps_run": trial.steps_run, "steps_planned": trial.steps_planned,
