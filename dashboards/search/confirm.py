@@ -97,20 +97,25 @@ def _level(cell: Mapping[str, Any], search: Search) -> str | None:
 
 
 def run_points(run_dir: Path) -> dict[str, list[float]] | None:
-    """Every metric's recorded values in order of steps; None unless the run has completed."""
+    """Every metric's recorded values in order of steps, NaN where not finite; None unless the run has completed.
+
+    Of a step that was recorded twice the last record counts, as it does for the search's own values.
+    """
     try:
         status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
-        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     if status.get("state") != "COMPLETED":
         return None
-    points: dict[str, list[float]] = {}
+    points: dict[str, dict[int, float]] = {}
     for line in lines:
-        for key, value in json.loads(line)["metrics"].items():
-            if value is not None:
-                points.setdefault(key, []).append(float(value))
-    return points
+        if not line.endswith("\n"):  # cut off by a crash: the step it belongs to has no other trace either
+            continue
+        record = json.loads(line)
+        for key, value in record["metrics"].items():
+            points.setdefault(key, {})[record["step"]] = math.nan if value is None else float(value)
+    return {key: [value for _, value in sorted(steps.items())] for key, steps in points.items()}
 
 
 def value_of(points: Mapping[str, Sequence[float]], goal: Objective) -> float:
