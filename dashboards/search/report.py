@@ -104,7 +104,7 @@ def search_html(search: Search, confirmation: Confirmation) -> str:
     best = {trial.number for trial in front(search)}
     context = {
         "title": f"Search \u00b7 {search.name}", "search": search, "conclusion": conclude(search, confirmation),
-        "question": _question(search), "date": max(ends).strftime("%d %B %Y, %H:%M") if ends else "no trial has ended",
+        "heading": heading(search.name), "question": _question(search), "date": max(ends).strftime("%d %B %Y, %H:%M") if ends else "no trial has ended",
         "facts": _facts(search, saved), "missing": _missing(search, confirmation), "sections": sections,
         "winners": [_winner(search, level, trial) for level, trial in winners(search).items()],
         "confirmation": confirmation, "saved": saved, "duration": duration(saved.seconds),
@@ -124,6 +124,12 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{number(seconds / size, 1)} {unit}"
     return number(seconds, 1) if math.isnan(seconds) else f"{number(seconds, 1)} s"
+
+
+def heading(name: str) -> str:
+    """``search-adaptive_entropy-steps-20`` as ``Search: adaptive entropy, steps 20``."""
+    words = name.removeprefix("search-").replace("_", " ").split("-", 1)
+    return ", ".join([f"Search: {words[0]}", *(word.replace("-", " ") for word in words[1:])])
 
 
 def _question(search: Search) -> str:
@@ -180,11 +186,10 @@ def _presets(search: Search) -> list[dict[str, str]]:
     """The preset files in the search's folder: name, command and text."""
     found = []
     for path in sorted(search.folder.glob("tuned*.yaml")):
-        name = f"tuned/{search.name}{path.stem.removeprefix('tuned')}"
-        found.append({
-            "path": path.name, "text": path.read_text(encoding="utf-8"),
-            "command": f"python sweep.py -m method={name} 'seed=range(3)'",
-        })  # fmt: skip
+        text = path.read_text(encoding="utf-8")
+        name = re.search(r"^method: (.*)$", text, re.M)
+        command = f"python sweep.py -m method={name[1] if name else ''} 'seed=range(3)'"
+        found.append({"path": path.name, "text": text, "command": command})
     return found
 
 

@@ -133,7 +133,7 @@ def _parallel(search: Search, found: Sequence[tuple[list[Importance], str]]) -> 
         return Section(
             id="parallel", title=title, intro="Fewer than two completed trials: there is nothing to compare."
         )
-    note = f"A line a trial, yellow (worst) to dark blue (best) by {search.objectives[0].label}; the best are thick."
+    note = f"A line a trial, yellow (worst) to dark violet (best) by {search.objectives[0].label}; the best are thick."
     if len(search.complete) > MOST_LINES:
         note += f" The best {MOST_LINES} of {len(search.complete)} trials."
     return Section(id="parallel", title=title, panels=_panels([(figure, note, True)]))

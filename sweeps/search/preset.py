@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,8 +131,8 @@ def _is_global(path: Path) -> bool:
 
 
 def _name(study: optuna.Study, level: str) -> str:
-    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``."""
-    return f"{GROUP}/{study.study_name}{level.removeprefix(GROUP)}"
+    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``; ``=`` and ``,`` mean something to Hydra."""
+    return f"{GROUP}/{re.sub(r'[^A-Za-z0-9_.+-]+', '-', study.study_name)}{level.removeprefix(GROUP)}"
 
 
 def _identity(study: optuna.Study) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_search import AVG, ENTROPY, SPACE, FakeSearch, FakeTrial, front_search, single_search, write_search
+from fake_search import AVG, ENTROPY, FakeSearch, FakeTrial, front_search, single_search, write_search
 from fake_study import EVERYWHERE
 from mlflow.tracking import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -21,7 +21,7 @@ from dashboards.__main__ import main
 from dashboards.claims import load_claims
 from dashboards.search.confirm import load_confirmation
 from dashboards.search.load import load_search
-from dashboards.search.report import duration, report_search
+from dashboards.search.report import heading, duration, report_search
 from dashboards.search.sections import search_sections
 
 
@@ -217,5 +217,6 @@ def test_durations_are_in_units_people_use() -> None:
     ]  # fmt: skip
 
 
-def test_the_space_of_the_fakes_is_the_one_described() -> None:
-    assert list(SPACE) == ["controller.skywork.target", "controller.skywork.step", "controller.skywork.delay"]
+def test_a_name_is_read_as_aheading() -> None:
+    assert heading("search-adaptive_entropy-steps-20") == "Search: adaptive entropy, steps 20"
+    assert heading("clip") == "Search: clip"

@@ -202,6 +202,15 @@ def test_an_override_that_no_preset_can_hold_is_one_sentence(override: str, conf
     assert list(folder.iterdir()) == [] and not (conf / "method" / "tuned").exists()
 
 
+def test_a_name_with_signs_that_hydra_reads_is_made_plain(conf: Path, folder: Path) -> None:
+    study = optuna.create_study(study_name="siren,lr=0.1", direction="maximize")
+    study.set_user_attr("search", {"objectives": [OBJECTIVE]})
+    study.add_trial(create_trial(value=0.4, user_attrs={"overrides": ["optim.lr=0.1"]}))
+    _, path = write_preset(study, folder, conf)
+    assert path == conf / "method" / "tuned" / "siren-lr-0.1.yaml"
+    assert composed(conf, "method=tuned/siren-lr-0.1").optim.lr == 0.1
+
+
 def test_line_breaks_in_a_command_stay_in_their_comment(folder: Path, conf: Path) -> None:
     study = search((["method=grpo"], [0.4]))
     study.set_user_attr("command", "python sweep.py\nsteps: 1")
