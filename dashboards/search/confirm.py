@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.names import describe, evaluation_keys
+from dashboards.names import describe, evaluation_keys, suite_name
 from dashboards.search.load import Objective, Search, read_document
 from dashboards.search.outcome import winners
 from dashboards.stats import Interval, PairedEffect, paired_effect, t_interval
@@ -84,12 +84,25 @@ def load_confirmation(search: Search) -> Confirmation:
     seeds = sorted({seed for _, seed in runs})
     searched = {int(seed) for seed in search.settings.get("seeds") or ()}
     searched |= {seed for trial in search.trials for seed in trial.seed_values}
-    absent = len(cells) - len(runs)
     return Confirmation(
         comparisons=tuple(_comparisons(search, runs, goals)), seeds=tuple(seeds), completed=len(runs),
         planned=len(cells), used_before=tuple(sorted(searched & {int(cell["seed"]) for cell in cells})),
-        missing=f"{absent} of {len(cells)} runs of the confirmation have not completed." if absent else "",
+        missing=_missing(search, len(cells), runs, goals),
     )  # fmt: skip
+
+
+def _missing(
+    search: Search, planned: int, runs: Mapping[tuple[str, int], Any], goals: Sequence[tuple[Objective, bool]]
+) -> str:
+    """Runs that have not completed, and suites that were to be looked at and were not."""
+    sentences = []
+    if absent := planned - len(runs):
+        sentences.append(f"{absent} of {planned} runs of the confirmation have not completed.")
+    found = {_suite(goal.metric) for goal, unseen in goals if unseen}
+    suites = [str(name) for name in (search.settings.get("confirm") or {}).get("suites") or () if name not in found]
+    if runs and suites:
+        sentences.append(f"The confirmation has no values on {', '.join(map(suite_name, suites))} problems.")
+    return " ".join(sentences)
 
 
 def _level(cell: Mapping[str, Any], search: Search) -> str | None:

@@ -104,7 +104,8 @@ def search_html(search: Search, confirmation: Confirmation) -> str:
     best = {trial.number for trial in front(search)}
     context = {
         "title": f"Search \u00b7 {search.name}", "search": search, "conclusion": conclude(search, confirmation),
-        "heading": heading(search.name), "question": _question(search), "date": max(ends).strftime("%d %B %Y, %H:%M") if ends else "no trial has ended",
+        "heading": heading(search.name), "question": _question(search),
+        "date": max(ends).strftime("%d %B %Y, %H:%M") if ends else "no trial has ended",
         "facts": _facts(search, saved), "missing": _missing(search, confirmation), "sections": sections,
         "winners": [_winner(search, level, trial) for level, trial in winners(search).items()],
         "confirmation": confirmation, "saved": saved, "duration": duration(saved.seconds),

@@ -131,7 +131,7 @@ def _is_global(path: Path) -> bool:
 
 
 def _name(study: optuna.Study, level: str) -> str:
-    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``; ``=`` and ``,`` mean something to Hydra."""
+    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``, without signs that Hydra reads."""
     return f"{GROUP}/{re.sub(r'[^A-Za-z0-9_.+-]+', '-', study.study_name)}{level.removeprefix(GROUP)}"
 
 

@@ -212,6 +212,12 @@ def test_the_unseen_suite_has_its_own_metrics_where_the_objective_is_none_of_a_s
     assert unseen == [OOD, "eval/ood/pass_at_16"]
 
 
+def test_a_suite_without_values_is_missing(tmp_path: Path) -> None:
+    confirm = {level: [{AVG: 0.3}, {AVG: 0.4}] for level in ("untuned", "tuned")}
+    search = loaded(tmp_path, complete(0.1), confirm=confirm, confirmed={"tuned": 0})
+    assert load_confirmation(search).missing == "The confirmation has no values on out-of-domain problems."
+
+
 def test_several_objectives_are_compared_for_every_winner(tmp_path: Path) -> None:
     search = load_search(write_search(tmp_path, front_search()))
     found = load_confirmation(search)

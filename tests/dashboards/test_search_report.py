@@ -21,7 +21,7 @@ from dashboards.__main__ import main
 from dashboards.claims import load_claims
 from dashboards.search.confirm import load_confirmation
 from dashboards.search.load import load_search
-from dashboards.search.report import heading, duration, report_search
+from dashboards.search.report import duration, heading, report_search
 from dashboards.search.sections import search_sections
 
 
