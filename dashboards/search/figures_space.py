@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import plotly.graph_objects as go
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 from plotly.colors import sample_colorscale
 
 from dashboards.figures import base_figure, plain
@@ -22,6 +22,8 @@ from dashboards.search.load import COMPLETE, Objective, Search, Trial
 from dashboards.search.outcome import front, single_study
 
 MOST_LINES = 150
+MOST_UPRIGHT = 6
+"""Categories or axes whose names stand side by side; more are written aslant."""
 _SHADES = [[0.0, "#c6dbef"], [1.0, "#08519c"]]
 _ABSENT = -0.13
 """Height of a trial on the axis of a parameter it does not have."""
@@ -48,18 +50,32 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
             mode="markers", showlegend=False, marker=style or fading, text=[trial_text(trial) for trial in some],
             hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
         ))  # fmt: skip
-    _scale(figure, rows[0].distributions[key])
     figure.update_layout(margin={"t": 20}, height=300)
+    every = [trial.values[position] for trial in search.complete if trial.values]
+    figure.update_yaxes(range=_padded(min(every), max(every)))
+    _scale(figure, rows[0].distributions[key])
     return figure
 
 
-def _scale(figure: go.Figure, distribution: BaseDistribution) -> None:
+def _scale(figure: go.Figure, distribution: Any) -> None:
+    """The axis of a parameter spans what was searched, so that slices are comparable however few their points."""
     if isinstance(distribution, CategoricalDistribution):
         choices = [_shown(choice) for choice in distribution.choices]
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices,
                             range=[-0.6, len(choices) - 0.4])  # fmt: skip
-    elif getattr(distribution, "log", False):
-        figure.update_xaxes(type="log")
+        if len(choices) > MOST_UPRIGHT:
+            figure.update_xaxes(tickangle=-35)
+            figure.update_layout(height=360)
+    elif distribution.log:
+        figure.update_xaxes(type="log", range=_padded(math.log10(distribution.low), math.log10(distribution.high)))
+    else:
+        figure.update_xaxes(range=_padded(distribution.low, distribution.high))
+
+
+def _padded(low: float, high: float) -> list[float]:
+    """Bounds with room for the marks at them."""
+    room = 0.06 * ((high - low) or abs(high) or 1.0)
+    return [low - room, high + room]
 
 
 def _shown(value: Any) -> Any:
@@ -143,7 +159,8 @@ def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figur
     rows = sorted(rows, key=lambda trial: goal.sign * trial.values[position])[-MOST_LINES:]
     if len(rows) < 2:
         return None
-    axes = [_parameter_axis(key, short_name(key, keys), rows) for key in keys]
+    owned = [key for key in keys if any(key in trial.params for trial in rows)]
+    axes = [_parameter_axis(key, short_name(key, keys), rows) for key in owned]
     axes += [_value_axis(other, place, rows) for place, other in enumerate(search.objectives)]
     figure = base_figure("Every completed trial", "", "", legend="", height=430)
     values = [trial.values[position] for trial in rows]
@@ -167,23 +184,23 @@ def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figur
 
 def _rule(figure: go.Figure, axes: Sequence[_Axis]) -> None:
     """Vertical axes with their names below and their ticks beside them."""
-    absent = any(_ABSENT in axis.heights for axis in axes)
+    absent = [place for place, axis in enumerate(axes) if _ABSENT in axis.heights]
     for place, axis in enumerate(axes):
         figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#52606d", "width": 1})
-        ticks = [*axis.ticks, *([(_ABSENT, "not used")] if _ABSENT in axis.heights else [])]
+        ticks = [*axis.ticks, *([(_ABSENT, "not used")] if place in absent[:1] else [])]
         for height, text in ticks:
             figure.add_annotation(x=place, y=height, text=plain(text), showarrow=False, xanchor="left", xshift=4,
                                   font={"size": 11}, bgcolor="rgba(255,255,255,0.8)", borderpad=1)  # fmt: skip
     figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=[plain(axis.name) for axis in axes], showgrid=False,
                         range=[-0.15, len(axes) - 0.6], showline=False, ticks="")  # fmt: skip
+    if len(axes) > MOST_UPRIGHT:
+        figure.update_xaxes(tickangle=-35)
+        figure.update_layout(height=500)
     figure.update_yaxes(visible=False, range=[(_ABSENT if absent else 0) - 0.07, 1.07])
 
 
 def _parameter_axis(key: str, name: str, rows: Sequence[Trial]) -> _Axis:
-    owners = [trial for trial in rows if key in trial.params]
-    if not owners:
-        return _Axis(name=name, heights=(_ABSENT,) * len(rows), ticks=())
-    distribution: Any = owners[0].distributions[key]
+    distribution: Any = next(trial.distributions[key] for trial in rows if key in trial.params)
     if isinstance(distribution, CategoricalDistribution):
         count = len(distribution.choices)
         places = {repr(choice): rank / (count - 1) if count > 1 else 0.5

@@ -6,6 +6,7 @@ Pure functions of a :class:`dashboards.search.load.Search`. Must not draw.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,12 +128,15 @@ def importances(search: Search, position: int = 0) -> tuple[list[Importance], st
         return [], "Fewer than two parameters vary among the completed trials: there is nothing to compare."
     numbers = {trial.number for trial in scored}
     try:
-        shares = optuna.importance.get_param_importances(single_study(search, position, numbers))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of too few trials: the page says how many there are
+            shares = optuna.importance.get_param_importances(single_study(search, position, numbers))
     except (ValueError, RuntimeError) as error:
         return [], f"Optuna gives no importances for these trials: {error}."
     if not all(math.isfinite(share) for share in shares.values()) or not any(shares.values()):
         return [], "Optuna finds no parameter that matters in these trials."
-    return [Importance(parameter=key, share=float(share)) for key, share in shares.items()], ""
+    ordered = sorted(shares, key=lambda key: (-shares[key], key))  # Optuna leaves the order of ties open
+    return [Importance(parameter=key, share=float(shares[key])) for key in ordered], ""
 
 
 def single_study(search: Search, position: int, numbers: set[int]) -> optuna.Study:

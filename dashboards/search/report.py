@@ -29,6 +29,8 @@ from dashboards.search.verdict import conclude
 from dashboards.store import open_store
 
 SUMMARY, PAGE = "summary.json", "index.html"
+MOST_NAMED = 4
+"""Parameters that the question at the head of the page names; more are counted."""
 _SIGNATURE = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -138,7 +140,8 @@ def _question(search: Search) -> str:
         f"{'most' if goal.maximize else 'least'} {goal.label[:1].lower()}{goal.label[1:]}" for goal in search.objectives
     ]
     names = [name for _, name in parameter_columns(search)]
-    return f"Which {', '.join(names) or 'values'} give the {' and the '.join(goals)}?"
+    values = f"values of {len(names)} parameters" if len(names) > MOST_NAMED else ", ".join(names) or "values"
+    return f"Which {values} give the {' and the '.join(goals)}?"
 
 
 def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
@@ -162,7 +165,7 @@ def _missing(search: Search, confirmation: Confirmation) -> list[str]:
     if ended < search.n_trials:
         found.append(f"{ended} of {search.n_trials} trials have ended; everything below is as far as they go.")
     if failed := len(search.of_state(FAILED)):
-        found.append(f"{failed} trials failed; the table of trials says why.")
+        found.append(f"{failed} {'trial' if failed == 1 else 'trials'} failed; the table of trials says why.")
     if confirmation.missing:
         found.append(confirmation.missing)
     if confirmation.used_before:
