@@ -24,7 +24,8 @@ MOST_SLICES = 18
 SAVING = (
     "Steps saved are the sum over pruned trials of (planned \u2212 run); time saved is the sum over pruned trials of "
     "(planned \u2212 run) \u00d7 seconds a step, at the trial's own pace (its busy seconds over its steps)"
-    " or, where it has none, at that of all trials together."
+    " or, where it has none, at that of all trials together. "
+    "Planned are all steps of all seeds, so a trial that was not promoted to more seeds counts too."
 )
 _EFFECTS_NOTE = (
     "Same-seed differences, tuned minus untuned, with 95 % t intervals over seeds that the search never used. Circles "

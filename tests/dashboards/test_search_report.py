@@ -20,6 +20,8 @@ from test_dashboards_report import elements, in_a_browser, opened
 from dashboards.__main__ import main
 from dashboards.claims import load_claims
 from dashboards.search.confirm import load_confirmation
+from dashboards.search.figures import history, intermediate
+from dashboards.search.figures_space import slice_plot
 from dashboards.search.load import load_search
 from dashboards.search.report import duration, heading, report_search
 from dashboards.search.sections import search_sections
@@ -88,6 +90,40 @@ def test_parts_of_a_section_by_objective_and_pair(several: Path) -> None:
     # Trial 0 is plain GRPO: it has none of the constants, and its line passes below their axes.
     heights = next(trace.y for trace in figure.data if "trial 0<" in trace.text[0])
     assert heights[0] == 0.0 and set(heights[1:4]) == {-0.13}
+
+
+def test_history_gives_every_state_its_own_mark(finished: Path) -> None:
+    search = load_search(finished)
+    figure = history(search)
+    assert figure is not None
+    marks = {trace.name: trace for trace in figure.data}
+    assert list(marks) == ["best so far", "complete", "pruned", "failed", "running"]
+    assert len({trace.marker.symbol for trace in figure.data[1:]}) == 4
+    # Two trials failed without a value: they stand below every other point.
+    lowest = min(min(trace.y) for name, trace in marks.items() if name != "failed")
+    assert len(marks["failed"].y) == 2 and max(marks["failed"].y) < lowest
+    assert max(marks["complete"].y) == marks["best so far"].y[-1] == max(t.values[0] for t in search.complete)
+
+
+def test_pruned_lines_end_in_a_cross_where_they_were_stopped(finished: Path) -> None:
+    search = load_search(finished)
+    figure = intermediate(search)
+    assert figure is not None
+    pruned = [trace for trace in figure.data if trace.name == "pruned"]
+    assert sorted(trace.x[-1] for trace in pruned) == [10, 10, 10, 20, 20, 20, 20]
+    assert all(
+        trace.marker.symbol == "x" and list(trace.marker.size)[-1] > 0 == trace.marker.size[0] for trace in pruned
+    )
+    assert figure.data[-1].name == "best"  # on top of the others
+
+
+def test_a_slice_spans_the_space_on_its_own_scale(finished: Path) -> None:
+    search = load_search(finished)
+    figure = slice_plot(search, "controller.skywork.step", 0, ["controller.skywork.step"])
+    assert figure is not None and figure.layout.xaxis.type == "log"
+    # log10 of the bounds 1e-4 and 1e-1 with 6 % of their distance on both sides.
+    assert list(figure.layout.xaxis.range) == pytest.approx([-4.18, -0.82])
+    assert sum(len(trace.x) for trace in figure.data) == len(search.complete)
 
 
 STAGES: dict[str, FakeSearch] = {
