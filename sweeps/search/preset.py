@@ -44,11 +44,16 @@ def write_preset(study: optuna.Study, folder: Path, conf_dir: Path | None) -> li
 
     One preset for one objective, ``tuned.yaml`` and ``method=tuned/NAME``; of a Pareto front one a confirmed member,
     ``tuned-1.yaml`` and ``method=tuned/NAME-1``, ... Returns the files written; says so of one that is left alone.
-    Raises :class:`~trainer.config.ConfigError` for an override that no preset can hold.
+    A trial with an override that no preset can hold gets none, and a sentence.
     """
     chosen = winners(study)
     confirmation = _confirmation(folder) if study.user_attrs.get("confirm_sweep") else []
-    texts = {level: preset_text(study, level, trial, confirmation, conf_dir or CONF) for level, trial in chosen.items()}
+    texts = {}
+    for level, trial in chosen.items():
+        try:
+            texts[level] = preset_text(study, level, trial, confirmation, conf_dir or CONF)
+        except ConfigError as error:  # the end of a long search: its report must still be written
+            print(f"no preset for trial {trial.number}: {error}", file=sys.stderr)
     for stale in set(folder.glob(f"{GROUP}*.yaml")) - {folder / f"{level}.yaml" for level in texts}:
         stale.unlink()
     written = []
@@ -76,7 +81,10 @@ def winners(study: optuna.Study) -> dict[str, FrozenTrial]:
 def preset_text(
     study: optuna.Study, level: str, trial: FrozenTrial, confirmation: Sequence[Mapping[str, Any]], conf: Path
 ) -> str:
-    """The preset as YAML with its provenance as comments and, last of these, a hash of everything else."""
+    """The preset as YAML with its provenance as comments and, last of these, a hash of everything else.
+
+    Raises :class:`~trainer.config.ConfigError` for an override that no preset can hold.
+    """
     overrides = list(trial.user_attrs.get("overrides") or ())
     kept = [
         item for item in overrides if key_of(item) in trial.params or key_of(item).partition(".")[0] not in ELSEWHERE
