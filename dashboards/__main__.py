@@ -1,4 +1,4 @@
-"""``python -m dashboards report|table|claims|list``: look at studies from the command line.
+"""``python -m dashboards report|search|table|claims|list``: look at studies from the command line.
 
 Called by people and by the end of a sweep. Errors are one sentence on stderr and exit status 2; must not show a
 traceback for a user's mistake.
@@ -13,6 +13,7 @@ import webbrowser
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dashboards.store import default_uri, open_store
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    commands = {"report": _report, "table": _table, "claims": _claims, "list": _list}
+    commands = {"report": _report, "search": _search, "table": _table, "claims": _claims, "list": _list}
     try:
         commands[options.command](options)
     except ValueError as error:
@@ -58,16 +59,59 @@ def _parser() -> argparse.ArgumentParser:
         "report", parents=[one, common, page], help="write a study's self-contained HTML report"
     )
     report.add_argument("--log", action="store_true", help="also attach it to the sweep's MLflow run as report.html")
+    _add_search(commands, common, page)
     commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
     commands.add_parser("claims", parents=[common, page], help="all hypotheses and verdicts, printed and as a page")
     commands.add_parser("list", parents=[common], help="list the studies of the store")
     return parser
 
 
+def _add_search(commands: Any, *parents: argparse.ArgumentParser) -> None:
+    search = commands.add_parser(
+        "search", parents=parents, help="write the report of a search (python sweep.py -m search=...)"
+    )
+    search.add_argument("search", metavar="SEARCH", help="name of a search, or its folder OUTPUT/sweeps/NAME")
+    search.add_argument("--folder", type=Path, default=Path("outputs"),
+                        help="output folder the search wrote to (default: %(default)s)")  # fmt: skip
+    search.add_argument("--log", action="store_true", help="also attach it to the search's MLflow run as report.html")
+    search.add_argument("--summary", action="store_true", help="write report/summary.json alone, without the page")
+
+
+def _search(options: argparse.Namespace) -> None:
+    named = Path(options.search)
+    folder = named if (named / "study.journal").exists() else options.folder / "sweeps" / options.search
+    if not folder.is_dir():
+        known = sorted(path.parent.name for path in options.folder.glob("sweeps/*/study.journal"))
+        raise ValueError(
+            f"no search named {options.search!r} in {options.folder / 'sweeps'}: "
+            f"{'there are ' + ', '.join(known) if known else 'it holds none'}"
+        )
+    if options.summary:
+        from dashboards.search.report import write_summary
+
+        print(f"summary: {write_summary(folder)}")
+    else:
+        _report_search(options, folder)
+
+
+def _report_search(options: argparse.Namespace, folder: Path) -> None:
+    from dashboards.search.report import report_search
+
+    path = report_search(folder, uri=options.uri if options.log else None, output=options.output)
+    print(f"report: {path}")
+    if options.log:
+        print("attached to the search's MLflow run as report.html")
+    _open(options, path)
+
+
 def _report(options: argparse.Namespace) -> None:
-    from dashboards.load import load_study
+    from dashboards.load import find_parent, list_studies, load_study, search_folder
     from dashboards.report import log_report, write_report
 
+    store = open_store(options.uri)
+    if folder := search_folder(store, find_parent(list_studies(store), options.study, options.uri)):
+        _report_search(options, folder)
+        return
     study = load_study(options.uri, options.study)
     path = write_report(study, options.output or _REPORTS / f"{_file_name(study.name)}.html")
     print(f"report: {path}")

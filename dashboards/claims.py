@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dashboards.format import NONE, interval_text, p_text, signed
-from dashboards.load import Study, build_study, list_studies
+from dashboards.load import Study, build_study, list_studies, search_folder
 from dashboards.names import ENTROPY, MetricName, describe
 from dashboards.page import render, write_atomically
 from dashboards.report import shown_uri
@@ -57,6 +57,7 @@ def load_claims(uri: str) -> list[Claim]:
     newest: dict[str, RunRecord] = {}
     for parent in list_studies(store):
         newest.setdefault(parent.tags.get("study") or parent.name, parent)
+    newest = {name: parent for name, parent in newest.items() if search_folder(store, parent) is None}
     if not newest:
         raise ValueError(
             f"the MLflow store {uri} holds no sweep yet: run one, for example python sweep.py -m factor=clip_high"

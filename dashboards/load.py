@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -91,6 +92,18 @@ def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str
         cells=cells, metrics=_tidy(points, cells), settings=_settings(runs), runs=runs,
         provenance=_provenance(document, parent, runs),
     )  # fmt: skip
+
+
+def search_folder(store: Store, parent: RunRecord) -> Path | None:
+    """The folder of a sweep that is a search (its report is another one); None for any other sweep."""
+    text = store.read_text(parent, "sweep.json")
+    try:
+        document = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        return None  # whoever needs the document says so
+    if not isinstance(document, dict) or not document.get("search"):
+        return None
+    return Path(str(document.get("output") or "outputs")) / "sweeps" / str(document.get("study") or parent.name)
 
 
 def find_parent(parents: Sequence[RunRecord], study: str, uri: str) -> RunRecord:

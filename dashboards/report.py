@@ -37,13 +37,18 @@ def write_report(study: Study, path: Path) -> Path:
 
 def log_report(study: Study, path: Path) -> None:
     """Attach the page to the sweep's parent run as ``report.html``."""
+    attach_page(study.uri, study.parent.run_id, path)
+
+
+def attach_page(uri: str, run_id: str, path: Path) -> None:
+    """Attach a page to an MLflow run as ``report.html``, whatever its file is called."""
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=study.uri)
+    client = MlflowClient(tracking_uri=uri)
     if path.name == "report.html":
-        client.log_artifact(study.parent.run_id, str(path))
+        client.log_artifact(run_id, str(path))
     else:
-        client.log_text(study.parent.run_id, path.read_text(encoding="utf-8"), "report.html")
+        client.log_text(run_id, path.read_text(encoding="utf-8"), "report.html")
 
 
 def report_html(study: Study) -> str:

@@ -39,10 +39,10 @@ def report_sections(
         _curves(study, styles, "accounting", "Entropy accounting", _ACCOUNTING, _ACCOUNTING_INTRO),
         _curves(study, styles, "health", "Health of the runs", _HEALTH),
     ]
-    return [_without_gap(section) for section in sections if section.panels]
+    return [without_gap(section) for section in sections if section.panels]
 
 
-def _without_gap(section: Section) -> Section:
+def without_gap(section: Section) -> Section:
     """An odd number of narrow figures leaves a hole in the grid: the first one takes the whole row instead."""
     narrow = [panel for panel in section.panels if not panel.wide]
     if len(narrow) % 2 == 0:

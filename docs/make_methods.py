@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sweeps.compose import CONF, compose  # noqa: E402
+from sweeps.compose import CONF, compose, groups  # noqa: E402
 from trainer.build import build_component  # noqa: E402
 from trainer.config import LIST_SLOTS  # noqa: E402
 
@@ -38,9 +38,8 @@ NONE = "none"
 
 
 def presets() -> list[str]:
-    """Names of all presets, those for the embedded default after the papers' own."""
-    folder = CONF / "method"
-    return sorted((str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")), key=_order)
+    """Names of all presets, those for the embedded default after the papers' own; not those that a search wrote."""
+    return sorted((name for name in groups()["method"] if not name.startswith("tuned/")), key=_order)
 
 
 def _order(name: str) -> tuple[bool, str]:

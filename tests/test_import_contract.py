@@ -15,7 +15,7 @@ from trainer.config import ROOT
 FORBIDDEN = {
     "trainer": {"sweeps", "dashboards", "hydra", "hydra_plugins", "submitit", "optuna", "plotly", "pandas"},
     "sweeps": {"torch", "vllm", "dashboards", "transformers", "accelerate", "plotly"},
-    "dashboards": {"trainer", "sweeps", "torch", "vllm", "hydra", "submitit", "optuna", "transformers", "accelerate"},
+    "dashboards": {"trainer", "sweeps", "torch", "vllm", "hydra", "submitit", "transformers", "accelerate"},
 }
 """Top-level packages that no file of a package may import."""
 
@@ -77,6 +77,16 @@ def test_heavy_dependencies_of_the_trainer_live_behind_one_file_each() -> None:
             assert any(name.partition(".")[0] == dependency for _, name in imports(ROOT / home)), (
                 f"{home} without {dependency}"
             )
+
+
+def test_only_the_report_of_a_search_knows_optuna_among_the_dashboards() -> None:
+    knowing = {
+        path.parent.name
+        for path in files("dashboards")
+        for _, name in imports(path)
+        if name.partition(".")[0] == "optuna"
+    }
+    assert knowing == {"search"}
 
 
 def test_sweeps_know_of_the_trainer_its_configuration_only() -> None:

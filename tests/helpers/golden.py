@@ -9,13 +9,14 @@ from typing import Any
 from omegaconf import OmegaConf
 from testbench import CONTEXT, Bench, Toy, off_policy, on_policy
 
-from sweeps.compose import CONF, compose
+from sweeps.compose import compose, groups
 from trainer.build import build_component
 from trainer.config import LIST_SLOTS
 from trainer.objective.objective import Objective
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "methods.json"
-PRESETS = sorted(str(path.relative_to(CONF / "method").with_suffix("")) for path in (CONF / "method").rglob("*.yaml"))
+PRESETS = [name for name in groups()["method"] if not name.startswith("tuned/")]
+"""Those that a search wrote are this machine's own, and have no golden numbers."""
 
 
 def objective_of(preset: str) -> Objective:

@@ -1,0 +1,231 @@
+"""Figures of the space that was searched: slices, contour, parallel coordinates, Pareto fronts.
+
+Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.figures`. Parallel coordinates are
+drawn with plain lines: plotly's own need WebGL and code made at run time, which the page's policy forbids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import plotly.graph_objects as go
+from optuna.distributions import CategoricalDistribution
+from plotly.colors import sample_colorscale
+
+from dashboards.figures import base_figure, plain
+from dashboards.search.figures import BEST, MARKS, short_name, trial_text, value_text
+from dashboards.search.load import COMPLETE, Objective, Search, Trial
+from dashboards.search.outcome import front, single_study
+
+MOST_LINES = 150
+MOST_UPRIGHT = 6
+"""Categories or axes whose names stand side by side; more are written aslant."""
+_SHADES = [[0.0, "#c6dbef"], [1.0, "#08519c"]]
+_ABSENT = -0.13
+"""Height of a trial on the axis of a parameter it does not have."""
+
+
+def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> go.Figure | None:
+    """Objective against one parameter over the completed trials that have it; later trials darker, the best as a
+    star."""
+    rows = [trial for trial in search.complete if key in trial.params and trial.values]
+    if not rows:
+        return None
+    goal, name = search.objectives[position], short_name(key, keys)
+    figure = base_figure("", name, goal.label, legend="")
+    best = {trial.number for trial in front(search)}
+    for chosen, style in ((False, {}), (True, {"symbol": "star", "size": 14, "color": BEST})):
+        some = [trial for trial in rows if (trial.number in best) == chosen]
+        if not some:
+            continue
+        numbers = [trial.number for trial in some]
+        fading = {"color": numbers, "colorscale": _SHADES, "cmin": 0, "cmax": max(1, search.trials[-1].number),
+                  "size": 9, "line": {"color": MARKS[COMPLETE].color, "width": 1}}  # fmt: skip
+        figure.add_trace(go.Scatter(
+            x=[_shown(trial.params[key]) for trial in some], y=[trial.values[position] for trial in some],
+            mode="markers", showlegend=False, marker=style or fading, text=[trial_text(trial) for trial in some],
+            hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
+        ))  # fmt: skip
+    figure.update_layout(margin={"t": 20}, height=300)
+    every = [trial.values[position] for trial in search.complete if trial.values]
+    figure.update_yaxes(range=_padded(min(every), max(every)))
+    _scale(figure, rows[0].distributions[key])
+    return figure
+
+
+def _scale(figure: go.Figure, distribution: Any) -> None:
+    """The axis of a parameter spans what was searched, so that slices are comparable however few their points."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = [_shown(choice) for choice in distribution.choices]
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices,
+                            range=[-0.6, len(choices) - 0.4])  # fmt: skip
+        if len(choices) > MOST_UPRIGHT:
+            figure.update_xaxes(tickangle=-35)
+            figure.update_layout(height=360)
+    elif distribution.log:
+        figure.update_xaxes(type="log", range=_padded(math.log10(distribution.low), math.log10(distribution.high)))
+    else:
+        figure.update_xaxes(range=_padded(distribution.low, distribution.high))
+
+
+def _padded(low: float, high: float) -> list[float]:
+    """Bounds with room for the marks at them."""
+    room = 0.06 * ((high - low) or abs(high) or 1.0)
+    return [low - room, high + room]
+
+
+def _shown(value: Any) -> Any:
+    """A number as itself, anything else as text that plotly does not read tags in."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else plain(value_text(value))
+
+
+def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[str]) -> go.Figure | None:
+    """Optuna's own contour of the objective over two numeric parameters; None below five trials that have both."""
+    rows = [trial for trial in search.complete if trial.values and all(key in trial.params for key in pair)]
+    spread = all(len({trial.params[key] for trial in rows}) > 2 for key in pair)
+    if len(pair) < 2 or len(rows) < 5 or not spread or len({trial.values[position] for trial in rows}) == 1:
+        return None
+    study, goal = single_study(search, position, {trial.number for trial in rows}), search.objectives[position]
+    drawn = optuna.visualization.plot_contour(study, params=list(pair), target_name=plain(goal.label))
+    names = [short_name(key, keys) for key in pair]
+    figure = base_figure("The two numbers that mattered most", *names, legend="")
+    for trace in drawn.data:
+        if trace.type == "contour":
+            trace.update(colorscale="Viridis", reversescale=not goal.maximize, line_width=0.5)
+            trace.colorbar.update(title={"text": ""}, thickness=12)
+        else:
+            trace.update(marker={"color": "white", "size": 6, "line": {"color": "#1f2933", "width": 1}})
+        figure.add_trace(trace)
+    swapped = drawn.layout.xaxis.title.text != pair[0]
+    order = list(reversed(names)) if swapped else names
+    figure.update_xaxes(title_text=plain(order[0]), type=drawn.layout.xaxis.type, range=drawn.layout.xaxis.range)
+    figure.update_yaxes(title_text=plain(order[1]), type=drawn.layout.yaxis.type, range=drawn.layout.yaxis.range)
+    return figure
+
+
+def numeric(search: Search, keys: Sequence[str]) -> list[str]:
+    """Those of ``keys`` that are numbers, in their order."""
+    kinds = {key: kind for trial in search.trials for key, kind in trial.distributions.items()}
+    return [key for key in keys if not isinstance(kinds[key], CategoricalDistribution)]
+
+
+def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
+    """Two objectives against each other: completed trials, the Pareto front of all objectives as stars."""
+    rows = [trial for trial in search.complete if trial.values]
+    if not rows:
+        return None
+    across, up = (search.objectives[position] for position in pair)
+    figure = base_figure("", _arrow(across), _arrow(up), legend="Trials")
+    best = {trial.number for trial in front(search)}
+    for label, chosen, marker in (
+        ("dominated", False, {"color": "#9fb3c8", "symbol": "circle", "size": 8}),
+        ("Pareto front", True, {"color": BEST, "symbol": "star", "size": 13}),
+    ):
+        some = sorted(
+            (trial for trial in rows if (trial.number in best) == chosen), key=lambda trial: trial.values[pair[0]]
+        )
+        if some:
+            figure.add_trace(go.Scatter(
+                x=[trial.values[pair[0]] for trial in some], y=[trial.values[pair[1]] for trial in some], name=label,
+                mode="markers", marker=marker, text=[trial_text(trial) for trial in some],
+                hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+            ))  # fmt: skip
+    figure.update_layout(meta=[across.metric, up.metric], margin={"t": 20})
+    return figure
+
+
+def _arrow(goal: Objective) -> str:
+    return f"{goal.label}, {'more' if goal.maximize else 'less'} is better"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    """One axis of the parallel coordinates."""
+
+    name: str
+    heights: tuple[float, ...]
+    """By trial, 0 to 1; ``_ABSENT`` where the trial does not have the parameter."""
+    ticks: tuple[tuple[float, str], ...]
+
+
+def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figure | None:
+    """A line a completed trial over all parameters and the objectives, coloured by one objective, the best one last."""
+    goal = search.objectives[position]
+    rows = [trial for trial in search.complete if trial.values]
+    rows = sorted(rows, key=lambda trial: goal.sign * trial.values[position])[-MOST_LINES:]
+    if len(rows) < 2:
+        return None
+    owned = [key for key in keys if any(key in trial.params for trial in rows)]
+    axes = [_parameter_axis(key, short_name(key, keys), rows) for key in owned]
+    axes += [_value_axis(other, place, rows) for place, other in enumerate(search.objectives)]
+    figure = base_figure("Every completed trial", "", "", legend="", height=430)
+    values = [trial.values[position] for trial in rows]
+    low, high = min(values), max(values)
+    shades = sample_colorscale(
+        "Viridis_r",
+        [0.05 + 0.95 * _share(goal.sign * value, *sorted((goal.sign * low, goal.sign * high))) for value in values],
+    )
+    best = {trial.number for trial in front(search)}
+    for index, trial in enumerate(rows):
+        strong = trial.number in best
+        figure.add_trace(go.Scatter(
+            x=list(range(len(axes))), y=[axis.heights[index] for axis in axes], mode="lines", showlegend=False,
+            line={"color": shades[index], "width": 3.5 if strong else 1.4},
+            opacity=1.0 if strong else 0.7, text=[trial_text(trial)] * len(axes),
+            hovertemplate=f"%{{text}}<br>{plain(goal.label)} {values[index]:.4g}<extra></extra>",
+        ))  # fmt: skip
+    _rule(figure, axes)
+    return figure
+
+
+def _rule(figure: go.Figure, axes: Sequence[_Axis]) -> None:
+    """Vertical axes with their names below and their ticks beside them."""
+    absent = [place for place, axis in enumerate(axes) if _ABSENT in axis.heights]
+    for place, axis in enumerate(axes):
+        figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#52606d", "width": 1})
+        ticks = [*axis.ticks, *([(_ABSENT, "not used")] if place in absent[:1] else [])]
+        for height, text in ticks:
+            figure.add_annotation(x=place, y=height, text=plain(text), showarrow=False, xanchor="left", xshift=4,
+                                  font={"size": 11}, bgcolor="rgba(255,255,255,0.8)", borderpad=1)  # fmt: skip
+    figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=[plain(axis.name) for axis in axes], showgrid=False,
+                        range=[-0.15, len(axes) - 0.6], showline=False, ticks="")  # fmt: skip
+    if len(axes) > MOST_UPRIGHT:
+        figure.update_xaxes(tickangle=-35)
+        figure.update_layout(height=500)
+    figure.update_yaxes(visible=False, range=[(_ABSENT if absent else 0) - 0.07, 1.07])
+
+
+def _parameter_axis(key: str, name: str, rows: Sequence[Trial]) -> _Axis:
+    distribution: Any = next(trial.distributions[key] for trial in rows if key in trial.params)
+    if isinstance(distribution, CategoricalDistribution):
+        count = len(distribution.choices)
+        places = {repr(choice): rank / (count - 1) if count > 1 else 0.5
+                  for rank, choice in enumerate(distribution.choices)}  # fmt: skip
+        ticks = tuple((places[repr(choice)], value_text(choice)) for choice in distribution.choices)
+        heights = tuple(places[repr(trial.params[key])] if key in trial.params else _ABSENT for trial in rows)
+        return _Axis(name=name, heights=heights, ticks=ticks)
+    log = bool(distribution.log)
+    bounds = (float(distribution.low), float(distribution.high))
+    low, high = (math.log(bounds[0]), math.log(bounds[1])) if log else bounds
+    heights = tuple(
+        _share(math.log(trial.params[key]) if log else float(trial.params[key]), low, high)
+        if key in trial.params else _ABSENT for trial in rows
+    )  # fmt: skip
+    shown = f"{name} (log)" if log else name
+    return _Axis(name=shown, heights=heights, ticks=((0.0, value_text(bounds[0])), (1.0, value_text(bounds[1]))))
+
+
+def _value_axis(goal: Objective, position: int, rows: Sequence[Trial]) -> _Axis:
+    values = [trial.values[position] for trial in rows]
+    low, high = min(values), max(values)
+    ticks = ((0.0, value_text(low)), (1.0, value_text(high)))
+    return _Axis(name=goal.label, heights=tuple(_share(value, low, high) for value in values), ticks=ticks)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where ``value`` lies between ``low`` and ``high``, 0 to 1; the middle where they are equal."""
+    return (value - low) / (high - low) if high > low else 0.5

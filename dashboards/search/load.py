@@ -1,0 +1,211 @@
+"""One search as frozen data: its settings, every trial with its state, and where its confirmation lies.
+
+Called by everything in this package. It reads the sweep's folder and the Optuna storage, and writes to neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+
+from dashboards.names import describe
+
+COMPLETE, PRUNED, FAILED, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
+STATES = (COMPLETE, PRUNED, FAILED, RUNNING, WAITING)
+JOURNAL = "study.journal"
+MAX_FRONT = 4
+"""Members of a Pareto front that are confirmed, and shown as found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """One number that the search makes large or small."""
+
+    metric: str
+    maximize: bool
+    label: str
+    last: int = 1
+    """Recorded values of the metric, counted from the end of a run, whose mean is the run's value."""
+
+    @property
+    def sign(self) -> int:
+        """+1 where more is better, -1 where less is."""
+        return 1 if self.maximize else -1
+
+    @property
+    def axis(self) -> str:
+        """Axis title: label with the metric's unit."""
+        unit = describe(self.metric).unit
+        return f"{self.label} ({unit})" if unit else self.label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial of the search."""
+
+    number: int
+    state: str
+    values: tuple[float, ...]
+    """By objective, mean over seeds; of a trial that did not complete, over what it has; empty without any."""
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    overrides: tuple[str, ...]
+    cells: tuple[Mapping[str, Any], ...]
+    """Its runs: ``seed``, ``rung`` and ``run`` (signature) each."""
+    seed_values: Mapping[int, tuple[float, ...]]
+    reason: str
+    steps_run: int
+    steps_planned: int
+    seconds: float
+    """Busy seconds of its runs."""
+    reused: int
+    """Runs that were found finished."""
+    intermediate: Mapping[int, float]
+    """Reported value by training step."""
+    begun: datetime | None
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search as its study says it is at this moment."""
+
+    name: str
+    folder: Path
+    objectives: tuple[Objective, ...]
+    trials: tuple[Trial, ...]
+    settings: Mapping[str, Any]
+    """The resolved search: sampler, pruner, seeds, rungs, confirmation and so on, as plain data."""
+    baseline: tuple[str, ...] = ()
+    """Overrides of the untuned default."""
+    command: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    storage: str = ""
+    """What optuna-dashboard takes to look at the study."""
+    confirm_sweep: str | None = None
+    confirm_levels: Mapping[str, int | None] = field(default_factory=dict)
+    """Level of the confirmation to the trial it repeats; None is the untuned default."""
+    frozen: Sequence[FrozenTrial] = ()
+    """The trials as Optuna knows them, for Optuna's own evaluators and plots."""
+
+    @property
+    def single(self) -> bool:
+        """One objective: there is a best trial, not a front."""
+        return len(self.objectives) == 1
+
+    @property
+    def complete(self) -> tuple[Trial, ...]:
+        """Trials that ran to their end, in order."""
+        return self.of_state(COMPLETE)
+
+    @property
+    def n_trials(self) -> int:
+        """Trials asked for in total."""
+        return int(self.settings.get("n_trials") or len(self.trials))
+
+    def of_state(self, state: str) -> tuple[Trial, ...]:
+        """Trials of one state, in order."""
+        return tuple(trial for trial in self.trials if trial.state == state)
+
+    def trial(self, number: int) -> Trial | None:
+        """The trial of that number."""
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+
+def load_search(folder: Path) -> Search:
+    """The search whose sweep folder this is.
+
+    Raises ValueError in one sentence when there is no study, or the storage cannot be read.
+    """
+    document = read_document(folder)
+    settings = document.get("search") or {}
+    where = storage_of(folder, settings)
+    study = open_study(folder, where)
+    attributes = study.user_attrs
+    settings = attributes.get("search") or settings
+    trials = study.get_trials(deepcopy=False)
+    levels = attributes.get("confirm_levels") or {}
+    return Search(
+        name=folder.name, folder=folder, settings=settings, objectives=_objectives(study, settings),
+        trials=tuple(_trial(trial) for trial in trials), frozen=tuple(trials),
+        baseline=tuple(attributes.get("baseline") or ()),
+        command=str(attributes.get("command") or document.get("command") or ""),
+        origin={str(key): str(value) for key, value in (attributes.get("origin") or {}).items()},
+        storage=where,
+        confirm_sweep=attributes.get("confirm_sweep"),
+        confirm_levels={str(level): number for level, number in levels.items()},
+    )  # fmt: skip
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """The folder's ``sweep.json``; empty where there is none."""
+    try:
+        document = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / 'sweep.json'} is not valid JSON: {error}") from error
+    return document if isinstance(document, dict) else {}
+
+
+def storage_of(folder: Path, settings: Mapping[str, Any]) -> str:
+    """URL of the storage, or path of the journal file: that in the folder, unless the search says another place."""
+    journal, stated = folder / JOURNAL, str(settings.get("storage") or "")
+    return stated if "://" in stated or (stated and not journal.exists()) else str(journal)
+
+
+def open_study(folder: Path, where: str) -> optuna.Study:
+    """The study of that folder's name from the storage at ``where``, a URL or a journal's path. Creates nothing."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if "://" not in where and not Path(where).is_file():
+        raise ValueError(f"there is no study at {where}: {folder} is not the folder of a search, or nothing has begun")
+    shown = where.rpartition("@")[2]  # without user and password
+    try:
+        storage = where if "://" in where else JournalStorage(JournalFileBackend(where))
+        return optuna.load_study(study_name=folder.name, storage=storage)
+    except KeyError as error:
+        raise ValueError(f"{shown} holds no study named {folder.name!r}") from error
+    except Exception as error:  # the boundary: drivers of databases raise whatever they like
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(f"the study {folder.name!r} cannot be read from {shown}: {reason}") from error
+
+
+def _objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[Objective, ...]:
+    stated = settings.get("objectives") or [{} for _ in study.directions]
+    return tuple(
+        Objective(
+            metric=(metric := str(item.get("metric") or f"objective {position + 1}")),
+            maximize=direction == optuna.study.StudyDirection.MAXIMIZE,
+            label=label if (label := str(item.get("label") or metric)) != metric else describe(metric).label,
+            last=int(item.get("last") or 1),
+        )
+        for position, (item, direction) in enumerate(zip(stated, study.directions, strict=True))
+    )
+
+
+def _trial(trial: FrozenTrial) -> Trial:
+    facts = trial.user_attrs
+    seeds = {
+        int(seed): tuple(float(value) for value in (values if isinstance(values, list | tuple) else [values]))
+        for seed, values in (facts.get("values") or {}).items()
+    }
+    reached = tuple(sum(column) / len(column) for column in zip(*seeds.values(), strict=False))
+    return Trial(
+        number=trial.number, state=trial.state.name, values=tuple(trial.values or ()) or reached,
+        params=dict(trial.params), distributions=dict(trial.distributions),
+        overrides=tuple(facts.get("overrides") or ()), cells=tuple(facts.get("cells") or ()), seed_values=seeds,
+        reason=str(facts.get("reason") or ""), steps_run=int(facts.get("steps_run") or 0),
+        steps_planned=int(facts.get("steps_planned") or 0), seconds=float(facts.get("seconds") or 0.0),
+        reused=int(facts.get("reused") or 0), intermediate=dict(trial.intermediate_values),
+        begun=trial.datetime_start, ended=trial.datetime_complete,
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+"""What a search came to: its best trials, how the best value grew, what pruning saved, which parameters mattered.
+
+Pure functions of a :class:`dashboards.search.load.Search`. Must not draw.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+
+from dashboards.search.load import MAX_FRONT, PRUNED, Search, Trial
+
+FEWEST_FOR_IMPORTANCE = 4
+"""Completed trials below which an importance says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """What pruning saved."""
+
+    pruned: int
+    steps: int
+    """Sum over pruned trials of (steps planned - steps run)."""
+    planned: int
+    """Steps planned in all trials that ended."""
+    seconds: float
+    """Sum over pruned trials of (steps planned - steps run) x seconds a step; NaN where no trial has a time."""
+    busy: float
+    """Seconds that all trials took."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the planned steps that was not run; NaN without planned steps."""
+        return self.steps / self.planned if self.planned else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """How much one parameter decides about one objective."""
+
+    parameter: str
+    share: float
+    """0 to 1; the shares of the parameters evaluated together add up to 1."""
+
+
+def front(search: Search) -> tuple[Trial, ...]:
+    """Completed trials that no other one beats: the best one of a single objective, else the Pareto front.
+
+    A trial beats another when it is at least as good in every objective and better in one.
+    """
+    scored = [(trial, _oriented(search, trial)) for trial in search.complete if _is_scored(trial)]
+    if search.single:
+        return (max(scored, key=lambda pair: pair[1])[0],) if scored else ()
+    members = [
+        trial for trial, own in scored
+        if not any(_beats(other, own) for _, other in scored)
+    ]  # fmt: skip
+    return tuple(sorted(members, key=lambda trial: (-_oriented(search, trial)[0], trial.number)))
+
+
+def winners(search: Search) -> dict[str, Trial]:
+    """The trials that the search puts forward, by the name of their level in the confirmation.
+
+    Those that were confirmed; before that ``tuned``, or up to four members of the front as ``tuned-1`` ...
+    """
+    named = {level: search.trial(number) for level, number in search.confirm_levels.items() if number is not None}
+    if chosen := {level: trial for level, trial in named.items() if trial is not None}:
+        return chosen
+    best = front(search)[:MAX_FRONT]
+    return {"tuned" if search.single else f"tuned-{rank}": trial for rank, trial in enumerate(best, start=1)}
+
+
+def best_so_far(search: Search, position: int = 0) -> list[tuple[int, float]]:
+    """(trial number, best value of the objective at ``position`` among completed trials up to it)."""
+    sign, best, found = search.objectives[position].sign, -math.inf, []
+    for trial in search.complete:
+        if _is_scored(trial):
+            best = max(best, sign * trial.values[position])
+            found.append((trial.number, sign * best))
+    return found
+
+
+def saving(search: Search) -> Saving:
+    """Steps and seconds that pruned trials did not take; seconds at the trial's own pace or, without one, at all's."""
+    ended = [trial for trial in search.trials if trial.ended is not None]
+    pruned = [trial for trial in ended if trial.state == PRUNED]
+    timed = [trial for trial in ended if _pace(trial) is not None]
+    overall = sum(trial.seconds for trial in timed) / sum(trial.steps_run for trial in timed) if timed else math.nan
+    left = [(trial, max(0, trial.steps_planned - trial.steps_run)) for trial in pruned]
+    return Saving(
+        pruned=len(pruned), steps=sum(steps for _, steps in left),
+        planned=sum(trial.steps_planned for trial in ended),
+        seconds=sum(steps * (overall if (own := _pace(trial)) is None else own) for trial, steps in left),
+        busy=sum(trial.seconds for trial in search.trials),
+    )  # fmt: skip
+
+
+def _pace(trial: Trial) -> float | None:
+    """Seconds a step of a trial that took its steps itself."""
+    timed = trial.seconds > 0 and trial.steps_run > 0 and trial.reused == 0
+    return trial.seconds / trial.steps_run if timed else None
+
+
+def parameters(search: Search) -> list[str]:
+    """Every parameter that a trial has, in the order of the space, then of appearance."""
+    seen = dict.fromkeys(key for trial in search.trials for key in trial.params)
+    space = [str(key) for key in search.settings.get("space") or {} if key in seen]
+    return list(dict.fromkeys([*space, *seen]))
+
+
+def importances(search: Search, position: int = 0) -> tuple[list[Importance], str]:
+    """Importances for one objective, largest first, by Optuna's default evaluator; or none, and why.
+
+    The evaluator is PED-ANOVA (arXiv 2304.10255), in its conditional form (2601.20800) for parameters that only some
+    trials have.
+    """
+    scored = [trial for trial in search.complete if _is_scored(trial)]
+    if len(scored) < FEWEST_FOR_IMPORTANCE:
+        return [], f"{len(scored)} completed trials: importances need at least {FEWEST_FOR_IMPORTANCE}."
+    if len({trial.values[position] for trial in scored}) == 1:
+        return [], "All completed trials have the same value: no parameter mattered."
+    varied = [key for key in parameters(search) if len({t.params[key] for t in scored if key in t.params}) > 1]
+    if len(varied) < 2:
+        return [], "Fewer than two parameters vary among the completed trials: there is nothing to compare."
+    numbers = {trial.number for trial in scored}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of too few trials: the page says how many there are
+            shares = optuna.importance.get_param_importances(single_study(search, position, numbers))
+    except (ValueError, RuntimeError) as error:
+        return [], f"Optuna gives no importances for these trials: {error}."
+    if not all(math.isfinite(share) for share in shares.values()) or not any(shares.values()):
+        return [], "Optuna finds no parameter that matters in these trials."
+    ordered = sorted(shares, key=lambda key: (-shares[key], key))  # Optuna leaves the order of ties open
+    return [Importance(parameter=key, share=float(shares[key])) for key in ordered], ""
+
+
+def single_study(search: Search, position: int, numbers: set[int]) -> optuna.Study:
+    """An in-memory study of one objective with the completed trials of those numbers, for Optuna's own functions."""
+    study = optuna.create_study(direction="maximize" if search.objectives[position].maximize else "minimize")
+    study.add_trials([
+        optuna.trial.create_trial(params=trial.params, distributions=trial.distributions,
+                                  value=trial.values[position])
+        for trial in search.frozen if trial.number in numbers
+    ])  # fmt: skip
+    return study
+
+
+def _is_scored(trial: Trial) -> bool:
+    return bool(trial.values) and all(math.isfinite(value) for value in trial.values)
+
+
+def _oriented(search: Search, trial: Trial) -> tuple[float, ...]:
+    """Values with the sign that makes more better."""
+    return tuple(goal.sign * value for goal, value in zip(search.objectives, trial.values, strict=True))
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))

@@ -1,0 +1,104 @@
+"""What a search came to, in one sentence with its class on the page.
+
+Called by :mod:`dashboards.search.report`. Must not compute a statistic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dashboards.format import interval_text, number, p_text, signed
+from dashboards.search.confirm import Comparison, Confirmation
+from dashboards.search.load import Search
+from dashboards.search.outcome import front
+from dashboards.stats import holm
+
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """The head of the page."""
+
+    badge: str
+    style: str
+    """supported, contradicted or inconclusive: the page's class."""
+    sentence: str
+
+
+def conclude(search: Search, confirmation: Confirmation) -> Conclusion:
+    """One sentence: tuned against untuned where that was measured, else what the search reports so far."""
+    if not search.complete:
+        return Conclusion(badge="No result", style="inconclusive", sentence="No trial has completed with a value.")
+    measured = [item for item in confirmation.comparisons if item.effect.difference.count]
+    if not measured:
+        return Conclusion(badge="Unconfirmed", style="inconclusive", sentence=_unconfirmed(search))
+    if search.single:
+        return _single(measured)
+    return _several(measured)
+
+
+def _unconfirmed(search: Search) -> str:
+    best = front(search)
+    if not search.single:
+        return f"{len(best)} trials are on the Pareto front; none has been measured again on fresh seeds."
+    if not best:
+        return "No completed trial has a finite value."
+    goal, trial = search.objectives[0], best[0]
+    return (
+        f"Trial {trial.number} reported {goal.label} {number(trial.values[0])}, the best of {len(search.complete)}. It "
+        "was chosen for that number, which is therefore too good until fresh seeds confirm it."
+    )
+
+
+def _single(items: list[Comparison]) -> Conclusion:
+    """Judged by the objective; the suites that the search never looked at are told beside it."""
+    item = next((item for item in items if not item.unseen), items[0])
+    difference = item.effect.difference
+    sentence = (
+        f"On fresh seeds {item.goal.label} is {number(item.tuned.mean)} tuned against {number(item.untuned.mean)} "
+        f"untuned: a paired difference of {_difference(item)}."
+    )
+    if not math.isnan(item.reported):
+        sentence += f" The search had reported {number(item.reported)}."
+    for other in items:
+        if other.unseen and other is not item:
+            sentence += f" On {other.goal.label}, which it never looked at, the difference is {_difference(other)}."
+    if difference.count < 2:
+        return Conclusion(badge="No interval", style="inconclusive", sentence=f"{sentence} One seed is no evidence.")
+    badge, style = {
+        True: ("Tuned is better", "supported"),
+        False: ("Tuned is worse", "contradicted"),
+        None: ("No clear difference", "inconclusive"),
+    }[item.better]
+    return Conclusion(badge=badge, style=style, sentence=sentence)
+
+
+def _difference(item: Comparison) -> str:
+    difference = item.effect.difference
+    inside = f"{difference.count} fresh {'seed' if difference.count == 1 else 'seeds'}"
+    if difference.count > 1:
+        interval = f"95\u00a0% interval {interval_text(difference, sign=True)}"
+        inside = f"{interval}, {inside}, {p_text(item.effect.p_value)}"
+    return f"{signed(difference.mean)} ({inside})"
+
+
+def _several(items: list[Comparison]) -> Conclusion:
+    """Counts over winners and objectives, corrected together by Holm."""
+    adjusted = holm([item.effect.p_value for item in items])
+    certain = [item for item, p_value in zip(items, adjusted, strict=True) if p_value <= _SIGNIFICANT]
+    better = sum(item.better is True for item in certain)
+    worse = sum(item.better is False for item in certain)
+    levels = len({item.level for item in items})
+    undecided = len(items) - better - worse
+    sentence = (
+        f"{levels} {'member' if levels == 1 else 'members'} of the Pareto front met the untuned default on fresh "
+        f"seeds: of {len(items)} comparisons {better} are better, {worse} worse and {undecided} undecided "
+        "(paired t tests, Holm-corrected together, 5 %)."
+    )
+    if better and not worse:
+        return Conclusion(badge="Tuned is better", style="supported", sentence=sentence)
+    if worse and not better:
+        return Conclusion(badge="Tuned is worse", style="contradicted", sentence=sentence)
+    return Conclusion(badge="A trade-off" if better else "No clear difference", style="inconclusive", sentence=sentence)

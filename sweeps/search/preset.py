@@ -1,0 +1,239 @@
+"""What a search found, as a preset: ``python sweep.py method=tuned/NAME``.
+
+Called at the end of a search. The preset says where it comes from, and is never written over one that a person edited
+or that another search made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.compose import CONF
+from sweeps.levels import key_of, parsed
+from sweeps.runs import write_atomically
+from sweeps.worker import ROOT
+from trainer.config import NOT_IDENTITY, ConfigError
+
+GROUP = "tuned"
+"""Folder of ``conf/method`` for presets that a search wrote."""
+
+MOST = 4
+"""Members of a Pareto front that become presets when none has been confirmed."""
+
+ELSEWHERE = NOT_IDENTITY - {"method"} | {"seed", "steps", "evaluation", "accounting", "task", "model", "engine"}
+"""Top-level keys that say what is trained on, for how long and how it is examined: no part of a tuned method, unless
+the search varied them."""
+
+_STUDY, _CONTENT = "# study: ", "# content: "
+_GLOBAL = "@package _global_"
+
+
+def write_preset(study: optuna.Study, folder: Path, conf_dir: Path | None) -> list[Path]:
+    """Write what the search found to its ``folder`` and, with ``conf_dir``, below ``method/tuned`` there.
+
+    One preset for one objective, ``tuned.yaml`` and ``method=tuned/NAME``; of a Pareto front one a confirmed member,
+    ``tuned-1.yaml`` and ``method=tuned/NAME-1``, ... Returns the files written; says so of one that is left alone.
+    A trial with an override that no preset can hold gets none, and a sentence.
+    """
+    chosen = winners(study)
+    confirmation = _confirmation(folder) if study.user_attrs.get("confirm_sweep") else []
+    texts = {}
+    for level, trial in chosen.items():
+        try:
+            texts[level] = preset_text(study, level, trial, confirmation, conf_dir or CONF)
+        except ConfigError as error:  # the end of a long search: its report must still be written
+            print(f"no preset for trial {trial.number}: {error}", file=sys.stderr)
+    for stale in set(folder.glob(f"{GROUP}*.yaml")) - {folder / f"{level}.yaml" for level in texts}:
+        stale.unlink()
+    written = []
+    for level, text in texts.items():
+        write_atomically(folder / f"{level}.yaml", text)
+        written.append(folder / f"{level}.yaml")
+        if conf_dir is not None:
+            written += _publish(text, conf_dir / "method" / f"{_name(study, level)}.yaml")
+    return written
+
+
+def winners(study: optuna.Study) -> dict[str, FrozenTrial]:
+    """The trials put forward, by level: those that were confirmed, else the best or up to four of the front."""
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
+    confirmed = study.user_attrs.get("confirm_levels") or {}
+    if named := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
+        return named
+    if not trials:
+        return {}
+    if len(study.directions) == 1:
+        return {GROUP: study.best_trial}
+    return {f"{GROUP}-{rank}": trial for rank, trial in enumerate(study.best_trials[:MOST], start=1)}
+
+
+def preset_text(
+    study: optuna.Study, level: str, trial: FrozenTrial, confirmation: Sequence[Mapping[str, Any]], conf: Path
+) -> str:
+    """The preset as YAML with its provenance as comments and, last of these, a hash of everything else.
+
+    Raises :class:`~trainer.config.ConfigError` for an override that no preset can hold.
+    """
+    overrides = list(trial.user_attrs.get("overrides") or ())
+    kept = [
+        item for item in overrides if key_of(item) in trial.params or key_of(item).partition(".")[0] not in ELSEWHERE
+    ]
+    name = _name(study, level)
+    body = yaml.safe_dump(_document(name, kept, conf), sort_keys=False, allow_unicode=True, width=110)
+    of_level = [item for item in confirmation if item["level"] == level]
+    said = [*_provenance(study, trial, of_level), *_left_out(overrides, kept), f"{_STUDY}{_identity(study)}"]
+    head = "\n".join([f"# {_GLOBAL}", *said])
+    return "\n".join([head, _CONTENT + _digest(f"{head}\n{body}"), body])
+
+
+def _document(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]:
+    """Presets first, then the values, then which member fills a group: Hydra wants overrides of groups to be last."""
+    included: list[str] = []
+    groups: list[dict[str, Any]] = []
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, value = key_of(text), _value(text)
+        if "." in key or not (conf / key).is_dir() or isinstance(value, Mapping):
+            _put(values, key.split("."), value)
+        elif isinstance(value, str) and _is_global(conf / key / f"{value}.yaml"):
+            included.append(f"/{key}/{value}@_global_")
+        else:
+            groups.append({f"override /{key}": value})
+    defaults = [*included, "_self_", *groups]
+    return ({"defaults": defaults} if len(defaults) > 1 else {}) | {"method": name} | values
+
+
+def _value(text: str) -> Any:
+    if text.startswith("~"):
+        raise ConfigError(f"the override {text!r} deletes a key, which no preset can: name what stands there instead")
+    if "@" in key_of(text):
+        raise ConfigError(f"the override {text!r} moves a group, which no preset can: use the overrides themselves")
+    return parsed(text)
+
+
+def _put(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set ``value`` at ``path``, and merge a mapping into one that is there, as Hydra does."""
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _put(node, [path[-1], str(key)], item)
+    else:
+        node[path[-1]] = value
+
+
+def _is_global(path: Path) -> bool:
+    """Whether a choice is a preset of several groups, which has to be taken in and not put in a place of its own."""
+    return path.is_file() and _GLOBAL in path.read_text(encoding="utf-8").partition("\n")[0]
+
+
+def _name(study: optuna.Study, level: str) -> str:
+    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``, without signs that Hydra reads."""
+    return f"{GROUP}/{re.sub(r'[^A-Za-z0-9_.+-]+', '-', study.study_name)}{level.removeprefix(GROUP)}"
+
+
+def _identity(study: optuna.Study) -> str:
+    """Tells this study from another of its name."""
+    begun = min(trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start)
+    return f"{study.study_name}, begun {begun.isoformat(timespec='seconds')}"
+
+
+def _provenance(study: optuna.Study, trial: FrozenTrial, confirmation: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    facts = study.user_attrs
+    goals = [goal.get("label") or goal["metric"] for goal in facts["search"]["objectives"]]
+    values = ", ".join(f"{goal} {value:.4g}" for goal, value in zip(goals, trial.values, strict=True))
+    seeds = ", ".join(sorted(trial.user_attrs.get("values") or {}, key=int))
+    yield _comment(
+        f"Found by the search {study.study_name}: trial {trial.number} of {len(study.get_trials(deepcopy=False))}."
+    )
+    yield _comment(f"It reported {values}" + (f" (mean over seeds {seeds})." if seeds else "."))
+    if not confirmation:
+        yield _comment(
+            "Not confirmed on fresh seeds: what it reported is the best of many noisy numbers, and too good."
+        )
+    for item in confirmation:
+        yield _comment(_confirmed(item))
+    yield _comment(f"Command: {facts.get('command', 'not known')}")
+    if revision := (facts.get("origin") or {}).get("git revision"):
+        yield _comment(f"Git revision: {revision}")
+
+
+def _confirmed(item: Mapping[str, Any]) -> str:
+    where = f"{item['label']}{' (the search never looked at it)' if item['unseen'] else ''}"
+    if item["difference"] is None:
+        return f"Fresh seeds: {where} was not measured."
+    interval = "no interval" if item["low"] is None else f"95 % interval {item['low']:+.4g} to {item['high']:+.4g}"
+    return (
+        f"Fresh seeds ({item['seeds']}): {where} {item['difference']:+.4g} against the untuned default, {interval} "
+        f"({item['tuned']:.4g} against {item['untuned']:.4g})."
+    )
+
+
+def _left_out(overrides: Sequence[str], kept: Sequence[str]) -> Iterator[str]:
+    if left := [text for text in overrides if text not in kept]:
+        yield _comment(f"Searched with {' '.join(left)}, which is no part of this preset.")
+
+
+def _comment(text: str) -> str:
+    """One line, whatever a command or a label holds."""
+    return f"# {' '.join(text.split())}"
+
+
+def _confirmation(folder: Path) -> list[dict[str, Any]]:
+    """The comparisons of the confirmation; statistics are the dashboards', which must not be imported here."""
+    command = [sys.executable, "-m", "dashboards", "search", str(folder.absolute()), "--summary"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        print(f"warning: the preset does not tell its confirmation: {done.stderr.strip()[-300:]}", file=sys.stderr)
+        return []
+    document = json.loads((folder / "report" / "summary.json").read_text(encoding="utf-8"))
+    return list(document["confirmation"]["comparisons"])
+
+
+def _publish(text: str, path: Path) -> list[Path]:
+    """Write the preset to ``path`` unless something stands there that this search did not write."""
+    try:
+        if reason := _foreign(path, text):
+            print(f"{path} is left alone: {reason}", file=sys.stderr)
+            return []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        print(f"{path} is not written: {error.strerror}", file=sys.stderr)
+        return []
+    return [path]
+
+
+def _foreign(path: Path, text: str) -> str | None:
+    """Why a file that exists must not be replaced by ``text``."""
+    if not path.exists():
+        return None
+    old = path.read_text(encoding="utf-8")
+    if _line(old, _CONTENT) != _digest(_without_digest(old)):
+        return "it was edited, or made by hand; move it away to get the new one"
+    if _line(old, _STUDY) != _line(text, _STUDY):
+        return "another search of that name made it; move it away, or give this search another name"
+    return None
+
+
+def _line(text: str, mark: str) -> str | None:
+    return next((line.removeprefix(mark) for line in text.splitlines() if line.startswith(mark)), None)
+
+
+def _without_digest(text: str) -> str:
+    return "\n".join(line for line in text.split("\n") if not line.startswith(_CONTENT))
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
