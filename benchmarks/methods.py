@@ -52,7 +52,7 @@ def order(names: Sequence[str]) -> list[str]:
 
 
 def ratios(timed: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Seconds of a step over those of the base, the mean of its runs before and after; what begins and ends is a base."""
+    """Seconds of a step over those of the base, the mean of its runs before and after; a base begins and ends."""
     found: dict[str, float] = {}
     spans = [(is_base, list(items)) for is_base, items in groupby(timed, key=lambda item: item[0] == BASE)]
     for before, (is_base, items), after in zip(spans, spans[1:], spans[2:], strict=False):

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-
 SHAPES_KEPT = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 """Code is generated for every new shape and kept, 1 MiB each, for the last 1024 shapes unless told otherwise. But the
-number of tokens is another one in every step; a model with layers of eight shapes uses 24 again and again within one."""
+number of tokens is another one in every step; a model with layers of eight shapes uses 24 again and
+again within one."""
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
