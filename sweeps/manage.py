@@ -16,7 +16,7 @@ from sweeps.cells import Cell
 from sweeps.levels import Level
 from sweeps.processes import kill_marked
 from sweeps.queues.slurm import cancel_jobs
-from sweeps.runs import UNFINISHED, is_locked, read_run, read_status, write_status
+from sweeps.runs import UNFINISHED, is_locked, read_run, read_status, write_atomically, write_status
 from sweeps.study import Document, Study
 from sweeps.worker import ROOT
 
@@ -30,7 +30,7 @@ def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
     for run_dir in run_dirs:
         status = read_status(run_dir)
         if status is not None and status.state in UNFINISHED | {"PLANNED"}:
-            (run_dir / "STOP").write_text("cancel\n")
+            write_atomically(run_dir / "STOP", "cancel\n")
             asked.append(run_dir)
             if status.state == "PLANNED":
                 write_status(run_dir, "CANCELLED", message="cancelled")

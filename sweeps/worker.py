@@ -152,7 +152,6 @@ def _wait(process: subprocess.Popen[bytes], run_dirs: Sequence[Path]) -> int:
         with contextlib.suppress(OSError):  # a full disk must not end the job
             for run_dir in run_dirs:
                 beat(run_dir)
-            _name_cancelled(run_dirs)
         try:
             return process.wait(timeout=BEAT_S)
         except subprocess.TimeoutExpired:
@@ -206,7 +205,6 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     """
     leaving = bool(_ASKED) or code == PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
     unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
-    _name_cancelled(run_dirs)
     for run_dir in run_dirs:
         if _state(run_dir) == "FAILED":
             _keep_traceback(run_dir)
@@ -221,19 +219,6 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
         if _state(run_dir) == "QUEUED" and not _is_slurm():  # a Slurm job comes back for them
             write_status(run_dir, "PLANNED", message="its job was stopped before it began", job=None)
     return []
-
-
-def _name_cancelled(run_dirs: Sequence[Path]) -> None:
-    """A run that stopped because a person cancelled it is CANCELLED; the trainer only knows that it was to stop."""
-    for run_dir in run_dirs:
-        if _state(run_dir) == "PRUNED" and _stopped_by(run_dir).startswith("cancel"):
-            write_status(run_dir, "CANCELLED", message="cancelled")
-
-
-def _stopped_by(run_dir: Path) -> str:
-    """What the STOP file says; empty without one."""
-    path = run_dir / "STOP"
-    return path.read_text() if path.exists() else ""
 
 
 def _is_slurm() -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainer.build import Run
     from trainer.engine.base import EnginePool
 
-EXIT_CODES = {"COMPLETED": 0, "PRUNED": 10, "PREEMPTED": 20, "FAILED": 1}
+EXIT_CODES = {"COMPLETED": 0, "PRUNED": 10, "CANCELLED": 10, "PREEMPTED": 20, "FAILED": 1}
 BAD_CONFIGURATION = 2
 
 

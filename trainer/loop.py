@@ -48,9 +48,9 @@ def train(
 ) -> str:
     """Train from the last checkpoint to the end, or until asked to leave.
 
-    Returns the state the run is left in: COMPLETED, PRUNED (a STOP file was found) or PREEMPTED (``interrupted`` said
-    so). ``durable`` hears which recorded steps can no longer change, first of all where the run begins (-1: nothing is
-    recorded); ``progress`` hears of every step.
+    Returns the state the run is left in: COMPLETED, CANCELLED or PRUNED (a STOP file was found, from a person or from
+    a search) or PREEMPTED (``interrupted`` said so). ``durable`` hears which recorded steps can no longer change, first
+    of all where the run begins (-1: nothing is recorded); ``progress`` hears of every step.
     """
     session = open_session(run, folder, engines)
     session.setup()
@@ -87,8 +87,9 @@ def _asked_to_leave(session: Session, interrupted: Callable[[], bool]) -> str | 
     STOP counts for more: a preempted run is queued again, a stopped one is not. The file stays where it is, so the run
     stays stopped however often it is started; whoever wants it to go on removes the file first.
     """
-    stopped, preempted = session.ranks.any(session.folder.stop_requested), session.ranks.any(interrupted())
-    return "PRUNED" if stopped else "PREEMPTED" if preempted else None
+    folder, ranks = session.folder, session.ranks
+    asked = {"CANCELLED": folder.cancel_requested, "PRUNED": folder.stop_requested, "PREEMPTED": interrupted()}
+    return next((state for state, found in [(state, ranks.any(here)) for state, here in asked.items()] if found), None)
 
 
 def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:

@@ -244,6 +244,14 @@ class RunFolder:
         """
         return self.stop.exists()
 
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether it was a person who did not want it any more (``python -m sweeps cancel`` writes that word)."""
+        try:
+            return self.stop.read_text().startswith("cancel")
+        except FileNotFoundError:
+            return False
+
 
 def _read_object(path: Path) -> dict[str, Any] | None:
     try:

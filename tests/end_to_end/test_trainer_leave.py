@@ -83,6 +83,16 @@ def test_a_stop_file_ends_the_run_at_the_next_step_boundary(trainer, undisturbed
     assert record(folder) == record(undisturbed)
 
 
+def test_a_run_that_a_person_does_not_want_any_more_is_cancelled(trainer, undisturbed, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, {"checkpoint.every": 10})
+    folder.stop.write_text("cancel\n")
+    assert trainer(folder) == 10
+    assert state(folder) == ("CANCELLED", 0, 4)
+    folder.stop.unlink()
+    assert trainer(folder) == 0
+    assert record(folder) == record(undisturbed)
+
+
 def test_stop_in_the_middle_keeps_what_was_done(trainer, undisturbed, tmp_path: Path) -> None:
     folder = write_run(tmp_path, {"checkpoint.every": 10})
     assert trainer(folder, faults=(("trainer.record:RunFolder.write_status", 3, "stop"),)) == 10

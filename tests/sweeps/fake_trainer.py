@@ -74,7 +74,8 @@ def train(folder: Path) -> int:
             file.write(json.dumps({"step": step, "time": time.time(), "metrics": {"time/step_s": 0.02}}) + "\n")
         status(folder, "RUNNING", step + 1, steps)
         if (folder / "STOP").exists():
-            status(folder, "PRUNED", step + 1, steps)
+            by_hand = (folder / "STOP").read_text().startswith("cancel")
+            status(folder, "CANCELLED" if by_hand else "PRUNED", step + 1, steps)
             return 10
         if SIGNALLED and trouble != "deaf":
             status(folder, "PREEMPTED", step + 1, steps)
