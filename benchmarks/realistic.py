@@ -71,27 +71,19 @@ def peak_gib() -> float:
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else status_mib("VmHWM") / 1024
 
 
-def run_ours(request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each optimiser step of ours."""
+def our_learner(request: dict[str, Any]) -> Any:
+    """Model, optimiser and accelerator of ours, as a run would make them."""
     import torch
     from accelerate import Accelerator
 
     from trainer.config import OptimConfig
     from trainer.distributed import Ranks
-    from trainer.loop import with_advantages
     from trainer.model import share_prompts
-    from trainer.objective.advantages.grpo import GRPO
-    from trainer.objective.base import Context
-    from trainer.objective.objective import Objective
-    from trainer.objective.reductions import TokenMean
-    from trainer.objective.shaping.none import NoShaping
-    from trainer.objective.surrogates.ppo_clip import PPOClip
-    from trainer.pack import pack
+    from trainer.onednn import use_onednn
     from trainer.policy import Policy
-    from trainer.types import Prompt, Rollout, Verdict
-    from trainer.update import Learner, update
+    from trainer.update import Learner
 
-    accelerator, model = Accelerator(cpu=device() == "cpu"), make_model(request).eval()
+    accelerator, model = Accelerator(cpu=device() == "cpu"), use_onednn(make_model(request)).eval()
     policy = Policy(
         model=model,
         temperature=1.0,
@@ -100,21 +92,24 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
         device=torch.device(device()),
         shares_prompts=share_prompts(model),
     )
-    optimizer = accelerator.prepare_optimizer(torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True))
-    learner = Learner(
+    return Learner(
         policy=policy,
-        optimizer=optimizer,
+        optimizer=accelerator.prepare_optimizer(torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)),
         accelerator=accelerator,
         ranks=Ranks(),
         optim=OptimConfig(lr=1e-6),
         dtype=request["dtype"],
     )
-    objective = Objective(shaping=NoShaping(), advantage=GRPO(), surrogate=PPOClip(), reduction=TokenMean())
-    prompts, completions, rewards = tokens(request)
 
-    def rollout(row: int, logprobs: tuple[float, ...]) -> Rollout:
-        group = row // request["group_size"]
-        return Rollout(
+
+def our_rollouts(request: dict[str, Any], columns: list[tuple[float, ...]]) -> Any:
+    """The responses of a request as rollouts, with these log-probs of the sampler."""
+    from trainer.types import Prompt, Rollout, Verdict
+
+    prompts, completions, rewards = tokens(request)
+    groups = [row // request["group_size"] for row in range(len(completions))]
+    return [
+        Rollout(
             prompt=Prompt(id=str(group), text=""),
             prompt_ids=tuple(prompts[group].tolist()),
             completion_ids=tuple(completions[row].tolist()),
@@ -125,16 +120,36 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
             weight_version=0,
             verdict=Verdict(reward=float(rewards[row])),
         )
+        for row, (group, logprobs) in enumerate(zip(groups, columns, strict=True))
+    ]
+
+
+def run_ours(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each optimiser step of ours."""
+    import torch
+
+    from trainer.loop import with_advantages
+    from trainer.objective.advantages.grpo import GRPO
+    from trainer.objective.base import Context
+    from trainer.objective.objective import Objective
+    from trainer.objective.reductions import TokenMean
+    from trainer.objective.shaping.none import NoShaping
+    from trainer.objective.surrogates.ppo_clip import PPOClip
+    from trainer.pack import pack
+    from trainer.update import update
+
+    learner = our_learner(request)
+    objective = Objective(shaping=NoShaping(), advantage=GRPO(), surrogate=PPOClip(), reduction=TokenMean())
 
     def batch_of(columns: list[tuple[float, ...]]) -> Any:
-        return with_advantages(pack([rollout(row, own) for row, own in enumerate(columns)], pad_id=0), objective)
+        return with_advantages(pack(our_rollouts(request, columns), pad_id=0), objective)
 
     seconds = []
-    columns = [(0.0,) * RESPONSE] * len(completions)
+    columns = [(0.0,) * RESPONSE] * len(tokens(request)[1])
     for step in range(request["steps"]):
         # The probe wants the sampler's log-probs: measured here, where the clock does not run.
         batch = batch_of(columns)
-        measured = policy.measure(batch).logprobs
+        measured = learner.policy.measure(batch).logprobs
         columns = [tuple(row[own].tolist()) for row, own in zip(measured, batch.mask, strict=True)]
         batch = batch_of(columns)
         start = time.perf_counter()
