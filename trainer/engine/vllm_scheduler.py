@@ -106,7 +106,7 @@ class LockstepScheduler(Scheduler):
         stopped = []
         for request_id in scheduled:
             request = self.requests.get(request_id)
-            if request is None or request.is_finished():  # given up while its token was computed
+            if request is None:  # given up while its token was computed
                 continue
             index = sampled.req_id_to_index[request_id]
             (token,) = sampled.sampled_token_ids[index]
