@@ -87,6 +87,8 @@ def _request(config: Mapping[str, Any], multirun: bool) -> Request:
 
 
 def _refuse_half_a_factor(found: Sequence[Member], multirun: bool) -> None:
+    if found[0].config.get("search"):
+        raise ConfigError("a search is a sweep: put -m before it (python sweep.py -m search=NAME)")
     factor = found[0].config.get("factor")
     if factor and not multirun:
         name = factor["name"]
