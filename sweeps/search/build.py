@@ -94,7 +94,8 @@ def probe_cells(ground: Ground) -> Iterator[Cell]:
     for parameter, ends in probes(ground.settings.space):
         batch = [merged([*ground.fixed, *overrides(values), f"seed={seed}"]) for values in ends]
         try:
-            made = ground.compose(batch)
+            # The ends of a range have to differ; of choices, some may be alike at a certain value of another key.
+            made = [ground.compose([texts])[0] for texts in batch] if parameter.choices else ground.compose(batch)
         except ConfigError as error:
             raise ConfigError(f"search.space.{parameter.key}: {error}") from error
         for cell, values in zip(made, ends, strict=True):

@@ -39,7 +39,7 @@ def confirm(ground: Ground, study: optuna.Study) -> int | None:
     made = [
         cell
         for index, (level, trial) in enumerate(levels.items())
-        for cell in _cells(ground, _texts(ground, trial), Level(name=level, label=_label(level, trial), index=index))
+        for cell in _runs(ground, _texts(ground, trial), Level(name=level, label=_label(level, trial), index=index))
     ]
     sweep = Study(name=name, command=ground.command, output=ground.output, cells=tuple(made))
     print(f"\n{name}: {len(levels)} configurations on seeds that the search has not seen", flush=True)
@@ -50,9 +50,9 @@ def confirmation_probe(ground: Ground) -> list[Cell]:
     """One cell of the comparison, so that its settings are checked before the search and not after it."""
     if not ground.settings.search.confirm_seeds:
         return []
-    return list(
-        _cells(ground, ground.settings.search.baseline, Level(name="confirm", label="search.confirm_suites", index=0))
-    )[:1]
+    at = Level(name="confirm", label="the comparison at the end", index=0)
+    texts = [*ground.settings.search.baseline, *_examination(ground)]
+    return list(ground.cells(texts, ground.settings.search.confirm_seeds[:1], at))
 
 
 def winners(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
@@ -76,10 +76,10 @@ def _label(level: str, trial: FrozenTrial | None) -> str:
     return level if trial is None else f"{level} (trial {trial.number})"
 
 
-def _cells(ground: Ground, texts: Sequence[str], level: Level) -> list[Cell]:
+def _runs(ground: Ground, texts: Sequence[str], level: Level) -> list[Cell]:
     factor = _factor(ground)
-    cells = ground.cells([*texts, *_examination(ground)], ground.settings.search.confirm_seeds, level)
-    return [replace(cell, config={**cell.config, "factor": factor}) for cell in cells]
+    made = ground.runs([*texts, *_examination(ground)], ground.settings.search.confirm_seeds, level)
+    return [replace(cell, config={**cell.config, "factor": factor}) for cell in made]
 
 
 def _examination(ground: Ground) -> list[str]:

@@ -63,8 +63,6 @@ class Driver:
         self._failed_in_a_row = 0
         self._scheduler: Scheduler | None = None
         self._asked = float("-inf")
-        self.cancelled = False
-        """Whether somebody cancelled a run, which ends the asking."""
         self.late: list[Path] = []
         """Finished runs that this MLflow store has not heard of."""
 
@@ -83,6 +81,11 @@ class Driver:
             if not self._open:
                 return
             time.sleep(watch.LOOK_EVERY_S)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled the search, so that its open trials wait for its next start."""
+        return self._ground.stop.exists()
 
     @property
     def gave_up(self) -> bool:
@@ -185,9 +188,10 @@ class Driver:
         pruned = [pruned_by(path) for path, state in zip(run_dirs, states, strict=True) if state == "PRUNED"]
         if pruned:
             self._end(item, TrialState.PRUNED, pruned[0][1] if pruned[0] else "stopped by hand")
-        elif "CANCELLED" in states:
-            self.cancelled = True
+        elif "CANCELLED" in states and self.cancelled:
             del self._open[number]
+        elif "CANCELLED" in states:
+            self._end(item, TrialState.FAIL, "cancelled")
         elif set(states) == {"COMPLETED"}:
             self._climb(item, run_dirs)
         elif item.tries < self._search.retries:

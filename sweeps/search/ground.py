@@ -52,6 +52,11 @@ class Ground:
         return self.study.folder
 
     @property
+    def stop(self) -> Path:
+        """Exists once somebody has cancelled the search: nothing further is asked for."""
+        return self.folder / "STOP"
+
+    @property
     def num_seeds(self) -> int:
         """Seeds of a trial that reaches the last rung."""
         return len(self.settings.search.seeds)
@@ -67,7 +72,14 @@ class Ground:
 
     def trial_cells(self, number: int, values: Mapping[str, Value]) -> tuple[Cell, ...]:
         """A run for every seed of a trial. Raises :class:`~trainer.config.ConfigError`."""
-        return self.cells(overrides(values), self.settings.search.seeds, level(number, values))
+        return self.runs(overrides(values), self.settings.search.seeds, level(number, values))
+
+    def runs(self, more: Sequence[str], seeds: Sequence[int], at: Level) -> tuple[Cell, ...]:
+        """:meth:`cells` as they are frozen: which search asked for a run is no part of it."""
+        return tuple(
+            replace(cell, config={key: value for key, value in cell.config.items() if key != "search"})
+            for cell in self.cells(more, seeds, at)
+        )
 
     def cells(self, more: Sequence[str], seeds: Sequence[int], at: Level) -> tuple[Cell, ...]:
         """A run for every seed with ``more`` overrides, all of one level."""

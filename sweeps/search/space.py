@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sweeps.levels import value_text
+from sweeps.levels import parsed, value_text
 from trainer.config import ConfigError, nearest, require
 
 FIELDS = ("type", "low", "high", "log", "step", "choices", "when")
@@ -154,10 +154,15 @@ def override(key: str, value: Value) -> str:
     """``value`` of ``key`` as Hydra reads it on the command line."""
     if value is None or isinstance(value, bool):
         return f"{key}={'null' if value is None else str(value).lower()}"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./+-]+|\[[\w./+,-]*\]", value):
+    if isinstance(value, str) and not re.fullmatch(r"\[[\w./+,-]*\]", value) and not _is_read_as_text(value):
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{quoted}'"
     return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
+
+
+def _is_read_as_text(value: str) -> bool:
+    """Whether Hydra takes the bare word for a text: ``inf``, ``1e-3`` and ``null`` are none."""
+    return bool(re.fullmatch(r"[\w./+-]+", value)) and parsed(f"key={value}") == value
 
 
 def overrides(values: Mapping[str, Value]) -> list[str]:

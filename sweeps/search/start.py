@@ -16,7 +16,7 @@ import optuna
 from omegaconf import DictConfig
 
 from sweeps import study as studies
-from sweeps.check import start_check
+from sweeps.check import Check, start_check
 from sweeps.launch import BAD_CONFIGURATION, INTERRUPTED, come_back
 from sweeps.origin import origin
 from sweeps.queues.base import Pool
@@ -52,6 +52,7 @@ def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:
             follow = f"python -m sweeps status {ground.name} --watch"
             raise ConfigError(f"the search {ground.name!r} is being run by another process: follow it with `{follow}`")
         with held:
+            ground.stop.unlink(missing_ok=True)
             return _run(ground, expected)
     except ConfigError as error:
         for sentence in str(error).splitlines():
@@ -77,8 +78,7 @@ def check(ground: Ground) -> optuna.Study | None:
     if uri is not None:
         require_answer(uri)
     probes = [*probe_cells(ground), *confirmation_probe(ground)]
-    trainer = start_check(probes, queue.trainer)
-    for warning in trainer.result():
+    for warning in _once(start_check(probes, queue.trainer)):
         print(f"warning: {warning}", file=sys.stderr)
     if not store.exists(ground.storage):
         store.require_writable(ground.storage)
@@ -87,6 +87,17 @@ def check(ground: Ground) -> optuna.Study | None:
     if known is not None:
         store.require_same(known, ground.settings, group_signature(config))
     return known
+
+
+def _once(started: Check) -> list[str]:
+    """Warnings. Raises :class:`ConfigError` in which what is wrong with several of the configurations is said once."""
+    try:
+        return started.result()
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        bare = [line.rpartition(" (in ")[0] or line for line in lines]
+        said = [line if bare.count(short) == 1 else short for line, short in zip(lines, bare, strict=True)]
+        raise ConfigError("\n".join(dict.fromkeys(said))) from error
 
 
 def _run(ground: Ground, expected: float | None) -> int:
