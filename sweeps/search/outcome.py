@@ -88,5 +88,6 @@ def _preset(ground: Ground, study: optuna.Study) -> list[Path]:
     name = "sweeps.search.preset"
     if not best(study) or importlib.util.find_spec(name) is None:
         return []
-    written: list[Path] = importlib.import_module(name).write_preset(study, ground.folder, CONF)
+    conf = CONF if ground.settings.search.preset else None
+    written: list[Path] = importlib.import_module(name).write_preset(study, ground.folder, conf)
     return written

@@ -86,6 +86,8 @@ class Search:
     """Suites that no objective looks at, examined in that comparison only."""
     confirm_noise: int = 1
     """``evaluation.seed`` of that comparison: a noise stream that the search has not seen."""
+    preset: bool = True
+    """Write the best as ``conf/method/tuned/NAME.yaml`` too, unless something else stands there."""
     storage: str | None = None
     """Any Optuna storage URL, or the path of a journal file; null: ``study.journal`` in the folder of the search."""
     retries: int = 1
