@@ -97,6 +97,7 @@ def probe_cells(ground: Ground) -> Iterator[Cell]:
             # The ends of a range have to differ; of choices, some may be alike at a certain value of another key.
             made = [ground.compose([texts])[0] for texts in batch] if parameter.choices else ground.compose(batch)
         except ConfigError as error:
-            raise ConfigError(f"search.space.{parameter.key}: {error}") from error
+            named = next((other.key for other in ground.settings.space if other.key in str(error)), parameter.key)
+            raise ConfigError(f"search.space.{named}: {error}") from error
         for cell, values in zip(made, ends, strict=True):
             yield replace(cell, level=Level(name="probe", label=f"search.space: {described(values)}", index=0))
