@@ -88,7 +88,7 @@ def train(run_dir: Path) -> None:
         with metrics.open("a") as file:
             file.write(json.dumps({"step": step, "metrics": measured(config, step)}) + "\n")
         write_status(run_dir, "RUNNING", step=step + 1, steps=steps, **here)
-        if config["surrogate"].get("clip_low") == 0.77 and step >= 1:
+        if config["surrogate"].get("clip_low") == 0.77 and step >= 1 and step + 1 < steps:
             write_status(run_dir, "FAILED", **here | {"message": "it broke"})
             return
     write_status(run_dir, "COMPLETED", step=steps, **here)

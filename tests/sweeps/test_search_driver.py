@@ -13,6 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.queues.local import LocalQueue
+from sweeps.search.job import TrialJob, _Judge
+from sweeps.search.settings import Search as Search_
 from sweeps.search.store import find, open_storage
 from tests.sweeps.landscape import quality
 from tests.sweeps.simulated import SimulatedPool
@@ -202,6 +204,34 @@ def test_trials_that_fail_end_the_asking(search: Search, tmp_path: Path, capsys:
     assert states(found) == {"FAIL": 3}
     assert all("it broke" in trial.user_attrs["reason"] for trial in found.trials)
     assert "3 trials failed one after another" in capsys.readouterr().err
+
+
+def test_a_trial_that_failed_once_is_taken_up_again(search: Search, tmp_path: Path) -> None:
+    # 0.77 breaks at every start after a step, so a run of two steps needs two starts.
+    broken = "++search.space={surrogate.clip_low:{type:categorical,choices:[0.77]}}"
+    few = ("search.n_trials=1", "search.seeds=[0]", "search.rungs=[1]")
+    assert search(broken, *few, "search.retries=2", steps=3) == 0
+    assert states(study(tmp_path)) == {"COMPLETE": 1}
+    assert [step for _, step in SimulatedPool.trained] == [0, 1, 2]
+
+
+def test_any_storage_by_its_url(search: Search, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path.parent}/study.db"
+    assert search("search.n_trials=3", f"search.storage={url}") == 0
+    found = find(open_storage(url), NAME)
+    assert found is not None and len(found.trials) == 3
+    assert not list((tmp_path / "outputs" / "sweeps").glob("*/study.journal"))
+
+
+def test_a_storage_that_goes_away_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step":1,"metrics":{"policy/entropy":0.3,"a":1.0}}\n')
+    job = TrialJob(
+        run_dirs=(str(tmp_path / "run"),), name=NAME, number=0, storage="sqlite:////no/such/folder/x.db",
+        search=Search_(), metric="a", last=1, compared=str(tmp_path / "run"),
+    )  # fmt: skip
+    _Judge(job).look()
+    assert not (tmp_path / "run" / "STOP").exists()
 
 
 def test_the_total_holds_over_restarts_and_the_suggestions_too(search: Search, tmp_path: Path) -> None:
