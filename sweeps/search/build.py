@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.cells import Cell, cells, members
-from sweeps.compose import compose_batch
+from sweeps.compose import batch_composer
 from sweeps.explain import explain
 from sweeps.levels import Level
 from sweeps.queues.base import open_queue
@@ -76,9 +76,11 @@ def _refuse(arguments: Sequence[str], asked: Settings) -> None:
 
 
 def _composer(loader: Any, master: DictConfig) -> Compose:
+    composed = batch_composer(loader, master)
+
     def compose(batch: Sequence[Sequence[str]]) -> list[Cell]:
         try:
-            return cells(members(compose_batch(loader, master, batch)))
+            return cells(members(composed(batch)))
         except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
             if isinstance(error, ConfigError):
                 raise

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.follow import Followed
 from sweeps.plan import duration
+from sweeps.runs import FINISHED
 from sweeps.search.settings import Settings
 from sweeps.search.space import Value, described
 
@@ -88,7 +89,7 @@ class Progress:
         runs = [self._followed.setdefault(path, Followed(run_dir=path, level=path.name)) for path in run_dirs]
         for run in runs:
             run.refresh()
-        now = next((run for run in runs if run.state == "RUNNING"), runs[0])
+        now = next((run for run in runs if run.state not in FINISHED), runs[-1])
         return "  ".join([f"seed {runs.index(now) + 1} of {len(runs)}", *now.figures()])
 
     def _say(self, line: str) -> None:
