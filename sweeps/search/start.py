@@ -5,10 +5,7 @@ Called by the Hydra sweeper plugin. Nothing is queued or written before everythi
 
 from __future__ import annotations
 
-import math
-import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +14,10 @@ from omegaconf import DictConfig
 
 from sweeps import study as studies
 from sweeps.check import Check, start_check
-from sweeps.launch import BAD_CONFIGURATION, INTERRUPTED, come_back
+from sweeps.launch import BAD_CONFIGURATION, INTERRUPTED, come_back, hours_allowed, jobs_folder
 from sweeps.origin import origin
 from sweeps.queues.base import Pool
-from sweeps.register import Place, private_folder, require_folder, require_room
+from sweeps.register import Place, require_folder, require_room
 from sweeps.runs import lock
 from sweeps.search import outcome, store
 from sweeps.search.build import build, probe_cells
@@ -39,7 +36,7 @@ def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 if trials failed, 2 after a sentence if nothing can run, 130 after Ctrl-C."""
     try:
         ground = build(loader, master, arguments)
-        limit = math.inf if master["yes"] else float(master.max_hours)
+        limit = hours_allowed({"max_hours": master["max_hours"], "yes": master["yes"]})
         known = check(ground)
         expected = expected_s(ground, known)
         if master.plan:
@@ -116,14 +113,21 @@ def _run(ground: Ground, expected: float | None) -> int:
     print(opening(ground, study, expected), flush=True)
     place = Place(study=ground.study, uri=uri, parent_run_id=parent, facts=facts)
     progress = Progress(ground.settings, ground.queue.concurrency)
-    folder = ground.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    pool = ground.queue.open(private_folder(folder), [])
+    pool = ground.queue.open(jobs_folder(ground.study), [])
     driver = Driver(ground, study, pool, place, progress)
     try:
         driver.run()
     except KeyboardInterrupt:
         progress.close()
         return _interrupted(ground, pool, tracker, parent)
+    except optuna.exceptions.StorageInternalError as error:
+        progress.close()
+        pool.leave()
+        reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
+        print(
+            f"error: the storage went away ({reason}): running jobs go on\n{come_back(ground.study)}", file=sys.stderr
+        )
+        return 1
     progress.close()
     return outcome.finish(ground, study, driver, tracker, parent)
 
