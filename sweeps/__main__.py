@@ -148,6 +148,8 @@ def _logs(output: Path, document: studies.Document, options: argparse.Namespace)
 
 
 def _cancel(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
+    if document.get("search") and options.level is None and options.seed is None:
+        (output / "sweeps" / options.study / "STOP").touch()
     asked = cancel(_run_dirs(output, _chosen(document, options)), now=options.now)
     print(
         f"{asked} cell{'s' * (asked != 1)} asked to stop; "
@@ -158,6 +160,10 @@ def _cancel(output: Path, document: studies.Document, options: argparse.Namespac
 
 def _again(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     """plan, attach, retry and resume: the launcher once more, over the frozen configurations."""
+    if document.get("search"):
+        from sweeps.search.again import again
+
+        return again(output, document, plan=options.command == "plan", yes=getattr(options, "yes", False))
     from sweeps.launch import Request, run_study
 
     wish = {"retry": getattr(options, "which", None), "resume": getattr(options, "retry", None)}.get(options.command)

@@ -57,6 +57,8 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     if "." not in key:
         names = {*choices, *(path for path in known if "." not in path)}
         return f"{key} is neither a group nor a setting: {nearest(key, names)}"
+    if key in known:
+        return f"a part of the value of {key} is not in the configuration: write ++{key}=... to add it"
     siblings = [path for path in known if path.startswith(f"{slot}.")]
     return f"{key} is not a setting: {nearest(key, siblings or [path for path in known if '.' in path])}"
 

@@ -36,11 +36,11 @@ class Followed:
         before, self.status = self.status, read_status(self.run_dir)
         if before is not None and before == self.status and before.state in FINISHED:
             return
-        self._offset, records = _new_records(self.run_dir / "metrics.jsonl", self._offset)
+        self._offset, records = new_records(self.run_dir / "metrics.jsonl", self._offset)
         for record in records:
             self.metrics |= record["metrics"]
             self.lines += 1
-        self._timings, records = _new_records(self.run_dir / "timings.jsonl", self._timings)
+        self._timings, records = new_records(self.run_dir / "timings.jsonl", self._timings)
         self._step_s += [record["metrics"]["time/step_s"] for record in records if "time/step_s" in record["metrics"]]
 
     @property
@@ -81,7 +81,7 @@ class Followed:
         return parts
 
 
-def _new_records(path: Path, offset: int) -> tuple[int, list[dict[str, dict[str, float]]]]:
+def new_records(path: Path, offset: int) -> tuple[int, list[dict[str, dict[str, float]]]]:
     """Whole lines behind ``offset``; a file that became shorter (the run went back) is read on from its end."""
     try:
         size = path.stat().st_size

@@ -9,6 +9,7 @@ from sweeps.compose import groups
 
 QUESTIONS = {
     "factor": "what is varied",
+    "search": "what is searched for the best value",
     "method": "which published method",
     "task": "what is trained on",
     "model": "which language model",
@@ -38,6 +39,7 @@ Train a language model with verifiable rewards, once or for every level of a fac
 
   python sweep.py [GROUP=CHOICE] [KEY=VALUE]           one run
   python sweep.py -m factor=NAME [...]                 every level of a factor x every seed, then a report
+  python sweep.py -m search=NAME [...]                 search for the best values, confirm them, write a preset
   python sweep.py -m KEY=A,B,C 'seed=range(3)' [...]   any grid
   ... plan=true                                        show cells, what is done, the time it takes; start nothing
   ... retry=failed                                     also run again what crashed (or: lost, all)

@@ -79,14 +79,21 @@ def launch(composed: Iterable[Composed], *, multirun: bool) -> int:
 
 
 def _request(config: Mapping[str, Any], multirun: bool) -> Request:
+    plan, retry = bool(config["plan"]), config["retry"]
+    return Request(multirun=multirun, plan=plan, retry=retry, max_hours=hours_allowed(config))
+
+
+def hours_allowed(config: Mapping[str, Any]) -> float:
+    """Hours above which nothing is queued; infinite once somebody said yes. Raises :class:`ConfigError`."""
     limit = config["max_hours"]
     valid = isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0
     require(valid, "max_hours", limit, "give hours, more than 0")
-    max_hours = math.inf if config["yes"] else float(limit)
-    return Request(multirun=multirun, plan=bool(config["plan"]), retry=config["retry"], max_hours=max_hours)
+    return math.inf if config["yes"] else float(limit)
 
 
 def _refuse_half_a_factor(found: Sequence[Member], multirun: bool) -> None:
+    if found[0].config.get("search"):
+        raise ConfigError("a search is a sweep: put -m before it (python sweep.py -m search=NAME)")
     factor = found[0].config.get("factor")
     if factor and not multirun:
         name = factor["name"]
@@ -156,8 +163,7 @@ def _run(
     late = adopt(place, [cell for cell, decision in pairs if decision.action in (Action.KEEP, Action.LEAVE)])
     jobs = [Job(run_dirs=tuple(str(study.run_dir(cell)) for cell in share), **job_fields(queue)) for share in planned]
     print(opening(study, decisions, len(jobs), queue, expected), flush=True)
-    folder = study.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_LAUNCHES)}"
-    pool = queue.open(private_folder(folder), jobs) if jobs else None
+    pool = queue.open(jobs_folder(study), jobs) if jobs else None
     if queue.detach:
         print(f"queued\n{come_back(study)}")
         return 0
@@ -174,6 +180,12 @@ def _run(
             tracker.close_sweep(parent, "STOPPED")
         return INTERRUPTED
     return finish(study, tracker, parent, late)
+
+
+def jobs_folder(study: Study) -> Path:
+    """A new private folder for Submitit's files of this launch."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_LAUNCHES)}"
+    return private_folder(study.folder / "jobs" / name)
 
 
 def _finite(hours: float) -> float | None:

@@ -25,6 +25,14 @@ def show_results(study: Study, uri: str) -> None:
     print(f"report     {report}" if writing.returncode == 0 else f"no report: {_last(error)}")
 
 
+def show_search(study: Study, uri: str | None) -> None:
+    """Write the report of a search and say where it is."""
+    where = ["--uri", uri, "--log"] if uri is not None else []
+    _, error = _dashboards("search", str(study.folder), *where).communicate()
+    report = study.folder / "report" / "index.html"
+    print(f"report     {report}" if report.exists() else f"no report: {_last(error)}")
+
+
 def ui_line(uri: str) -> str:
     """What to type to compare the runs in MLflow's own pages."""
     if uri.startswith(("http://", "https://")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,36 +79,39 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
     So one name never stands for sweeps over two different bases.
     """
     config = cells[0].config
-    given = config["study"].get("name")
+    given = given_name(config)
     if given is not None:
-        valid = isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", given) and len(given) <= 2 * LONGEST
-        require(
-            bool(valid),
-            "study.name",
-            given,
-            "it becomes a folder: use letters, digits and . _ - and start with a letter or digit",
-        )
-        return str(given)
+        return given
     factor = config.get("factor") or {}
     batch = [cell.overrides for cell in cells]
     swept = swept_keys(batch, factor.get("key"))
     base = factor.get("name") or "-".join(short_key(key, swept) for key in swept) or _unswept(cells, multirun)
-    left_out = NOT_IDENTITY - {"method", "study"} | {
-        *swept,
-        SEED,
-        "retry",
-        "max_hours",
-        "yes",
-        "factor",
-        str(factor.get("key")),
-    }
+    return name_of(str(base), cells[0].overrides, {*swept, "factor", str(factor.get("key"))})
+
+
+def given_name(config: Mapping[str, Any]) -> str | None:
+    """The name a person gave (``study.name``), checked: it becomes a folder."""
+    given = config["study"].get("name")
+    if given is None:
+        return None
+    valid = isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", given) and len(given) <= 2 * LONGEST
+    require(
+        bool(valid),
+        "study.name",
+        given,
+        "it becomes a folder: use letters, digits and . _ - and start with a letter or digit",
+    )
+    return str(given)
+
+
+def name_of(base: str, overrides: Sequence[str], swept: Collection[str] = ()) -> str:
+    """``base``, then those of ``overrides`` that change what is run; ``swept`` keys are in ``base`` already."""
+    left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED, "retry", "max_hours", "yes"}
     fixed = [
-        text
-        for text in cells[0].overrides
-        if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
+        text for text in overrides if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
     ]
     # It becomes a folder, and a factor may be called anything.
-    named = re.sub(r"[^\w.,=+-]+", "-", str(base)).lstrip(".-") or "study"
+    named = re.sub(r"[^\w.,=+-]+", "-", base).lstrip(".-") or "study"
     return _shortened("-".join([named, *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
 
 

@@ -44,6 +44,8 @@ def small(words: list[str], folder: Path) -> list[str]:
     extra = [*SMALL, f"output={folder}"]
     if any(word.startswith("factor=") for word in words):
         extra += ["surrogate.clip_high=0.2,0.4", "seed=0,1", "optim.updates_per_rollout=2", "study.name=clip_high"]
+    if any(word.startswith("search=") for word in words):
+        extra += ["evaluation.samples=16", "evaluation.ks=[1,16]"]  # what its objective is made of
     return [*words, *extra]
 
 

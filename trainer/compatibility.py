@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer.build import Run, build_run
 from trainer.evaluate import chosen_suites
+from trainer.metrics.logged import why_not_logged
 from trainer.model import model_path
 from trainer.objective.base import Concern, Context
 
@@ -49,6 +50,7 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
         )
     yield from _shared_targets(run)
     yield from _clip_settings(run, config)
+    yield from _searched_metrics(run, config)
     yield from run.objective.concerns(run)
     yield from rollout.concerns(run)
 
@@ -78,3 +80,14 @@ def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
             yield Concern(sentence=f"{varied}, but {why}: set optim.updates_per_rollout=2 or more")
         else:
             yield Concern(sentence=why, fatal=False)
+
+
+def _searched_metrics(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
+    """A search can only look at what its runs log."""
+    search = config.get("search") or {}
+    named = {f"search.objectives[{i}].metric": node["metric"] for i, node in enumerate(search.get("objectives") or ())}
+    named |= {"search.prune_metric": search["prune_metric"]} if search.get("prune_metric") else {}
+    for key, metric in named.items():
+        why = why_not_logged(str(metric), run)
+        if why is not None:
+            yield Concern(sentence=f"{key}={metric!r} cannot be used: {why}")

@@ -23,6 +23,12 @@ class Pool(Protocol):
     def poll(self) -> bool:
         """Start what has room; False once nothing runs and nothing waits."""
 
+    def add(self, job: Job) -> None:
+        """Hand over one more job."""
+
+    def has(self, job: Job) -> bool:
+        """Whether a job that was handed over still waits or runs."""
+
     def stop(self, *, running: bool = True) -> None:
         """Start nothing further; with ``running`` also ask what runs to save and leave, and kill what does not."""
 

@@ -132,8 +132,15 @@ class LocalPool:
                 mark = f"local:{uuid.uuid4().hex}"
                 executor = _SessionExecutor(self._folder, gpus, mark)
                 executor.update_parameters(timeout_min=FOREVER_MIN)
-                self._running[slot] = _Running(job=executor.submit(self._waiting.popleft()), mark=mark)  # type: ignore[arg-type]
+                work = self._waiting.popleft()
+                self._running[slot] = _Running(work=work, job=executor.submit(work), mark=mark)  # type: ignore[arg-type]
         return bool(self._running)
+
+    def add(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def has(self, job: Job) -> bool:
+        return any(item is job for item in [*self._waiting, *(started.work for started in self._running.values())])
 
     def stop(self, *, running: bool = True) -> None:
         self._waiting.clear()
@@ -158,6 +165,7 @@ class LocalPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Running:
+    work: Job
     job: LocalJob[Any]
     mark: str
     """What everything that the job starts carries; see :mod:`sweeps.processes`."""

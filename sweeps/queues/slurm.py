@@ -11,14 +11,14 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import submitit
 
-from sweeps.queues.scheduler import ask, cluster_name, job_name, num_nodes, setting
+from sweeps.queues.scheduler import Scheduler, ask, cluster_name, job_name, num_nodes, setting
 from sweeps.runs import read_status, write_status
 from sweeps.worker import ROOT, Job
 from trainer.config import ConfigError, require
@@ -112,6 +112,10 @@ class SlurmQueue:
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> SlurmPool:
         require("%" not in str(folder), "output", str(folder), "Slurm reads % in a path as a pattern: choose another")
+        return SlurmPool(jobs, lambda more: self._submit(folder, more))
+
+    def _submit(self, folder: Path, jobs: Sequence[Job]) -> list[str]:
+        """Queue ``jobs`` as one array; their names."""
         executor = submitit.SlurmExecutor(folder, max_num_timeout=self.max_timeouts)
         executor.update_parameters(**self._parameters())
         try:
@@ -127,7 +131,7 @@ class SlurmQueue:
                     status is not None and status.pid == os.getpid()
                 ):  # still as the launcher left it: the job has not started
                     write_status(run_dir, status.state, job=name)
-        return SlurmPool(names)
+        return names
 
     def _parameters(self) -> dict[str, Any]:
         named = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
@@ -148,22 +152,37 @@ class SlurmQueue:
 
 
 class SlurmPool:
-    """A submitted array; see :class:`sweeps.queues.base.Pool`."""
+    """Submitted arrays; see :class:`sweeps.queues.base.Pool`."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
+    def __init__(self, jobs: Sequence[Job], submit: Callable[[Sequence[Job]], list[str]]) -> None:
+        self._submit = submit
+        self._jobs = list(zip(jobs, submit(jobs), strict=True)) if jobs else []
+        self._scheduler: Scheduler | None = None
         self._asked = float("-inf")
-        self._alive = True
 
     def poll(self) -> bool:
+        self._ask()
+        return any(self._is_listed(name) for _, name in self._jobs)
+
+    def add(self, job: Job) -> None:
+        self._jobs.append((job, self._submit([job])[0]))
+        self._asked = float("-inf")  # the last answer does not know it
+
+    def has(self, job: Job) -> bool:
+        self._ask()
+        return any(item is job and self._is_listed(name) for item, name in self._jobs)
+
+    def _ask(self) -> None:
         if time.monotonic() - self._asked >= ASK_EVERY_S:
             self._asked = time.monotonic()
-            scheduler = ask()
-            self._alive = scheduler is None or any(scheduler.has(name) is not False for name in self._names)
-        return self._alive
+            self._scheduler = ask()
+
+    def _is_listed(self, name: str) -> bool:
+        """What Slurm does not say counts as alive."""
+        return self._scheduler is None or self._scheduler.has(name) is not False
 
     def stop(self, *, running: bool = True) -> None:
-        cancel_jobs(self._names, *([] if running else ["--state=PENDING"]))
+        cancel_jobs([name for _, name in self._jobs], *([] if running else ["--state=PENDING"]))
 
     def leave(self) -> None:
         """Nothing to do: the cluster needs no launcher."""

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 SEEDS = {13: "raise", 14: "kill", 15: "leave", 16: "slow", 17: "grandchild", 18: "deaf"}
 SIGNALLED: list[int] = []
+STEP_S = 0.02
 
 
 def status(folder: Path, state: str, step: int, steps: int, message: str = "") -> None:
@@ -42,6 +44,12 @@ def follow(folder: Path) -> int:
     return 20
 
 
+def measured(config: dict[str, Any], step: int) -> dict[str, float]:
+    """The metrics of a step; ``fake_learner.py`` has others."""
+    entropy = 0.3 - 0.01 * step + 0.1 * float(config["surrogate"]["clip_high"] or 0)
+    return {"policy/entropy": entropy, "rollout/reward": 0.1 * step}
+
+
 def train(folder: Path) -> int:
     if os.environ.get("RANK", "0") != "0":
         return follow(folder)
@@ -57,7 +65,7 @@ def train(folder: Path) -> int:
         subprocess.Popen(sleeper)
         subprocess.Popen(sleeper, start_new_session=True)  # as the ranks of a run and the workers of an engine are
     for step in range(done, steps):
-        time.sleep(0.6 if trouble in ("slow", "grandchild", "deaf") else 0.02)
+        time.sleep(0.6 if trouble in ("slow", "grandchild", "deaf") else STEP_S)
         if trouble == "raise" and step == 1 and not (folder / "mended").exists():
             status(folder, "FAILED", step, steps, "RuntimeError: the loss is not finite")
             raise RuntimeError("the loss is not finite")
@@ -65,11 +73,8 @@ def train(folder: Path) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == "leave" and step == 1:
             return 0
-        entropy = 0.3 - 0.01 * step + 0.1 * float(config["surrogate"]["clip_high"] or 0)
         with metrics.open("a") as file:
-            file.write(
-                json.dumps({"step": step, "metrics": {"policy/entropy": entropy, "rollout/reward": 0.1 * step}}) + "\n"
-            )
+            file.write(json.dumps({"step": step, "metrics": measured(config, step)}) + "\n")
         with (folder / "timings.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "time": time.time(), "metrics": {"time/step_s": 0.02}}) + "\n")
         status(folder, "RUNNING", step + 1, steps)

@@ -1,0 +1,105 @@
+"""From the command line to a :class:`~sweeps.search.ground.Ground`, and every check that can be made beforehand.
+
+Called by :mod:`sweeps.search.start`. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sweeps.cells import Cell, cells, members
+from sweeps.compose import batch_composer
+from sweeps.explain import explain
+from sweeps.levels import Level
+from sweeps.queues.base import open_queue
+from sweeps.search.ground import Compose, Ground, merged
+from sweeps.search.settings import Settings, settings
+from sweeps.search.space import described, overrides, probes
+from sweeps.search.store import place
+from sweeps.study import given_name, name_of
+from trainer.config import ConfigError, component_defaults
+
+UNTUNED = Level(name="untuned", label="untuned", index=0)
+
+
+def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Ground:
+    """The search that ``arguments`` ask for. Raises :class:`ConfigError`."""
+    choice = str(master.hydra.runtime.choices["search"])
+    node = OmegaConf.to_container(master.search, resolve=True)
+    assert isinstance(node, dict)
+    asked = settings(component_defaults("sweeps.search.settings.Search") | {str(k): v for k, v in node.items()})
+    _refuse(arguments, asked)
+    fixed = tuple(merged([*asked.search.fixed, *asked.search.measure, *arguments]))
+    compose = _composer(loader, master)
+    first = compose([[*fixed, *asked.search.baseline, f"seed={asked.search.seeds[0]}"]])[0]
+    name = given_name(first.config) or name_of(f"search-{choice}", arguments)
+    output = Path(first.config["output"])
+    return Ground(
+        name=name,
+        command=shlex.join(["python", "sweep.py", *sys.argv[1:]]),
+        output=output,
+        settings=asked,
+        fixed=fixed,
+        config=first.config,
+        compose=compose,
+        queue=open_queue(first.config["launcher"]),
+        storage=place(asked.search, output / "sweeps" / name),
+    )
+
+
+def _refuse(arguments: Sequence[str], asked: Settings) -> None:
+    """Raise :class:`ConfigError` for what the command line cannot say beside a search."""
+    varied = {parameter.key for parameter in asked.space}
+    for item in OverridesParser.create().parse_overrides(list(arguments)):
+        key = item.key_or_group
+        if item.is_sweep_override():
+            raise ConfigError(
+                f"{key} names several values, but a search chooses values itself: give one, or put it into search.space"
+            )
+        if key in varied:
+            raise ConfigError(f"{key} is what this search varies: leave it out, or change search.space")
+        if key == "seed":
+            raise ConfigError("seed cannot be set beside a search, whose trials share seeds: set search.seeds")
+        if key == "factor":
+            raise ConfigError("factor and search cannot be combined: run one after the other")
+
+
+def _composer(loader: Any, master: DictConfig) -> Compose:
+    composed = batch_composer(loader, master)
+
+    def compose(batch: Sequence[Sequence[str]]) -> list[Cell]:
+        try:
+            return cells(members(composed(batch)))
+        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(explain(error, batch[0])) from error
+
+    return compose
+
+
+def probe_cells(ground: Ground) -> Iterator[Cell]:
+    """The untuned default and both ends of every range, composed. Raises :class:`ConfigError` naming the key."""
+    seed = ground.settings.search.seeds[0]
+    yield from ground.cells(ground.settings.search.baseline, [seed], UNTUNED)
+    for parameter, ends in probes(ground.settings.space):
+        batch = [merged([*ground.fixed, *overrides(values), f"seed={seed}"]) for values in ends]
+        try:
+            # The ends of a range have to differ; of choices, some may be alike at a certain value of another key.
+            made = [ground.compose([texts])[0] for texts in batch] if parameter.choices else ground.compose(batch)
+        except ConfigError as error:
+            named = next((other.key for other in ground.settings.space if other.key in str(error)), parameter.key)
+            raise ConfigError(f"search.space.{named}: {error}") from error
+        for cell, values in zip(made, ends, strict=True):
+            yield replace(cell, level=Level(name="probe", label=f"search.space: {described(values)}", index=0))

@@ -1,0 +1,170 @@
+"""The job of a trial: trains its seeds as any job does, and meanwhile asks whether that is still worth while.
+
+Runs where the job runs. The trainer knows nothing of searches: what is to end gets a ``STOP`` file, finishes its step,
+saves and leaves. A storage that cannot be reached stops nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sweeps.follow import new_records
+from sweeps.runs import read_status, write_status
+from sweeps.search.rules import ENTROPY, EntropyRule
+from sweeps.search.settings import Search
+from sweeps.search.values import series
+from sweeps.worker import Job
+
+LOOK_EVERY_S = 0.2
+"""Seconds between two looks at the record; a step of a real model takes longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob(Job):
+    """Runs of one trial that share a trainer process."""
+
+    name: str
+    """The search."""
+    number: int
+    """The trial."""
+    storage: str
+    search: Search
+    metric: str
+    """What the pruner compares."""
+    last: int
+    """Recorded values that are averaged."""
+    compared: str | None
+    """Run folder whose values are reported to the study; None: nothing is compared between trials."""
+    rule: EntropyRule = field(default_factory=EntropyRule)
+
+    def __call__(self) -> dict[str, str]:
+        """Bring every run to an end, or to a stop. Raises what a :class:`~sweeps.worker.Job` raises."""
+        try:
+            with _watched(_Judge(self)):
+                return super().__call__()
+        finally:
+            for run_dir in map(Path, self.run_dirs):
+                _note_end(run_dir, self.name)
+
+
+def stop(run_dir: Path, name: str, reason: str) -> None:
+    """Ask a run to end as pruned by search ``name``."""
+    (run_dir / "STOP").write_text(f"prune {name}\n{reason}\n")
+
+
+def pruned_by(run_dir: Path) -> tuple[str, str] | None:
+    """(search, reason) of a run that was asked to end; None for any other."""
+    path = run_dir / "STOP"
+    try:
+        head, _, reason = path.read_text().partition("\n")
+    except FileNotFoundError:
+        return None
+    return (head.removeprefix("prune "), reason.strip()) if head.startswith("prune ") else None
+
+
+def _note_end(run_dir: Path, name: str) -> None:
+    """A pruned run says why; one that never began is as if nobody had asked for it."""
+    by, status = pruned_by(run_dir), read_status(run_dir)
+    if by is None or by[0] != name or status is None or status.state not in ("PRUNED", "CANCELLED"):
+        return
+    if status.step:
+        write_status(run_dir, "PRUNED", message=f"pruned by {name}: {by[1]}")
+    else:
+        (run_dir / "STOP").unlink()
+        write_status(run_dir, "PLANNED", message="its trial was pruned before it began", job=None)
+
+
+@contextlib.contextmanager
+def _watched(judge: _Judge) -> Iterator[None]:
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            with contextlib.suppress(OSError, ValueError):  # a record that is being rewritten is read again
+                judge.look()
+
+    thread = threading.Thread(target=watch, name="pruning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10.0)
+
+
+class _Judge:
+    """Reads what the runs of a job record, reports it, and stops them all when it is bad."""
+
+    def __init__(self, job: TrialJob) -> None:
+        self._job = job
+        self._records: dict[Path, list[dict[str, Any]]] = {Path(run_dir): [] for run_dir in job.run_dirs}
+        self._offsets = dict.fromkeys(self._records, 0)
+        self._trial: Any = None
+        self._deaf = False
+        self._stopped = False
+
+    def look(self) -> None:
+        """Read what is new, and decide."""
+        for run_dir, records in self._records.items():
+            if self._stopped:
+                return
+            self._offsets[run_dir], new = new_records(run_dir / "metrics.jsonl", self._offsets[run_dir])
+            if not new:
+                continue
+            records += new
+            reason = self._job.rule.verdict([value for _, value in series(records, ENTROPY)])
+            if reason is None and str(run_dir) == self._job.compared:
+                reason = self._compared(records)
+            if reason is not None:
+                self._stop(reason)
+
+    def _stop(self, reason: str) -> None:
+        """The trial is over, so every run of it that has not ended is."""
+        self._stopped = True
+        for run_dir in self._records:
+            status = read_status(run_dir)
+            if status is None or status.state not in ("COMPLETED", "FAILED", "PRUNED", "CANCELLED"):
+                stop(run_dir, self._job.name, reason)
+
+    def _compared(self, records: list[dict[str, Any]]) -> str | None:
+        """Report the running value at every new step; why the study says stop, if it does."""
+        if self._deaf:
+            return None
+        try:
+            return self._report(series(records, self._job.metric))
+        except Exception as error:  # the boundary: whatever a storage raises, it must not end a run
+            print(f"pruning goes on without the study ({type(error).__name__}: {error})", flush=True)
+            self._deaf = True
+            return None
+
+    def _report(self, values: list[tuple[int, float]]) -> str | None:
+        if self._trial is None:
+            self._trial = self._open()
+        known = self._trial._get_latest_trial().intermediate_values
+        for index, (step, _) in enumerate(values):
+            if step < self._job.search.prune_after or step in known:
+                continue
+            value = fmean(value for _, value in values[max(0, index + 1 - self._job.last) : index + 1])
+            self._trial.report(value, step)
+            if self._trial.should_prune():
+                return f"{self._job.search.pruner} at step {step}: {self._job.metric} {value:.4g}"
+        return None
+
+    def _open(self) -> Any:
+        import optuna
+
+        from sweeps.search.store import open_storage, pruner, trial
+
+        study = optuna.load_study(
+            study_name=self._job.name,
+            storage=open_storage(self._job.storage),
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=pruner(self._job.search),
+        )
+        return trial(study, self._job.number)

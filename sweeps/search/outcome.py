@@ -1,0 +1,93 @@
+"""The end of a search: MLflow brought up to date, the best confirmed, preset and report written.
+
+Called by :mod:`sweeps.search.start` when no trial is left.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from sweeps import study as studies
+from sweeps.compose import CONF
+from sweeps.finish import not_mirrored
+from sweeps.launch import come_back
+from sweeps.manage import reopened, sync
+from sweeps.results import show_search
+from sweeps.search.confirm import confirm
+from sweeps.search.driver import Driver
+from sweeps.search.ground import Ground
+from sweeps.search.overview import dashboard_line
+from sweeps.search.progress import best, numbers
+from sweeps.search.space import overrides
+from sweeps.tracking import Tracker
+
+
+def finish(ground: Ground, study: optuna.Study, driver: Driver, tracker: Tracker | None, parent: str | None) -> int:
+    """Everything after the last trial; the exit code: 0, 1 if trials failed for good, 130 if it was cancelled."""
+    if tracker is not None:
+        _bring_up_to_date(ground, tracker, driver.late)
+    print(summary(study), flush=True)
+    if driver.cancelled or driver.gave_up:
+        return _broken_off(ground, driver, tracker, parent)
+    code = confirm(ground, study) or 0
+    for path in _preset(ground, study):
+        print(f"preset     {path}")
+    if tracker is not None and parent is not None:
+        tracker.close_sweep(parent, "COMPLETED" if code == 0 else "FAILED")
+    show_search(ground.study, tracker.uri if tracker is not None else None)
+    print(f"look       {dashboard_line(ground)}")
+    return code
+
+
+def _broken_off(ground: Ground, driver: Driver, tracker: Tracker | None, parent: str | None) -> int:
+    if tracker is not None and parent is not None:
+        tracker.close_sweep(parent, "STOPPED" if driver.cancelled else "FAILED")
+    if driver.cancelled:
+        print(f"cancelled\n{come_back(ground.study)}")
+        return 130
+    number = ground.settings.search.max_failed
+    print(
+        f"error: {number} trials failed one after another, so no further one was asked for: mend what they say above, "
+        "then start the same search again",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _bring_up_to_date(ground: Ground, tracker: Tracker, late: list[Path]) -> None:
+    document = studies.load(ground.output, ground.name)
+    if not document["cells"]:
+        return
+    reached = reopened(ground.output, document)
+    behind = list(dict.fromkeys([*late, *not_mirrored(reached)]))
+    if behind:
+        sync(behind, ground.config["launcher"]["trainer"])
+
+
+def summary(study: optuna.Study) -> str:
+    """How trials ended, and the best of them as overrides."""
+    trials = study.get_trials(deepcopy=False)
+    count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+    lines = [
+        f"{len(trials)} trials: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} pruned, "
+        f"{count[TrialState.FAIL]} failed"
+    ]
+    for trial in best(study)[:6]:
+        lines.append(f"best       {numbers(trial.values)} (trial {trial.number}): {' '.join(overrides(trial.params))}")
+    return "\n".join(lines)
+
+
+def _preset(ground: Ground, study: optuna.Study) -> list[Path]:
+    """The best configuration as a preset of ``method``; nothing where no trial is complete."""
+    name = "sweeps.search.preset"
+    if not best(study) or importlib.util.find_spec(name) is None:
+        return []
+    conf = CONF if ground.settings.search.preset else None
+    written: list[Path] = importlib.import_module(name).write_preset(study, ground.folder, conf)
+    return written

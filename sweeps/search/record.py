@@ -1,0 +1,112 @@
+"""What is written down about trials for people and reports: user attributes of the study, and ``sweep.json``.
+
+The driver does not need it to go on, except for the rung that a trial was promoted to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from sweeps import study as studies
+from sweeps.cells import Cell
+from sweeps.runs import read_status
+from sweeps.search.ground import Ground, level
+from sweeps.search.space import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the runs of a trial have cost."""
+
+    steps: int
+    """Training steps done."""
+    seconds: float
+    """Seconds within steps and evaluations."""
+
+
+def spent(run_dirs: Sequence[Path]) -> Spent:
+    """Steps and seconds of these runs."""
+    statuses = [read_status(run_dir) for run_dir in run_dirs]
+    return Spent(
+        steps=sum(status.step for status in statuses if status is not None),
+        seconds=sum(map(_seconds, run_dirs)),
+    )
+
+
+def _seconds(run_dir: Path) -> float:
+    path, total = run_dir / "timings.jsonl", 0.0
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            metrics = json.loads(line)["metrics"]
+        except (ValueError, KeyError):  # a line cut off by a crash
+            continue
+        total += float(metrics.get("time/step_s") or metrics.get("time/eval_s") or 0.0)
+    return total
+
+
+class Ledger:
+    """Keeps user attributes and ``sweep.json`` up to date."""
+
+    def __init__(self, ground: Ground, study: optuna.Study) -> None:
+        self._ground, self._study = ground, study
+
+    def begun(self, trial: optuna.Trial, values: Mapping[str, Value], cells: Sequence[Cell], rung: int) -> None:
+        """A trial begins a rung, or goes on with it: its overrides and runs."""
+        known = {cell["run"]: cell for cell in trial.user_attrs.get("cells", [])}
+        listed = [known.get(cell.signature) or self._new(cell, rung) for cell in cells]
+        attributes = {
+            "overrides": self._ground.tuned(values),
+            "cells": listed,
+            "reused": sum(cell["reused"] for cell in listed),
+            "steps_planned": self._ground.steps * self._ground.num_seeds,
+        }
+        for key, value in attributes.items():
+            if trial.user_attrs.get(key) != value:
+                trial.set_user_attr(key, value)
+
+    def _new(self, cell: Cell, rung: int) -> dict[str, Any]:
+        status = read_status(self._ground.run_dir(cell))
+        done = status is not None and status.state == "COMPLETED"
+        return {"seed": cell.seed, "rung": rung, "run": cell.signature, "reused": done}
+
+    def ended(self, trial: optuna.Trial, reason: str, cost: Spent) -> None:
+        """A trial has come to its end."""
+        trial.set_user_attr("reason", reason)
+        trial.set_user_attr("steps_run", cost.steps)
+        trial.set_user_attr("seconds", round(cost.seconds, 3))
+
+    def save(self) -> None:
+        """Write ``sweep.json``: so ``python -m sweeps`` knows the runs of the search."""
+        path = self._ground.folder / "sweep.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        studies.save(self._ground.folder, before | document(self._ground, self._study))
+
+
+def document(ground: Ground, study: optuna.Study) -> dict[str, Any]:
+    """The content of ``sweep.json`` that follows from the study."""
+    runs = ground.output / "runs"
+    return {
+        "study": ground.name,
+        "command": ground.command,
+        "factor": None,
+        "search": ground.settings.plain() | {"storage": ground.storage},
+        "cells": [
+            {
+                "signature": cell["run"],
+                "level": f"trial {trial.number}",
+                "label": level(trial.number, trial.params).label,
+                "level_index": trial.number,
+                "seed": cell["seed"],
+                "overrides": trial.user_attrs.get("overrides", []),
+            }
+            for trial in study.get_trials(deepcopy=False)
+            for cell in trial.user_attrs.get("cells", [])
+            if (runs / cell["run"] / "run.yaml").exists()
+        ],
+    }

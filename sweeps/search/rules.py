@@ -1,0 +1,35 @@
+"""When a run is beyond hope by its own entropy, whatever other trials do: collapse and explosion. Pure.
+
+Holds for any number of objectives, where Optuna's pruners cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ENTROPY = "policy/entropy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropyRule:
+    """Bounds relative to the entropy of the first step, so that they hold for any model."""
+
+    collapse: float = 0.1
+    """Share of the first entropy; 0: no lower bound."""
+    explosion: float = 4.0
+    """Multiple of the first entropy; 0: no upper bound."""
+    patience: int = 3
+    """Recorded steps in a row outside the bounds."""
+
+    def verdict(self, entropies: Sequence[float]) -> str | None:
+        """Why a run with these entropies (nats, from the first step on) should stop; None if it should not."""
+        if not entropies or len(entropies) <= self.patience:
+            return None
+        first, recent = entropies[0], entropies[-self.patience :]
+        if self.explosion and all(not math.isfinite(value) or value > self.explosion * first for value in recent):
+            return f"entropy explosion: {recent[-1]:.3g} nats, {self.explosion:g} times the first {first:.3g} exceeded"
+        if self.collapse and all(value < self.collapse * first for value in recent):
+            return f"entropy collapse: {recent[-1]:.3g} nats, below {self.collapse:g} of the first {first:.3g}"
+        return None

@@ -1,0 +1,236 @@
+"""What a search is asked to do: the ``search`` group of the configuration, checked.
+
+Read by everything in this package. It must not import Optuna, so that a mistake is found at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.search.space import Parameter, parameters
+from trainer.config import ConfigError, component_defaults, nearest, require
+
+DIRECTIONS = ("maximize", "minimize")
+SAMPLERS = ("tpe", "nsga2", "gp", "random")
+SINGLE_ONLY = ("gp",)
+"""Samplers that model one objective here: their speed and quality with several was not examined."""
+PRUNERS = ("median", "successive_halving", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """One number of a run that the search makes large or small."""
+
+    metric: str
+    """A metric of ``metrics.jsonl``."""
+    direction: str = "maximize"
+    label: str = ""
+    """What people read; the metric's name if empty."""
+    last: int = 1
+    """Recorded values at the end of a run that are averaged."""
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.direction == "maximize" else -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """The settings of ``search=NAME``; every one is overridden by ``search.KEY=VALUE``."""
+
+    n_trials: int = 30
+    """Trials in all, over every restart; those that failed or were pruned count."""
+    objectives: Sequence[Mapping[str, Any]] = ()
+    """One or several of ``{metric, direction, label, last}``."""
+    space: Mapping[str, Any] = field(default_factory=dict)
+    """Configuration key -> ``{type: float|int|categorical, low, high, log, step, choices, when}``."""
+    fixed: Sequence[str] = ()
+    """Overrides that every run of the search has; those of the command line win over them."""
+    baseline: Sequence[str] = ()
+    """Further overrides of the untuned default that the best is compared with; empty: what the space varies stays as it
+    is."""
+    measure: Sequence[str] = ("evaluation.every=10", "evaluation.suites=[heldout]")
+    """Overrides that say how runs are examined; no part of what is tuned."""
+    seeds: Sequence[int] = (0, 1, 2)
+    """The same for every trial, so that trials are paired; the sampler never sees them."""
+    rungs: Sequence[int] = (1, 3)
+    """Seeds of a trial at each rung: with fewer at first, with more once it was promoted. The last is all of them."""
+    reduction: int = 3
+    """A trial is promoted when fewer than one in so many of the trials that came so far are better."""
+    sampler: str = "tpe"
+    """tpe, nsga2, gp or random."""
+    sampler_seed: int = 0
+    startup_trials: int = 10
+    """Trials drawn at random before the sampler learns (tpe, gp); members of a generation (nsga2)."""
+    pruner: str = "median"
+    """median, successive_halving or none. For one objective only; the two rules below hold for any number."""
+    prune_metric: str | None = None
+    """What a pruner compares between trials; null: the objective. Its direction is that of the objective."""
+    prune_after: int = 1
+    """First step whose value a pruner looks at."""
+    prune_startup: int = 5
+    """Trials that have to end before the median prunes."""
+    collapse: float = 0.1
+    """A run whose entropy stays below this share of its first is stopped; 0: never."""
+    explosion: float = 4.0
+    """A run whose entropy stays above this multiple of its first is stopped; 0: never."""
+    patience: int = 3
+    """Recorded steps in a row that make a collapse or an explosion."""
+    confirm_seeds: Sequence[int] = (100, 101, 102, 103, 104)
+    """Fresh seeds on which the best is compared with the untuned default; empty: no comparison."""
+    confirm_suites: Sequence[str] = ("ood",)
+    """Suites that no objective looks at, examined in that comparison only."""
+    confirm_noise: int = 1
+    """``evaluation.seed`` of that comparison: a noise stream that the search has not seen."""
+    preset: bool = True
+    """Write the best as ``conf/method/tuned/NAME.yaml`` too, unless something else stands there."""
+    storage: str | None = None
+    """Any Optuna storage URL, or the path of a journal file; null: ``study.journal`` in the folder of the search."""
+    retries: int = 1
+    """How often a trial that failed, or whose job was killed, is taken up again from its last checkpoint."""
+    max_failed: int = 5
+    """Trials in a row that may fail before no further one is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A :class:`Search` that makes sense."""
+
+    search: Search
+    objectives: tuple[Objective, ...]
+    space: tuple[Parameter, ...]
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one objective."""
+        return len(self.objectives) > 1
+
+    @property
+    def directions(self) -> list[Any]:
+        """Of the objectives, as Optuna calls them."""
+        return [objective.direction for objective in self.objectives]
+
+    def plain(self) -> dict[str, Any]:
+        """What the study remembers, and a report reads."""
+        made = self.search
+        return {
+            "objectives": [
+                {"metric": o.metric, "direction": o.direction, "label": o.label or o.metric, "last": o.last}
+                for o in self.objectives
+            ],
+            "space": {parameter.key: parameter.plain() for parameter in self.space},
+            "seeds": list(made.seeds),
+            "rungs": list(made.rungs),
+            "reduction": made.reduction,
+            "sampler": made.sampler,
+            "pruner": "none" if self.several else made.pruner,
+            "prune_metric": made.prune_metric,
+            "collapse": made.collapse,
+            "explosion": made.explosion,
+            "n_trials": made.n_trials,
+            "confirm": {
+                "seeds": list(made.confirm_seeds),
+                "suites": list(made.confirm_suites),
+                "noise": made.confirm_noise,
+            },
+            "storage": made.storage,
+        }
+
+
+def settings(node: Mapping[str, Any]) -> Settings:
+    """The ``search`` node of a resolved configuration, checked. Raises :class:`ConfigError`."""
+    known = component_defaults("sweeps.search.settings.Search")
+    for key in node:
+        if key not in known and key != "_target_":
+            raise ConfigError(f"search.{key} is not a setting of a search: {nearest(str(key), known)}")
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    for key in ("n_trials", "reduction", "startup_trials", "prune_after", "prune_startup", "patience", "max_failed"):
+        _whole(f"search.{key}", values.get(key, known[key]), 2 if key == "reduction" else 1)
+    for key in ("retries", "sampler_seed", "confirm_noise"):
+        _whole(f"search.{key}", values.get(key, known[key]), 0)
+    for key in ("collapse", "explosion"):
+        value = values.get(key, known[key])
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        require(number, f"search.{key}", value, "give a multiple of the first entropy, or 0 for never")
+    made = Search(**values)
+    require(made.sampler in SAMPLERS, "search.sampler", made.sampler, nearest(str(made.sampler), SAMPLERS))
+    require(made.pruner in PRUNERS, "search.pruner", made.pruner, nearest(str(made.pruner), PRUNERS))
+    _check_seeds(made)
+    found = Settings(search=made, objectives=_objectives(made), space=parameters(made.space))
+    if found.several and made.sampler in SINGLE_ONLY:
+        raise ConfigError(
+            f"search.sampler={made.sampler} takes one objective, and search.objectives has {len(found.objectives)}: "
+            "choose search.sampler=tpe or search.sampler=nsga2, or leave one objective"
+        )
+    _check_suites(found)
+    return found
+
+
+def _whole(key: str, value: object, least: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    require(whole and value >= least, key, value, f"give a whole number, at least {least}")  # type: ignore[operator]
+
+
+def _objectives(made: Search) -> tuple[Objective, ...]:
+    require(
+        bool(made.objectives) and not isinstance(made.objectives, str | Mapping),
+        "search.objectives",
+        made.objectives,
+        "list at least one {metric: NAME, direction: maximize}",
+    )
+    found = []
+    for number, node in enumerate(made.objectives):
+        where = f"search.objectives[{number}]"
+        require(isinstance(node, Mapping) and "metric" in node, where, node, "give {metric: NAME, direction: maximize}")
+        unknown = set(node) - {"metric", "direction", "label", "last"}
+        require(not unknown, where, node, f"it has metric, direction, label and last, but no {', '.join(unknown)}")
+        objective = Objective(**node)
+        direction = objective.direction
+        require(direction in DIRECTIONS, f"{where}.direction", direction, "choose maximize or minimize")
+        _whole(f"{where}.last", objective.last, 1)
+        found.append(objective)
+    metrics = [objective.metric for objective in found]
+    require(len(set(metrics)) == len(metrics), "search.objectives", metrics, "name each metric once")
+    return tuple(found)
+
+
+def _check_seeds(made: Search) -> None:
+    for key, least in (("seeds", 1), ("confirm_seeds", 0)):
+        value = getattr(made, key)
+        require(isinstance(value, list | tuple), f"search.{key}", value, "give a list of seeds")
+        for seed in value:
+            _whole(f"search.{key}", seed, 0)
+        different = len(set(value)) == len(value) >= least
+        require(different, f"search.{key}", value, f"give at least {least} seeds, each once")
+    both = sorted(set(made.seeds) & set(made.confirm_seeds))
+    remedy = f"the search itself uses {both}: give fresh ones"
+    require(not both, "search.confirm_seeds", list(made.confirm_seeds), remedy)
+    rungs = list(made.rungs)
+    for rung in rungs:
+        _whole("search.rungs", rung, 1)
+    require(
+        bool(rungs) and rungs == sorted(set(rungs)) and rungs[-1] == len(made.seeds),
+        "search.rungs",
+        rungs,
+        f"give rising numbers of seeds, the last of them all {len(made.seeds)} of search.seeds",
+    )
+
+
+def suites_of(objectives: Sequence[Objective]) -> list[str]:
+    """Suites of the task that objectives look at."""
+    found = [match[1] for o in objectives if (match := re.match(r"eval/([^/]+)/", o.metric))]
+    return list(dict.fromkeys(found))
+
+
+def _check_suites(found: Settings) -> None:
+    both = sorted(set(suites_of(found.objectives)) & set(found.search.confirm_suites))
+    require(
+        not both,
+        "search.confirm_suites",
+        list(found.search.confirm_suites),
+        f"the search looks at {', '.join(both)} itself: give suites that no objective names",
+    )

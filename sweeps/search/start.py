@@ -1,0 +1,149 @@
+"""``python sweep.py -m search=NAME``: check everything, take the study up or begin it, run it, confirm, report.
+
+Called by the Hydra sweeper plugin. Nothing is queued or written before everything has been checked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from omegaconf import DictConfig
+
+from sweeps import study as studies
+from sweeps.check import Check, start_check
+from sweeps.launch import BAD_CONFIGURATION, INTERRUPTED, come_back, hours_allowed, jobs_folder
+from sweeps.origin import origin
+from sweeps.queues.base import Pool
+from sweeps.register import Place, require_folder, require_room
+from sweeps.runs import lock
+from sweeps.search import outcome, store
+from sweeps.search.build import build, probe_cells
+from sweeps.search.confirm import confirmation_probe
+from sweeps.search.driver import Driver
+from sweeps.search.ground import Ground
+from sweeps.search.overview import expected_s, opening, plan_text, require_affordable
+from sweeps.search.progress import Progress
+from sweeps.search.record import document
+from sweeps.tracking import Tracker, absolute, require_answer
+from sweeps.watch import interrupted
+from trainer.config import ConfigError, group_signature, require
+
+
+def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:
+    """The exit code: 0, 1 if trials failed, 2 after a sentence if nothing can run, 130 after Ctrl-C."""
+    try:
+        ground = build(loader, master, arguments)
+        limit = hours_allowed({"max_hours": master["max_hours"], "yes": master["yes"]})
+        known = check(ground)
+        expected = expected_s(ground, known)
+        if master.plan:
+            print(plan_text(ground, known, expected))
+            return 0
+        require_affordable(ground, expected, limit)
+        ground.folder.mkdir(parents=True, exist_ok=True)
+        held = lock(ground.folder)
+        if held is None:
+            follow = f"python -m sweeps status {ground.name} --watch"
+            raise ConfigError(f"the search {ground.name!r} is being run by another process: follow it with `{follow}`")
+        with held:
+            ground.stop.unlink(missing_ok=True)
+            return _run(ground, expected)
+    except ConfigError as error:
+        for sentence in str(error).splitlines():
+            print(f"error: {sentence}", file=sys.stderr)
+        return BAD_CONFIGURATION
+    except OSError as error:
+        where = error.filename or "a file"
+        print(f"error: {where} cannot be used ({error.strerror}): mend it, or choose another output", file=sys.stderr)
+        return BAD_CONFIGURATION
+
+
+def check(ground: Ground) -> optuna.Study | None:
+    """The study as it stands, None before its first trial. Raises :class:`ConfigError`; writes nothing but a database's
+    own tables."""
+    queue, config = ground.queue, ground.config
+    require_folder(ground.output)
+    queue.require_available()
+    require(not queue.detach, "launcher.detach", True, "a search needs its launcher, which asks for trials")
+    if config["hardware"]["device"] != "cpu":
+        queue.require_room_for(int(config["hardware"]["processes"]))
+    require_room(ground.output, ground.settings.search.n_trials)
+    uri = absolute(config["tracking"]["uri"])
+    if uri is not None:
+        require_answer(uri)
+    probes = [*probe_cells(ground), *confirmation_probe(ground)]
+    for warning in _once(start_check(probes, queue.trainer)):
+        print(f"warning: {warning}", file=sys.stderr)
+    if not store.exists(ground.storage):
+        store.require_writable(ground.storage)
+        return None
+    known = store.find(store.open_storage(ground.storage), ground.name)
+    if known is not None:
+        store.require_same(known, ground.settings, group_signature(config))
+    return known
+
+
+def _once(started: Check) -> list[str]:
+    """Warnings. Raises :class:`ConfigError` in which what is wrong with several of the configurations is said once."""
+    try:
+        return started.result()
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        bare = [line.rpartition(" (in ")[0] or line for line in lines]
+        said = [line if bare.count(short) == 1 else short for line, short in zip(lines, bare, strict=True)]
+        raise ConfigError("\n".join(dict.fromkeys(said))) from error
+
+
+def _run(ground: Ground, expected: float | None) -> int:
+    facts = origin(ground.command)
+    attributes = {
+        "search": ground.settings.plain() | {"steps": ground.steps, "storage": ground.storage},
+        "base": group_signature(ground.config),
+        "baseline": ground.tuned({}) + list(ground.settings.search.baseline),
+        "command": ground.command,
+        "origin": facts,
+    }
+    study = store.create(store.open_storage(ground.storage), ground.name, ground.settings, attributes)
+    uri = absolute(ground.config["tracking"]["uri"])
+    tracker = Tracker(uri, ground.config["tracking"]["experiment"]) if uri is not None else None
+    parent = _open_sweep(ground, study, tracker, facts)
+    print(opening(ground, study, expected), flush=True)
+    place = Place(study=ground.study, uri=uri, parent_run_id=parent, facts=facts)
+    progress = Progress(ground.settings, ground.queue.concurrency)
+    pool = ground.queue.open(jobs_folder(ground.study), [])
+    driver = Driver(ground, study, pool, place, progress)
+    try:
+        driver.run()
+    except KeyboardInterrupt:
+        progress.close()
+        return _interrupted(ground, pool, tracker, parent)
+    except optuna.exceptions.StorageInternalError as error:
+        progress.close()
+        pool.leave()
+        reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
+        print(
+            f"error: the storage went away ({reason}): running jobs go on\n{come_back(ground.study)}", file=sys.stderr
+        )
+        return 1
+    progress.close()
+    return outcome.finish(ground, study, driver, tracker, parent)
+
+
+def _open_sweep(ground: Ground, study: optuna.Study, tracker: Tracker | None, facts: Mapping[str, str]) -> str | None:
+    """Write ``sweep.json`` and begin the MLflow run that stands for the search, or go on with it."""
+    paper = document(ground, study) | {"provenance": facts, "output": str(ground.output), "multirun": True}
+    studies.save(ground.folder, paper)
+    if tracker is None:
+        return None
+    tags = {"command": ground.command[:5000], "search": ground.name, "git_revision": facts.get("git revision", "")}
+    return tracker.open_sweep(paper, {key: value for key, value in tags.items() if value})
+
+
+def _interrupted(ground: Ground, pool: Pool, tracker: Tracker | None, parent: str | None) -> int:
+    interrupted(pool, come_back(ground.study))
+    if tracker is not None and parent is not None:
+        tracker.close_sweep(parent, "STOPPED")
+    return INTERRUPTED
