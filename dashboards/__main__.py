@@ -79,7 +79,7 @@ def _add_search(commands: Any, *parents: argparse.ArgumentParser) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     named = Path(options.search)
-    folder = named if (named / "study.journal").exists() else options.folder / "sweeps" / options.search
+    folder = named if (named / "sweep.json").exists() else options.folder / "sweeps" / options.search
     if not folder.is_dir():
         known = sorted(path.parent.name for path in options.folder.glob("sweeps/*/study.journal"))
         raise ValueError(

@@ -5,8 +5,6 @@ Called by :mod:`sweeps.search.start` when no trial is left.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from sweeps.search.confirm import confirm
 from sweeps.search.driver import Driver
 from sweeps.search.ground import Ground
 from sweeps.search.overview import dashboard_line
+from sweeps.search.preset import write_preset
 from sweeps.search.progress import best, numbers
 from sweeps.search.space import overrides
 from sweeps.tracking import Tracker
@@ -85,9 +84,6 @@ def summary(study: optuna.Study) -> str:
 
 def _preset(ground: Ground, study: optuna.Study) -> list[Path]:
     """The best configuration as a preset of ``method``; nothing where no trial is complete."""
-    name = "sweeps.search.preset"
-    if not best(study) or importlib.util.find_spec(name) is None:
+    if not best(study):
         return []
-    conf = CONF if ground.settings.search.preset else None
-    written: list[Path] = importlib.import_module(name).write_preset(study, ground.folder, conf)
-    return written
+    return write_preset(study, ground.folder, CONF if ground.settings.search.preset else None)
