@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import trainer.update
 from tests.runs import MOVING, metrics, record, run_config, write_run
 from trainer import loop
 from trainer.build import build_run
@@ -17,10 +20,11 @@ from trainer.engine.base import EnginePool
 from trainer.engine.transformers import _Transformers
 from trainer.loop import train
 from trainer.metrics.table import check
+from trainer.objective.objective import Objective
 from trainer.objective.regularizers.dph import DPH
 from trainer.probe import EngineMismatch
 from trainer.record import RunFolder
-from trainer.sampling import PromptStream
+from trainer.sampling import PromptStream, Sampler
 from trainer.session import open_session
 from trainer.types import Prompt
 from trainer.update import NonFiniteLoss
@@ -99,6 +103,50 @@ def test_several_updates_leave_the_sampling_policy(
     assert max(line["policy/ratio_max"] for line in lines[:2]) > 1.0
     assert max(line["policy/kl_old"] for line in lines[:2]) > 0.0
     assert all(line["engine/logprob_gap_max"] < 1e-4 for line in lines[:2])
+
+
+def silent(patch: pytest.MonkeyPatch) -> None:
+    """An engine that does not tell entropies."""
+    rollout = Sampler._rollout
+    patch.setattr(Sampler, "_rollout", lambda *given: replace(rollout(*given), sampler_entropies=None))
+
+
+def curious(patch: pytest.MonkeyPatch) -> None:
+    """A member that wants more of the sampling policy than log-probs and entropy."""
+    patch.setattr(Objective, "old_statistics", frozenset({"sum_p2_logp_h"}))
+
+
+def rounding(patch: pytest.MonkeyPatch) -> None:
+    """A type in which sampler and trainer differ."""
+    patch.setattr(trainer.update, "EXACT", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("updates", "situation", "passes"),
+    [(4, None, 0), (4, silent, 1), (4, curious, 1), (4, rounding, 1), (1, silent, 0)],
+)
+def test_old_terms_cost_a_pass_only_where_the_sampler_cannot_say_them(
+    updates: int,
+    situation: Callable[[pytest.MonkeyPatch], None] | None,
+    passes: int,
+    engines: EnginePool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes = MOVING | {"optim.updates_per_rollout": updates, "steps": 1}
+    plain = metrics(trained(tmp_path / "plain", engines, changes))[0]
+    counted, measure = [], trainer.update.measure
+
+    def counting(*given: Any) -> Any:
+        counted.append(given)
+        return measure(*given)
+
+    monkeypatch.setattr(trainer.update, "measure", counting)
+    if situation is not None:
+        situation(monkeypatch)
+    found = metrics(trained(tmp_path / "found", engines, changes))[0]
+    assert len(counted) == passes
+    assert found == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in plain.items()}
 
 
 def test_zero_learning_rate_changes_nothing(engines: EnginePool, tmp_path: Path) -> None:

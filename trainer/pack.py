@@ -33,13 +33,15 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     inputs = np.full(shape, pad_id, dtype=np.int64)
     targets = np.full(shape, pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)
-    sampler = np.zeros(shape, dtype=np.float32)
+    sampler, entropy = np.zeros((2, *shape), dtype=np.float32)
+    told = all(rollout.sampler_entropies is not None for rollout in rollouts)
     for row, (rollout, length) in enumerate(zip(rollouts, lengths, strict=True)):
         tokens = rollout.prompt_ids + rollout.completion_ids
         inputs[row, :length] = tokens[:-1]
         targets[row, :length] = tokens[1:]
         first = len(rollout.prompt_ids) - 1
         sampler[row, first:length] = rollout.sampler_logprobs
+        entropy[row, first:length] = rollout.sampler_entropies if told else 0.0
         mask[row, first + rollout.num_context : length] = True
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
     return TokenBatch(
@@ -50,6 +52,7 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
         prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
         mask=torch.from_numpy(mask),
         sampler_logprobs=torch.from_numpy(np.where(mask, sampler, np.float32(0))),
+        sampler_entropy=torch.from_numpy(np.where(mask, entropy, np.float32(0))) if told else None,
         rewards=rewards,
         raw_rewards=rewards,
         group=torch.tensor([r.group for r in rollouts]),

@@ -18,6 +18,10 @@ GAP_BOUNDS = {"float32": (2e-3, 2e-4), "bfloat16": (1.5, 0.05), "float16": (0.3,
 1e-2. bfloat16 has 8 bits of mantissa: single tail tokens may differ by a nat, the mean stays near 0.01."""
 
 
+EXACT = frozenset({"float32"})
+"""Types in which what the sampler says of a token may stand for what the trainer would say at the same weights."""
+
+
 def logprob_gap(batch: TokenBatch) -> tuple[float, float]:
     """(largest, mean) absolute difference between the trainer's and the sampler's log-probs, nats."""
     assert batch.old_logprobs is not None

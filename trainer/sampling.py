@@ -149,6 +149,7 @@ class Sampler:
             prompt_ids=prompt_ids,
             completion_ids=tokens,
             sampler_logprobs=(0.0,) * len(prefix) + completion.logprobs,
+            sampler_entropies=None if (found := completion.entropies) is None else (0.0,) * len(prefix) + found,
             finish_reason=completion.finish_reason,
             text=str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)),
             group=group,
@@ -164,6 +165,7 @@ def shortened(completion: Completion, max_tokens: int) -> Completion:
     return Completion(
         token_ids=completion.token_ids[:max_tokens],
         logprobs=completion.logprobs[:max_tokens],
+        entropies=None if completion.entropies is None else completion.entropies[:max_tokens],
         finish_reason="length",
     )
 

@@ -63,6 +63,8 @@ class Rollout:
     num_context: int = 0
     """Leading completion tokens that were given, not sampled (branching rollouts): context, never loss."""
     verdict: Verdict | None = None
+    sampler_entropies: tuple[float, ...] | None = None
+    """Entropy of the distribution each completion token was sampled from, nats. None: the engine does not say."""
 
     @property
     def reward(self) -> float:
@@ -103,6 +105,8 @@ class TokenBatch:
     """Prompt index within the step."""
     truncated: Bool[Tensor, " N"]
     """True where the response ran out of budget."""
+    sampler_entropy: Float[Tensor, "N T"] | None = None
+    """Of the distributions that were sampled from, nats. None: the engine does not say."""
     old_logprobs: Float[Tensor, "N T"] | None = None
     """Nats, at the weights that sampled. None until the old pass (or the first update, see update.py)."""
     old_entropy: Float[Tensor, "N T"] | None = None

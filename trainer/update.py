@@ -16,7 +16,7 @@ from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.pack import mini_batches
 from trainer.policy import fill
-from trainer.probe import check_gap
+from trainer.probe import EXACT, check_gap
 from trainer.stopwatch import Stopwatch
 from trainer.types import StepStats, TokenBatch, TokenTerms
 
@@ -44,9 +44,11 @@ def update(
     """All optimiser steps on one rollout batch. ``version``: optimiser steps already taken in the run.
 
     Forward passes: each row goes through the model once with gradient per epoch. The first mini-batch of a step is at
-    the sampling weights, so its own pass gives its old log-probs and entropy; the other rows get theirs from one pass
-    without gradient before the first optimiser step (share ``1 - 1 / updates_per_rollout`` of the batch). A member
-    that ``needs_current`` costs one pass without gradient per mini-batch that is too large for one micro-batch.
+    the sampling weights, so its own pass gives its old log-probs and entropy, which the sampler's are held against. The
+    other rows get theirs from the sampler where it computes in float32 and tells the entropies too; otherwise, and
+    where a member wants further statistics of that time, from one pass without gradient before the first optimiser
+    step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that ``needs_current`` costs one pass without
+    gradient per mini-batch that is too large for one micro-batch.
 
     Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step. Raises
     :class:`NonFiniteLoss` or :class:`EngineMismatch` before the weights of that update are touched.
@@ -72,15 +74,22 @@ def update(
 def _with_old_terms(
     learner: Learner, objective: Objective, batch: TokenBatch, index: Tensor, terms: TokenTerms
 ) -> TokenBatch:
-    """The batch with old terms: ``terms`` for the rows at ``index``, a pass without gradient for the rest."""
+    """The batch with old terms: ``terms`` for the rows at ``index``, for the rest the sampler's or those of a pass."""
     if len(index) == batch.num_rows:
         return with_old_terms(batch, terms)
     rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
-    measured = measure(learner, batch.rows(rest), objective.old_statistics)
+    others = _sampled_terms(learner, objective, batch.rows(rest))
     whole = learner.policy.empty_terms(batch, objective.old_statistics)
-    for rows, part in ((index, terms), (rest, measured)):
+    for rows, part in ((index, terms), (rest, others)):
         fill(whole, rows, part)
     return with_old_terms(batch, whole)
+
+
+def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
+    """Log-probs and entropy at the sampling weights, from whoever knows them."""
+    if learner.dtype in EXACT and rows.sampler_entropy is not None and not objective.old_statistics:
+        return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})
+    return measure(learner, rows, objective.old_statistics)
 
 
 def _step(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.engine.base import Completion, Engine, EnginePool, fenced
+from trainer.engine.base import Completion, Engine, EnginePool, entropy, fenced
 from trainer.engine.transformers import TransformersEngine
 from trainer.pack import pack
 from trainer.types import Prompt, Rollout, TokenBatch, Verdict
@@ -37,6 +38,7 @@ def batch_of(bench: Any, groups: Groups) -> TokenBatch:
                 prompt_ids=bench.prompts[number],
                 completion_ids=completion.token_ids,
                 sampler_logprobs=completion.logprobs,
+                sampler_entropies=completion.entropies,
                 finish_reason=completion.finish_reason,
                 text="",
                 group=number,
@@ -55,6 +57,20 @@ def gap(bench: Any, groups: Groups, temperature: float = 1.0) -> float:
     batch = batch_of(bench, groups)
     terms = replace(bench.policy, temperature=temperature).measure(batch)
     return float((terms.logprobs - batch.sampler_logprobs).abs().max())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropies_are_those_of_the_trainer(engine_name: str, bench: Any, temperature: float) -> None:
+    batch = batch_of(bench, sample(bench.named(engine_name), bench, temperature=temperature))
+    terms = replace(bench.policy, temperature=temperature).measure(batch)
+    assert batch.sampler_entropy is not None
+    assert float((terms.entropy - batch.sampler_entropy).abs().max()) < 1e-4
+    assert float(terms.entropy.max()) > 0.1
+
+
+def test_entropy_by_hand() -> None:
+    logprobs = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]).log()
+    torch.testing.assert_close(entropy(logprobs), torch.tensor([[1.5 * math.log(2)], [0.0]]))
 
 
 def perturb(bench: Any, size: float = 0.02) -> None:

@@ -26,6 +26,9 @@ class Completion:
     """Nats, after temperature, one per token."""
     finish_reason: str
     """``stop`` or ``length``."""
+    entropies: tuple[float, ...] | None = None
+    """Nats, of the distribution over the whole vocabulary that each token was sampled from. None: the engine does not
+    say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,11 @@ class EngineSetup:
     eos_token_id: int
     device: str
     """cpu or cuda."""
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """``-sum p log p`` [n, 1] of log-probs [n, V], nats; an impossible token (-inf) adds nothing."""
+    return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1, keepdim=True)
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from trainer.config import derive_seed, require
-from trainer.engine.base import Completion, Engine, EngineSetup, fenced
+from trainer.engine.base import Completion, Engine, EngineSetup, entropy, fenced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,7 @@ class _Transformers:
         tokens = torch.tensor(prompts, device=self._setup.device)
         sampled: list[list[int]] = [[] for _ in prompts]
         logprobs: list[list[float]] = [[] for _ in prompts]
+        entropies: list[list[float]] = [[] for _ in prompts]
         active = set(range(len(prompts)))
         cache = None
         noise = torch.stack([torch.rand(max_tokens, generator=own, dtype=torch.float64) for own in generators])
@@ -102,19 +103,24 @@ class _Transformers:
             # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
             chosen = torch.searchsorted(cdf, noise[:, step, None] * cdf[:, -1:]).clamp(max=cdf.shape[1] - 1)
             picked = log_p.gather(1, chosen).squeeze(1).tolist()
-            for row, token, logprob in zip(range(len(prompts)), chosen.squeeze(1).tolist(), picked, strict=True):
+            spread = entropy(log_p).squeeze(1).tolist()
+            for row, token in enumerate(chosen.squeeze(1).tolist()):
                 if row in active:
                     sampled[row].append(token)
-                    logprobs[row].append(logprob)
+                    logprobs[row].append(picked[row])
+                    entropies[row].append(spread[row])
             active = {row for row in active if sampled[row][-1] != self._setup.eos_token_id}
             if not active:
                 break
             tokens = chosen
         return [
             Completion(
-                token_ids=tuple(ids), logprobs=tuple(values), finish_reason="length" if row in active else "stop"
+                token_ids=tuple(sampled[row]),
+                logprobs=tuple(logprobs[row]),
+                entropies=tuple(entropies[row]),
+                finish_reason="length" if row in active else "stop",
             )
-            for row, (ids, values) in enumerate(zip(sampled, logprobs, strict=True))
+            for row in range(len(prompts))
         ]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

@@ -126,6 +126,12 @@ class _VLLM:
         self._llm = llm
         self._setup = setup
         self.weight_version = -1
+        self._scheduler: Any = None
+        if _scheduler(setup.device) is not None:
+            from trainer.engine.vllm_scheduler import watch_entropy
+
+            self._scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+            llm.collective_rpc(watch_entropy)
 
     def generate(
         self,
@@ -159,8 +165,18 @@ class _VLLM:
                 [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False
             )
         return [
-            [_completion(output) for output in sorted(request.outputs, key=lambda o: o.index)] for request in outputs
+            [self._completion(request.request_id, output) for output in sorted(request.outputs, key=lambda o: o.index)]
+            for request in outputs
         ]
+
+    def _completion(self, request_id: str, output: Any) -> Completion:
+        tokens, reason = tuple(output.token_ids), output.finish_reason
+        if self._scheduler is None:
+            return Completion(token_ids=tokens, logprobs=tuple(output.logprobs.logprobs), finish_reason=reason)
+        own = self._scheduler.take(request_id, output.index)
+        return Completion(
+            token_ids=tokens, logprobs=tuple(own.logprobs), entropies=tuple(own.entropies), finish_reason=reason
+        )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         # The CPU build repacks linear layers: writing into live parameters cannot work, a layer-wise reload can.
@@ -182,11 +198,3 @@ class _VLLM:
         self._llm = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _completion(output: Any) -> Completion:
-    return Completion(
-        token_ids=tuple(output.token_ids),
-        logprobs=tuple(output.logprobs.logprobs),
-        finish_reason=output.finish_reason,
-    )

@@ -12,34 +12,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.sched.utils import check_stop
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
-from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors, ModelRunnerOutput
+from vllm.v1.sample.sampler import Sampler
+
+from trainer.engine.base import entropy
 
 
 @dataclass(slots=True)
-class _Held:
-    """What a request has produced and nobody has been told of."""
+class Sampled:
+    """A response as far as it has come."""
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+
+    def note(self, tokens: list[int], found: LogprobsLists) -> None:
+        """Add what was found out about ``tokens``."""
+        self.tokens += tokens
+        self.logprobs += found.logprobs[:, 0].tolist()
+        self.entropies += found.logprobs[:, -1].tolist()
+
+
+def watch_entropy(worker: Any) -> None:
+    """Let the sampler of a worker append the entropy of each distribution it samples from to the log-prob."""
+
+    def gather(logprobs: Tensor, num_logprobs: int, token_ids: Tensor) -> LogprobsTensors:
+        found: LogprobsTensors = Sampler.gather_logprobs(logprobs, num_logprobs, token_ids)
+        return found._replace(logprobs=torch.cat([found.logprobs, entropy(logprobs)], dim=1))
+
+    worker.model_runner.sampler.gather_logprobs = gather
 
 
 class LockstepScheduler(Scheduler):
-    """vLLM's scheduler; a response is handed over once, when it is complete.
+    """vLLM's scheduler; a response is handed over once, when it is complete, and its log-probs on a side way.
 
-    For requests that ask for the log-prob of each sampled token and nothing else, as those of the adapter do.
+    For requests that ask for the log-prob of each sampled token and nothing else, as those of the adapter do, and for
+    samplers that :func:`watch_entropy` was called on.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Sampled] = {}
+        self._complete_ones: dict[tuple[str, int], Sampled] = {}
         self._lockstep: SchedulerOutput | None = None
+
+    def take(self, request_id: str, index: int) -> Sampled:
+        """The complete response ``index`` of a request, by the name the caller knows it by; once."""
+        return self._complete_ones.pop((request_id, index))
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         """One token of every running request if that is all there is to do, else what vLLM decides."""
@@ -102,7 +128,7 @@ class LockstepScheduler(Scheduler):
     def _note(self, scheduled: Mapping[str, int], sampled: ModelRunnerOutput) -> list[Any]:
         """Append the new token of every request; those that end with it."""
         assert sampled.logprobs is not None
-        logprobs, ranks = sampled.logprobs.logprobs[:, 0].tolist(), sampled.logprobs.sampled_token_ranks.tolist()
+        logprobs, entropies = (sampled.logprobs.logprobs[:, column].tolist() for column in (0, -1))
         stopped = []
         for request_id in scheduled:
             request = self.requests.get(request_id)
@@ -115,7 +141,7 @@ class LockstepScheduler(Scheduler):
             held = self._held[request_id]
             held.tokens.append(token)
             held.logprobs.append(logprobs[index])
-            held.ranks.append(ranks[index])
+            held.entropies.append(entropies[index])
             if check_stop(request, self.max_model_len):
                 stopped.append(request)
         return stopped
@@ -138,17 +164,19 @@ class LockstepScheduler(Scheduler):
         return by_client
 
     def _complete(self, output: EngineCoreOutput) -> bool:
-        """Hold back an output that is not the last of its request; give the last one all that was held back."""
-        held = self._held.setdefault(output.request_id, _Held())
-        held.tokens += output.new_token_ids
+        """Hold back an output that is not the last of its request; give the last one all tokens, and keep the rest for
+        :meth:`take`."""
+        held = self._held.setdefault(output.request_id, Sampled())
         if output.new_logprobs is not None:
-            held.logprobs += output.new_logprobs.logprobs[:, 0].tolist()
-            held.ranks += output.new_logprobs.sampled_token_ranks.tolist()
+            held.note(output.new_token_ids, output.new_logprobs)
         if not output.finished:
             return False
-        del self._held[output.request_id]
-        output.new_token_ids = held.tokens
-        output.new_logprobs = LogprobsLists(
-            np.array(held.tokens)[:, None], np.array(held.logprobs, np.float32)[:, None], np.array(held.ranks)
-        )
+        output.new_token_ids, output.new_logprobs = held.tokens, None
+        self._complete_ones[_name(output.request_id)] = self._held.pop(output.request_id)
         return True
+
+
+def _name(request_id: str) -> tuple[str, int]:
+    """(the caller's name of a request, number of the sample) from vLLM's ``SAMPLE_NAME-RANDOM`` or ``NAME-RANDOM``."""
+    sample, _, name = request_id.rpartition("-")[0].rpartition("_")
+    return name, int(sample or 0)
