@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ class Request:
 
 def launch(composed: Iterable[Composed], *, multirun: bool) -> int:
     """Run what Hydra composed; returns the exit code: 0, 1 if a cell failed, 2 after a sentence if nothing can run."""
-    try:
+
+    def run() -> int:
         found = members(composed)
         first = found[0].config
         _refuse_half_a_factor(found, multirun)
@@ -68,6 +69,14 @@ def launch(composed: Iterable[Composed], *, multirun: bool) -> int:
             name=study_name(made, multirun), command=command, output=Path(made[0].config["output"]), cells=made
         )
         return run_study(study, _request(first, multirun))
+
+    return refusing(run)
+
+
+def refusing(run: Callable[[], int]) -> int:
+    """The exit code of ``run``, or 2 after a sentence for each thing that it refuses."""
+    try:
+        return run()
     except ConfigError as error:
         for sentence in str(error).splitlines():
             print(f"error: {sentence}", file=sys.stderr)

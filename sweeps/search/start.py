@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from sweeps import study as studies
 from sweeps.check import Check, start_check
-from sweeps.launch import BAD_CONFIGURATION, INTERRUPTED, come_back, hours_allowed, jobs_folder
+from sweeps.launch import INTERRUPTED, come_back, hours_allowed, jobs_folder, refusing
 from sweeps.origin import origin
 from sweeps.queues.base import Pool
 from sweeps.register import Place, require_folder, require_room
@@ -34,7 +34,8 @@ from trainer.config import ConfigError, group_signature, require
 
 def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 if trials failed, 2 after a sentence if nothing can run, 130 after Ctrl-C."""
-    try:
+
+    def run() -> int:
         ground = build(loader, master, arguments)
         limit = hours_allowed({"max_hours": master["max_hours"], "yes": master["yes"]})
         known = check(ground)
@@ -51,14 +52,8 @@ def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:
         with held:
             ground.stop.unlink(missing_ok=True)
             return _run(ground, expected)
-    except ConfigError as error:
-        for sentence in str(error).splitlines():
-            print(f"error: {sentence}", file=sys.stderr)
-        return BAD_CONFIGURATION
-    except OSError as error:
-        where = error.filename or "a file"
-        print(f"error: {where} cannot be used ({error.strerror}): mend it, or choose another output", file=sys.stderr)
-        return BAD_CONFIGURATION
+
+    return refusing(run)
 
 
 def check(ground: Ground) -> optuna.Study | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from trainer.objective.base import Context, Controller, State
-from trainer.objective.controllers.ramp import require_span, risen
+from trainer.objective.controllers.ramp import between, require_span, risen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,5 +40,5 @@ class Cosine(Controller):
         require_span("cosine", self.from_frac, self.until_frac)
 
     def value(self, state: State, context: Context) -> float:
-        moved = risen(context.progress, self.from_frac, self.until_frac)
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * moved)) / 2
+        share = risen(context.progress, self.from_frac, self.until_frac)
+        return between(self.start, self.end, share, "cosine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.objective.base import Context, Controller, State
-from trainer.objective.controllers.ramp import require_span, risen
+from trainer.objective.controllers.ramp import between, require_span, risen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,4 +41,5 @@ class Linear(Controller):
         require_span("linear", self.from_frac, self.until_frac)
 
     def value(self, state: State, context: Context) -> float:
-        return self.start + (self.end - self.start) * risen(context.progress, self.from_frac, self.until_frac)
+        share = risen(context.progress, self.from_frac, self.until_frac)
+        return between(self.start, self.end, share, "linear")

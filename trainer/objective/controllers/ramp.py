@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 from trainer.config import require
+
+Curve = Literal["linear", "cosine"]
+
+
+def between(start: float, end: float, share: float, curve: Curve) -> float:
+    """From ``start`` (share 0) to ``end`` (share 1): in a straight line, or along half a cosine."""
+    if curve == "linear":
+        return start + (end - start) * share
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def risen(progress: float, from_frac: float, until_frac: float) -> float:

@@ -3,15 +3,15 @@ weights or advantages."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
 from trainer.config import require
 from trainer.objective.base import Concern
+from trainer.objective.controllers.ramp import Curve, between
 from trainer.types import Prompt, Rollout
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class RolloutPlan:
     group_size: int = 16
     temperature: float = 1.0
     temperature_end: float | None = None
-    temperature_curve: Literal["linear", "cosine"] = "linear"
+    temperature_curve: Curve = "linear"
     max_tokens: int = 40
 
     def __post_init__(self) -> None:
@@ -89,13 +89,10 @@ class RolloutPlan:
 
     def temperature_at(self, step: int, num_steps: int) -> float:
         """The sampling temperature of a step; the trainer divides its logits by the same number."""
-        start, end = self.temperature, self.temperature_end
-        if end is None:
-            return start
+        if self.temperature_end is None:
+            return self.temperature
         progress = step / max(num_steps - 1, 1)
-        if self.temperature_curve == "linear":
-            return start + (end - start) * progress
-        return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+        return between(self.temperature, self.temperature_end, progress, self.temperature_curve)
 
     def concerns(self, run: Run) -> Iterator[Concern]:
         """What is wrong or surprising about this plan in this run, before anything is queued."""
