@@ -24,6 +24,9 @@ GPU enough for each kernel to fill it."""
 MIN_SIDE = 64
 """Rows or columns of the thinnest tile: a thinner one would leave the matrix products waiting for memory."""
 
+ROWS_ADDED = 4096
+"""Rows of a gradient that are made at one time before they are added."""
+
 
 def _tile(rows: int, vocabulary: int, chunk: int, device: torch.device, *, whole_rows: bool) -> tuple[int, int]:
     """(rows, columns) of the logits that exist at one time; statistics of the whole distribution need whole rows."""
@@ -67,7 +70,9 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
     if total.is_cuda and right.dtype != total.dtype:
         torch.addmm(total, left.to(right.dtype), right, out_dtype=total.dtype, out=total)
     elif total.is_cpu:
-        total += matmul(left, right.to(total.dtype))
+        right = right.to(total.dtype)
+        for part in _spans(total.shape[0], ROWS_ADDED):  # oneDNN adds nowhere: what it makes is memory of its own
+            total[part] += matmul(left[part], right)
     else:
         total.addmm_(left, right.to(total.dtype))
 
