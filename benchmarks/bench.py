@@ -68,8 +68,9 @@ def check() -> list[str]:
     warnings = []
     for path in sorted(RESULTS.glob("*.json")):
         committed = git("show", f"HEAD:{path.relative_to(ROOT)}")
-        if committed:
-            warnings += worse(path.stem, json.loads(path.read_text())["data"], json.loads(committed)["data"])
+        documents = [json.loads(text) for text in (path.read_text(), committed) if text]
+        if len(documents) == 2 and all("data" in document for document in documents):
+            warnings += worse(path.stem, *(document["data"] for document in documents))
     return warnings
 
 
