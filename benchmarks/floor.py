@@ -53,6 +53,8 @@ class Load:
     longest: float
     """Longest response: the number of decoding steps."""
     updates: int
+    old_pass: bool = True
+    """Whether rows need a pass for their old log-probs and entropy."""
 
 
 def shape_of(model: Path) -> Shape:
@@ -74,7 +76,8 @@ def floor(shape: Shape, load: Load, itemsize: int = 4) -> dict[str, dict[str, fl
 
     Attention: ``4 * attention`` operations per layer for each pair of a token and one before it. A decoding step reads
     every weight once. ``update`` is a forward pass, its backward pass (twice that) and the head's second forward pass;
-    ``old`` the forward pass of the rows that are not in the first mini-batch. ``sync`` reads and writes each weight.
+    ``old`` the forward pass of the rows that are not in the first mini-batch, unless the sampler spares it. ``sync``
+    reads and writes each weight.
     Rows without signal skip the backward pass, so an update may take less than this.
     """
     sampled = load.responses * load.response_tokens
@@ -87,8 +90,8 @@ def floor(shape: Shape, load: Load, itemsize: int = 4) -> dict[str, dict[str, fl
     return {
         "generate": {"operations": backbone + head, "bytes": load.longest * weights},
         "old": {
-            "operations": (1 - 1 / load.updates) * (backbone + head),
-            "bytes": weights if load.updates > 1 else 0.0,
+            "operations": load.old_pass * (1 - 1 / load.updates) * (backbone + head),
+            "bytes": weights if load.old_pass and load.updates > 1 else 0.0,
         },
         "update": {"operations": 3 * backbone + 4 * head, "bytes": load.updates * 8 * weights},
         "sync": {"operations": 0.0, "bytes": 2 * weights},
@@ -99,11 +102,16 @@ def ceilings(shape: Shape) -> dict[str, float]:
     """Operations and bytes per second of a large matrix product, of one in the model's own shape, and of a copy."""
     import torch
 
+    from trainer.onednn import matmul
+
+    def product(left: Any, right: Any) -> float:
+        return min(_best(lambda: left @ right), _best(lambda: matmul(left, right)))
+
     large, copied = torch.randn(2048, 2048), torch.empty(2**26)
     rows, weight, source = torch.randn(4096, shape.width), torch.randn(shape.width, shape.inner), torch.ones(2**26)
     return {
-        "operations_per_s": 2 * 2048**3 / _best(lambda: large @ large),
-        "operations_per_s_model_shape": 2 * 4096 * shape.width * shape.inner / _best(lambda: rows @ weight),
+        "operations_per_s": 2 * 2048**3 / product(large, large),
+        "operations_per_s_model_shape": 2 * 4096 * shape.width * shape.inner / product(rows, weight),
         "bytes_per_s": 2 * copied.numel() * 4 / _best(lambda: copied.copy_(source)),
     }
 

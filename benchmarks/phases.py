@@ -17,11 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from benchmarks import ours
 from benchmarks.common import MODEL, NUM_THREADS, save
 from benchmarks.floor import Load, ceilings, floor, shape_of
+from trainer.probe import EXACT
 
 OBSERVING = ("time/metrics_s", "time/accounting_s")
 """Diversity, calibration and accounting: what item 9 of the plan caps at a tenth of a step."""
@@ -59,7 +61,13 @@ def load_of(run: Path, since: int) -> tuple[Path, Load]:
         response_tokens=statistics.fmean(lengths),
         longest=config["rollout"]["max_tokens"],
         updates=config["optim"]["updates_per_rollout"] * config["optim"]["epochs"],
+        old_pass=config["model"].get("dtype", "float32") not in EXACT or not records_entropy(config),
     )
+
+
+def records_entropy(config: dict[str, Any]) -> bool:
+    """Whether the run's engine told the entropies of what it sampled: both do on a CPU, vLLM does not on a GPU."""
+    return config["hardware"].get("device", "auto") == "cpu" or not torch.cuda.is_available()
 
 
 def table(runs: list[Path], since: int) -> dict[str, Any]:
