@@ -21,7 +21,7 @@ from tests.runs import record
 from trainer.record import RunFolder
 
 pytestmark = pytest.mark.slow
-SETTINGS = ("study=smoke", "steps=24", "engine=transformers", "hardware.num_threads=1", "study.name=killed")
+SETTINGS = ("study=smoke", "steps=80", "engine=transformers", "hardware.num_threads=1", "study.name=killed")
 MORE = ("accounting=none", "hardware.device=cpu", "seed=5", "checkpoint.every=1")
 
 

@@ -1,5 +1,5 @@
-"""vLLM inside the training process, on a CPU or a GPU. The only file that knows vLLM; every version difference stays
-in here.
+"""vLLM inside the training process, on a CPU or a GPU. With ``vllm_scheduler.py`` the only file that knows vLLM; every
+version difference stays in here.
 
 Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's random states and thread count alone.
 """
