@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -33,6 +34,16 @@ def test_a_product_is_as_exact_as_pytorchs(transposed: str, shape: tuple[int, in
     exact = left.double() @ right.double()
     assert matmul(left, right).shape == exact.shape
     assert error(matmul(left, right), exact) <= 2 * error(left @ right, exact) + 2.5e-7
+
+
+@needs_onednn
+def test_parts_of_matrices_do_not_fall_back_to_a_reference_that_takes_minutes() -> None:
+    whole = torch.randn(512, 8192)
+    right = torch.randn(512, 896)
+    start, left = time.process_time(), whole.T[:4096]
+    assert error(matmul(left, right), left.double() @ right.double()) < 1e-5
+    assert error(matmul(right.T, whole[:, 4096:]), right.double().T @ whole[:, 4096:].double()) < 1e-5
+    assert time.process_time() - start < 60, "a hundred times what it takes"
 
 
 @needs_onednn

@@ -87,5 +87,9 @@ def _available() -> bool:
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.T``"""
+    if not (right.is_contiguous() or right.T.is_contiguous()):
+        right = (
+            right.contiguous()
+        )  # for a part of a matrix oneDNN has nothing but its reference: minutes, not milliseconds
     product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [None], "")
     return product
