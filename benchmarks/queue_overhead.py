@@ -27,9 +27,14 @@ def sweep(number: int, per_job: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "sweep.py"), "-m", f"seed=range({number})", "steps=1", "tracking=none"]
         command += [f"launcher.trainer=[{FAKE}]", f"launcher.runs_per_job={per_job}", "launcher.slots=1"]
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        return cost(command, folder)
+
+
+def cost(command: list[str], folder: str) -> tuple[float, float]:
+    """Wall and processor seconds of a command run in ``folder``."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 

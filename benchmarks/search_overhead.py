@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.queue_overhead import FEW, ROOT, sweep
+from benchmarks.queue_overhead import FEW, ROOT, cost, sweep
 
 LEARNER = ROOT / "tests" / "sweeps" / "fake_learner.py"
 SETTINGS = ("search.seeds=[0]", "search.rungs=[1]", "search.confirm_seeds=[]", "search.preset=false")
@@ -29,10 +27,7 @@ def search(trials: int, *more: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "sweep.py"), "-m", "search=clip", f"search.n_trials={trials}", *SETTINGS]
         command += [f"launcher.trainer=[{LEARNER}]", "launcher.slots=1", "steps=1", "tracking=none", *more]
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return cost(command, folder)
 
 
 def main() -> None:

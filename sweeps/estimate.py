@@ -95,13 +95,12 @@ def earlier(output: Path) -> list[Earlier]:
         status = read_status(path.parent)
         if status is None or status.state != "COMPLETED" or not status.steps:
             continue
-        records = [record for line in path.read_text().splitlines() if (record := _parsed(line))]
-        seconds = sum(float(m.get("time/step_s") or m.get("time/eval_s") or 0) for _, m in records)
+        records = timings(path)
         try:
             found.append(
                 Earlier(
                     config=read_run(path.parent),
-                    step_s=seconds / status.steps,
+                    step_s=busy_s(records) / status.steps,
                     job=last_job(path.parent) or path.parent.name,
                     span=(_began(path.parent), max((time for time, _ in records), default=0.0)),
                 )
@@ -109,6 +108,17 @@ def earlier(output: Path) -> list[Earlier]:
         except ConfigError:  # a folder that is not ours to mend: it only fails to help
             continue
     return found
+
+
+def timings(path: Path) -> list[tuple[float, dict[str, Any]]]:
+    """(Unix time, metrics) of every whole line of a ``timings.jsonl``; none where there is no file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record for line in lines if (record := _parsed(line))]
+
+
+def busy_s(records: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
+    """Seconds within steps, and in an evaluation that stands alone."""
+    return sum(float(m.get("time/step_s") or m.get("time/eval_s") or 0) for _, m in records)
 
 
 def start_up_s(known: Sequence[Earlier]) -> float:

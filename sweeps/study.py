@@ -106,7 +106,7 @@ def given_name(config: Mapping[str, Any]) -> str | None:
 
 def name_of(base: str, overrides: Sequence[str], swept: Collection[str] = ()) -> str:
     """``base``, then those of ``overrides`` that change what is run; ``swept`` keys are in ``base`` already."""
-    left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED, "retry", "max_hours", "yes"}
+    left_out = NOT_IDENTITY - {"method", "study"} | {*swept, SEED}
     fixed = [
         text for text in overrides if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
     ]

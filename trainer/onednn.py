@@ -17,8 +17,7 @@ from torch.autograd.function import once_differentiable
 
 SHAPES_KEPT = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 """Code is generated for every new shape and kept, 1 MiB each, for the last 1024 shapes unless told otherwise. But the
-number of tokens is another one in every step; a model with layers of eight shapes uses 24 again and
-again within one."""
+number of tokens is another one in every step; a model with layers of eight shapes uses 24 again and again in one."""
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
@@ -48,8 +47,8 @@ class _Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not _served(input, self.weight):  # the model has moved to a GPU, or another type
             return super().forward(input)
-        product: Tensor = _LinearFunction.apply(input.flatten(0, -2), self.weight)
-        output = product.unflatten(0, input.shape[:-1])
+        product: Tensor = _LinearFunction.apply(input.reshape(-1, self.in_features), self.weight)
+        output = product.reshape(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
 
@@ -81,15 +80,14 @@ def _available() -> bool:
     left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(3, 4)
     try:
         return torch.backends.mkldnn.is_available() and torch.equal(_product(left, right.T), left @ right)
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except (AttributeError, RuntimeError):  # no such operator, or none for this processor
         return False
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.T``"""
     if not (right.is_contiguous() or right.T.is_contiguous()):
-        right = (
-            right.contiguous()
-        )  # for a part of a matrix oneDNN has nothing but its reference: minutes, not milliseconds
+        # For a part of a matrix oneDNN has nothing but its reference: minutes instead of milliseconds.
+        right = right.contiguous()
     product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [None], "")
     return product

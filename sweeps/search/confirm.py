@@ -23,7 +23,7 @@ from sweeps.search.space import overrides
 from sweeps.study import Study
 
 MOST = 4
-"""Members of a Pareto front that are trained again."""
+"""Members of a Pareto front that are trained again, or become presets when none was."""
 
 
 def confirm(ground: Ground, study: optuna.Study) -> int | None:

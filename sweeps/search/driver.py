@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from sweeps import watch
 from sweeps.alive import close_dead, is_alive
@@ -262,8 +262,3 @@ def _why(run_dirs: Sequence[Path]) -> str:
         if status is None or status.state != "COMPLETED":
             return f"run {run_dir.name}: {(status.message if status else None) or 'ended without a word'}"
     return "its runs are complete"
-
-
-def counted(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    """Trials by state."""
-    return {state.name: sum(item.state == state for item in trials) for state in TrialState}

@@ -22,7 +22,7 @@ from sweeps.search.driver import Driver
 from sweeps.search.ground import Ground
 from sweeps.search.overview import dashboard_line
 from sweeps.search.preset import write_preset
-from sweeps.search.progress import best, numbers
+from sweeps.search.progress import best, counted, numbers
 from sweeps.search.space import overrides
 from sweeps.tracking import Tracker
 
@@ -71,10 +71,9 @@ def _bring_up_to_date(ground: Ground, tracker: Tracker, late: list[Path]) -> Non
 
 def summary(study: optuna.Study) -> str:
     """How trials ended, and the best of them as overrides."""
-    trials = study.get_trials(deepcopy=False)
-    count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+    count = counted(study)
     lines = [
-        f"{len(trials)} trials: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} pruned, "
+        f"{count.total()} trials: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} pruned, "
         f"{count[TrialState.FAIL]} failed"
     ]
     for trial in best(study)[:6]:

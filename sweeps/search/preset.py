@@ -22,14 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.compose import CONF
 from sweeps.levels import key_of, parsed
 from sweeps.runs import write_atomically
+from sweeps.search.confirm import MOST
+from sweeps.search.progress import best
 from sweeps.worker import ROOT
 from trainer.config import NOT_IDENTITY, ConfigError
 
 GROUP = "tuned"
 """Folder of ``conf/method`` for presets that a search wrote."""
-
-MOST = 4
-"""Members of a Pareto front that become presets when none has been confirmed."""
 
 ELSEWHERE = NOT_IDENTITY - {"method"} | {"seed", "steps", "evaluation", "accounting", "task", "model", "engine"}
 """Top-level keys that say what is trained on, for how long and how it is examined: no part of a tuned method, unless
@@ -71,11 +70,8 @@ def winners(study: optuna.Study) -> dict[str, FrozenTrial]:
     confirmed = study.user_attrs.get("confirm_levels") or {}
     if named := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
         return named
-    if not trials:
-        return {}
-    if len(study.directions) == 1:
-        return {GROUP: study.best_trial}
-    return {f"{GROUP}-{rank}": trial for rank, trial in enumerate(study.best_trials[:MOST], start=1)}
+    single = len(study.directions) == 1
+    return {GROUP if single else f"{GROUP}-{rank}": trial for rank, trial in enumerate(best(study)[:MOST], start=1)}
 
 
 def preset_text(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -66,8 +67,7 @@ class Progress:
 
     def summary(self, study: optuna.Study) -> str:
         """``7/30 trials, 2 running, 3 pruned; best 0.412 (trial 4); left about 12 min``."""
-        trials = study.get_trials(deepcopy=False)
-        count = {state: sum(item.state == state for item in trials) for state in TrialState}
+        count = counted(study)
         over = count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL]
         parts = [f"{over}/{self._settings.search.n_trials} trials"]
         for state, word in (
@@ -100,6 +100,11 @@ class Progress:
         if self._height:
             self._stream.write(f"\x1b[{self._height}A\x1b[J")
             self._height = 0
+
+
+def counted(study: optuna.Study) -> Counter[TrialState]:
+    """Trials by state."""
+    return Counter(trial.state for trial in study.get_trials(deepcopy=False))
 
 
 def best(study: optuna.Study) -> list[FrozenTrial]:

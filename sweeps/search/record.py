@@ -15,6 +15,7 @@ import optuna
 
 from sweeps import study as studies
 from sweeps.cells import Cell
+from sweeps.estimate import busy_s, timings
 from sweeps.runs import read_status
 from sweeps.search.ground import Ground, level
 from sweeps.search.space import Value
@@ -35,19 +36,8 @@ def spent(run_dirs: Sequence[Path]) -> Spent:
     statuses = [read_status(run_dir) for run_dir in run_dirs]
     return Spent(
         steps=sum(status.step for status in statuses if status is not None),
-        seconds=sum(map(_seconds, run_dirs)),
+        seconds=sum(busy_s(timings(run_dir / "timings.jsonl")) for run_dir in run_dirs),
     )
-
-
-def _seconds(run_dir: Path) -> float:
-    path, total = run_dir / "timings.jsonl", 0.0
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            metrics = json.loads(line)["metrics"]
-        except (ValueError, KeyError):  # a line cut off by a crash
-            continue
-        total += float(metrics.get("time/step_s") or metrics.get("time/eval_s") or 0.0)
-    return total
 
 
 class Ledger:

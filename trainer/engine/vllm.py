@@ -66,6 +66,7 @@ class VLLMEngine:
         with fenced():
             import vllm
 
+            scheduler = _scheduler(setup.device)
             llm = vllm.LLM(
                 model=setup.model_path,
                 revision=setup.revision,
@@ -82,14 +83,14 @@ class VLLMEngine:
                 # What is shorter than a block of the cache is never found in it, but looking costs time.
                 enable_prefix_caching=setup.max_length > BLOCK[setup.device],
                 async_scheduling=False,
-                scheduler_cls=_scheduler(setup.device),
+                scheduler_cls=scheduler,
                 disable_log_stats=True,
                 seed=0,
                 # The model's generation_config.json must not slip in a top-p, a top-k or a penalty.
                 generation_config="vllm",
                 **self._memory(setup),
             )
-        return _VLLM(llm, setup)
+        return _VLLM(llm, setup, lockstep=scheduler is not None)
 
     def _memory(self, setup: EngineSetup) -> dict[str, Any]:
         if setup.device == "cpu":
@@ -122,12 +123,12 @@ def _scheduler(device: str) -> Any:
 class _VLLM:
     """The running engine (see :class:`trainer.engine.base.Engine`)."""
 
-    def __init__(self, llm: Any, setup: EngineSetup) -> None:
+    def __init__(self, llm: Any, setup: EngineSetup, *, lockstep: bool) -> None:
         self._llm = llm
         self._setup = setup
         self.weight_version = -1
         self._scheduler: Any = None
-        if _scheduler(setup.device) is not None:
+        if lockstep:
             from trainer.engine.vllm_scheduler import watch_entropy
 
             self._scheduler = llm.llm_engine.engine_core.engine_core.scheduler
