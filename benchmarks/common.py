@@ -99,10 +99,11 @@ class ChildFailed(RuntimeError):
 
 
 def environment() -> dict[str, str]:
-    """The environment of a measuring process: a fixed number of threads that sleep when idle, no progress bars."""
+    """The environment of a measuring process: a fixed number of threads, which wait as each program lets them; no
+    progress bars."""
     threads = str(NUM_THREADS)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "KINETO_LOG_LEVEL": "99"}
-    return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"} | quiet
+    return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | quiet
 
 
 def child(module: str, request: dict[str, Any], python: str = sys.executable) -> dict[str, Any]:
