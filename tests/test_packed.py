@@ -42,7 +42,11 @@ def model(family: str, **settings: Any) -> nn.Module:
 
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen2", "Llama", "Phi3"])
 @pytest.mark.parametrize("given", [0, 3])
-def test_terms_and_gradients_are_those_of_the_plain_pass(family: str, given: int) -> None:
+@pytest.mark.parametrize("short", [0, packed.SHORT], ids=["fused kernel", "whole matrices"])
+def test_terms_and_gradients_are_those_of_the_plain_pass(
+    family: str, given: int, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "SHORT", short)
     plain = model(family)
     shared = copy.deepcopy(plain)
     assert share_prompts(shared)

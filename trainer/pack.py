@@ -98,14 +98,15 @@ def shared_micro_batches(lengths: Tensor, prompt_lengths: Tensor, owner: Tensor,
     """
     portion: list[int] = []
     tokens, last = 0, -1
-    for row in torch.argsort(owner, stable=True).tolist():
-        prompt = int(prompt_lengths[row])
-        own, shared = int(lengths[row]) - prompt, int(owner[row]) == last
+    order = torch.argsort(owner, stable=True)
+    columns = (order, prompt_lengths[order], (lengths - prompt_lengths)[order], owner[order])
+    for row, prompt, own, number in zip(*(column.tolist() for column in columns), strict=True):
+        shared = number == last
         if portion and tokens + own + (0 if shared else prompt) > max_tokens:
             yield torch.tensor(portion)
             portion, tokens, shared = [], 0, False
         portion.append(row)
-        tokens, last = tokens + own + (0 if shared else prompt), int(owner[row])
+        tokens, last = tokens + own + (0 if shared else prompt), number
     if portion:
         yield torch.tensor(portion)
 

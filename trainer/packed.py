@@ -20,6 +20,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 NAME = "shared_prompt"
 """Of the attention, as transformers knows it."""
 
+SHORT = 64
+"""Keys up to which whole matrices of scores are faster on a CPU than the fused kernel and its tiles."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
@@ -120,7 +123,6 @@ def attention(
     if unknown or sliding_window is not None or dropout:
         raise ValueError(f"{NAME} attention knows no {', '.join(sorted(unknown)) or 'sliding window or dropout'}")
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    grouped = q.shape[1] != k.shape[1]
     parts = [
         scaled_dot_product_attention(
             _take(q, line.prompts),
@@ -128,22 +130,29 @@ def attention(
             _take(v, line.prompts),
             is_causal=True,
             scale=scaling,
-            enable_gqa=grouped,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
     ]
     if line.responses.shape[1]:
         parts.append(
-            scaled_dot_product_attention(
-                _take(q, line.responses),
-                _take(k, line.rows),
-                _take(v, line.rows),
-                attn_mask=line.visible,
-                scale=scaling,
-                enable_gqa=grouped,
+            _masked(
+                _take(q, line.responses), _take(k, line.rows), _take(v, line.rows), visible=line.visible, scale=scaling
             )
         )
     rectangles = torch.cat([part.transpose(1, 2).reshape(-1, *q.shape[1:]) for part in parts])
     return rectangles.index_select(0, line.back)[None], None
+
+
+def _masked(q: Tensor, k: Tensor, v: Tensor, *, visible: Bool[Tensor, "N 1 Tr T"], scale: float | None) -> Tensor:
+    """``softmax(q k^T scale) v`` over what is visible. ``q`` [N, heads, Tr, D]; ``k``, ``v`` [N, key heads, T, D]."""
+    rows, heads, width, dim = q.shape
+    key_heads, keys = k.shape[1:3]
+    if q.device.type != "cpu" or keys > SHORT:
+        return scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale, enable_gqa=heads != key_heads)
+    q = q.reshape(rows, key_heads, -1, dim) * (dim**-0.5 if scale is None else scale)  # heads that share keys as one
+    scores = (q @ k.transpose(2, 3)).view(rows, key_heads, -1, width, keys)
+    scores += torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf)[:, :, None]
+    return (scores.softmax(dim=-1).view(rows, key_heads, -1, keys) @ v).view(rows, heads, width, dim)
 
 
 def _take(values: Tensor, places: Tensor) -> Tensor:

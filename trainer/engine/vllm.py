@@ -129,10 +129,10 @@ class _VLLM:
         self.weight_version = -1
         self._scheduler: Any = None
         if lockstep:
-            from trainer.engine.vllm_scheduler import watch_entropy
+            from trainer.engine.vllm_scheduler import prepare_sampler
 
             self._scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-            llm.collective_rpc(watch_entropy)
+            llm.collective_rpc(prepare_sampler)
 
     def generate(
         self,

@@ -8,9 +8,10 @@ token at a time to a caller who waits for whole responses. What is sampled is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from vllm.v1.outputs import LogprobsLists, LogprobsTensors, ModelRunnerOutput
 from vllm.v1.sample.sampler import Sampler
 
 from trainer.engine.base import entropy
+
+AHEAD = 32
+"""Random numbers drawn at one time."""
 
 
 @dataclass(slots=True)
@@ -40,21 +44,49 @@ class Sampled:
         self.entropies += found.logprobs[:, -1].tolist()
 
 
-def watch_entropy(worker: Any) -> None:
-    """Let the sampler of a worker append the entropy of each distribution it samples from to the log-prob."""
+class _Seeds:
+    """The random number that each row's next token is drawn with: those that vLLM draws one at a time, ahead."""
+
+    def __init__(self) -> None:
+        self._ahead: WeakKeyDictionary[torch.Generator, Iterator[int]] = WeakKeyDictionary()
+
+    def next_of(self, generator: torch.Generator) -> int:
+        """The next number of a generator, which is left some numbers ahead."""
+        number = next(self._ahead.get(generator, iter(())), None)
+        if number is None:
+            ahead = self._ahead[generator] = iter(torch.randint(0, 2**31, (AHEAD,), generator=generator).tolist())
+            number = next(ahead)
+        return number
+
+
+def prepare_sampler(worker: Any) -> None:
+    """Let the sampler of a worker append the entropy of each distribution it samples from to the log-prob, and draw
+    random numbers ahead."""
+    sampler, seeds = worker.model_runner.sampler, _Seeds()
+    choose = sampler.topk_topp_sampler.forward
 
     def gather(logprobs: Tensor, num_logprobs: int, token_ids: Tensor) -> LogprobsTensors:
         found: LogprobsTensors = Sampler.gather_logprobs(logprobs, num_logprobs, token_ids)
         return found._replace(logprobs=torch.cat([found.logprobs, entropy(logprobs)], dim=1))
 
-    worker.model_runner.sampler.gather_logprobs = gather
+    def draw(
+        logits: Tensor, generators: Mapping[int, torch.Generator], k: Tensor | None, p: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if k is not None or p is not None or len(generators) < len(logits):  # no request of the adapter
+            chosen: tuple[Tensor, Tensor | None] = choose(logits, generators, k, p)
+            return chosen
+        numbers = torch.tensor([seeds.next_of(generators[row]) for row in range(len(logits))])
+        return torch.ops._C.fused_gumbel_argmax(logits, numbers), logits.log_softmax(dim=-1)
+
+    sampler.gather_logprobs = gather
+    sampler.topk_topp_sampler.forward = draw
 
 
 class LockstepScheduler(Scheduler):
     """vLLM's scheduler; a response is handed over once, when it is complete, and its log-probs on a side way.
 
     For requests that ask for the log-prob of each sampled token and nothing else, as those of the adapter do, and for
-    samplers that :func:`watch_entropy` was called on.
+    samplers that :func:`prepare_sampler` was called on.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
