@@ -27,7 +27,7 @@ SWEEP = ("-m", "optim.lr=1e-4,3e-4,1e-3", "seed=range(4)", "study.name=efficienc
 
 def busy(runs: list[list[dict[str, Any]]]) -> dict[str, float]:
     """Seconds of all steps of all runs by part; each run is the list of its step records."""
-    keys = ("time/step_s", "time/evaluation_s", "time/metrics_s", "time/accounting_s")
+    keys = ("time/step_s", "time/eval_s", "time/metrics_s", "time/accounting_s")
     return {key: sum(line["metrics"].get(key, 0.0) for run in runs for line in run) for key in keys}
 
 

@@ -35,7 +35,7 @@ def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
 
 def sum_p2_logp_h(logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
     """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
-    (METHODS.md 5)."""
+    (METHODS.md 5). The definition: ``token_stats.py`` makes it from sums over tiles."""
     log_p, p = log_p_and_p(logits)
     return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
 

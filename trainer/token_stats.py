@@ -27,6 +27,9 @@ MIN_SIDE = 64
 ROWS_ADDED = 4096
 """Rows of a gradient that are made at one time before they are added."""
 
+TILED = "sum_p2_logp_h"
+"""The statistic that is a function of sums over the vocabulary, so that it needs no whole rows."""
+
 
 def _tile(rows: int, vocabulary: int, chunk: int, device: torch.device, *, whole_rows: bool) -> tuple[int, int]:
     """(rows, columns) of the logits that exist at one time; statistics of the whole distribution need whole rows."""
@@ -77,17 +80,21 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right.to(total.dtype))
 
 
-def _gradient(
-    z: Tensor, lse: Tensor, entropy: Tensor, targets: Tensor, columns: slice, grads: list[Tensor | None]
-) -> Tensor:
-    """``d/dz`` of log-prob and entropy on one tile (see :class:`_TokenStats`); overwrites ``z``."""
-    grad_logprobs, grad_entropy = grads
+def _gradient(z: Tensor, rows: tuple[Tensor, ...], columns: slice, grads: list[Tensor | None]) -> Tensor:
+    """``d/dz`` of log-prob, entropy and :data:`TILED` on one tile (see :class:`_TokenStats`); overwrites ``z``."""
+    targets, lse, entropy, tiled, squares = rows
+    grad_logprobs, grad_entropy, grad_tiled = grads
     log_p, dz = _exp(z.sub_(lse[:, None]))
     factor = torch.zeros((), dtype=z.dtype, device=z.device)
+    if grad_tiled is not None:
+        f = log_p + entropy[:, None]
+        factor = (dz * (1 + 2 * f)).sub_(f.add_(1).mul_(squares[:, None])).sub_(2 * tiled[:, None])
+        factor.mul_(grad_tiled[:, None])
     if grad_entropy is not None:
-        factor = log_p.add_(entropy[:, None]).mul_(-grad_entropy[:, None])
+        of_entropy = log_p.add_(entropy[:, None]).mul_(-grad_entropy[:, None])
+        factor = of_entropy if grad_tiled is None else factor.add_(of_entropy)
     if grad_logprobs is not None:
-        factor = -grad_logprobs[:, None] if grad_entropy is None else factor.sub_(grad_logprobs[:, None])
+        factor = factor - grad_logprobs[:, None] if factor.ndim == 0 else factor.sub_(grad_logprobs[:, None])
     dz.mul_(factor)
     if grad_logprobs is not None:
         index, here = _find(targets, columns)
@@ -98,8 +105,9 @@ def _gradient(
 class _TokenStats(torch.autograd.Function):
     """Forward keeps per-row numbers only; backward rebuilds each tile of logits.
 
-    With ``z`` the scaled logits, ``log_p = z - lse``, ``g_l`` and ``g_H`` the incoming gradients:
-    ``d/dz_a = g_l (1[a = target] - p_a) - g_H p_a (log_p_a + H)``.
+    With ``z`` the scaled logits, ``log_p = z - lse``, ``f = log_p + H``, ``Q = sum p^2``, ``S = sum p^2 f``, and
+    ``g_l``, ``g_H``, ``g_S`` the incoming gradients:
+    ``d/dz_a = g_l (1[a = target] - p_a) - g_H p_a f_a + g_S p_a (p_a (1 + 2 f_a) - Q (1 + f_a) - 2 S)``.
     """
 
     @staticmethod
@@ -112,17 +120,19 @@ class _TokenStats(torch.autograd.Function):
         inverse_temperature: float,
         chunk: int,
         names: tuple[str, ...],
-    ) -> tuple[Tensor, ...]:
+        with_tiled: bool,
+    ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         rows, vocabulary = hidden.shape[0], weight.shape[0]
         height, width = _tile(rows, vocabulary, chunk, hidden.device, whole_rows=bool(names))
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        results = [torch.empty(rows, dtype=dtype, device=hidden.device) for _ in range(3 + len(names))]
-        logprobs, entropies, lses, *extras = results
+        results = [torch.zeros(rows, dtype=dtype, device=hidden.device) for _ in range(5 + len(names))]
+        logprobs, entropies, tiled, lses, squares, *extras = results
         for part in _spans(rows, height):
-            # Over the columns so far: the largest z, z of the target, sum exp(z - top), sum exp(z - top) (z - top).
+            # Over the columns so far: the largest z, z of the target, and with e = exp(z - top) the sums of e,
+            # e (z - top), e^2 and e^2 (z - top).
             top = torch.full_like(lses[part], torch.finfo(dtype).min)
-            chosen, mass, moment = (torch.zeros_like(top) for _ in range(3))
+            chosen, mass, moment, mass2, moment2 = (torch.zeros_like(top) for _ in range(5))
             for columns in _spans(vocabulary, width):
                 z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
                 for name, column in zip(names, extras, strict=True):
@@ -134,30 +144,36 @@ class _TokenStats(torch.autograd.Function):
                 shifted, e = _exp(z.sub_(top[:, None]))
                 moment = (moment + mass * drop) * drop.exp() + shifted.mul_(e).sum(dim=-1)
                 mass = mass * drop.exp() + e.sum(dim=-1)
+                if with_tiled:
+                    moment2 = (moment2 + mass2 * drop) * (2 * drop).exp() + shifted.mul_(e).sum(dim=-1)
+                    mass2 = mass2 * (2 * drop).exp() + e.mul_(e).sum(dim=-1)
             lses[part] = top + mass.log()
             logprobs[part] = chosen - lses[part]
             # Both terms are small beside the largest logit; lse - sum p z would lose 25 times more in float32.
             entropies[part] = mass.log() - moment / mass
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies, lses)
+            squares[part] = mass2 / mass**2
+            tiled[part] = moment2 / mass**2 - squares[part] * moment / mass
+        ctx.save_for_backward(hidden, weight, bias, targets, lses, entropies, tiled, squares)
         ctx.settings = (inverse_temperature, height, width, names)
-        return logprobs, entropies, *extras
+        return logprobs, entropies, tiled if with_tiled else None, *extras
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, entropies, lses = ctx.saved_tensors
+        hidden, weight, bias, *by_row = ctx.saved_tensors
         inverse_temperature, height, width, names = ctx.settings
         # Accumulated in float32 at least: bfloat16 sums over thousands of rows would lose the small ones.
         totals = [
-            torch.zeros_like(value, dtype=lses.dtype) if needed else None
+            torch.zeros_like(value, dtype=by_row[-1].dtype) if needed else None
             for value, needed in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
         ]
         grad_hidden, grad_weight, grad_bias = totals
         for part in _spans(hidden.shape[0], height):
+            own = tuple(value[part] for value in by_row)
             rows = [None if grad is None else grad[part] for grad in grads]
             for columns in _spans(weight.shape[0], width):
                 z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
-                extra = _grad_extras(z, targets[part], names, rows[2:])
-                dz = _gradient(z, lses[part], entropies[part], targets[part], columns, rows[:2])
+                extra = _grad_extras(z, own[0], names, rows[3:])
+                dz = _gradient(z, own, columns, rows[:3])
                 if extra is not None:
                     dz += extra
                 dz *= inverse_temperature
@@ -169,7 +185,7 @@ class _TokenStats(torch.autograd.Function):
                     grad_bias[columns] += dz.sum(dim=0)
         inputs = (hidden, weight, bias)
         narrow = [None if total is None else total.to(x.dtype) for total, x in zip(totals, inputs, strict=True)]
-        return *narrow, None, None, None, None
+        return *narrow, None, None, None, None, None
 
 
 def _few_rows(z: Tensor, *columns: Tensor) -> Iterable[tuple[Tensor, ...]]:
@@ -208,7 +224,8 @@ def token_stats(
     Returns ``logprobs`` (of ``targets``, nats), ``entropy`` (full vocabulary, nats) and every name in ``statistics``,
     each [M], float32 or wider, all differentiable with respect to ``hidden``, ``weight`` and ``bias``. Logits exist
     for at most ``chunk`` rows, and about :data:`TILE` numbers, at a time: that is the extra memory, a few times over,
-    whatever M and V are. ``statistics`` take whole rows, so then it is at least ``MIN_SIDE * V``, some more times over.
+    whatever M and V are. ``statistics`` but :data:`TILED` take whole rows, so then it is at least ``MIN_SIDE * V``,
+    some more times over.
 
     Raises ``KeyError`` for a statistic that is not in :data:`trainer.statistics.STATISTICS`.
     """
@@ -216,5 +233,9 @@ def token_stats(
     names = tuple(sorted(statistics))
     for name in names:
         statistic(name)
-    logprobs, entropies, *extras = _TokenStats.apply(hidden, weight, bias, targets, 1.0 / temperature, chunk, names)
-    return {"logprobs": logprobs, "entropy": entropies} | dict(zip(names, extras, strict=True))
+    whole = tuple(name for name in names if name != TILED)
+    logprobs, entropies, tiled, *extras = _TokenStats.apply(
+        hidden, weight, bias, targets, 1.0 / temperature, chunk, whole, TILED in names
+    )
+    found = {"logprobs": logprobs, "entropy": entropies} | ({TILED: tiled} if TILED in names else {})
+    return found | dict(zip(whole, extras, strict=True))
