@@ -44,6 +44,7 @@ CASES = {
     "more than fit at once": (40, 14, 12),
     "one token": (3, 2, 1),
     "one response": (1, 1, 30),
+    "more tokens than numbers drawn at a time": (3, 2, 70),
 }
 
 
