@@ -3,7 +3,7 @@
     python -m benchmarks.growth [--steps 8] [--stored 60]
 
 Only one thing moves at a time, everything else is at its default. Models of other sizes are Qwen3 with random weights
-and the shipped tokenizer, made on the fly; such a model seldom ends a response, so its length is the budget. Draws
+and the shipped tokenizer, made on the fly so that they never end a response: its length is the budget. Draws
 ``growth.png`` beside this file.
 """
 
@@ -33,7 +33,7 @@ AXES: dict[str, dict[str, Any]] = {
 
 
 def random_model(folder: Path, width: int) -> Path:
-    """A Qwen3 of four layers with random weights and the shipped tokenizer."""
+    """A Qwen3 of four layers with random weights and the shipped tokenizer, whose end of text is next to impossible."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -44,8 +44,17 @@ def random_model(folder: Path, width: int) -> Path:
         config.hidden_size, config.intermediate_size = width, 3 * width
         config.num_attention_heads = max(2, width // config.head_dim)
         config.num_key_value_heads = config.num_attention_heads // 2
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(path)
-        AutoTokenizer.from_pretrained(MODEL).save_pretrained(path)
+        config.tie_word_embeddings = False
+        model, tokenizer = (
+            AutoModelForCausalLM.from_config(config, dtype=torch.float32),
+            AutoTokenizer.from_pretrained(MODEL),
+        )
+        with torch.no_grad():  # the first channel is the same large number everywhere, and the end's logit its negative
+            model.get_input_embeddings().weight[:, 0] = 1.0
+            model.get_output_embeddings().weight[tokenizer.eos_token_id] = 0.0
+            model.get_output_embeddings().weight[tokenizer.eos_token_id, 0] = -1.0
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
     return path
 
 
