@@ -99,6 +99,7 @@ def plot(data: dict[str, list[dict[str, float]]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, panels = pyplot.subplots(1, len(data), figsize=(4 * len(data), 3.2), layout="constrained")
     for panel, (name, points) in zip(panels, data.items(), strict=True):
@@ -112,6 +113,11 @@ def plot(data: dict[str, list[dict[str, float]]], path: Path) -> None:
             panel.loglog(x, y, "o-", label="step")
             panel.loglog(x, [y[0] * value / x[0] for value in x], "k--", lw=0.7, label="linear")
             panel.set(xlabel=AXES[name]["unit"], ylabel="seconds per step")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.set_xticks(x)
+            for ticks in (panel.xaxis, panel.yaxis):
+                ticks.set_major_formatter("{x:g}")
+                ticks.set_minor_locator(NullLocator())
             panel.legend(fontsize=7)
     figure.savefig(path, dpi=90)
 
