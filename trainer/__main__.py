@@ -78,7 +78,7 @@ def _let_threads_wait() -> None:
     """Idle OpenMP threads look around for some microseconds, then sleep; must be said before torch is imported.
 
     Without a word they spin for milliseconds, which makes a step four times slower beside another busy process. Asleep
-    at once they have to be woken for each of the thousands of small operators of a step, a quarter of its time.
+    at once they have to be woken for each of the thousands of small operators of a step, up to a quarter of its time.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
