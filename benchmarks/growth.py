@@ -45,14 +45,12 @@ def random_model(folder: Path, width: int) -> Path:
         config.num_attention_heads = max(2, width // config.head_dim)
         config.num_key_value_heads = config.num_attention_heads // 2
         config.tie_word_embeddings = False
-        model, tokenizer = (
-            AutoModelForCausalLM.from_config(config, dtype=torch.float32),
-            AutoTokenizer.from_pretrained(MODEL),
-        )
+        tokenizer = AutoTokenizer.from_pretrained(MODEL)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         with torch.no_grad():  # the first channel is the same large number everywhere, and the end's logit its negative
             model.get_input_embeddings().weight[:, 0] = 1.0
-            model.get_output_embeddings().weight[tokenizer.eos_token_id] = 0.0
-            model.get_output_embeddings().weight[tokenizer.eos_token_id, 0] = -1.0
+            end = model.get_output_embeddings().weight[tokenizer.eos_token_id]
+            end.zero_()[0] = -1.0
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
     return path

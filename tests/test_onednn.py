@@ -81,7 +81,8 @@ def test_a_served_layer_follows_its_model_to_another_type_and_takes_nothing_at_a
 
 def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(left: Tensor, right: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What PyTorch raises where it has no kernel for an operator."""
+        raise NotImplementedError("Could not run 'mkldnn::_linear_pointwise'")
 
     monkeypatch.setattr(onednn, "_product", missing)
     onednn._available.cache_clear()
