@@ -68,12 +68,14 @@ def _find(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
     return index.clamp(0, width - 1), (index >= 0) & (index < width)
 
 
-def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left @ right``; the product of half-precision factors is not rounded before it is added."""
+def _accumulate(total: Tensor, left: Tensor, right: Tensor, *, once: bool) -> None:
+    """``total += left @ right`` in the type of ``total``. The product of half-precision factors is not rounded before
+    it is added, unless it is the only one that is: then a CPU makes it twice as fast."""
     if total.is_cuda and right.dtype != total.dtype:
         torch.addmm(total, left.to(right.dtype), right, out_dtype=total.dtype, out=total)
     elif total.is_cpu:
-        right = right.to(total.dtype)
+        kept = right.dtype if once and right.dtype == torch.bfloat16 else total.dtype
+        left, right = left.to(kept), right.to(kept)
         for part in _spans(total.shape[0], ROWS_ADDED):  # oneDNN adds nowhere: what it makes is memory of its own
             total[part] += matmul(left[part], right)
     else:
@@ -161,16 +163,19 @@ class _TokenStats(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, *by_row = ctx.saved_tensors
         inverse_temperature, height, width, names = ctx.settings
-        # Accumulated in float32 at least: bfloat16 sums over thousands of rows would lose the small ones.
-        totals = [
-            torch.zeros_like(value, dtype=by_row[-1].dtype) if needed else None
+        # Accumulated in float32 at least: bfloat16 sums over thousands of rows would lose the small ones. The weight's
+        # gradient is the largest of all, so columns come first, and only those at hand are wide.
+        wide = by_row[-1].dtype
+        grad_hidden, grad_weight, grad_bias = (
+            torch.zeros_like(value, dtype=value.dtype if value is weight else wide) if needed else None
             for value, needed in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
-        ]
-        grad_hidden, grad_weight, grad_bias = totals
-        for part in _spans(hidden.shape[0], height):
-            own = tuple(value[part] for value in by_row)
-            rows = [None if grad is None else grad[part] for grad in grads]
-            for columns in _spans(weight.shape[0], width):
+        )
+        tiles, parts = _spans(weight.shape[0], width), _spans(hidden.shape[0], height)
+        for columns in tiles:
+            of_weight = None if grad_weight is None else grad_weight[columns].to(wide)
+            for part in parts:
+                own = tuple(value[part] for value in by_row)
+                rows = [None if grad is None else grad[part] for grad in grads]
                 z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
                 extra = _grad_extras(z, own[0], names, rows[3:])
                 dz = _gradient(z, own, columns, rows[:3])
@@ -178,13 +183,17 @@ class _TokenStats(torch.autograd.Function):
                     dz += extra
                 dz *= inverse_temperature
                 if grad_hidden is not None:
-                    _accumulate(grad_hidden[part], dz, weight[columns])
-                if grad_weight is not None:
-                    _accumulate(grad_weight[columns], dz.T, hidden[part])
+                    _accumulate(grad_hidden[part], dz, weight[columns], once=len(tiles) == 1)
+                if of_weight is not None:
+                    _accumulate(of_weight, dz.T, hidden[part], once=len(parts) == 1)
                 if grad_bias is not None:
                     grad_bias[columns] += dz.sum(dim=0)
-        inputs = (hidden, weight, bias)
-        narrow = [None if total is None else total.to(x.dtype) for total, x in zip(totals, inputs, strict=True)]
+            if grad_weight is not None and of_weight is not None and grad_weight.dtype != wide:
+                grad_weight[columns] = of_weight
+        narrow = [
+            None if total is None else total.to(x.dtype)
+            for total, x in zip((grad_hidden, grad_weight, grad_bias), (hidden, weight, bias), strict=True)
+        ]
         return *narrow, None, None, None, None, None
 
 

@@ -30,7 +30,7 @@ from sweeps.worker import ROOT, Job
 from trainer.config import require
 
 FOREVER_MIN = 10 * 365 * 24 * 60
-LARGEST_SHARE = 6
+LARGEST_SHARE = 12
 """Cells per job on a CPU unless told otherwise: start-up is paid rarely, and a crash costs few neighbours a restart."""
 
 
@@ -41,7 +41,7 @@ class LocalQueue:
     slots: int | None = None
     """Jobs at the same time. null: one per GPU, one on a machine without."""
     runs_per_job: int | None = None
-    """Cells that share a process, so that its start-up is paid once. null: 1 on GPUs, up to 6 on a CPU."""
+    """Cells that share a process, so that its start-up is paid once. null: 1 on GPUs, up to 12 on a CPU."""
     gpus_per_job: int = 1
     """GPUs of one slot, where there are any."""
     detach: bool = False

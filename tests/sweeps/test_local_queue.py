@@ -103,7 +103,7 @@ def test_gpus_are_counted_by_the_driver_when_nobody_chose(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("gpu", "slots", "runs", "size"),
-    [("", None, 12, 6), ("", 2, 4, 2), ("", None, 1, 1), ("", 4, 2, 1), ("0,1", None, 12, 1)],
+    [("", None, 12, 12), ("", None, 30, 12), ("", 2, 4, 2), ("", None, 1, 1), ("", 4, 2, 1), ("0,1", None, 12, 1)],
 )
 def test_start_up_is_shared_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, gpu: str, slots: int | None, runs: int, size: int
