@@ -96,9 +96,10 @@ def test_the_room_in_the_cache_decides_nothing(bench: Bench, monkeypatch: pytest
     assert_same(parts, whole)
 
 
-def test_a_prompt_is_read_once_for_all_its_samples(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine: Any = bench.named("vllm")
-    counts = []
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of every pass through the model from now on."""
+    counts: list[int] = []
     forward = Lockstep._forward
 
     def counting(self: Lockstep, tokens: Any, positions: Any, **more: Any) -> Any:
@@ -106,16 +107,25 @@ def test_a_prompt_is_read_once_for_all_its_samples(bench: Bench, monkeypatch: py
         return forward(self, tokens, positions, **more)
 
     monkeypatch.setattr(Lockstep, "_forward", counting)
-    sampled(engine, bench.prompts, 5, 4)
-    assert counts[0] == sum(map(len, bench.prompts))
-    assert counts[1] <= 5 * len(bench.prompts)
+    return counts
 
 
-def test_prompts_beyond_one_pass_are_read_in_several(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_read_once_for_all_its_samples(bench: Bench, passes: list[int]) -> None:
+    sampled(bench.named("vllm"), bench.prompts, 5, 4)
+    assert passes[0] == sum(map(len, bench.prompts))
+    assert passes[1] <= 5 * len(bench.prompts)
+
+
+def test_prompts_beyond_one_pass_are_read_in_several(
+    bench: Bench, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine: Any = bench.named("vllm")
-    whole = sampled(engine, bench.prompts, 2, 6)
-    monkeypatch.setattr(engine._lockstep._runner, "max_num_tokens", max(map(len, bench.prompts)))
-    assert_same(sampled(engine, bench.prompts, 2, 6), whole)
+    whole = sampled(engine, bench.prompts, 1, 6)
+    passes.clear()
+    most = 2 * max(map(len, bench.prompts))
+    monkeypatch.setattr(engine._lockstep._runner, "max_num_tokens", most)
+    assert_same(sampled(engine, bench.prompts, 1, 6), whole)
+    assert max(passes) <= most and passes[:3] == [sum(map(len, bench.prompts[i : i + 2])) for i in (0, 2, 4)]
 
 
 @pytest.mark.parametrize("length", [0, -1], ids=["none", "as many as the engine holds"])
@@ -129,11 +139,12 @@ def test_nothing_asked_nothing_sampled(bench: Bench) -> None:
     assert sampled(bench.named("vllm"), [], 2, 4) == []
 
 
-def runner_with(spec: type, groups: int = 1, **flags: bool) -> Any:
+def runner_with(spec: type, groups: int = 1, backends: int = 1, **flags: bool) -> Any:
     group = SimpleNamespace(kv_cache_spec=spec.__new__(spec))
     known = {"supports_mm_inputs": False, "uses_mrope": False} | flags
     return SimpleNamespace(
         kv_cache_config=SimpleNamespace(kv_cache_groups=[group] * groups),
+        attn_groups=[[None] * backends],
         model_config=SimpleNamespace(is_encoder_decoder=False),
         **known,
     )
@@ -143,5 +154,6 @@ def test_only_plain_decoders_are_served() -> None:
     assert serves(runner_with(FullAttentionSpec))
     assert not serves(runner_with(SlidingWindowSpec))
     assert not serves(runner_with(FullAttentionSpec, groups=2))
+    assert not serves(runner_with(FullAttentionSpec, backends=2))
     assert not serves(runner_with(FullAttentionSpec, supports_mm_inputs=True))
     assert not serves(runner_with(FullAttentionSpec, uses_mrope=True))

@@ -25,7 +25,7 @@ from trainer.engine.base import Completion, entropy
 def serves(runner: Any) -> bool:
     """Whether a model runner of vLLM holds a plain decoder: text alone, and every layer looks at the whole past."""
     groups = runner.kv_cache_config.kv_cache_groups
-    plain = len(groups) == 1 and type(groups[0].kv_cache_spec) is FullAttentionSpec
+    plain = len(groups) == len(runner.attn_groups[0]) == 1 and type(groups[0].kv_cache_spec) is FullAttentionSpec
     return plain and not (runner.supports_mm_inputs or runner.uses_mrope or runner.model_config.is_encoder_decoder)
 
 
