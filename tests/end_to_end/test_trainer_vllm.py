@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 CHANGES = VLLM | MOVING | {"optim.updates_per_rollout": 2, "checkpoint.every": 3}
-VLLM_STEP = "vllm.v1.engine.llm_engine:LLMEngine.step"
+VLLM_STEP = "trainer.engine.vllm_lockstep:Lockstep._forward"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def undisturbed_vllm(trainer, tmp_path_factory: pytest.TempPathFactory) -> RunFo
 
 def test_a_kill_while_vllm_samples(trainer, undisturbed_vllm: RunFolder, tmp_path: Path) -> None:
     folder = write_run(tmp_path, CHANGES)
-    # About 25 engine steps for each of the two evaluation suites and each rollout: in the second training step.
+    # About 25 passes for each of the two evaluation suites and each rollout: in the second training step.
     assert trainer(folder, faults=((VLLM_STEP, 120, "kill"),)) == -signal.SIGKILL, trainer.log.read_text()
     assert steps(folder), "it had begun"
     assert trainer(folder) == 0
@@ -41,7 +41,7 @@ def test_a_kill_while_vllm_samples(trainer, undisturbed_vllm: RunFolder, tmp_pat
 
 
 def test_a_crash_inside_vllm_does_not_hurt_the_next_run(trainer, undisturbed_vllm: RunFolder, tmp_path: Path) -> None:
-    """Requests stay in an engine that crashed; the next run gets a new one."""
+    """An engine that crashed is not used again; the next run gets a new one."""
     first, second = write_run(tmp_path / "1", CHANGES | {"seed": 1}), write_run(tmp_path / "2", CHANGES)
     assert trainer(first, second, faults=((VLLM_STEP, 10, "raise"),)) == 1
     assert first.read_status()["state"] == "FAILED"
