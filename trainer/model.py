@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from trainer import packed
 from trainer.config import ConfigError, ModelConfig
 from trainer.files import OutOfSpace, room_for
+from trainer.norm import use_rms_norm
 from trainer.onednn import use_onednn
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "countdown-tiny"
@@ -69,7 +70,7 @@ def load_model(config: ModelConfig) -> nn.Module:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     check_head(model)
-    return use_onednn(model).eval()
+    return use_rms_norm(use_onednn(model)).eval()
 
 
 def check_head(model: nn.Module) -> None:
