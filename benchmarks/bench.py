@@ -22,7 +22,7 @@ SHORT = {
     "token_statistics": ("--rows", "512", "--rounds", "1"),
     "phases": ("--steps", "12"),
     "startup": ("--runs", "3", "--no-cold"),
-    "efficiency": ("--steps", "8"),
+    "efficiency": ("--steps", "4"),
     "growth": ("--steps", "6", "--stored", "12", "--axes", "batch", "updates"),
 }
 """``realistic`` and the long forms of these are run by hand."""
