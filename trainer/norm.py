@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from trainer.onednn import float32_on_cpu
+
 EPSILONS = ("variance_epsilon", "eps")
 """What models call the number below."""
 
@@ -54,7 +56,7 @@ def _quick(kind: Any) -> Any:
     """``kind`` with this forward pass, where it serves."""
 
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        if not _served(hidden_states, self.weight):  # the model has moved to a GPU, or another type
+        if not float32_on_cpu(hidden_states, self.weight):  # the model has moved to a GPU, or another type
             own: Tensor = kind.forward(self, hidden_states)
             return own
         normed: Tensor = RMSNorm.apply(hidden_states, self.weight, _epsilon(self))
@@ -68,7 +70,7 @@ def _is_rms_norm(module: nn.Module) -> bool:
     if not type(module).__name__.endswith("RMSNorm") or eps is None or weight is None or weight.ndim != 1:
         return False
     x = torch.linspace(-2, 3, 3 * len(weight)).view(3, -1)
-    if not _served(x, weight):
+    if not float32_on_cpu(x, weight):
         return False
     with torch.no_grad():
         return torch.allclose(module(x), RMSNorm.apply(x, weight, eps), rtol=1e-5, atol=1e-6)
@@ -76,7 +78,3 @@ def _is_rms_norm(module: nn.Module) -> bool:
 
 def _epsilon(module: Any) -> float | None:
     return next((getattr(module, name) for name in EPSILONS if hasattr(module, name)), None)
-
-
-def _served(*tensors: Tensor) -> bool:
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)

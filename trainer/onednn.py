@@ -68,8 +68,13 @@ class _LinearFunction(torch.autograd.Function):
         return matmul(grad, weight) if needs_x else None, matmul(grad.T, x) if needs_weight else None
 
 
+def float32_on_cpu(*tensors: Tensor) -> bool:
+    """Whether all of them are what this module and ``norm.py`` are for."""
+    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+
+
 def _served(*factors: Tensor) -> bool:
-    return _available() and all(x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() for x in factors)
+    return _available() and float32_on_cpu(*factors) and all(x.numel() for x in factors)
 
 
 @functools.cache
