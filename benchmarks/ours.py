@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from benchmarks.common import NUM_THREADS, ROOT, ChildFailed, environment
+from trainer import run_yaml
 
 
 def make_run(folder: Path, *overrides: str) -> Path:
@@ -25,7 +26,7 @@ def make_run(folder: Path, *overrides: str) -> Path:
         raise ChildFailed(composed.stderr[-400:])
     config = yaml.safe_load(composed.stdout)
     folder.mkdir(parents=True)
-    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    (folder / "run.yaml").write_text(run_yaml.dumps(config))
     return folder
 
 

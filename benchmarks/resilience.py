@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sweeps.cells import cells, members  # noqa: E402
 from sweeps.compose import Composed, compose  # noqa: E402
+from trainer import run_yaml  # noqa: E402
 
 ROUNDS = 3
 DEFAULTS = ("steps=40", "evaluation=none", "checkpoint.every=5", "tracking=none")
@@ -36,7 +35,7 @@ def run_folder(path: Path, overrides: list[str], uri: str | None) -> Path:
     (cell,) = cells(members([Composed(config=compose(chosen), overrides=tuple(chosen))]))
     config = dict(cell.config) | {"tracking": cell.config["tracking"] | {"uri": uri}, "signature": cell.signature}
     path.mkdir(parents=True)
-    (path / "run.yaml").write_text(yaml.safe_dump(config))
+    (path / "run.yaml").write_text(run_yaml.dumps(config))
     return path
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import yaml
 
+from trainer import run_yaml
 from trainer.config import ConfigError, identity, signature
 
 FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "PRUNED"})
@@ -68,17 +69,17 @@ def write_status(run_dir: Path, state: str, **changes: Any) -> Status:
 def write_atomically(path: Path, text: str) -> None:
     """Readers see the old content or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
     """The frozen configuration. Raises :class:`ConfigError` when it is missing or torn."""
     try:
-        document = yaml.load((run_dir / "run.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = run_yaml.loads((run_dir / "run.yaml").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{run_dir} holds no run.yaml: it is not a run folder") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{run_dir}/run.yaml cannot be read: move the folder away and start the sweep again"
         ) from error
@@ -97,8 +98,7 @@ def write_run(run_dir: Path, document: Mapping[str, Any]) -> None:
                 f"{path} belongs to another configuration: it is left alone; move the folder away to run this one"
             )
     run_dir.mkdir(parents=True, exist_ok=True)
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    write_atomically(path, yaml.dump(dict(document), Dumper=dumper, sort_keys=False, allow_unicode=True))
+    write_atomically(path, run_yaml.dumps(document))
 
 
 def lock(run_dir: Path, patience_s: float = 1.0) -> IO[str] | None:

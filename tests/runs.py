@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from trainer import run_yaml
 from trainer.config import component_defaults, signature
 from trainer.record import RunFolder
 
@@ -89,7 +88,7 @@ def run_config(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
 def write_run(path: Path, changes: Mapping[str, Any] | None = None) -> RunFolder:
     """A run folder that is ready to start."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / "run.yaml").write_text(yaml.safe_dump(run_config(changes)))
+    (path / "run.yaml").write_text(run_yaml.dumps(run_config(changes)))
     return RunFolder(path)
 
 

@@ -126,14 +126,15 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The frozen configuration, exactly as it stands in ``run.yaml``."""
-        from omegaconf import OmegaConf
         from yaml import YAMLError
+
+        from trainer import run_yaml
 
         if not self.config_file.is_file():
             raise ValueError(f"{self.path} holds no run.yaml: give the folder of a run, <output>/runs/<signature>")
         try:
-            content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
-        except (YAMLError, OSError) as error:
+            content = run_yaml.loads(self.config_file.read_text(encoding="utf-8"))
+        except (YAMLError, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.config_file} cannot be read, so plan the run again: {reason}") from error
         if not isinstance(content, dict):

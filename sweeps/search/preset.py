@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.compose import CONF
@@ -25,6 +24,7 @@ from sweeps.runs import write_atomically
 from sweeps.search.confirm import MOST
 from sweeps.search.progress import best
 from sweeps.worker import ROOT
+from trainer import run_yaml
 from trainer.config import NOT_IDENTITY, ConfigError
 
 GROUP = "tuned"
@@ -86,7 +86,7 @@ def preset_text(
         item for item in overrides if key_of(item) in trial.params or key_of(item).partition(".")[0] not in ELSEWHERE
     ]
     name = _name(study, level)
-    body = yaml.safe_dump(_document(name, kept, conf), sort_keys=False, allow_unicode=True, width=110)
+    body = run_yaml.dumps(_document(name, kept, conf))
     of_level = [item for item in confirmation if item["level"] == level]
     said = [*_provenance(study, trial, of_level), *_left_out(overrides, kept), f"{_STUDY}{_identity(study)}"]
     head = "\n".join([f"# {_GLOBAL}", *said])

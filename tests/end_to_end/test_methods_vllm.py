@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from golden import PRESETS
 
 from sweeps.cells import NOT_FROZEN, resolved
 from sweeps.compose import compose
 from tests.runs import metrics
+from trainer import run_yaml
 from trainer.build import build_run
 from trainer.config import signature
 from trainer.engine.base import EnginePool
@@ -50,7 +50,7 @@ def engines() -> Iterator[EnginePool]:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_five_steps(preset: str, engines: EnginePool, tmp_path: Path) -> None:
     config = {k: v for k, v in resolved(compose([f"method={preset}", *SMALL])).items() if k not in NOT_FROZEN}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config | {"signature": signature(config)}))
+    (tmp_path / "run.yaml").write_text(run_yaml.dumps(config | {"signature": signature(config)}))
     folder = RunFolder(tmp_path)
     assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
     lines = metrics(folder)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from contract_checks import composed
 
 from tests.end_to_end.conftest import ENVIRONMENT
 from tests.runs import MOVING, SMALL, record, run_config, write_run
+from trainer import run_yaml
 from trainer.config import ROOT, signature
 from trainer.record import RunFolder
 
@@ -38,7 +38,7 @@ def chosen(slot: str, choice: str) -> dict[str, Any]:
 
 def folder_of(path: Path, config: dict[str, Any]) -> RunFolder:
     path.mkdir()
-    (path / "run.yaml").write_text(yaml.safe_dump(config))
+    (path / "run.yaml").write_text(run_yaml.dumps(config))
     return RunFolder(path)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from disks import fill, small_disk
 
 from tests.end_to_end.conftest import ENVIRONMENT
 from tests.runs import record, run_config, steps, write_run
+from trainer import run_yaml
 from trainer.config import ROOT
 from trainer.record import RunFolder
 
@@ -122,7 +122,7 @@ def test_a_completed_run_is_left_alone(trainer, undisturbed, tmp_path: Path) -> 
 def test_a_checkpoint_of_another_configuration_is_refused(trainer, undisturbed, tmp_path: Path) -> None:
     folder = RunFolder(shutil.copytree(undisturbed.path, tmp_path / "copy"))
     folder.status_file.unlink()
-    folder.config_file.write_text(yaml.safe_dump(run_config({"optim.lr": 1e-3})))
+    folder.config_file.write_text(run_yaml.dumps(run_config({"optim.lr": 1e-3})))
     before = record(folder)
     assert trainer(folder) == 2
     said = trainer.log.read_text()
