@@ -16,17 +16,19 @@ import yaml
 
 from benchmarks.common import NUM_THREADS, ROOT, ChildFailed, environment
 from trainer import run_yaml
+from trainer.identity import SCHEMA
 
 
 def make_run(folder: Path, *overrides: str) -> Path:
     """A run folder with the resolved configuration of ``sweep.py OVERRIDES``."""
-    command = [sys.executable, "sweep.py", "--cfg", "job", "--resolve", f"hardware.num_threads={NUM_THREADS}"]
+    where = ("hardware.device=cpu", f"hardware.num_threads={NUM_THREADS}")
+    command = [sys.executable, "sweep.py", "--cfg", "job", "--resolve", *where]
     composed = subprocess.run([*command, *overrides], cwd=ROOT, capture_output=True, text=True, check=False)
     if composed.returncode:
         raise ChildFailed(composed.stderr[-400:])
     config = yaml.safe_load(composed.stdout)
     folder.mkdir(parents=True)
-    (folder / "run.yaml").write_text(run_yaml.dumps(config))
+    (folder / "run.yaml").write_text(run_yaml.dumps({"schema": SCHEMA} | config))
     return folder
 
 

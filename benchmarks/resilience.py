@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from sweeps.cells import cells, members  # noqa: E402
 from sweeps.compose import Composed, compose  # noqa: E402
 from trainer import run_yaml  # noqa: E402
+from trainer.identity import SCHEMA  # noqa: E402
 
 ROUNDS = 3
 DEFAULTS = ("steps=40", "evaluation=none", "checkpoint.every=5", "tracking=none")
@@ -33,7 +34,11 @@ def run_folder(path: Path, overrides: list[str], uri: str | None) -> Path:
     """A folder that is ready to start."""
     chosen = [*DEFAULTS, *overrides]
     (cell,) = cells(members([Composed(config=compose(chosen), overrides=tuple(chosen))]))
-    config = dict(cell.config) | {"tracking": cell.config["tracking"] | {"uri": uri}, "signature": cell.signature}
+    config = (
+        {"schema": SCHEMA}
+        | dict(cell.config)
+        | {"tracking": cell.config["tracking"] | {"uri": uri}, "signature": cell.signature}
+    )
     path.mkdir(parents=True)
     (path / "run.yaml").write_text(run_yaml.dumps(config))
     return path

@@ -23,7 +23,7 @@ METRIC_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", 
 _STATE_OF_STATUS = {"RUNNING": "RUNNING", "SCHEDULED": "QUEUED", "FINISHED": "COMPLETED", "FAILED": "FAILED",
                     "KILLED": "CANCELLED"}  # fmt: skip
 _UNFINISHED = {"", "PLANNED", "QUEUED", "RUNNING"}
-_OUTSIDE = ("provenance.", "hardware.", "tracking.", "launcher.", "factor.", "study.", "checkpoint.")
+_OUTSIDE = ("provenance.", "tracking.", "launcher.", "factor.", "study.", "checkpoint.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from sweeps.leftovers import leftovers, remove, size_text
 from sweeps.manage import cancel, drop_lost, reopened, sync
 from sweeps.queues.base import open_queue
 from sweeps.runs import last_attempt, read_run
+from sweeps.schema import outdated_line, require_current
 from sweeps.table import show, status_lines
 from trainer.config import ConfigError
 
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("sync", "fill MLflow from the run folders", common)
     gc = add("gc", "list what nothing needs any more; with --yes, delete it", place)
     gc.add_argument("--checkpoints", action="store_true", help="also checkpoints of completed runs")
+    gc.add_argument("--outdated", action="store_true", help="also runs of another version, which nothing reuses")
     gc.add_argument("--yes", action="store_true", help="delete")
     return parser
 
@@ -88,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 def _list(output: Path) -> int:
     names = studies.names(output)
     print("\n".join(names) if names else f"no sweep in {output}")
+    if old := outdated_line(output):
+        print(old)
     return 0
 
 
@@ -118,7 +122,8 @@ def _status(output: Path, document: studies.Document, options: argparse.Namespac
     run_dirs, concurrency = [run.run_dir for run in runs], 1
     trainer: tuple[str, ...] = ()
     if (run_dirs[0] / "run.yaml").exists():
-        queue = open_queue(read_run(run_dirs[0])["launcher"])
+        config = read_run(run_dirs[0])
+        queue = open_queue(config["launcher"], [config])
         trainer, concurrency = queue.trainer, queue.concurrency
 
     def look() -> None:
@@ -130,7 +135,7 @@ def _status(output: Path, document: studies.Document, options: argparse.Namespac
     look()
     for run in runs:
         run.refresh()
-    print("\n".join(status_lines(runs, concurrency=concurrency)))
+    print("\n".join([*status_lines(runs, concurrency=concurrency), *filter(None, [outdated_line(output)])]))
     return 0
 
 
@@ -175,7 +180,9 @@ def _again(output: Path, document: studies.Document, options: argparse.Namespace
         only_waiting=options.command == "attach",
         max_hours=limit,
     )
-    return run_study(reopened(output, document), request)
+    study = reopened(output, document)
+    require_current(study.cells[0].config, study.command)
+    return run_study(study, request)
 
 
 def _sync(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
@@ -186,7 +193,7 @@ def _sync(output: Path, document: studies.Document, options: argparse.Namespace)
 
 
 def _gc(output: Path, options: argparse.Namespace) -> int:
-    found = leftovers(output, checkpoints=options.checkpoints)
+    found = leftovers(output, checkpoints=options.checkpoints, old_schema=options.outdated)
     for leftover in found:
         size = size_text(leftover.size)
         done = ("removed" if remove(leftover) else "in use now") if options.yes else "would go"

@@ -18,7 +18,10 @@ from sweeps.components import normalised, unknown_keys
 from sweeps.compose import Composed
 from sweeps.explain import explain
 from sweeps.levels import Level, levels
-from trainer.config import ConfigError, group_signature, identity, require, signature
+from sweeps.machine import settled
+from sweeps.queues.base import open_queue
+from trainer.config import ConfigError, require
+from trainer.identity import group_signature, identity, signature
 
 NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that are about this invocation only."""
@@ -105,7 +108,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def _frozen(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in NOT_FROZEN}
+    on_gpus = config["hardware"]["device"] == "auto" and open_queue(config["launcher"]).devices > 0
+    return {key: value for key, value in settled(config, on_gpus=on_gpus).items() if key not in NOT_FROZEN}
 
 
 def _problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +134,7 @@ def _all_different(cells: Sequence[Cell]) -> None:
         if other is not cell:
             raise ConfigError(
                 f"the cells ({other.name}) and ({cell.name}) are the same experiment: what is swept does not reach the "
-                "run, or cannot move a curve (hardware, launcher, tracking, checkpoint); sweep something else"
+                "run, or cannot move a curve (launcher, tracking, checkpoint); sweep something else"
             )
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from sweeps.cells import Cell
 from sweeps.worker import ROOT
-from trainer.config import ConfigError, group_signature
+from trainer.config import ConfigError
+from trainer.identity import group_signature
 
 BAD_CONFIGURATION = 2
 

@@ -30,7 +30,9 @@ def main() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    sys.argv[1:] = _arranged(sys.argv[1:])
+    from sweeps.texts import quoted
+
+    sys.argv[1:] = [quoted(word) for word in _arranged(sys.argv[1:])]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:

@@ -116,7 +116,7 @@ def _refuse_half_a_factor(found: Sequence[Member], multirun: bool) -> None:
 def run_study(study: Study, request: Request) -> int:
     """Everything after the cells are known."""
     config = study.cells[0].config
-    queue = open_queue(config["launcher"])
+    queue = open_queue(config["launcher"], [cell.config for cell in study.cells])
     require_folder(study.output)
     decisions = reconcile([study.run_dir(cell) for cell in study.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(study.cells, decisions, strict=True) if decision.to_queue]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps import schema
 from sweeps import study as studies
 from sweeps.alive import close_dead
 from sweeps.runs import UNFINISHED, lock, read_status
@@ -30,17 +31,23 @@ class Leftover:
         return sum(file.lstat().st_size for file in files)
 
 
-def leftovers(output: Path, *, checkpoints: bool) -> list[Leftover]:
-    """Run folders that no sweep lists, Submitit's files of ended jobs and, if asked, checkpoints of completed runs."""
+def leftovers(output: Path, *, checkpoints: bool, old_schema: bool = False) -> list[Leftover]:
+    """Run folders that no sweep lists, Submitit's files of ended jobs and, if asked, checkpoints of completed runs and
+    runs of another version of the program."""
     run_dirs = sorted(path for path in (output / "runs").glob("*") if path.is_dir())
     close_dead(run_dirs)
     busy = {path.name for path in run_dirs if (status := read_status(path)) and status.state in UNFINISHED}
     listed = {
         name: {cell["signature"] for cell in studies.load(output, name)["cells"]} for name in studies.names(output)
     }
-    return [*_unlisted(run_dirs, busy.union(*listed.values())), *_jobs(output, listed, busy)] + (
-        list(_checkpoints(run_dirs)) if checkpoints else []
-    )
+    old = set(schema.outdated(output)) if old_schema else set[Path]()
+    current = [path for path in run_dirs if path not in old]
+    return [
+        *(Leftover(path=path, why="of another version") for path in sorted(old) if path.name not in busy),
+        *_unlisted(current, busy.union(*listed.values())),
+        *_jobs(output, listed, busy),
+        *(_checkpoints(current) if checkpoints else ()),
+    ]
 
 
 def _unlisted(run_dirs: list[Path], needed: set[str]) -> Iterator[Leftover]:

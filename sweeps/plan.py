@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sweeps.estimate import Estimate
 from sweeps.queues.base import Queue
 from sweeps.reconcile import Action, Decision
+from sweeps.schema import outdated_line
 from sweeps.study import Study
 from trainer.config import ConfigError
 
@@ -31,6 +32,7 @@ def plan_text(study: Study, decisions: Sequence[Decision], queue: Queue, expecte
             "",
             f"{study.name}: {_many(len(decisions), 'cell')} ({size}); {shown}",
             f"estimated time: {time}",
+            *filter(None, [outdated_line(study.output)]),
         ]
     )
 
@@ -42,9 +44,10 @@ def opening(study: Study, decisions: Sequence[Decision], num_jobs: int, queue: Q
     cells, todo = _many(len(decisions), "cell"), counts[Action.START] + counts[Action.RESUME]
     if not todo:
         return f"{study.name}: {cells}; {', '.join(before)}; nothing to run"
+    old = f"\n{line}" if (line := outdated_line(study.output)) else ""
     time = f", about {duration(expected.wall_s)}" if expected is not None else ""
-    run = f"{todo} to run in {_many(num_jobs, 'job')}, {queue.concurrency} at a time{time}"
-    return f"{study.name}: {'; '.join(filter(None, [cells, ', '.join(before), run]))}"
+    run = f"{todo} to run in {_many(num_jobs, 'job')}, {min(num_jobs, queue.concurrency)} at a time{time}"
+    return f"{study.name}: {'; '.join(filter(None, [cells, ', '.join(before), run]))}{old}"
 
 
 def require_affordable(expected: Estimate | None, queue: Queue, max_hours: float) -> None:

@@ -18,7 +18,8 @@ from sweeps.cells import Cell
 from sweeps.runs import lock, read_run, read_status, write_run, write_status
 from sweeps.study import Study
 from sweeps.tracking import absolute
-from trainer.config import ConfigError, group_signature
+from trainer.config import ConfigError
+from trainer.identity import SCHEMA, group_signature
 
 ROOM_MIB, ROOM_PER_RUN_MIB = 200, 1
 """Free space below which a sweep would soon stop; checkpoints of a large model need far more."""
@@ -122,7 +123,7 @@ def adopt(place: Place, cells: Iterable[Cell]) -> list[Path]:
 def run_document(place: Place, cell: Cell) -> dict[str, Any]:
     """The content of ``run.yaml``: configuration, place in the study, MLflow address, origin."""
     name, level = place.study.name, cell.level
-    document: dict[str, Any] = copy.deepcopy(dict(cell.config))
+    document: dict[str, Any] = {"schema": SCHEMA} | copy.deepcopy(dict(cell.config))
     tracking = document["tracking"]
     document["study"] = {"name": name, "level": level.name, "level_index": level.index, "label": level.label}
     document["tracking"] = tracking | {

@@ -18,7 +18,8 @@ from typing import IO, Any
 import yaml
 
 from trainer import run_yaml
-from trainer.config import ConfigError, identity, signature
+from trainer.config import ConfigError
+from trainer.identity import identity, signature
 
 FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "PRUNED"})
 """States that only a person's wish (``retry``) or a new request ends; COMPLETED is final."""

@@ -17,7 +17,8 @@ from typing import Any
 from sweeps.cells import Cell
 from sweeps.levels import SEED, key_of, short_key, swept_keys
 from sweeps.runs import write_atomically
-from trainer.config import NOT_IDENTITY, ConfigError, nearest, require
+from trainer.config import ConfigError, nearest, require
+from trainer.identity import NOT_IDENTITY
 
 LONGEST = 80
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer import run_yaml
-from trainer.config import component_defaults, signature
+from trainer.config import component_defaults
+from trainer.identity import SCHEMA, signature
 from trainer.record import RunFolder
 
 TARGETS = {
@@ -69,7 +70,7 @@ CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
 
 def run_config(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A small resolved configuration with ``changes`` by dotted key; a new ``_target_`` brings its own defaults."""
-    config: dict[str, Any] = {"seed": 0, "weight": {}, "regularizer": {}, "controller": {}}
+    config: dict[str, Any] = {"schema": SCHEMA, "seed": 0, "weight": {}, "regularizer": {}, "controller": {}}
     config |= {group: _component(target) for group, target in TARGETS.items()}
     items = (SMALL | dict(changes or {})).items()
     for key, value in sorted(items, key=lambda item: not item[0].endswith("._target_")):

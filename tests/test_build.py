@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from sweeps.compose import compose
 from trainer.build import build_component, build_run
-from trainer.config import ConfigError, OptimConfig, signature
+from trainer.config import ConfigError, OptimConfig
+from trainer.identity import signature
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign

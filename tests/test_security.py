@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import ROOT, ConfigError, ModelConfig
-from trainer.model import SHIPPED_MODEL, load_model
+from trainer.config import ROOT, SHIPPED_MODEL, ConfigError, ModelConfig
+from trainer.model import load_model
 
 PACKAGES = ("trainer", "sweeps", "dashboards")
 RUNS_WHAT_IT_READS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "code", "codeop", "runpy"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from trainer import mirror as mirror_module
-from trainer.config import group_signature, signature
+from trainer.identity import group_signature, signature
 from trainer.labels import parameters, tags
 from trainer.mirror import Mirror, follow
 from trainer.record import RunFolder

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer.config import ConfigError
+from trainer.config import ConfigError, require
 from trainer.files import OutOfSpace, room_for
+from trainer.identity import SCHEMA
 from trainer.record import RunFolder
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _checked(config: dict[str, Any]) -> Run:
     from trainer.build import build_run
     from trainer.compatibility import problems
 
+    old = "another version of this program made this run folder; start the sweep again, which makes one of its own"
+    require(config.get("schema") == SCHEMA, "schema", config.get("schema", 1), old)
     for problem in problems(config):
         if problem.fatal:
             raise ConfigError(problem.sentence)

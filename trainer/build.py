@@ -15,7 +15,6 @@ from typing import Any
 
 from trainer.config import (
     LIST_SLOTS,
-    NOT_IDENTITY,
     PLAIN_GROUPS,
     SINGLE_SLOTS,
     AccountingConfig,
@@ -28,10 +27,10 @@ from trainer.config import (
     component_defaults,
     nearest,
     require,
-    signature,
 )
 from trainer.engine.base import EngineConfig
 from trainer.evaluate import EvaluationConfig
+from trainer.identity import NOT_IDENTITY, signature
 from trainer.objective.base import (
     Advantage,
     Controller,

@@ -1,4 +1,4 @@
-"""The configuration of one run: plain groups as frozen dataclasses, identity, and the static schema of components.
+"""The configuration of one run: plain groups as frozen dataclasses, and the static schema of components.
 
 Imported by ``trainer`` and, alone of all of ``trainer``, by ``sweeps``; so it must not import torch. A component
 (task, engine, surrogate, ...) keeps its fields in its own file: :func:`component_defaults` reads them from the source
@@ -12,14 +12,14 @@ import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCHEMA = 1
-"""Raised when the meaning of a configuration changes, so that old results are never mistaken for new ones."""
-
 ROOT = Path(__file__).resolve().parent.parent
+
+SHIPPED_MODEL = ROOT / "trainer" / "assets" / "countdown-tiny"
+"""The language model that comes with the project."""
 
 SINGLE_SLOTS = ("task", "engine", "rollout", "shaping", "advantage", "surrogate", "reduction", "evaluation")
 """Groups that hold exactly one component."""
@@ -29,12 +29,6 @@ LIST_SLOTS = ("weight", "regularizer", "controller")
 
 PLAIN_GROUPS = ("model", "optim", "accounting", "checkpoint", "hardware", "tracking")
 """Groups whose dataclass is in this module."""
-
-NOT_IDENTITY = frozenset(
-    {"checkpoint", "factor", "hardware", "hydra", "launcher", "output", "plan", "provenance", "search", "signature"}
-    | {"study", "tracking", "method", "retry", "max_hours", "yes"}
-)
-"""Top-level keys that cannot move a curve."""
 
 
 class ConfigError(ValueError):
@@ -154,10 +148,12 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareConfig:
-    """Where and in which portions the numbers are computed. Does not move a curve beyond rounding."""
+    """Where and in which portions the numbers are computed: equal in law, but not in every bit, so part of a run's
+    identity."""
 
     device: str = "auto"
-    """auto (GPU if there is one), cpu or cuda."""
+    """cpu or cuda. auto: cuda if the jobs of the queue hold GPUs and torch was built for them; decided before the run
+    is frozen."""
     mixed_precision: str = "no"
     """accelerate's setting: no, bf16 or fp16."""
     micro_batch_tokens: int = 16384
@@ -166,8 +162,9 @@ class HardwareConfig:
     """Compute a prompt once for all its responses, and no padding, where the model's attention allows it."""
     head_chunk: int = 4096
     """Response tokens whose logits exist at one time."""
-    num_threads: int = 0
-    """CPU threads of the trainer; 0 takes all cores the process may use."""
+    num_threads: int | None = None
+    """CPU threads of the trainer. null: by the size of the model, one for a small one; decided before the run is
+    frozen."""
     processes: int = 1
     """Ranks started by ``accelerate launch`` inside the job."""
 
@@ -181,7 +178,9 @@ class HardwareConfig:
         )
         require(self.micro_batch_tokens >= 1, "hardware.micro_batch_tokens", self.micro_batch_tokens, "give at least 1")
         require(self.head_chunk >= 1, "hardware.head_chunk", self.head_chunk, "give at least 1")
-        require(self.num_threads >= 0, "hardware.num_threads", self.num_threads, "use 0 for all cores")
+        threads = self.num_threads
+        remedy = "give a number of threads, 1 to 1024, or null for as many as suit the model"
+        require(threads is None or 1 <= threads <= 1024, "hardware.num_threads", threads, remedy)
         require(self.processes >= 1, "hardware.processes", self.processes, "at least 1 process is needed")
 
 
@@ -200,26 +199,6 @@ class TrackingConfig:
     """Seconds between two writes of the mirror thread."""
     samples: int = 8
     """Responses kept in samples.jsonl at each evaluation and every ten steps."""
-
-
-def identity(config: Mapping[str, object]) -> dict[str, object]:
-    """The part of a resolved configuration that can move a curve, with the schema number."""
-    return {"schema": SCHEMA} | {key: value for key, value in config.items() if key not in NOT_IDENTITY}
-
-
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def signature(config: Mapping[str, object]) -> str:
-    """12 hex digits of SHA-256 over the canonical JSON of :func:`identity`; names the run folder."""
-    return _digest(identity(config))
-
-
-def group_signature(config: Mapping[str, object]) -> str:
-    """:func:`signature` without the seed: equal for the runs that are averaged over."""
-    return _digest({key: value for key, value in identity(config).items() if key != "seed"})
 
 
 def derive_seed(*parts: object) -> int:
@@ -279,3 +258,12 @@ def component_defaults(target: str) -> dict[str, object]:
     """
     defaults: dict[str, object] = json.loads(_defaults_json(target))
     return defaults
+
+
+@functools.cache
+def text_settings(target: str) -> frozenset[str]:
+    """Names of the fields of a component that are texts, may be None, or are mappings of texts."""
+    body, _ = _class_body(target)
+    fields = [node for node in body.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    texts = {"str", "str | None", "dict[str, str]"}
+    return frozenset(node.target.id for node in fields if ast.unparse(node.annotation) in texts)  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer.config import group_signature, signature
+from trainer.identity import group_signature, signature
 
 NO_PARAMETERS = ("factor", "provenance", "study", "tracking")
 PARAM_LENGTH, TAG_LENGTH = 6000, 5000

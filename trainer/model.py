@@ -14,12 +14,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from trainer import packed
-from trainer.config import ConfigError, ModelConfig
+from trainer.config import SHIPPED_MODEL, ConfigError, ModelConfig
 from trainer.files import OutOfSpace, room_for
 from trainer.norm import use_rms_norm
 from trainer.onednn import use_onednn
-
-SHIPPED_MODEL = Path(__file__).parent / "assets" / "countdown-tiny"
 
 
 def model_path(config: ModelConfig) -> str:

@@ -6,7 +6,6 @@ Called by ``loop.py``. It must not decide what happens in a step.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +31,9 @@ from trainer.tasks.base import Task
 from trainer.types import Prompt, Rollout
 
 log = logging.getLogger(__name__)
+
+DECIDED = "a run folder says what it is computed on; start runs through sweep.py, which decides"
+"""The remedy for what would make a run's bytes depend on the machine that it happens to be on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,7 +151,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
     started = f"{ranks.world} rank(s) were started; several take `accelerate launch`, which the queue does by itself"
     require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
-    torch.set_num_threads(run.hardware.num_threads or len(os.sched_getaffinity(0)))
+    threads = run.hardware.num_threads
+    require(threads is not None, "hardware.num_threads", threads, DECIDED)
+    torch.set_num_threads(threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
     tokenizer = load_tokenizer(run.model)
     model = load_model(run.model).to(accelerator.device)
@@ -208,7 +212,8 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
 def _accelerator(run: Run) -> Accelerator:
     device, precision = run.hardware.device, run.hardware.mixed_precision
     cpu = device == "cpu" or not torch.cuda.is_available()
-    remedy = "torch sees no GPU here; use hardware.device=auto or install the CUDA build"
+    require(device != "auto", "hardware.device", device, DECIDED)
+    remedy = "torch sees no GPU here; use hardware.device=cpu or install the CUDA build"
     require(not cpu or device != "cuda", "hardware.device", device, remedy)
     require(not cpu or precision != "fp16", "hardware.mixed_precision", precision, "it needs a GPU; use no or bf16")
     # accelerate refuses a second precision in one process, but the run before this one may have had another.

@@ -59,6 +59,9 @@ class Queue(Protocol):
     def spreads(self) -> bool:
         """Whether jobs may run on several machines."""
 
+    def fitted(self, runs: Sequence[Mapping[str, Any]]) -> Queue:
+        """This queue with as many jobs at the same time as have room for these frozen configurations."""
+
     def job_size(self, num_runs: int) -> int:
         """Runs that one job should serve when there are ``num_runs``."""
 
@@ -72,8 +75,11 @@ class Queue(Protocol):
         """Hand ``jobs`` over; ``folder`` keeps Submitit's files."""
 
 
-def open_queue(settings: Mapping[str, Any]) -> Queue:
-    """The chosen ``launcher``, its values checked. Raises ConfigError."""
+def open_queue(settings: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = ()) -> Queue:
+    """The chosen ``launcher``, its values checked, with slots for ``runs`` (frozen configurations).
+
+    Raises :class:`ConfigError`.
+    """
     module, _, name = str(settings["_target_"]).rpartition(".")
     if not module.startswith("sweeps.queues."):
         raise ConfigError(
@@ -88,7 +94,7 @@ def open_queue(settings: Mapping[str, Any]) -> Queue:
     for key, value in fields.items():
         require(_fits(value, hints[key]), f"launcher.{key}", value, f"{_words(hints[key])} is expected")
     queue: Queue = kind(**fields)
-    return queue
+    return queue.fitted(runs) if runs else queue
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

@@ -16,14 +16,15 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.local.local import LocalJob
 
+from sweeps.machine import num_slots
 from sweeps.processes import MARK, kill_marked
 from sweeps.queues.gpus import visible_gpus
 from sweeps.worker import ROOT, Job
@@ -39,7 +40,7 @@ class LocalQueue:
     """Slots on this machine."""
 
     slots: int | None = None
-    """Jobs at the same time. null: one per GPU, one on a machine without."""
+    """Jobs at the same time. null: one per GPU; for runs on CPUs as many as cores and memory allow."""
     runs_per_job: int | None = None
     """Cells that share a process, so that its start-up is paid once. null: 1 on GPUs, up to 12 on a CPU."""
     gpus_per_job: int = 1
@@ -82,10 +83,17 @@ class LocalQueue:
     def spreads(self) -> bool:
         return False
 
+    def fitted(self, runs: Sequence[Mapping[str, Any]]) -> LocalQueue:
+        on_gpus = bool(visible_gpus()) and any(run["hardware"]["device"] != "cpu" for run in runs)
+        return self if self.slots is not None or on_gpus else replace(self, slots=num_slots(runs))
+
     def job_size(self, num_runs: int) -> int:
         if self.runs_per_job is not None:
             return self.runs_per_job
-        return 1 if visible_gpus() else max(1, min(LARGEST_SHARE, math.ceil(num_runs / self.concurrency)))
+        if visible_gpus():
+            return 1
+        rounds = math.ceil(num_runs / (LARGEST_SHARE * self.concurrency))
+        return max(1, math.ceil(num_runs / max(1, rounds * self.concurrency)))  # all slots end at about the same time
 
     def require_available(self) -> None:
         _gpu_sets(self.concurrency, self.gpus_per_job)

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,9 @@ class SlurmQueue:
     @property
     def spreads(self) -> bool:
         return num_nodes(self.partition) != 1
+
+    def fitted(self, runs: Sequence[Mapping[str, Any]]) -> SlurmQueue:
+        return self  # the cluster knows its nodes
 
     def job_size(self, num_runs: int) -> int:
         """Larger than asked for where one array, and with it one cap, could not hold all jobs."""

@@ -53,7 +53,7 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Ground:
         fixed=fixed,
         config=first.config,
         compose=compose,
-        queue=open_queue(first.config["launcher"]),
+        queue=open_queue(first.config["launcher"], [first.config]),
         storage=place(asked.search, output / "sweeps" / name),
     )
 

@@ -16,9 +16,9 @@ from sweeps.queues.base import Queue
 from sweeps.search.settings import Settings
 from sweeps.search.space import Value, described, overrides
 from sweeps.study import Study
-from trainer.config import NOT_IDENTITY
+from trainer.identity import NOT_IDENTITY
 
-NOT_TUNED = NOT_IDENTITY - {"method"} | {"evaluation", "seed", "steps"}
+NOT_TUNED = NOT_IDENTITY - {"method"} | {"evaluation", "hardware", "seed", "steps"}
 """Top-level keys of overrides that are no part of what a search finds."""
 
 Compose = Callable[[Sequence[Sequence[str]]], list[Cell]]

@@ -17,6 +17,7 @@ from sweeps.estimate import estimate
 from sweeps.levels import Level, value_text
 from sweeps.plan import aligned, duration
 from sweeps.reconcile import Action, Decision
+from sweeps.schema import outdated_line
 from sweeps.search.ground import Ground
 from sweeps.search.progress import best_text
 from sweeps.search.space import Parameter
@@ -73,7 +74,7 @@ def opening(ground: Ground, study: optuna.Study, expected: float | None) -> str:
         f"{ground.name}: {what} over {len(settings.space)} parameters, {settings.search.n_trials} trials{before}"
         f"{_time(ground, expected)}, {ground.queue.concurrency} at a time\n"
         f"to look inside: {dashboard_line(ground)}"
-    )
+    ) + (f"\n{old}" if (old := outdated_line(ground.output)) else "")
 
 
 def dashboard_line(ground: Ground) -> str:
@@ -102,6 +103,7 @@ def plan_text(ground: Ground, study: optuna.Study | None, expected: float | None
         f"{ground.name}: {over} of {search.n_trials} trials have ended"
         + (f", {best_text(study)}" if study is not None and best_text(study) else ""),
         f"estimated time: {_time(ground, expected).lstrip(', ') or 'no earlier run to estimate from'}",
+        *filter(None, [outdated_line(ground.output)]),
     ]
     return "\n".join(lines)
 

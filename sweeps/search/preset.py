@@ -25,14 +25,16 @@ from sweeps.search.confirm import MOST
 from sweeps.search.progress import best
 from sweeps.worker import ROOT
 from trainer import run_yaml
-from trainer.config import NOT_IDENTITY, ConfigError
+from trainer.config import ConfigError
+from trainer.identity import NOT_IDENTITY
 
 GROUP = "tuned"
 """Folder of ``conf/method`` for presets that a search wrote."""
 
-ELSEWHERE = NOT_IDENTITY - {"method"} | {"seed", "steps", "evaluation", "accounting", "task", "model", "engine"}
-"""Top-level keys that say what is trained on, for how long and how it is examined: no part of a tuned method, unless
-the search varied them."""
+_CIRCUMSTANCES = frozenset({"seed", "steps", "evaluation", "accounting", "task", "model", "engine", "hardware"})
+ELSEWHERE = NOT_IDENTITY - {"method"} | _CIRCUMSTANCES
+"""Top-level keys that say what is trained on, for how long, where, and how it is examined: no part of a tuned method,
+unless the search varied them."""
 
 _STUDY, _CONTENT = "# study: ", "# content: "
 _GLOBAL = "@package _global_"

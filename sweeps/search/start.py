@@ -29,7 +29,8 @@ from sweeps.search.progress import Progress
 from sweeps.search.record import document
 from sweeps.tracking import Tracker, absolute, require_answer
 from sweeps.watch import interrupted
-from trainer.config import ConfigError, group_signature, require
+from trainer.config import ConfigError, require
+from trainer.identity import group_signature
 
 
 def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from sweeps.cells import cells, members, resolved
 from sweeps.components import unknown_keys
 from sweeps.compose import CONF, Composed, compose, compose_batch, groups
-from trainer.config import LIST_SLOTS, component_defaults, identity
+from trainer.config import LIST_SLOTS, component_defaults
+from trainer.identity import identity
 
 PLAIN = {"factor", "study", "method", "clip_regime"}
 """Groups of presets: several components, or none."""

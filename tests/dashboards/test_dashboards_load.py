@@ -54,7 +54,8 @@ def test_final_is_the_mean_of_the_last_five_steps_and_the_last_evaluation(study:
 
 def test_settings_are_what_all_cells_share(study: Study) -> None:
     assert study.settings["steps"] == "20" and "seed" not in study.settings
-    assert not any(key.startswith("hardware") for key in study.settings)
+    assert study.settings["hardware.device"] == "cpu"
+    assert not any(key.startswith("tracking") for key in study.settings)
     assert study.provenance["git revision"] == "3f2a9c1"
 
 

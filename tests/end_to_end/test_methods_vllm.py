@@ -15,8 +15,8 @@ from sweeps.compose import compose
 from tests.runs import metrics
 from trainer import run_yaml
 from trainer.build import build_run
-from trainer.config import signature
 from trainer.engine.base import EnginePool
+from trainer.identity import signature
 from trainer.loop import train
 from trainer.record import RunFolder
 

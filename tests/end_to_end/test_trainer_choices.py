@@ -17,7 +17,8 @@ from contract_checks import composed
 from tests.end_to_end.conftest import ENVIRONMENT
 from tests.runs import MOVING, SMALL, record, run_config, write_run
 from trainer import run_yaml
-from trainer.config import ROOT, signature
+from trainer.config import ROOT
+from trainer.identity import signature
 from trainer.record import RunFolder
 
 SLOTS = ("controller", "rollout", "weight", "regularizer")

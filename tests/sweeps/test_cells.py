@@ -16,11 +16,20 @@ Make = Callable[..., list[Cell]]
 
 def test_what_cannot_move_a_curve_does_not_change_the_signature(make_cells: Make) -> None:
     (plain,) = make_cells(["seed=0"])
-    (other,) = make_cells(
-        ["seed=0", "hardware.num_threads=2", "tracking=none", "launcher.slots=3", "checkpoint.every=1"]
-    )
-    (moved,) = make_cells(["seed=0", "optim.lr=0.5"])
-    assert plain.signature == other.signature != moved.signature
+    (other,) = make_cells(["seed=0", "tracking=none", "launcher.slots=3", "checkpoint.every=1"])
+    assert plain.signature == other.signature
+
+
+@pytest.mark.parametrize("change", ["optim.lr=0.5", "hardware.mixed_precision=bf16", "hardware.num_threads=2"])
+def test_what_moves_a_byte_of_it_changes_the_signature(make_cells: Make, change: str) -> None:
+    (plain,), (moved,) = make_cells([]), make_cells([change])
+    assert plain.signature != moved.signature
+
+
+def test_precisions_can_be_swept(make_cells: Make) -> None:
+    made = make_cells(["hardware.mixed_precision=no"], ["hardware.mixed_precision=bf16"])
+    assert [cell.level.name for cell in made] == ["no", "bf16"]
+    assert len({cell.signature for cell in made}) == 2
 
 
 def test_one_number_written_twice_is_one_experiment(make_cells: Make) -> None:
@@ -36,7 +45,7 @@ def test_the_frozen_configuration_holds_absolute_paths_and_nothing_of_this_invoc
 
 def test_cells_that_are_one_experiment_are_refused(make_cells: Make) -> None:
     with pytest.raises(ConfigError, match="are the same experiment"):
-        make_cells(["hardware.num_threads=1"], ["hardware.num_threads=2"])
+        make_cells(["checkpoint.every=1"], ["checkpoint.every=2"])
 
 
 def test_what_belongs_to_the_whole_sweep_cannot_be_swept(make_cells: Make) -> None:
@@ -82,7 +91,7 @@ def test_a_study_is_called_after_its_factor_or_what_is_swept(make_cells: Make) -
 
 
 def test_another_base_is_another_study(make_cells: Make) -> None:
-    factor = ["factor=off_policy_updates", "hardware.num_threads=2", "launcher.slots=2"]
+    factor = ["factor=off_policy_updates", "checkpoint.every=2", "launcher.slots=2"]
     made = make_cells(
         [*factor, "optim.updates_per_rollout=1", "steps=9"], [*factor, "optim.updates_per_rollout=2", "steps=9"]
     )

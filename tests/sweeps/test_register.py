@@ -12,7 +12,7 @@ from sweeps.register import Place, adopt, register, run_document
 from sweeps.results import ui_line
 from sweeps.runs import lock, read_run, read_status, write_status
 from sweeps.study import Study
-from trainer.config import signature
+from trainer.identity import signature
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from sweeps.alive import is_alive
 from sweeps.queues.scheduler import Scheduler
 from sweeps.runs import Status, is_locked, lock, next_attempt, read_run, read_status, write_run, write_status
 from sweeps.worker import ROOT
-from trainer.config import ConfigError, signature
+from trainer.config import ConfigError
+from trainer.identity import signature
 
 CONFIG = {"seed": 0, "optim": {"lr": 1e-4, "eps": 1e-08, "betas": [0.9, 0.95]}, "model": {"path": None, "dtype": "no"}}
 
@@ -34,9 +35,9 @@ def test_a_folder_of_another_experiment_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_move_a_curve_may_change_between_attempts(tmp_path: Path) -> None:
-    write_run(tmp_path, {**CONFIG, "hardware": {"micro_batch_tokens": 8192}})
-    write_run(tmp_path, {**CONFIG, "hardware": {"micro_batch_tokens": 1024}})
-    assert read_run(tmp_path)["hardware"] == {"micro_batch_tokens": 1024}
+    write_run(tmp_path, {**CONFIG, "checkpoint": {"every": 5}})
+    write_run(tmp_path, {**CONFIG, "checkpoint": {"every": 1}})
+    assert read_run(tmp_path)["checkpoint"] == {"every": 1}
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "{torn: [1,"])

@@ -20,7 +20,7 @@ REFUSED = [
     (["++search.space={optim.lr:{type:float,lo:0,high:1}}"], "optim.lr.lo=0", "did you mean 'low'?"),
     (["++search.space={optim.lr:{type:float,low:0,high:1,when:{method:[a]}}}"], "when='method'", "above this one"),
     (["++search.space={seed:{type:int,low:0,high:9}}"], "search.space.seed", "search.seeds"),
-    (["++search.space={hardware.head_chunk:{type:int,low:8,high:9}}"], "hardware.head_chunk", "same experiment"),
+    (["++search.space={checkpoint.every:{type:int,low:8,high:9}}"], "checkpoint.every", "same experiment"),
     (["search.objectives=[]"], "search.objectives", "at least one"),
     (["search.objectives=[{metric:policy/entropy,direction:up}]"], "direction='up'", "maximize or minimize"),
     (["search.sampler=cmaes"], "search.sampler='cmaes'", "choose one of gp, nsga2, random, tpe"),

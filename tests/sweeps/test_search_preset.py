@@ -20,7 +20,7 @@ from optuna.trial import create_trial
 from sweeps.cells import resolved
 from sweeps.compose import CONF, compose, enable_plugins
 from sweeps.search.preset import winners, write_preset
-from trainer.config import identity
+from trainer.identity import identity
 
 OBJECTIVE = {"metric": "eval/heldout/avg_at_16", "direction": "maximize", "label": "avg@16"}
 

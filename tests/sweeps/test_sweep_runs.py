@@ -18,7 +18,7 @@ import yaml
 from sweeps.compose import groups
 from sweeps.help import QUESTIONS
 from sweeps.worker import ROOT
-from trainer.config import signature
+from trainer.identity import signature
 
 Sweep = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
