@@ -21,10 +21,12 @@ from sweeps.reconcile import Decision
 from sweeps.runs import last_attempt, last_job, read_run, read_status
 from sweeps.study import Study
 from trainer.config import ConfigError
+from trainer.identity import named
 
 LIKE = (
-    ("task", "model", "engine", "rollout", "optim", "evaluation"),
-    ("task", "model", "engine", "rollout"),
+    ("task", "model", "engine", "rollout", "optim", "evaluation", "hardware"),
+    ("task", "model", "engine", "rollout", "hardware"),
+    ("model", "engine", "hardware"),
     ("model", "engine"),
 )
 """Groups that decide how long a step takes; where no earlier run has all of them, fewer have to do."""
@@ -70,8 +72,9 @@ def estimate(study: Study, decisions: Sequence[Decision], queue: Queue) -> Estim
     for share in shares(todo, queue.job_size(len(todo))):
         seconds = start_s
         for cell in share:
-            cost = json.dumps([cell.config.get(group) for group in LIKE[0]], sort_keys=True)
-            speed = speeds[cost] if cost in speeds else speeds.setdefault(cost, _step_s(cell, known))
+            config = named(cell.config)
+            cost = json.dumps([config.get(group) for group in LIKE[0]], sort_keys=True)
+            speed = speeds[cost] if cost in speeds else speeds.setdefault(cost, _step_s(config, known))
             if speed is None:
                 return None
             before = status[cell.signature]
@@ -99,7 +102,7 @@ def earlier(output: Path) -> list[Earlier]:
         try:
             found.append(
                 Earlier(
-                    config=read_run(path.parent),
+                    config=named(read_run(path.parent)),
                     step_s=busy_s(records) / status.steps,
                     job=last_job(path.parent) or path.parent.name,
                     span=(_began(path.parent), max((time for time, _ in records), default=0.0)),
@@ -139,10 +142,10 @@ def _began(run_dir: Path) -> float:
     return path.stat().st_mtime if path is not None and path.exists() else 0.0
 
 
-def _step_s(cell: Cell, known: Sequence[Earlier]) -> float | None:
-    """Mean seconds per step of the runs that resemble ``cell`` most."""
+def _step_s(config: Mapping[str, Any], known: Sequence[Earlier]) -> float | None:
+    """Mean seconds per step of the runs that resemble ``config`` most."""
     for groups in LIKE:
-        alike = [run.step_s for run in known if all(run.config.get(key) == cell.config.get(key) for key in groups)]
+        alike = [run.step_s for run in known if all(run.config.get(key) == config.get(key) for key in groups)]
         if alike:
             return fmean(alike)
     return None

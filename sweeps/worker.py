@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,9 @@ class Job:
 
     def _run(self, run_dirs: Sequence[Path], locks: Sequence[int]) -> int:
         """One trainer process over ``run_dirs``; returns its exit code."""
-        ranks = self._ranks(run_dirs)
+        hardware: Mapping[str, Any] = read_run(run_dirs[0]).get("hardware") or {}
+        ranks = _ranks(hardware)
+        threads = str(hardware.get("num_threads") or 1)  # before the trainer says so: imports and the engine's start
         search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with _logs(run_dirs) as (out, err):
             process = subprocess.Popen(
@@ -86,7 +88,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=os.environ | {"PYTHONPATH": search_path},
+                env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": threads},
                 pass_fds=tuple(locks),
                 preexec_fn=_ignore_signals,
             )
@@ -96,10 +98,10 @@ class Job:
             finally:
                 _CHILDREN.clear()
 
-    def _ranks(self, run_dirs: Sequence[Path]) -> list[str]:
-        hardware: Any = read_run(run_dirs[0]).get("hardware") or {}
-        gpus = hardware.get("device") != "cpu" and bool(visible_gpus())
-        return launcher(int(hardware.get("processes", 1)), gpus=gpus)
+
+def _ranks(hardware: Mapping[str, Any]) -> list[str]:
+    gpus = hardware.get("device") != "cpu" and bool(visible_gpus())
+    return launcher(int(hardware.get("processes", 1)), gpus=gpus)
 
 
 def launcher(processes: int, *, gpus: bool) -> list[str]:

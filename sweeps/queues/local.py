@@ -24,9 +24,10 @@ from typing import Any
 import submitit
 from submitit.local.local import LocalJob
 
-from sweeps.machine import num_slots
+from sweeps.machine import num_cores, num_slots
 from sweeps.processes import MARK, kill_marked
 from sweeps.queues.gpus import visible_gpus
+from sweeps.runs import UNFINISHED, read_status
 from sweeps.worker import ROOT, Job
 from trainer.config import require
 
@@ -37,7 +38,7 @@ LARGEST_SHARE = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalQueue:
-    """Slots on this machine."""
+    """Slots on this machine. A run's threads are its own matter (``hardware.num_threads``); slots fill the cores."""
 
     slots: int | None = None
     """Jobs at the same time. null: one per GPU; for runs on CPUs as many as cores and memory allow."""
@@ -107,7 +108,7 @@ class LocalQueue:
         )
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> LocalPool:
-        return LocalPool(folder, jobs, _gpu_sets(self.concurrency, self.gpus_per_job), self.grace_s)
+        return LocalPool(folder, jobs, _gpu_sets(self.concurrency, self.gpus_per_job), self.grace_s, num_cores())
 
 
 def _gpu_sets(slots: int, per_job: int) -> list[str | None]:
@@ -123,11 +124,14 @@ def _gpu_sets(slots: int, per_job: int) -> list[str | None]:
 class LocalPool:
     """Waiting and running jobs; see :class:`sweeps.queues.base.Pool`."""
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], gpu_sets: Sequence[str | None], grace_s: float) -> None:
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], gpu_sets: Sequence[str | None], grace_s: float, most_starting: int
+    ) -> None:
         self._folder = folder
         self._waiting = deque(jobs)
         self._gpu_sets = gpu_sets
         self._grace_s = grace_s
+        self._most_starting = most_starting
         self._running: dict[int, _Running] = {}
 
     def poll(self) -> bool:
@@ -136,13 +140,19 @@ class LocalPool:
                 kill_marked(started.mark)  # whatever a crashed trainer left behind
                 del self._running[slot]
         for slot, gpus in enumerate(self._gpu_sets):
-            if self._waiting and slot not in self._running:
+            if self._waiting and slot not in self._running and self._may_start():
                 mark = f"local:{uuid.uuid4().hex}"
                 executor = _SessionExecutor(self._folder, gpus, mark)
                 executor.update_parameters(timeout_min=FOREVER_MIN)
                 work = self._waiting.popleft()
                 self._running[slot] = _Running(work=work, job=executor.submit(work), mark=mark)  # type: ignore[arg-type]
         return bool(self._running)
+
+    def _may_start(self) -> bool:
+        """A start (imports, an engine) keeps a core busy, so no more of them at a time than there are cores."""
+        if len(self._running) < self._most_starting:
+            return True
+        return sum(_is_starting(started.work) for started in self._running.values()) < self._most_starting
 
     def add(self, job: Job) -> None:
         self._waiting.append(job)
@@ -169,6 +179,12 @@ class LocalPool:
     def leave(self) -> None:
         self._waiting.clear()
         self._running.clear()
+
+
+def _is_starting(job: Job) -> bool:
+    """Whether none of a job's runs has made a step or ended."""
+    statuses = [read_status(Path(run_dir)) for run_dir in job.run_dirs]
+    return all(status is None or (status.state in UNFINISHED and not status.step) for status in statuses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def test_gpus_are_counted_by_the_driver_when_nobody_chose(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("gpu", "slots", "runs", "size"),
-    [("", None, 12, 12), ("", None, 30, 12), ("", 2, 4, 2), ("", None, 1, 1), ("", 4, 2, 1), ("0,1", None, 12, 1)],
+    [("", None, 12, 12), ("", None, 30, 10), ("", 2, 4, 2), ("", None, 1, 1), ("", 4, 2, 1), ("0,1", None, 12, 1)],
 )
 def test_start_up_is_shared_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, gpu: str, slots: int | None, runs: int, size: int
@@ -111,6 +111,22 @@ def test_start_up_is_shared_on_a_cpu(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpu)
     assert LocalQueue(slots=slots).job_size(runs) == size
     assert LocalQueue(runs_per_job=5).job_size(runs) == 5
+
+
+def test_no_more_jobs_start_at_a_time_than_there_are_cores(
+    jobs: Callable[..., list[Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., LocalPool]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("sweeps.queues.local.num_cores", lambda: 1)
+    pool = opened(LocalQueue(slots=3), jobs(16, 16, 16, steps=4))
+    running = 0
+    while pool.poll():
+        states = [read_status(path) for path in (tmp_path / "runs").iterdir()]
+        begun = [status for status in states if status is not None and status.attempt]
+        assert sum(status.state in ("QUEUED", "RUNNING") and not status.step for status in begun) <= 1
+        running = max(running, sum(status is not None and status.state == "RUNNING" for status in states))
+        time.sleep(0.05)
+    assert running == 3
 
 
 def test_stopping_leaves_no_process_behind(
