@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -58,8 +58,6 @@ class _Dumper(yaml.SafeDumper):
 class _SafeLoader(yaml.SafeLoader):
     """PyYAML's own, which knows half characters."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
 
 class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """libyaml's, ten times as fast."""
@@ -71,8 +69,6 @@ class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
 class _FastSafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """libyaml's, ten times as fast."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
 
 def _string(dumper: Any, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if PLAIN.match(text) else '"')
@@ -81,5 +77,6 @@ def _string(dumper: Any, text: str) -> Any:
 for _kind in (_Dumper, _FastDumper):
     _kind.add_representer(str, _string)
 for _loader in (_SafeLoader, _FastSafeLoader):
+    _loader.yaml_implicit_resolvers = {}
     for _name, (_pattern, _first) in _TYPES.items():
         _loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern, re.IGNORECASE), _first)

@@ -61,7 +61,13 @@ def sweep(tmp_path: Path, fake: list[str], monkeypatch: pytest.MonkeyPatch) -> C
     def run(*arguments: str, base: Sequence[str] = tuple(fake)) -> int:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sweeps.watch.LOOK_EVERY_S", 0.05)
-        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments, *base])
+        # One slot unless a test says otherwise: what it expects must not depend on the machine's cores.
+        slots = (
+            []
+            if any(text.startswith(("launcher.slots", "launcher=", "--")) for text in arguments)
+            else ["launcher.slots=1"]
+        )
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments, *slots, *base])
         try:
             return main()
         except SystemExit as leaving:

@@ -36,7 +36,7 @@ def wait_for(done: list[str], runs: Path) -> None:
 
 def test_a_yaml_that_is_edited_while_a_cell_waits_changes_the_next_sweep_only(copy: Path) -> None:
     command = [sys.executable, "sweep.py", "-m", "seed=16,1", "steps=5", "study.name=edited", "tracking=none"]
-    command += [f"launcher.trainer=['{FAKE}']", "launcher.runs_per_job=1"]
+    command += [f"launcher.trainer=['{FAKE}']", "launcher.slots=1", "launcher.runs_per_job=1"]
     runs = copy / "outputs" / "runs"
     launcher = subprocess.Popen(command, cwd=copy, stdout=subprocess.DEVNULL)
     wait_for(["QUEUED", "RUNNING"], runs)

@@ -16,7 +16,15 @@ import pytest
 from sweeps.worker import ROOT
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
-GRID = ("-m", "seed=16,2", "steps=6", "launcher.runs_per_job=1", f"launcher.trainer=[{FAKE}]", "tracking=none")
+GRID = (
+    "-m",
+    "seed=16,2",
+    "steps=6",
+    "launcher.slots=1",
+    "launcher.runs_per_job=1",
+    f"launcher.trainer=[{FAKE}]",
+    "tracking=none",
+)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -145,7 +145,14 @@ def test_each_cell_runs_with_its_own_frozen_values(sweep: Sweep, tmp_path: Path)
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "sweep.py"), *arguments, f"launcher.trainer=[{FAKE}]", "tracking=none"]
+    return [
+        sys.executable,
+        str(ROOT / "sweep.py"),
+        *arguments,
+        "launcher.slots=1",
+        f"launcher.trainer=[{FAKE}]",
+        "tracking=none",
+    ]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
