@@ -16,10 +16,12 @@ import pytest
 
 from trainer import mirror as mirror_module
 from trainer.config import group_signature, signature
+from trainer.contract.status import write_status
+from trainer.contract.store import ENVIRONMENT, connect
 from trainer.labels import parameters, tags
 from trainer.mirror import Mirror, follow
 from trainer.record import RunFolder
-from trainer.tracking import ENVIRONMENT, Copy, _connect, sync
+from trainer.tracking import Copy, sync
 
 History = dict[str, list[tuple[int, int, float]]]
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +38,7 @@ def quiet_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its schema, which takes seconds to make and a moment to copy."""
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    _connect(f"sqlite:///{database}", "made-first")
+    connect(f"sqlite:///{database}", "made-first")
     return database
 
 
@@ -139,7 +141,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     assert math.isnan(infinite.value)
     assert run.info.status == "FINISHED"
     status = folder.read_status()
-    assert status is not None and run.info.end_time == int(1000 * status["time"])
+    assert status is not None and run.info.end_time == int(1000 * status.time)
     assert tags(config).items() <= run.data.tags.items()
     assert (run.data.tags["state"], run.data.tags["mlflow.parentRunId"]) == ("COMPLETED", "feed")
     assert run.data.params == dict(parameters(config))
@@ -148,7 +150,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     assert names == ["metrics.md", "reliability.json", "run.yaml", "samples.json"]
     folder.write_status("COMPLETED", 12, 12)
     status = folder.read_status()
-    assert status is not None and status["mlflow_run_id"] == run.info.run_id
+    assert status is not None and status.mlflow_run_id == run.info.run_id
 
 
 def test_samples_are_a_table_for_mlflow_and_their_text_is_untouched(tmp_path: Path, uri: str) -> None:
@@ -332,7 +334,7 @@ def test_a_step_is_never_held_up(tmp_path: Path, uri: str) -> None:
     for step in range(30_000):  # 170 kB of steps into a pipe that holds 64
         mirror.mark_durable(step)
     mirror._process.send_signal(signal.SIGCONT)
-    folder.write_status("COMPLETED", 300, 300)
+    folder.write_status("CANCELLED", 300, 300)
     assert mirror.close()
 
 
@@ -342,8 +344,6 @@ def test_a_run_lives_as_long_as_the_process_that_wrote_its_status(tmp_path: Path
     folder = run_folder(tmp_path / "run", configuration(uri))
     record(folder, range(2))
     folder.write_status("RUNNING", 1, 12)
-    status = folder.read_status()
-    assert status is not None
     code = "import time; time.sleep(60)" if state in ("stranger", "alive") else ""
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -352,7 +352,7 @@ def test_a_run_lives_as_long_as_the_process_that_wrote_its_status(tmp_path: Path
         if state == "gone":
             process.wait()
         written = time.time() - (3600.0 if state == "stranger" else 0.0)
-        folder.status_file.write_text(json.dumps(status | {"pid": process.pid, "time": written}))
+        write_status(folder.path, "RUNNING", pid=process.pid, time=written)
         assert sync(folder.path) == (state != "alive")
     finally:
         process.kill()
@@ -441,10 +441,10 @@ def test_a_run_that_has_not_started_or_may_live_elsewhere_is_left_alone(tmp_path
     folder.write_status("QUEUED", 0, 12)
     assert not sync(folder.path)
     folder.write_status("RUNNING", 0, 12)
-    status = folder.read_status()
-    assert status is not None
-    folder.status_file.write_text(json.dumps(status | {"host": "elsewhere", "pid": 2**22 + 1}))
+    write_status(folder.path, "RUNNING", host="elsewhere", pid=2**22 + 1)
     assert not sync(folder.path)
+    write_status(folder.path, "RUNNING", job="slurm:7@there", time=0.0)
+    assert not sync(folder.path), "only the scheduler can tell"
     assert runs(uri) == []
 
 

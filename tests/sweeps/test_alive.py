@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.alive import BEAT_S, SILENT_S, beat, close_dead, is_alive, is_surely_alive, silent_s
+from sweeps.alive import close_dead, is_alive, is_surely_alive
 from sweeps.queues.scheduler import Scheduler
-from sweeps.runs import Status, lock, next_attempt, read_status, write_status
 from tests.sweeps.conftest import Clock
+from trainer.contract.liveness import BEAT_S, SILENT_S, beat, lock, silent_s
+from trainer.contract.run_folder import next_attempt
+from trainer.contract.status import Status, read_status, write_status
 
 HERE = socket.gethostname()
 JOB = "slurm:7@here"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweeps.reconcile import Action, reconcile
-from sweeps.runs import lock, write_status
 from trainer.config import ConfigError
+from trainer.contract.liveness import lock
+from trainer.contract.status import write_status
 
 TABLE = {
     # state: (without retry, failed, lost, all)

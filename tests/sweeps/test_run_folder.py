@@ -13,9 +13,12 @@ import yaml
 
 from sweeps.alive import is_alive
 from sweeps.queues.scheduler import Scheduler
-from sweeps.runs import Status, is_locked, lock, next_attempt, read_run, read_status, write_run, write_status
+from sweeps.runs import read_run, write_run
 from sweeps.worker import ROOT
 from trainer.config import ConfigError, signature
+from trainer.contract.liveness import is_locked, lock
+from trainer.contract.run_folder import next_attempt
+from trainer.contract.status import Status, read_status, write_status
 
 CONFIG = {"seed": 0, "optim": {"lr": 1e-4, "eps": 1e-08, "betas": [0.9, 0.95]}, "model": {"path": None, "dtype": "no"}}
 
@@ -60,7 +63,8 @@ def test_a_status_with_keys_of_a_later_version_is_read(tmp_path: Path) -> None:
 
 
 def test_only_one_process_has_a_run_and_its_end_frees_it(tmp_path: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from sweeps.runs import lock\n"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+    code += "from trainer.contract.liveness import lock\n"
     code += f"held = lock(Path({str(tmp_path)!r})); print('held', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None

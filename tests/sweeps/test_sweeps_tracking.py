@@ -14,11 +14,11 @@ import pytest
 
 from sweeps.cells import Cell
 from sweeps.finish import close_abandoned
-from sweeps.runs import write_status
 from sweeps.study import Study
 from sweeps.tracking import Tracker, absolute, require_answer
 from sweeps.worker import ROOT
 from trainer.config import ConfigError
+from trainer.contract.status import write_status
 
 DOCUMENT = {"study": "s", "cells": []}
 

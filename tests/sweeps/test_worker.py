@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.runs import lock, read_status, write_run, write_status
+from sweeps.runs import write_run
 from sweeps.worker import Job, RunsFailed
+from trainer.contract.liveness import lock
+from trainer.contract.status import read_status, write_status
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
