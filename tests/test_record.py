@@ -156,7 +156,9 @@ def test_status_says_who_and_which_attempt(folder: RunFolder) -> None:
     folder.write_status("RUNNING", 7, 40, "warming up")
     status = folder.read_status()
     assert status is not None
-    assert {key: status[key] for key in ("state", "step", "steps", "message", "pid", "attempt", "mlflow_run_id")} == {
+    assert {
+        key: getattr(status, key) for key in ("state", "step", "steps", "message", "pid", "attempt", "mlflow_run_id")
+    } == {
         "state": "RUNNING",
         "step": 7,
         "steps": 40,
@@ -185,7 +187,7 @@ def test_flush_reaches_every_file_that_exists(folder: RunFolder, monkeypatch: py
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
     folder.flush()
     files = (folder.metrics, folder.timings, folder.samples, folder.reliability)
-    assert flushed == [path.stat().st_ino for path in files]
+    assert flushed == [path.stat().st_ino for path in (*files, folder.path)], "and the names in the folder"
 
 
 def test_stop_is_a_file(folder: RunFolder) -> None:

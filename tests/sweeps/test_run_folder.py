@@ -115,7 +115,7 @@ def test_a_held_lock_is_life_whatever_the_process_number_says(tmp_path: Path, de
 
 
 def test_what_cannot_be_known_counts_as_alive(tmp_path: Path) -> None:
-    assert is_alive(tmp_path, Status(state="RUNNING", pid=1, host="another-machine"), None)
+    assert is_alive(tmp_path, Status(state="RUNNING", pid=1, host="node7", job="slurm:7"), None)
     assert is_alive(tmp_path, Status(state="QUEUED", job="slurm:7"), None)
 
 
