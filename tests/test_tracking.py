@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,13 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from trainer import mirror as mirror_module
 from trainer.config import group_signature, signature
 from trainer.contract.status import write_status
 from trainer.contract.store import ENVIRONMENT, connect
-from trainer.labels import parameters, tags
+from trainer.labels import mlflow_name, parameters, tags
 from trainer.mirror import Mirror, follow
 from trainer.record import RunFolder
 from trainer.tracking import Copy, sync
@@ -463,7 +466,67 @@ def test_hostile_paths(tmp_path: Path, empty_store: Path) -> None:
 
 def test_no_parameter_name_makes_mlflow_refuse_the_batch() -> None:
     found = dict(parameters({"task": {"4096 (all)": 1, "a@b": 2}, "weight": {"sign": {"positive": 1.0}}}))
-    assert found == {"task.4096 _all_": "1", "task.a_b": "2", "weight.sign.positive": "1.0"}
+    assert found == {"task.4096 :28:all:29:": "1", "task.a:40:b": "2", "weight.sign.positive": "1.0"}
+
+
+KEYS = st.text(alphabet="ab_.:/@= é\n4", min_size=1, max_size=12) | st.text(min_size=1, max_size=400)
+
+
+@hypothesis.given(one=KEYS, other=KEYS)
+@hypothesis.example("a@b", "a_b")
+@hypothesis.example("a@b", "a:40:b")
+@hypothesis.example("a//b", "a/b")
+@hypothesis.example("x" * 300, "x" * 299)
+@hypothesis.example("..", ".")
+def test_different_keys_have_different_names_and_mlflow_takes_them(one: str, other: str) -> None:
+    from mlflow.utils.validation import _validate_metric, _validate_param
+
+    assert (mlflow_name(one) == mlflow_name(other)) == (one == other)
+    _validate_metric(mlflow_name(one), 0.0, 0, 0)
+    _validate_param(mlflow_name(one), "x")
+
+
+def test_metrics_whose_names_look_alike_do_not_overwrite_each_other(tmp_path: Path, uri: str) -> None:
+    folder = run_folder(tmp_path / "run", configuration(uri))
+    folder.append(0, {"eval/a@b/pass": 0.25, "eval/a_b/pass": 0.75}, {}, time=1.0)
+    folder.write_status("COMPLETED", 1, 1)
+    assert sync(folder.path)
+    (run,) = runs(uri)
+    assert run.data.metrics["eval/a_b/pass"] == 0.75 and run.data.metrics["eval/a:40:b/pass"] == 0.25
+
+
+def test_a_damaged_record_is_not_copied_in_part_as_if_it_were_whole(tmp_path: Path, uri: str) -> None:
+    folder = run_folder(tmp_path / "run", configuration(uri))
+    record(folder, range(6))
+    folder.write_status("COMPLETED", 6, 6)
+    whole = folder.metrics.read_bytes()
+    for harm, said in ((b"nonsense\n", "damaged in line 4"), (b"", "ends at step 2, but its run is complete with 6")):
+        folder.metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]) + harm)
+        with pytest.raises(ValueError, match=said):
+            sync(folder.path)
+    assert runs(uri) == [] or runs(uri)[0].info.status == "RUNNING"
+    folder.metrics.write_bytes(whole)
+    assert sync(folder.path)
+    assert histories(uri, runs(uri)[0].info.run_id) == expected(range(6))
+
+
+def test_a_server_that_does_not_answer_costs_one_short_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.__main__ import sync_all
+
+    monkeypatch.setattr("trainer.contract.store.PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        folders = [run_folder(tmp_path / str(number), configuration(uri)) for number in range(3)]
+        for folder in folders:
+            record(folder, range(2))
+            folder.write_status("COMPLETED", 2, 2)
+        start = time.monotonic()
+        assert sync_all([folder.path for folder in folders]) == 1
+        assert time.monotonic() - start < 10.0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and all("does not answer (timed out): start the server" in line for line in said)
 
 
 def test_tags_and_parameters_come_from_the_configuration() -> None:

@@ -59,8 +59,8 @@ def mlflow_name(key: str) -> str:
     name = re.sub(refused, lambda found: f":{ord(found[0]):x}:", key)
     if len(name) <= NAME_LENGTH:
         return name
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return f"{name[: NAME_LENGTH - 18].rstrip('/')}:={digest}"
+    start, digest = name[: NAME_LENGTH - 18].rstrip("/"), hashlib.sha256(key.encode(errors="replace")).hexdigest()[:16]
+    return f"{start}{':' if start.count(':') % 2 == 0 else '::'}{digest}"  # an odd number: no short name has that
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

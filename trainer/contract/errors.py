@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from trainer.config import ConfigError
+
 LENGTH = 300
 """Characters."""
 
@@ -20,6 +22,8 @@ CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)|[Rr]ead timed out[^'\")]*|time
 
 def reason(error: BaseException) -> str:
     """The cause of ``error``, one line."""
+    if isinstance(error, ConfigError):  # a sentence of ours
+        return " ".join(str(error).split())
     lines = [line.strip() for line in str(error).splitlines()]
     line = next((line for line in lines if not NOISE.search(line)), "") or type(error).__name__
     found = CAUSE.findall(line) and CAUSE.search(line)
@@ -28,7 +32,7 @@ def reason(error: BaseException) -> str:
         what = (found[1] or found[0]).strip() if found else "no answer"
         return f"{where[0] if where else 'the server'}: {what}"[:LENGTH]
     plain = re.sub(r"^\((?:\w+\.)+(\w+)\) ", "", line)
-    named = plain if isinstance(error, ValueError) or plain != line else f"{type(error).__name__}: {plain}"
+    named = plain if plain != line else f"{type(error).__name__}: {plain}"
     return named[:LENGTH]
 
 
