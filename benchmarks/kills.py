@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = 3
-STEPS = 6
+STEPS = 4
 GRID = (
     "-m",
     f"seed=range({CELLS})",
@@ -33,6 +33,11 @@ GRID = (
     "study.name=kills",
     "engine=transformers",
     "accounting=none",
+    "rollout.prompts_per_step=2",
+    "rollout.max_tokens=24",
+    "evaluation.prompts=2",
+    "evaluation.samples=2",
+    "evaluation.ks=[1,2]",
     "checkpoint.every=1",
     "hardware.device=cpu",
     "hardware.num_threads=1",
@@ -43,7 +48,7 @@ GRID = (
 TARGETS = ("trainer", "launcher", "mirror")
 MOMENTS = ("start-up", "step", "checkpoint", "end")
 CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
-PATIENCE_S = 300.0
+PATIENCE_S = 1800.0
 START_UP_S = 25.0
 """The first kills fall within so many seconds of a launcher's start: its own, and that of its trainer."""
 
@@ -99,6 +104,13 @@ class Sweep:
     def lines(self) -> int:
         """Steps recorded in all cells."""
         return sum(path.read_bytes().count(b"\n") for path in self.output.glob("runs/*/metrics.jsonl"))
+
+    def end(self) -> None:
+        """End whatever is still at work."""
+        for target in TARGETS:
+            for pid in self.pids(target):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def finish(self) -> None:
         """Start the command until it leaves with every cell complete."""
@@ -220,31 +232,35 @@ def differences(reference: Sweep, sweep: Sweep) -> list[str]:
 def drill(place: Path, number: int, seed: int) -> int:
     """Kill ``number`` times and print what was lost; the exit code is 1 if anything was."""
     rng, kills, lost, since = random.Random(seed), Counter[tuple[str, str]](), list[str](), time.monotonic()
-    reference = Sweep(output=place / "undisturbed")
-    reference.finish()
-    sweeps = 0
-    while sum(kills.values()) < number:
-        sweep, sweeps = Sweep(output=place / f"killed-{sweeps}"), sweeps + 1
-        for _ in range(number):  # until it is complete, or there were enough
-            if sum(kills.values()) == number:
-                break
-            moment = rng.choice(MOMENTS)
-            struck = strike(sweep, rng.choice(TARGETS), moment, rng)
-            if struck is None:
-                break
-            kills[moment, struck] += 1
-            print(
-                f"{sum(kills.values()):>4}  {struck:<9} at {moment:<11} {' '.join(sorted(sweep.states()))}", flush=True
-            )
-        sweep.finish()
-        found = differences(reference, sweep)
-        print(
-            f"      sweep {sweeps}: {sweep.starts} starts, {'; '.join(found) or 'equal to the undisturbed one'}",
-            flush=True,
-        )
-        lost += [f"{sweep.output}: {name}" for name in found]
-    _report(kills, sweeps, lost, time.monotonic() - since)
+    reference, sweeps = Sweep(output=place / "undisturbed"), list[Sweep]()
+    try:
+        reference.finish()
+        while sum(kills.values()) < number:
+            sweeps.append(Sweep(output=place / f"killed-{len(sweeps)}"))
+            lost += _until_complete(reference, sweeps[-1], kills, number, rng)
+    finally:
+        for sweep in (reference, *sweeps):
+            sweep.end()
+    _report(kills, len(sweeps), lost, time.monotonic() - since)
     return 1 if lost else 0
+
+
+def _until_complete(
+    reference: Sweep, sweep: Sweep, kills: Counter[tuple[str, str]], number: int, rng: random.Random
+) -> list[str]:
+    """Kill within one sweep until it is complete or there were enough; what it then has otherwise."""
+    while sum(kills.values()) < number:
+        moment = rng.choice(MOMENTS)
+        struck = strike(sweep, rng.choice(TARGETS), moment, rng)
+        if struck is None:
+            break
+        kills[moment, struck] += 1
+        print(f"{sum(kills.values()):>4}  {struck:<9} at {moment:<11} {' '.join(sorted(sweep.states()))}", flush=True)
+    sweep.finish()
+    found = differences(reference, sweep)
+    said = "; ".join(found) or "equal to the undisturbed one"
+    print(f"      {sweep.output.name}: {sweep.starts} starts, {said}", flush=True)
+    return [f"{sweep.output}: {name}" for name in found]
 
 
 def _report(kills: Counter[tuple[str, str]], sweeps: int, lost: list[str], seconds: float) -> None:

@@ -29,8 +29,16 @@ def change_a_digit(path: Path) -> None:
     path.write_bytes(text[:at] + b"7" + text[at + 1 :])
 
 
-@pytest.mark.parametrize("harm", [cut_line, cut_byte, change_a_digit])
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "samples.jsonl", "reliability.jsonl"])
+FILES = ("metrics.jsonl", "timings.jsonl", "samples.jsonl", "reliability.jsonl")
+QUICK = (("metrics.jsonl", cut_line), ("timings.jsonl", change_a_digit), ("samples.jsonl", cut_byte))
+HARMS = [
+    pytest.param(name, harm, marks=[pytest.mark.slow] * ((name, harm) not in QUICK))
+    for name in FILES
+    for harm in (cut_line, cut_byte, change_a_digit)
+]
+
+
+@pytest.mark.parametrize(("name", "harm"), HARMS)
 def test_a_run_goes_back_to_the_checkpoint_that_its_record_reaches(
     name: str, harm, trainer, undisturbed: RunFolder, tmp_path: Path
 ) -> None:
@@ -43,7 +51,7 @@ def test_a_run_goes_back_to_the_checkpoint_that_its_record_reaches(
     assert steps(folder) == [0, 1, 2, 3, 4] and record(folder) == record(undisturbed)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "samples.jsonl", "reliability.jsonl"])
+@pytest.mark.parametrize("name", FILES[:1])
 def test_a_record_that_reaches_no_checkpoint_is_refused_in_a_sentence(
     name: str, trainer, undisturbed: RunFolder, tmp_path: Path
 ) -> None:
