@@ -37,9 +37,9 @@ from sweeps.plan import plan_text
 from sweeps.queues.slurm import SlurmQueue
 from sweeps.reconcile import reconcile
 from sweeps.register import Place, register
-from sweeps.runs import write_status
 from sweeps.study import Study
 from sweeps.table import status_lines
+from trainer.contract.status import write_status
 
 STEPS = 40
 SEEDS = 5

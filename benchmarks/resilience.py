@@ -1,12 +1,15 @@
-"""What safety costs: ``python benchmarks/resilience.py [OVERRIDE ...]``.
+"""Whether anything can be lost, and what safety costs: ``python -m benchmarks.resilience [--kills N]``.
 
-Trains the same small run without and with the MLflow mirror (a fresh SQLite store), in turns, and says what a step and
-a run pay; kills runs with signal 9 and says how long it takes until the next step is recorded. Overrides are those of
-``sweep.py``, for example ``engine=transformers steps=60``. Every number is the median over rounds, with the range.
+Without ``--costs``: kills the processes of small sweeps at random moments and compares what is left with an undisturbed
+sweep (see :mod:`benchmarks.kills`). With it: trains the same small run without and with the MLflow mirror (a fresh
+SQLite store), in turns, and says what a step and a run pay; kills runs with signal 9 and says how long it takes until
+the next step is recorded. Overrides are then those of ``sweep.py``, for example ``engine=transformers steps=60``. Every
+number is the median over rounds, with the range.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -20,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.kills import arguments_of, drill  # noqa: E402
 from sweeps.cells import cells, members  # noqa: E402
 from sweeps.compose import Composed, compose  # noqa: E402
 from trainer import run_yaml  # noqa: E402
@@ -92,22 +96,34 @@ def table(title: str, rounds: list[dict[str, float]]) -> None:
         print(f"  {name:<38} {statistics.median(values):9.2f}   ({min(values):.2f} to {max(values):.2f})")
 
 
-def main() -> None:
-    """Measure and print."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    overrides, plain, mirrored, kills = sys.argv[1:], [], [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        for number in range(ROUNDS):  # in turns, so that what else the machine does falls on both
-            plain.append(trained(run_folder(place / f"plain-{number}", overrides, None)))
-            uri = f"sqlite:///{place / 'mlflow.db'}"
-            mirrored.append(trained(run_folder(place / f"mirrored-{number}", overrides, uri)))
-            kills.append(killed(run_folder(place / f"killed-{number}", overrides, None)))
+def costs(place: Path, overrides: list[str]) -> None:
+    """Measure what safety costs, and print it."""
+    plain, mirrored, kills = [], [], []
+    for number in range(ROUNDS):  # in turns, so that what else the machine does falls on both
+        plain.append(trained(run_folder(place / f"plain-{number}", overrides, None)))
+        uri = f"sqlite:///{place / 'mlflow.db'}"
+        mirrored.append(trained(run_folder(place / f"mirrored-{number}", overrides, uri)))
+        kills.append(killed(run_folder(place / f"killed-{number}", overrides, None)))
     print(f"{' '.join([*DEFAULTS, *overrides])}; median over {ROUNDS} rounds (range)")
     table("without MLflow", plain)
     table("with its mirror", mirrored)
     table("kill -9", kills)
 
 
+def main() -> int:
+    """Kill, or measure; the exit code is 1 if anything was lost."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.resilience")
+    arguments_of(parser)
+    parser.add_argument("--costs", nargs="*", metavar="OVERRIDE", help="measure what safety costs instead")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with tempfile.TemporaryDirectory() as scratch:
+        place = (options.keep or Path(scratch)).absolute()
+        if options.costs is None:
+            return drill(place, options.kills, options.seed)
+        costs(place, options.costs)
+        return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

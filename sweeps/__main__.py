@@ -18,12 +18,14 @@ from sweeps.follow import Followed
 from sweeps.leftovers import leftovers, remove, size_text
 from sweeps.manage import cancel, drop_lost, reopened, sync
 from sweeps.queues.base import open_queue
-from sweeps.runs import last_attempt, read_run
+from sweeps.runs import read_run
 from sweeps.schema import outdated_line, require_current
 from sweeps.table import show, status_lines
 from trainer.config import ConfigError
+from trainer.contract.errors import unusable
+from trainer.contract.run_folder import last_attempt
+from trainer.contract.status import ExitCode
 
-BAD_CONFIGURATION = 2
 Cells = list[dict[str, Any]]
 
 
@@ -42,9 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for sentence in str(error).splitlines():
             print(f"error: {sentence}", file=sys.stderr)
-        return BAD_CONFIGURATION
+        return ExitCode.BAD_CONFIGURATION
     except (BrokenPipeError, KeyboardInterrupt):  # a pager that was closed, a table that was watched long enough
         return 0
+    except OSError as error:
+        print(f"error: {unusable(error)}", file=sys.stderr)
+        return ExitCode.BAD_CONFIGURATION
 
 
 def _parser() -> argparse.ArgumentParser:

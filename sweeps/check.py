@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from sweeps.cells import Cell
 from sweeps.worker import ROOT
 from trainer.config import ConfigError
+from trainer.contract.status import ExitCode
 from trainer.identity import group_signature
-
-BAD_CONFIGURATION = 2
 
 
 @dataclass(slots=True)
@@ -33,7 +32,7 @@ class Check:
         lines = list(dict.fromkeys(_without_cell(line) for line in out.splitlines() if line.strip()))
         warnings = [line.removeprefix("warning:").strip() for line in lines if line.startswith("warning:")]
         problems = [line for line in lines if not line.startswith("warning:")]
-        if self.process.returncode == BAD_CONFIGURATION and problems:
+        if self.process.returncode == ExitCode.BAD_CONFIGURATION and problems:
             raise ConfigError("\n".join(problems))
         if self.process.returncode != 0:
             last = err.strip().splitlines()[-1] if err.strip() else f"exit code {self.process.returncode}"

@@ -12,10 +12,8 @@ from sweeps.compose import CONF, enable_plugins
 from sweeps.explain import explain
 from sweeps.help import help_text
 from trainer.config import ConfigError, require
+from trainer.contract.status import ExitCode
 
-BAD_CONFIGURATION = 2
-"""Exit code for anything that a person has to mend before something can run."""
-INTERRUPTED = 130
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -40,13 +38,13 @@ def main() -> int:
         application()
     except KeyboardInterrupt:
         print("interrupted before anything was queued", file=sys.stderr)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_CONFIGURATION
+        return ExitCode.BAD_CONFIGURATION
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
         print(f"error: {explain(error, sys.argv[1:])}", file=sys.stderr)
-        return BAD_CONFIGURATION
+        return ExitCode.BAD_CONFIGURATION
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from sweeps.follow import Followed
 from sweeps.plan import aligned, duration
-from sweeps.runs import FINISHED
+from trainer.contract.status import FINISHED
 
 
 class Display:
@@ -70,9 +70,8 @@ class Display:
         self._said[run.run_dir] = (run.state, quarter)
         name = run.name.ljust(self._width)
         if run.state in FINISHED | {"LOST", "PREEMPTED"}:
-            message = (
-                f"  {run.status.message}" if run.status and run.status.message else f"  in {duration(run.total_s)}"
-            )
+            said = run.damage or (run.status.message if run.status else None)
+            message = f"  {said}" if said else f"  in {duration(run.total_s)}"
             return f"{self._counter()} {run.state.lower():9} {name}  {'  '.join(run.figures())}{message}"
         if run.state != "RUNNING" or (self._live and len(self._runs) > 1):
             return None

@@ -18,9 +18,12 @@ from typing import Any
 from sweeps.cells import Cell
 from sweeps.queues.base import Queue
 from sweeps.reconcile import Decision
-from sweeps.runs import last_attempt, last_job, read_run, read_status
+from sweeps.runs import read_run
 from sweeps.study import Study
 from trainer.config import ConfigError
+from trainer.contract.records import DamagedRecord, read_records
+from trainer.contract.run_folder import last_attempt, last_job
+from trainer.contract.status import read_status
 from trainer.identity import named
 
 LIKE = (
@@ -114,9 +117,12 @@ def earlier(output: Path) -> list[Earlier]:
 
 
 def timings(path: Path) -> list[tuple[float, dict[str, Any]]]:
-    """(Unix time, metrics) of every whole line of a ``timings.jsonl``; none where there is no file."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [record for line in lines if (record := _parsed(line))]
+    """(Unix time, metrics) of every line of a ``timings.jsonl``; none where there is no file, or a damaged one."""
+    try:
+        records, _ = read_records(path)
+        return [(float(record["time"]), dict(record["metrics"])) for record in records]
+    except (DamagedRecord, KeyError, TypeError, ValueError):  # not ours to mend: it only fails to help
+        return []
 
 
 def busy_s(records: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
@@ -149,11 +155,3 @@ def _step_s(config: Mapping[str, Any], known: Sequence[Earlier]) -> float | None
         if alike:
             return fmean(alike)
     return None
-
-
-def _parsed(line: str) -> tuple[float, dict[str, Any]] | None:
-    try:
-        record = json.loads(line)
-        return float(record.get("time", 0.0)), dict(record["metrics"])
-    except (ValueError, KeyError, TypeError, AttributeError):  # a line cut off by a crash
-        return None

@@ -5,7 +5,6 @@ Called by :mod:`sweeps.launch` when nothing runs any more.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ from sweeps.alive import close_dead
 from sweeps.cells import Cell
 from sweeps.manage import sync
 from sweeps.results import show_results, ui_line
-from sweeps.runs import FINISHED, last_attempt, read_status
 from sweeps.study import Study
 from sweeps.tracking import Tracker, absolute
+from trainer.contract.run_folder import last_attempt
+from trainer.contract.status import FINISHED, read_object, read_status
 
 BAD_ENDS = ("FAILED", "LOST")
 GOOD_ENDS = ("COMPLETED", "PRUNED")
@@ -54,8 +54,8 @@ def not_mirrored(study: Study) -> list[Path]:
     """Ended runs of which MLflow does not have everything, by the note their mirror left."""
     behind = []
     for run_dir in map(study.run_dir, study.cells):
-        status, note = read_status(run_dir), run_dir / "mirror.json"
-        ended = json.loads(note.read_text()).get("ended") if note.exists() else None
+        status = read_status(run_dir)
+        ended = (read_object(run_dir / "mirror.json", "the MLflow copy is made anew") or {}).get("ended")
         if status is not None and status.state in (*FINISHED, "LOST") and ended != status.state:
             behind.append(run_dir)
     return behind
@@ -72,7 +72,8 @@ def print_places(study: Study, tracker: Tracker | None) -> None:
 def failures(study: Study) -> list[str]:
     """A line per cell that failed or was lost: level, seed, last line of its traceback, where to read on."""
     return [
-        f"failed: {cell.name}: {message or 'no message'}; see {_evidence(study.run_dir(cell))}"
+        f"{state.lower()}: {cell.name}: {message or 'no message'}; see {_evidence(study.run_dir(cell))}"
+        + ("; the same command goes on with it" if state == "LOST" else "")
         for cell, state, message in _ends(study)
         if state in BAD_ENDS
     ]

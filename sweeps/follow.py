@@ -6,11 +6,11 @@ only, so it works for jobs that another process started.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.runs import FINISHED, Status, read_status
+from trainer.contract.records import DamagedRecord, read_records
+from trainer.contract.status import FINISHED, Status, read_status
 
 SHOWN = {"rollout/reward": "reward", "policy/entropy": "entropy"}
 
@@ -27,6 +27,8 @@ class Followed:
     """Newest value of every metric."""
     lines: int = 0
     """Steps recorded."""
+    damage: str | None = None
+    """A sentence about a line that cannot be read."""
     _offset: int = 0
     _timings: int = 0
     _step_s: list[float] = field(default_factory=list)
@@ -36,11 +38,18 @@ class Followed:
         before, self.status = self.status, read_status(self.run_dir)
         if before is not None and before == self.status and before.state in FINISHED:
             return
-        self._offset, records = new_records(self.run_dir / "metrics.jsonl", self._offset)
+        try:
+            self._read()
+            self.damage = None
+        except DamagedRecord as error:
+            self.damage = str(error)
+
+    def _read(self) -> None:
+        records, self._offset = read_records(self.run_dir / "metrics.jsonl", offset=self._offset)
         for record in records:
             self.metrics |= record["metrics"]
             self.lines += 1
-        self._timings, records = new_records(self.run_dir / "timings.jsonl", self._timings)
+        records, self._timings = read_records(self.run_dir / "timings.jsonl", offset=self._timings)
         self._step_s += [record["metrics"]["time/step_s"] for record in records if "time/step_s" in record["metrics"]]
 
     @property
@@ -79,18 +88,3 @@ class Followed:
         ]
         parts += [f"{self.step_s:.2f} s/step"] if self.step_s is not None else []
         return parts
-
-
-def new_records(path: Path, offset: int) -> tuple[int, list[dict[str, dict[str, float]]]]:
-    """Whole lines behind ``offset``; a file that became shorter (the run went back) is read on from its end."""
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return 0, []
-    if size <= offset:
-        return size, []
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    return offset + len(whole), [json.loads(line) for line in whole.splitlines()]

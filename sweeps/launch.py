@@ -25,19 +25,21 @@ from sweeps.compose import Composed
 from sweeps.estimate import Estimate, estimate, shares
 from sweeps.finish import finish
 from sweeps.follow import Followed
+from sweeps.manage import sync
 from sweeps.origin import origin
 from sweeps.plan import opening, plan_text, require_affordable
 from sweeps.queues.base import Queue, job_fields, open_queue
-from sweeps.reconcile import Action, Decision, reconcile
+from sweeps.reconcile import Action, Decision, reconcile, unsure
 from sweeps.register import Place, adopt, private_folder, register, require_folder, require_room
 from sweeps.study import Study, save, study_name
-from sweeps.tracking import Tracker, absolute, require_answer
+from sweeps.tracking import Tracker, absolute
 from sweeps.watch import interrupted, watch
 from sweeps.worker import Job
 from trainer.config import ConfigError, require
-
-BAD_CONFIGURATION = 2
-INTERRUPTED = 130
+from trainer.contract.errors import unusable
+from trainer.contract.files import room_for
+from trainer.contract.status import ExitCode
+from trainer.contract.store import require_answer
 
 _LAUNCHES = itertools.count()
 """Two launches of one process in one second get folders of their own."""
@@ -80,11 +82,10 @@ def refusing(run: Callable[[], int]) -> int:
     except ConfigError as error:
         for sentence in str(error).splitlines():
             print(f"error: {sentence}", file=sys.stderr)
-        return BAD_CONFIGURATION
+        return ExitCode.BAD_CONFIGURATION
     except OSError as error:
-        where = error.filename or "a file"
-        print(f"error: {where} cannot be used ({error.strerror}): mend it, or choose another output", file=sys.stderr)
-        return BAD_CONFIGURATION
+        print(f"error: {unusable(error)}", file=sys.stderr)
+        return ExitCode.BAD_CONFIGURATION
 
 
 def _request(config: Mapping[str, Any], multirun: bool) -> Request:
@@ -131,15 +132,17 @@ def run_study(study: Study, request: Request) -> int:
     check = start_check(todo, queue.trainer) if todo else None
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
-    for warning in [*(check.result() if check else []), *_store_warning(queue, uri)]:
+    doubt = unsure(decisions)
+    for warning in [*(check.result() if check else []), *_store_warning(queue, uri), *([doubt] if doubt else [])]:
         print(f"warning: {warning}", file=sys.stderr)
     expected = estimate(study, decisions, queue)
     if request.plan:
         print(plan_text(study, decisions, queue, expected))
         return 0
     require_affordable(expected, queue, request.max_hours)
-    tracker = Tracker(uri, config["tracking"]["experiment"]) if uri is not None else None
-    return _run(study, request, queue, tracker, decisions, expected)
+    with room_for(study.output):
+        tracker = Tracker(uri, config["tracking"]["experiment"]) if uri is not None else None
+        return _run(study, request, queue, tracker, decisions, expected)
 
 
 def _store_warning(queue: Queue, uri: str | None) -> list[str]:
@@ -184,10 +187,12 @@ def _run(
     done_before = len(pairs) - len(followed)
     if not watch(followed, pool, done_before=done_before, concurrency=queue.concurrency):
         interrupted(pool, come_back(study))
-        close_dead([run.run_dir for run in followed], over=True)
+        ended = close_dead([run.run_dir for run in followed], over=True)
+        if tracker is not None and ended:
+            sync(ended, queue.trainer)
         if tracker is not None and parent is not None:
             tracker.close_sweep(parent, "STOPPED")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     return finish(study, tracker, parent, late)
 
 

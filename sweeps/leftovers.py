@@ -14,7 +14,8 @@ from pathlib import Path
 from sweeps import schema
 from sweeps import study as studies
 from sweeps.alive import close_dead
-from sweeps.runs import UNFINISHED, lock, read_status
+from trainer.contract.liveness import lock
+from trainer.contract.status import UNFINISHED, read_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

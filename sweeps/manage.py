@@ -11,14 +11,20 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from sweeps.alive import close_dead, job_of
+from sweeps.alive import close_dead
 from sweeps.cells import Cell
 from sweeps.levels import Level
 from sweeps.processes import kill_marked
 from sweeps.queues.slurm import cancel_jobs
-from sweeps.runs import UNFINISHED, is_locked, read_run, read_status, write_atomically, write_status
+from sweeps.runs import read_run
 from sweeps.study import Document, Study
 from sweeps.worker import ROOT
+from trainer.contract.liveness import is_locked, job_of
+from trainer.contract.run_folder import ask_to_stop
+from trainer.contract.status import UNFINISHED, read_status, write_status
+
+SHOWN = 5
+"""Runs whose failure is told in full."""
 
 END_S = 10.0
 """How long the processes of a job that is ended at once may take to go; Slurm gives them a moment."""
@@ -30,7 +36,7 @@ def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
     for run_dir in run_dirs:
         status = read_status(run_dir)
         if status is not None and status.state in UNFINISHED | {"PLANNED"}:
-            write_atomically(run_dir / "STOP", "cancel\n")
+            ask_to_stop(run_dir)
             asked.append(run_dir)
             if status.state == "PLANNED":
                 write_status(run_dir, "CANCELLED", message="cancelled")
@@ -61,13 +67,17 @@ def drop_lost(run_dirs: Sequence[Path], trainer: Sequence[str]) -> list[Path]:
 
 
 def sync(run_dirs: Sequence[Path], trainer: Sequence[str]) -> int:
-    """Let the trainer bring MLflow up to date with these folders; its exit code, after a sentence if it is not 0."""
+    """Let the trainer bring MLflow up to date with these folders; its exit code, after sentences if it is not 0."""
+    print(f"bringing {len(run_dirs)} run{'s' * (len(run_dirs) != 1)} to MLflow", file=sys.stderr, flush=True)
     done = subprocess.run(
         [sys.executable, *trainer, "--sync", *map(str, run_dirs)], cwd=ROOT, check=False, capture_output=True, text=True
     )
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        print(f"MLflow lacks a part of {len(run_dirs)} run(s): {reason}", file=sys.stderr)
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        reasons = [line for line in lines if "could not be brought to MLflow" in line] or lines[-1:]
+        more = [f"... and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+        shown = [f"MLflow lacks a part of {len(reasons)} of {len(run_dirs)} runs:", *reasons[:SHOWN], *more]
+        print("\n".join(shown), file=sys.stderr)
     return done.returncode
 
 

@@ -67,6 +67,8 @@ def _what(decision: Decision) -> str:
     status = decision.status
     if decision.action is Action.RESUME and status is not None and status.step:
         return f"resume at step {status.step}"
+    if decision.unsure:
+        return "running, as far as one can tell (retry=lost takes it over)"
     if decision.action is Action.LEAVE and status is not None:
         retry = "failed" if status.state == "FAILED" else "all"
         return f"{status.state.lower()}, left alone (retry={retry} runs it again)"

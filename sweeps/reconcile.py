@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sweeps.alive import is_surely_alive
 from sweeps.queues.scheduler import Scheduler, ask
-from sweeps.runs import UNFINISHED, Status, read_status
 from trainer.config import require
+from trainer.contract.status import UNFINISHED, Status, read_status
 
 RETRIES = (None, "failed", "lost", "all")
 
@@ -40,6 +40,8 @@ class Decision:
     run_dir: Path
     action: Action
     status: Status | None
+    unsure: bool = False
+    """Whether nobody here can tell if the run that is joined lives."""
 
     @property
     def to_queue(self) -> bool:
@@ -57,18 +59,36 @@ def reconcile(run_dirs: Sequence[Path], retry: str | None = None, only_waiting: 
     require(retry in RETRIES, "retry", retry, "choose failed, lost, all or null")
     statuses = [read_status(run_dir) for run_dir in run_dirs]
     scheduler = ask() if any(status is not None and status.state in UNFINISHED for status in statuses) else None
-    left = ENDED if only_waiting else frozenset[str]()
     return [
-        Decision(
-            run_dir=run_dir,
-            action=Action.LEAVE if status and status.state in left else _action(run_dir, status, retry, scheduler),
-            status=status,
-        )
+        Decision(run_dir=run_dir, action=Action.LEAVE, status=status)
+        if only_waiting and status and status.state in ENDED
+        else _decision(run_dir, status, retry, scheduler)
         for run_dir, status in zip(run_dirs, statuses, strict=True)
     ]
 
 
-def _action(run_dir: Path, status: Status | None, retry: str | None, scheduler: Scheduler | None) -> Action:
+def unsure(decisions: Sequence[Decision]) -> str | None:
+    """A sentence about runs that are waited for though nobody here can tell whether they live; None without any."""
+    found = [decision for decision in decisions if decision.unsure]
+    if not found:
+        return None
+    status = found[0].status
+    assert status is not None
+    several = f"{len(found)} runs are" if len(found) > 1 else "one run is"
+    example = f"{found[0].run_dir.name}, {status.state} on {status.host}" + (f" by {status.job}" if status.job else "")
+    return (
+        f"{several} waited for, and nobody here can tell whether anything moves them on ({example}): if nothing does, "
+        "retry=lost takes them over from their last checkpoint"
+    )
+
+
+def _decision(run_dir: Path, status: Status | None, retry: str | None, scheduler: Scheduler | None) -> Decision:
+    alive = is_surely_alive(run_dir, status, scheduler) if status is not None else False
+    action = _action(status, retry, alive)
+    return Decision(run_dir=run_dir, action=action, status=status, unsure=action is Action.JOIN and alive is None)
+
+
+def _action(status: Status | None, retry: str | None, alive: bool | None) -> Action:
     if status is None or status.state == "PLANNED":
         return Action.START
     if status.state == "COMPLETED":
@@ -77,7 +97,6 @@ def _action(run_dir: Path, status: Status | None, retry: str | None, scheduler: 
         return Action.RESUME if retry in ("failed", "all") else Action.LEAVE
     if status.state == "PRUNED":
         return Action.RESUME if retry == "all" else Action.LEAVE
-    alive = is_surely_alive(run_dir, status, scheduler)
     if alive or (alive is None and retry not in ("lost", "all")):
         return Action.JOIN
     return Action.START if status.state == "QUEUED" and not status.step else Action.RESUME

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.cells import Cell
-from sweeps.runs import lock, read_run, read_status, write_run, write_status
+from sweeps.runs import read_run, write_run
 from sweeps.study import Study
 from sweeps.tracking import absolute
 from trainer.config import ConfigError
+from trainer.contract.files import OutOfSpace, make_folder
+from trainer.contract.liveness import lock
+from trainer.contract.status import read_status, write_status
 from trainer.identity import SCHEMA, group_signature
 
 ROOM_MIB, ROOM_PER_RUN_MIB = 200, 1
@@ -79,11 +82,13 @@ def register(place: Place, cells: Iterable[Cell]) -> list[Path]:
     for cell in cells:
         run_dir = place.study.run_dir(cell)
         try:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(run_dir)
             _register(run_dir, cell, run_document(place, cell))
+        except OutOfSpace:
+            raise
         except OSError as error:
             raise ConfigError(
-                f"{run_dir} cannot be written ({error.strerror}): nothing was queued; "
+                f"{error.filename or run_dir} cannot be written ({error.strerror}): nothing was queued; "
                 "free space or choose another output"
             ) from error
         run_dirs.append(run_dir)

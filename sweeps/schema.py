@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.runs import read_status
 from trainer.config import ConfigError
+from trainer.contract.status import read_status
 from trainer.identity import SCHEMA
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from sweeps.cells import Cell
 from sweeps.levels import SEED, key_of, short_key, swept_keys
-from sweeps.runs import write_atomically
 from trainer.config import ConfigError, nearest, require
+from trainer.contract.files import make_folder, write_atomic
+from trainer.contract.status import read_object
 from trainer.identity import NOT_IDENTITY
 
 LONGEST = 80
@@ -147,18 +148,21 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 def save(folder: Path, document: Mapping[str, Any]) -> None:
     """Write ``sweep.json``: the grid as it was asked for last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "sweep.json", json.dumps(document, indent=1))
+    make_folder(folder)
+    write_atomic(folder / "sweep.json", json.dumps(document, indent=1))
 
 
 def load(output: Path, name: str) -> Document:
     """The ``sweep.json`` of a study; :class:`ConfigError` names the nearest when there is none."""
     path = output / "sweeps" / name / "sweep.json"
-    if not path.is_file():
+    document = read_object(path, "start the sweep again, which writes it anew")
+    if document is None:
         known = names(output)
         hint = nearest(name, known) if known else "no sweep has been started there"
         raise ConfigError(f"study {name!r} is not in {output / 'sweeps'}: {hint}")
-    document: Document = json.loads(path.read_text())
+    keys = {"signature", "level", "label", "level_index", "seed", "overrides"}
+    if not isinstance(document.get("cells"), list) or any(not keys <= set(cell) for cell in document["cells"]):
+        raise ConfigError(f"{path} does not list the cells of a sweep: start the sweep again, which writes it anew")
     return document
 
 

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from sweeps.alive import SILENT_S, silent_s
 from sweeps.display import left_s
 from sweeps.follow import Followed
 from sweeps.plan import aligned, duration
+from trainer.contract.liveness import SILENT_S, silent_s
 
 HEADER = ("level", "seed", "state", "step", "reward", "entropy", "speed", "left", "")
 URGENT = ("RUNNING", "FAILED", "LOST", "QUEUED", "PREEMPTED", "CANCELLED", "PLANNED", "PRUNED", "COMPLETED")
@@ -55,6 +55,8 @@ def _row(run: Followed) -> tuple[str, ...]:
 
 def _note(run: Followed) -> str:
     """Why a run is not going on, or that nothing has been heard of it."""
+    if run.damage is not None:
+        return run.damage
     if run.state in EXPLAINED:
         return (run.status.message if run.status else None) or ""
     silence = silent_s(run.run_dir) if run.state == "RUNNING" else None

@@ -18,7 +18,7 @@ from sweeps.follow import Followed
 from sweeps.queues.base import Pool
 from sweeps.queues.scheduler import Scheduler, ask
 from sweeps.queues.slurm import ASK_EVERY_S
-from sweeps.runs import UNFINISHED, read_status
+from trainer.contract.status import UNFINISHED, read_status
 
 LOOK_EVERY_S = 0.5
 LOOKING_SHARE = 10

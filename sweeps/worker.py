@@ -21,15 +21,18 @@ from typing import IO, Any
 
 from submitit.helpers import DelayedSubmission
 
-from sweeps.alive import BEAT_S, beat
+from sweeps.deaths import end_by_signal, killed_rank, last_words
 from sweeps.processes import MARK, children
 from sweeps.queues.gpus import visible_gpus
 from sweeps.queues.scheduler import job_name
-from sweeps.runs import FINISHED, Status, last_attempt, lock, next_attempt, read_run, read_status, write_status
+from sweeps.runs import read_run
+from trainer.config import ConfigError
+from trainer.contract.liveness import BEAT_S, beat, handed_on, lock
+from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_asked
+from trainer.contract.status import FINISHED, ExitCode, Status, read_status, write_status
 
 ROOT = Path(__file__).resolve().parent.parent
-BAD_CONFIGURATION, STOPPED, PREEMPTED = 2, 10, 20
-"""Exit codes of the trainer; 0 is done, everything else a crash."""
+BAD_ENDS = ("FAILED", "LOST")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """Passed on to the trainer, which finishes its step, saves and leaves. SIGUSR2 is Submitit's: see ``checkpoint``."""
 
@@ -62,7 +65,7 @@ class Job:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         states = {run_dir: _state(Path(run_dir)) for run_dir in self.run_dirs}
-        failed = [Path(run_dir).name for run_dir, state in states.items() if state == "FAILED"]
+        failed = [Path(run_dir).name for run_dir, state in states.items() if state in BAD_ENDS]
         if failed:
             raise RunsFailed(f"{len(failed)} of {len(states)} runs failed: {', '.join(failed)}; see their attempts/")
         return states
@@ -88,7 +91,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": threads},
+                env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": threads} | handed_on(),
                 pass_fds=tuple(locks),
                 preexec_fn=_ignore_signals,
             )
@@ -174,11 +177,15 @@ def _has_ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
 
 
 def _wanted(run_dir: Path) -> bool:
-    """False for a run that another job completed meanwhile, or that was stopped before it began."""
-    status = read_status(run_dir)
+    """False for a run that another job completed meanwhile, that was stopped before it began, or that is damaged."""
+    try:
+        status = read_status(run_dir)
+    except ConfigError as error:
+        print(error, file=sys.stderr, flush=True)
+        return False
     if status is not None and status.state == "COMPLETED":
         return False
-    if (run_dir / "STOP").exists():
+    if stop_asked(run_dir) is not None:
         write_status(run_dir, "CANCELLED", message="stopped before it started")
         return False
     return True
@@ -205,7 +212,7 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every
     call, so a trainer that cannot even start fails each run once. After a request to leave none is started any more.
     """
-    leaving = bool(_ASKED) or code == PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
+    leaving = bool(_ASKED) or code == ExitCode.PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
     unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
     for run_dir in run_dirs:
         if _state(run_dir) == "FAILED":
@@ -218,7 +225,7 @@ def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
     if not leaving:
         return [run_dir for run_dir in unfinished if run_dir not in at_work and _wanted(run_dir)]
     for run_dir in unfinished:
-        if _state(run_dir) == "QUEUED" and not _is_slurm():  # a Slurm job comes back for them
+        if _state(run_dir) == "QUEUED" and _wanted(run_dir) and not _is_slurm():  # a Slurm job comes back for them
             write_status(run_dir, "PLANNED", message="its job was stopped before it began", job=None)
     return []
 
@@ -237,17 +244,24 @@ def _job_name() -> str:
 
 
 def _state(run_dir: Path) -> str:
-    status = read_status(run_dir)
+    try:
+        status = read_status(run_dir)
+    except ConfigError:  # damaged: whoever looks at it next says so, and its neighbours go on
+        return "FAILED"
     return status.state if status else "PLANNED"
 
 
 def _close(run_dir: Path, code: int) -> Status:
-    if code == STOPPED:
-        return write_status(run_dir, "CANCELLED", message="stopped on request")
-    traceback = _keep_traceback(run_dir)
-    last_line = traceback.strip().splitlines()[-1] if traceback.strip() else ""
-    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
-    return write_status(run_dir, "FAILED", message=last_line or f"the trainer {ended}", host=socket.gethostname())
+    """Write down the end of a run whose trainer could not."""
+    text = _keep_traceback(run_dir)
+    number = -code if code < 0 else killed_rank(text)
+    if code == ExitCode.STOPPED or is_cancelled(run_dir):
+        state, message = "CANCELLED", "stopped on request"
+    elif number is not None:
+        state, message = end_by_signal(number)
+    else:
+        state, message = "FAILED", last_words(text) or f"the trainer left with exit code {code}"
+    return write_status(run_dir, state, message=message, host=socket.gethostname())
 
 
 def _keep_traceback(run_dir: Path) -> str:
@@ -260,4 +274,4 @@ def _keep_traceback(run_dir: Path) -> str:
         text = (attempt / "err").read_text(errors="replace")
         start = text.rfind("Traceback (most recent call last)")
         path.write_text(text[start:] if start >= 0 else text[-2000:])
-    return path.read_text()
+    return path.read_text(errors="replace")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer import checkpoint
 from trainer.checkpoint import CONTENT, MANIFEST, export, load_latest, save
-from trainer.files import OutOfSpace
+from trainer.contract.files import OutOfSpace
 
 SIGNATURE = "0123456789ab"
 

@@ -93,7 +93,7 @@ def test_a_bad_configuration_is_one_sentence(
     said = sentence(capsys)
     assert expected in said
     status = folder.read_status()
-    assert status is not None and status["state"] == "FAILED" and status["message"] == said
+    assert status is not None and status.state == "FAILED" and status.message == said
     assert not folder.metrics.exists() and not folder.checkpoints.exists()
 
 
@@ -116,7 +116,7 @@ def test_a_bad_start_keeps_the_progress_that_was_made(tmp_path: Path, capsys: py
     folder.write_status("PREEMPTED", 3, 4)
     assert main([str(tmp_path)]) == 2
     status = folder.read_status()
-    assert status is not None and (status["state"], status["step"], status["steps"]) == ("FAILED", 3, 4)
+    assert status is not None and (status.state, status.step, status.steps) == ("FAILED", 3, 4)
 
 
 def check(

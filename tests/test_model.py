@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from trainer.config import ConfigError, ModelConfig
-from trainer.files import OutOfSpace
+from trainer.contract.files import OutOfSpace
 from trainer.model import load_model, load_tokenizer
 
 LOADERS = {"AutoTokenizer": load_tokenizer, "AutoModelForCausalLM": load_model}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.files import OutOfSpace, write_atomic
-from trainer.record import RunFolder, append_records, read_records
+from trainer.contract.files import OutOfSpace, write_atomic
+from trainer.contract.records import append_records, read_records
+from trainer.record import RunFolder
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_full_disk_leaves_the_old_status(folder: RunFolder, monkeypatch: pytes
         folder.write_status("FAILED", 4, 40)
     monkeypatch.undo()
     status = folder.read_status()
-    assert status is not None and (status["state"], status["step"]) == ("RUNNING", 3)
+    assert status is not None and (status.state, status.step) == ("RUNNING", 3)
     assert [path.name for path in folder.path.iterdir()] == ["status.json"]
 
 
@@ -155,7 +156,9 @@ def test_status_says_who_and_which_attempt(folder: RunFolder) -> None:
     folder.write_status("RUNNING", 7, 40, "warming up")
     status = folder.read_status()
     assert status is not None
-    assert {key: status[key] for key in ("state", "step", "steps", "message", "pid", "attempt", "mlflow_run_id")} == {
+    assert {
+        key: getattr(status, key) for key in ("state", "step", "steps", "message", "pid", "attempt", "mlflow_run_id")
+    } == {
         "state": "RUNNING",
         "step": 7,
         "steps": 40,
@@ -184,7 +187,7 @@ def test_flush_reaches_every_file_that_exists(folder: RunFolder, monkeypatch: py
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
     folder.flush()
     files = (folder.metrics, folder.timings, folder.samples, folder.reliability)
-    assert flushed == [path.stat().st_ino for path in files]
+    assert flushed == [path.stat().st_ino for path in (*files, folder.path)], "and the names in the folder"
 
 
 def test_stop_is_a_file(folder: RunFolder) -> None:
@@ -197,7 +200,7 @@ def test_a_rank_that_may_not_write_leaves_the_status_alone(folder: RunFolder) ->
     folder.write_status("RUNNING", 1, 2)
     RunFolder(folder.path, writable=False).write_status("FAILED", 0, 2)
     status = folder.read_status()
-    assert status is not None and status["state"] == "RUNNING"
+    assert status is not None and status.state == "RUNNING"
 
 
 def test_no_heavy_import() -> None:

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,14 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from trainer import mirror as mirror_module
+from trainer.contract.status import write_status
+from trainer.contract.store import ENVIRONMENT, connect
 from trainer.identity import group_signature, signature
-from trainer.labels import parameters, tags
+from trainer.labels import mlflow_name, parameters, tags
 from trainer.mirror import Mirror, follow
 from trainer.record import RunFolder
-from trainer.tracking import ENVIRONMENT, Copy, _connect, sync
+from trainer.tracking import Copy, sync
 
 History = dict[str, list[tuple[int, int, float]]]
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +41,7 @@ def quiet_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its schema, which takes seconds to make and a moment to copy."""
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    _connect(f"sqlite:///{database}", "made-first")
+    connect(f"sqlite:///{database}", "made-first")
     return database
 
 
@@ -139,7 +144,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     assert math.isnan(infinite.value)
     assert run.info.status == "FINISHED"
     status = folder.read_status()
-    assert status is not None and run.info.end_time == int(1000 * status["time"])
+    assert status is not None and run.info.end_time == int(1000 * status.time)
     assert tags(config).items() <= run.data.tags.items()
     assert (run.data.tags["state"], run.data.tags["mlflow.parentRunId"]) == ("COMPLETED", "feed")
     assert run.data.params == dict(parameters(config))
@@ -148,7 +153,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     assert names == ["metrics.md", "reliability.json", "run.yaml", "samples.json"]
     folder.write_status("COMPLETED", 12, 12)
     status = folder.read_status()
-    assert status is not None and status["mlflow_run_id"] == run.info.run_id
+    assert status is not None and status.mlflow_run_id == run.info.run_id
 
 
 def test_samples_are_a_table_for_mlflow_and_their_text_is_untouched(tmp_path: Path, uri: str) -> None:
@@ -332,7 +337,7 @@ def test_a_step_is_never_held_up(tmp_path: Path, uri: str) -> None:
     for step in range(30_000):  # 170 kB of steps into a pipe that holds 64
         mirror.mark_durable(step)
     mirror._process.send_signal(signal.SIGCONT)
-    folder.write_status("COMPLETED", 300, 300)
+    folder.write_status("CANCELLED", 300, 300)
     assert mirror.close()
 
 
@@ -342,8 +347,6 @@ def test_a_run_lives_as_long_as_the_process_that_wrote_its_status(tmp_path: Path
     folder = run_folder(tmp_path / "run", configuration(uri))
     record(folder, range(2))
     folder.write_status("RUNNING", 1, 12)
-    status = folder.read_status()
-    assert status is not None
     code = "import time; time.sleep(60)" if state in ("stranger", "alive") else ""
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -352,7 +355,7 @@ def test_a_run_lives_as_long_as_the_process_that_wrote_its_status(tmp_path: Path
         if state == "gone":
             process.wait()
         written = time.time() - (3600.0 if state == "stranger" else 0.0)
-        folder.status_file.write_text(json.dumps(status | {"pid": process.pid, "time": written}))
+        write_status(folder.path, "RUNNING", pid=process.pid, time=written)
         assert sync(folder.path) == (state != "alive")
     finally:
         process.kill()
@@ -441,10 +444,10 @@ def test_a_run_that_has_not_started_or_may_live_elsewhere_is_left_alone(tmp_path
     folder.write_status("QUEUED", 0, 12)
     assert not sync(folder.path)
     folder.write_status("RUNNING", 0, 12)
-    status = folder.read_status()
-    assert status is not None
-    folder.status_file.write_text(json.dumps(status | {"host": "elsewhere", "pid": 2**22 + 1}))
+    write_status(folder.path, "RUNNING", host="elsewhere", pid=2**22 + 1)
     assert not sync(folder.path)
+    write_status(folder.path, "RUNNING", job="slurm:7@there", time=0.0)
+    assert not sync(folder.path), "only the scheduler can tell"
     assert runs(uri) == []
 
 
@@ -463,7 +466,67 @@ def test_hostile_paths(tmp_path: Path, empty_store: Path) -> None:
 
 def test_no_parameter_name_makes_mlflow_refuse_the_batch() -> None:
     found = dict(parameters({"task": {"4096 (all)": 1, "a@b": 2}, "weight": {"sign": {"positive": 1.0}}}))
-    assert found == {"task.4096 _all_": "1", "task.a_b": "2", "weight.sign.positive": "1.0"}
+    assert found == {"task.4096 :28:all:29:": "1", "task.a:40:b": "2", "weight.sign.positive": "1.0"}
+
+
+KEYS = st.text(alphabet="ab_.:/@= é\n4", min_size=1, max_size=12) | st.text(min_size=1, max_size=400)
+
+
+@hypothesis.given(one=KEYS, other=KEYS)
+@hypothesis.example("a@b", "a_b")
+@hypothesis.example("a@b", "a:40:b")
+@hypothesis.example("a//b", "a/b")
+@hypothesis.example("x" * 300, "x" * 299)
+@hypothesis.example("..", ".")
+def test_different_keys_have_different_names_and_mlflow_takes_them(one: str, other: str) -> None:
+    from mlflow.utils.validation import _validate_metric, _validate_param
+
+    assert (mlflow_name(one) == mlflow_name(other)) == (one == other)
+    _validate_metric(mlflow_name(one), 0.0, 0, 0)
+    _validate_param(mlflow_name(one), "x")
+
+
+def test_metrics_whose_names_look_alike_do_not_overwrite_each_other(tmp_path: Path, uri: str) -> None:
+    folder = run_folder(tmp_path / "run", configuration(uri))
+    folder.append(0, {"eval/a@b/pass": 0.25, "eval/a_b/pass": 0.75}, {}, time=1.0)
+    folder.write_status("COMPLETED", 1, 1)
+    assert sync(folder.path)
+    (run,) = runs(uri)
+    assert run.data.metrics["eval/a_b/pass"] == 0.75 and run.data.metrics["eval/a:40:b/pass"] == 0.25
+
+
+def test_a_damaged_record_is_not_copied_in_part_as_if_it_were_whole(tmp_path: Path, uri: str) -> None:
+    folder = run_folder(tmp_path / "run", configuration(uri))
+    record(folder, range(6))
+    folder.write_status("COMPLETED", 6, 6)
+    whole = folder.metrics.read_bytes()
+    for harm, said in ((b"nonsense\n", "damaged in line 4"), (b"", "ends at step 2, but its run is complete with 6")):
+        folder.metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]) + harm)
+        with pytest.raises(ValueError, match=said):
+            sync(folder.path)
+    assert runs(uri) == [] or runs(uri)[0].info.status == "RUNNING"
+    folder.metrics.write_bytes(whole)
+    assert sync(folder.path)
+    assert histories(uri, runs(uri)[0].info.run_id) == expected(range(6))
+
+
+def test_a_server_that_does_not_answer_costs_one_short_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.__main__ import sync_all
+
+    monkeypatch.setattr("trainer.contract.store.PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        folders = [run_folder(tmp_path / str(number), configuration(uri)) for number in range(3)]
+        for folder in folders:
+            record(folder, range(2))
+            folder.write_status("COMPLETED", 2, 2)
+        start = time.monotonic()
+        assert sync_all([folder.path for folder in folders]) == 1
+        assert time.monotonic() - start < 10.0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and all("does not answer (timed out): start the server" in line for line in said)
 
 
 def test_tags_and_parameters_come_from_the_configuration() -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.config import ConfigError
-from trainer.files import persist, room_for
+from trainer.contract.files import make_folder, persist, room_for
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)
@@ -59,16 +59,19 @@ def save(
     state: Mapping[str, Any],
     signature: str,
     keep: int,
+    record: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
-    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.files.OutOfSpace`
+    ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the record that
+    it builds on. Raises :class:`trainer.contract.files.OutOfSpace`
     on a full disk; the earlier checkpoints are then as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for leftover in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(leftover)
     final = folder / f"step-{step:06d}"
+    content = {"step": step, "signature": signature, "record": dict(record or {})}
     temporary = folder / f"{TEMPORARY}{final.name}"
     try:
         with room_for(final):
@@ -76,7 +79,7 @@ def save(
             aliases = _write_weights(temporary / WEIGHTS, model_state)
             _write_optimizer(temporary / OPTIMIZER, dict(optimizer_state))
             (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
-            _write_manifest(temporary, {"step": step, "signature": signature, "aliases": aliases})
+            _write_manifest(temporary, content | {"aliases": aliases})
             if final.exists():  # left by an attempt that went back to an older checkpoint
                 _remove(final)
             temporary.rename(final)
@@ -88,11 +91,15 @@ def save(
     return final
 
 
-def load_latest(folder: Path, signature: str) -> Checkpoint | None:
-    """The newest undamaged checkpoint, or None; says which ones it had to pass over.
+def load_latest(
+    folder: Path, signature: str, lacks: Callable[[Mapping[str, Any]], str | None] = lambda record: None
+) -> Checkpoint | None:
+    """The newest undamaged checkpoint whose record is there, or None; says which ones it had to pass over.
 
-    Raises :class:`ConfigError` when that checkpoint belongs to another configuration.
+    ``lacks`` is a clause about what is missing of the record that a checkpoint builds on. Raises :class:`ConfigError`
+    when the checkpoint belongs to another configuration, and when the record reaches none.
     """
+    missing = None
     for path in reversed(_saved(folder)):
         try:
             manifest = _verify(path)
@@ -104,7 +111,15 @@ def load_latest(folder: Path, signature: str) -> Checkpoint | None:
                 f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is {signature}: "
                 f"give the run its own folder, or move {folder} away to start from the beginning"
             )
-        return _read(path, manifest)
+        missing = lacks(manifest.get("record", {}))
+        if missing is None:
+            return _read(path, manifest)
+        log.warning("checkpoint %s is passed over for the one before it: %s", path, missing)
+    if missing is not None:
+        raise ConfigError(
+            f"{missing}, and no checkpoint is from before that: restore the file, or move {folder} away to train from "
+            "the beginning"
+        )
     return None
 
 

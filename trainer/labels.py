@@ -5,7 +5,9 @@ Called by tracking.py. Pure; must not import mlflow.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from trainer.identity import group_signature, signature
 
 NO_PARAMETERS = ("factor", "provenance", "study", "tracking")
-PARAM_LENGTH, TAG_LENGTH = 6000, 5000
+PARAM_LENGTH, TAG_LENGTH, NAME_LENGTH = 6000, 5000, 250
 """Characters that MLflow stores."""
 
 
@@ -35,16 +37,30 @@ def tags(config: Mapping[str, Any]) -> dict[str, str]:
         "mlflow.runName": tracking.get("run_name") or name,
         "mlflow.source.git.commit": git.get("revision"),
     } | (tracking.get("tags") or {})
-    return {key: str(value)[:TAG_LENGTH] for key, value in known.items() if value is not None}
+    return {mlflow_name(key): str(value)[:TAG_LENGTH] for key, value in known.items() if value is not None}
 
 
 def parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """``("optim.lr", "0.0001")`` for every leaf; what is a tag, a file or a text about the sweep is left out.
-
-    MLflow refuses a whole batch for one character it does not like in a name, so those become ``_``.
-    """
+    """``("optim.lr", "0.0001")`` for every leaf; what is a tag, a file or a text about the sweep is left out."""
     chosen = {group: value for group, value in config.items() if group not in NO_PARAMETERS}
-    return ((re.sub(r"[^\w\-. :/]", "_", key), value[:PARAM_LENGTH]) for key, value in _leaves(chosen))
+    return ((mlflow_name(key), value[:PARAM_LENGTH]) for key, value in _leaves(chosen))
+
+
+def mlflow_name(key: str) -> str:
+    """``key`` as MLflow takes the name of a metric, parameter or tag: different keys have different names.
+
+    It refuses a whole batch for one character that it does not like, for a path that is not in normal form and for more
+    than 250 characters. Such a character becomes its code between colons, ``@`` for example ``:40:``; a name that is
+    too long ends in a checksum.
+    """
+    refused = r"[^\w\-. /]"  # colons too, though MLflow takes them: so a name can be read back
+    if posixpath.normpath(key) != key or key.startswith((".", "/")):
+        refused = r"[^\w\- ]"
+    name = re.sub(refused, lambda found: f":{ord(found[0]):x}:", key)
+    if len(name) <= NAME_LENGTH:
+        return name
+    start, digest = name[: NAME_LENGTH - 18].rstrip("/"), hashlib.sha256(key.encode(errors="replace")).hexdigest()[:16]
+    return f"{start}{':' if start.count(':') % 2 == 0 else '::'}{digest}"  # an odd number: no short name has that
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.config import ROOT
+from trainer.contract.errors import reason
 from trainer.record import RunFolder
 from trainer.signals import signals_held_back
 
@@ -133,8 +134,7 @@ def _complain(error: Exception, uri: str, complained: set[str]) -> None:
     kind = type(error).__name__
     if kind not in complained:
         complained.add(kind)
-        what = str(error).strip().partition("\n")[0][:300]
-        log.warning("MLflow at %s cannot be written (%s: %s); the run goes on and it is tried again", uri, kind, what)
+        log.warning("MLflow at %s cannot be written (%s); the run goes on and it is tried again", uri, reason(error))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from trainer import packed
 from trainer.config import SHIPPED_MODEL, ConfigError, ModelConfig
-from trainer.files import OutOfSpace, room_for
+from trainer.contract.files import OutOfSpace, room_for
 from trainer.norm import use_rms_norm
 from trainer.onednn import use_onednn
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from trainer.config import derive_seed
+from trainer.contract.records import read_records
 from trainer.evaluate import evaluate
 from trainer.gradient import with_old_terms
 from trainer.metrics.accounting import SUM_P2_LOGP_H, account, token_change
@@ -22,7 +23,7 @@ from trainer.metrics.law import early_error, fit_law
 from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.objective.objective import Objective
 from trainer.probe import logprob_gap
-from trainer.record import RunFolder, read_records
+from trainer.record import RunFolder
 from trainer.session import Session
 from trainer.stopwatch import Stopwatch
 from trainer.types import Rollout, StepStats, TokenBatch

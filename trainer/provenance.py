@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ROOT
-from trainer.files import write_atomic
+from trainer.contract.files import write_atomic
 from trainer.metrics.table import glossary_markdown
 
 PACKAGES = (

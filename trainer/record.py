@@ -1,12 +1,13 @@
 """The run folder: everything a run writes down about itself, as plain files. This is the truth; MLflow is a copy.
 
 Called by the loop (append, truncate, status) and by tracking.py (read). Must not import torch or mlflow, and must never
-leave a torn file behind: a failed append is cut off again, everything else is written beside and renamed.
+leave a torn file behind: a failed append is cut off again, everything else is written beside and renamed. What of it is
+shared with ``sweeps`` is in ``trainer/contract/``.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import os
 import socket
@@ -16,66 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.files import persist, room_for, write_atomic
-
-STATES = ("PLANNED", "QUEUED", "RUNNING", "PREEMPTED", "COMPLETED", "FAILED", "CANCELLED", "PRUNED", "LOST")
-"""What ``status.json`` can say of a run."""
+from trainer.config import ConfigError
+from trainer.contract.files import persist
+from trainer.contract.records import append_records, length_until
+from trainer.contract.run_folder import is_cancelled, last_number
+from trainer.contract.status import Status, read_object, read_status, write_status
 
 MEASURED = ("time/", "throughput/", "memory/")
 """Prefixes of the metrics that differ from execution to execution; they go to ``timings.jsonl`` only."""
-
-
-def append_records(path: Path, records: Iterable[Mapping[str, object]]) -> None:
-    """Add one line of standard JSON per record, all or none.
-
-    Keys are sorted and floats are their shortest exact form, so equal records are equal bytes. What is written survives
-    the death of the process; to survive that of the machine takes :meth:`RunFolder.flush`, which costs a thousand times
-    more.
-    """
-    lines = "".join(
-        json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n" for record in records
-    )
-    data = memoryview(lines.encode())
-    with room_for(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            start = os.fstat(descriptor).st_size
-            try:
-                while data:
-                    data = data[os.write(descriptor, data) :]
-            except OSError:
-                os.ftruncate(descriptor, start)
-                raise
-        finally:
-            os.close(descriptor)
-
-
-def read_records(path: Path, *, offset: int = 0, until: int | None = None) -> tuple[list[dict[str, Any]], int]:
-    """Records of whole lines from byte ``offset`` on, and the offset behind the last of them.
-
-    Ends at a torn line and before the first record whose ``step`` is above ``until``. A file that is not there is
-    empty.
-    """
-    records: list[dict[str, Any]] = []
-    if not path.exists():
-        return records, offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            record = _parse(line)
-            if record is None or (until is not None and record["step"] > until):
-                break
-            records.append(record)
-            offset += len(line)
-    return records, offset
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def _standard(value: Any) -> Any:
@@ -118,11 +67,21 @@ class RunFolder:
         self.timings = self.path / "timings.jsonl"
         self.samples = self.path / "samples.jsonl"
         self.reliability = self.path / "reliability.jsonl"
+        self._records = (self.metrics, self.timings, self.samples, self.reliability)
         self.checkpoints = self.path / "checkpoints"
         self.mirror = self.path / "mirror.json"
         self.stop = self.path / "STOP"
         self._check = check
         self._behind: dict[str, float] = {}
+
+    def require_shape(self) -> None:
+        """Raise :class:`ConfigError` where a file stands in the place of a folder, or the other way round."""
+        folders = (self.path, self.checkpoints, self.path / "attempts")
+        files = (self.config_file, self.status_file, *self._records, self.mirror, self.stop)
+        for path in (*folders, *files):
+            if path.exists() and path.is_dir() != (path in folders):
+                what, instead = ("a folder", "a file") if path in files else ("a file", "a folder")
+                raise ConfigError(f"{path} is {what} and should be {instead}: move it away")
 
     def config(self) -> dict[str, Any]:
         """The frozen configuration, exactly as it stands in ``run.yaml``."""
@@ -182,9 +141,25 @@ class RunFolder:
         """Put everything appended on the disk. Call it before a checkpoint: that far, the record then survives
         anything.
         """
-        for path in (self.metrics, self.timings, self.samples, self.reliability):
+        for path in self._records:
             if path.exists():
                 persist(path)
+        persist(self.path)
+
+    def extent(self) -> dict[str, dict[str, Any]]:
+        """Bytes and SHA-256 of each file of the record: what a checkpoint builds on."""
+        return {path.name: _extent(path, path.stat().st_size) for path in self._records if path.exists()}
+
+    def lacks(self, extent: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """A clause that says which file no longer begins with what :meth:`extent` saw; None if all do."""
+        for name, seen in extent.items():
+            path = self.path / name
+            size = path.stat().st_size if path.exists() else 0
+            if size < seen["size"]:
+                return f"{path} has {size} bytes instead of {seen['size']}" if size else f"{path} is missing or empty"
+            if _extent(path, seen["size"]) != seen:
+                return f"{path} was changed"
+        return None
 
     def truncate(self, step: int) -> int:
         """Drop what was recorded after ``step`` (-1: everything) and torn last lines; the last step of
@@ -193,49 +168,34 @@ class RunFolder:
         To be called before anything is appended, also on a fresh start. Lines are in step order, so each file is only
         made shorter: atomic, and possible on a full disk.
         """
-        last = -1
-        for path in (self.metrics, self.timings, self.samples, self.reliability):
-            records, length = read_records(path, until=step)
-            if path == self.metrics and records:
-                last = int(records[-1]["step"])
+        reached = -1
+        for path in self._records:
+            length, last = length_until(path, step)
+            reached = last if path == self.metrics else reached
             if path.exists() and path.stat().st_size > length:
                 os.truncate(path, length)
                 persist(path)
-        return last
+        return reached
 
     def write_status(
         self, state: str, step: int, steps: int, message: str = "", mlflow_run_id: str | None = None
     ) -> None:
         """Replace ``status.json``. ``mlflow_run_id`` is looked up in the mirror's own file unless given."""
-        if state not in STATES:
-            raise ValueError(f"state {state!r} is not one of {', '.join(STATES)}")
         if not self.writable:
             return
-        mlflow_run_id = mlflow_run_id or self.read_mirror().get("run_id")
-        who = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "attempt": self.attempt,
-            "mlflow_run_id": mlflow_run_id,
-        }
-        status = {"state": state, "step": step, "steps": steps, "time": time.time(), "message": message, **who}
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "attempt": max(1, last_number(self.path))}
+        copy = {"mlflow_run_id": mlflow_run_id or self.read_mirror().get("run_id")}
         with self.timing("record"):
-            write_atomic(self.status_file, json.dumps(status, indent=1) + "\n")
+            write_status(self.path, state, step=step, steps=steps, message=message or None, **who, **copy)
 
-    def read_status(self) -> dict[str, Any] | None:
+    def read_status(self) -> Status | None:
         """The last status, or None before the first."""
-        return _read_object(self.status_file)
+        return read_status(self.path)
 
     def read_mirror(self) -> dict[str, Any]:
         """What tracking.py remembers: ``token``, ``run_id``, ``step`` and ``time`` of the last point, ``ended`` at the
         end."""
-        return _read_object(self.mirror) or {}
-
-    @property
-    def attempt(self) -> int:
-        """Number of the newest folder under ``attempts/``; 1 when there is none."""
-        attempts = self.path / "attempts"
-        return max((int(entry.name) for entry in attempts.glob("*") if entry.name.isdigit()), default=1)
+        return read_object(self.mirror, "the MLflow copy is made anew") or {}
 
     @property
     def stop_requested(self) -> bool:
@@ -248,21 +208,13 @@ class RunFolder:
     @property
     def cancel_requested(self) -> bool:
         """Whether it was a person who did not want it any more (``python -m sweeps cancel`` writes that word)."""
-        try:
-            return self.stop.read_text().startswith("cancel")
-        except FileNotFoundError:
-            return False
+        return is_cancelled(self.path)
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}): nothing here writes half a file, so mend or remove it"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object: mend or remove it")
-    return content
+def _extent(path: Path, size: int) -> dict[str, Any]:
+    digest, left = hashlib.sha256(), size
+    with path.open("rb") as file:
+        while left and (data := file.read(min(left, 1 << 20))):
+            digest.update(data)
+            left -= len(data)
+    return {"size": size, "sha256": digest.hexdigest()}

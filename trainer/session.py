@@ -128,11 +128,12 @@ class Session:
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
                 keep=self.run.checkpoint.keep,
+                record=self.folder.extent(),
             )
 
     def resume(self) -> None:
-        """Go on from the newest good checkpoint, if there is one; forget what was recorded after it."""
-        found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature)
+        """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
+        found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
         if found is not None:
             self.policy.model.load_state_dict(found.model_state)
             self.learner.optimizer.load_state_dict(found.optimizer_state)
@@ -140,8 +141,11 @@ class Session:
             self.version = found.state["version"]
             self.sampler.stream.position = found.state["position"]
             self.state = found.state["objective"]
-        if self.ranks.is_main:
-            self.folder.truncate(self.step - 1)
+        if self.ranks.is_main and self.folder.truncate(self.step - 1) != self.step - 1:
+            raise ConfigError(
+                f"{self.folder.metrics} does not reach step {self.step}, at which the checkpoint is: restore the file, "
+                f"or move {self.folder.checkpoints} away to train from the beginning"
+            )
         self.sync()
 
 

@@ -6,11 +6,8 @@ files and nothing else, so that a copy can be made at any time. Must not import 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,9 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import ConfigError
-from trainer.files import write_atomic
-from trainer.labels import TAG_LENGTH, parameters, tags
-from trainer.record import RunFolder, read_records
+from trainer.contract.files import alone, write_atomic
+from trainer.contract.liveness import is_alive
+from trainer.contract.records import DamagedRecord, read_records
+from trainer.contract.status import Status
+from trainer.contract.store import connect
+from trainer.labels import TAG_LENGTH, mlflow_name, parameters, tags
+from trainer.record import RunFolder
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -37,20 +38,8 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED", "PRUNED")
 FILES = ("run.yaml", "metrics.md", "provenance.json", "diff.patch")
 """Files of the run folder that are copied as they are, when they exist."""
 
-CLOCK_SLACK_S = 2.0
-"""The kernel tells the time of its start in whole seconds, and clocks are set."""
-
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
 """What MLflow takes at once."""
-
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-"""Read by mlflow, set where the user has not. Trying again is ours: its own takes minutes, and closing would wait."""
 
 
 def sync(run_dir: str | Path, uri: str | None = None) -> bool:
@@ -61,12 +50,8 @@ def sync(run_dir: str | Path, uri: str | None = None) -> bool:
     none. Raises what MLflow raises.
     """
     folder = RunFolder(run_dir)
+    uri = uri or store_of(folder)
     config = folder.config()
-    uri = uri or (config.get("tracking") or {}).get("uri")
-    if not uri:
-        raise ConfigError(
-            f"tracking.uri of {folder.config_file} is null, so nothing can be filled: name a tracking URI"
-        )
     if not _ended(folder):
         return False
     with one_copier(folder):
@@ -76,41 +61,29 @@ def sync(run_dir: str | Path, uri: str | None = None) -> bool:
     return True
 
 
+def store_of(folder: RunFolder) -> str:
+    """The tracking URI of a run. Raises :class:`ConfigError` for a run that has none."""
+    uri = (folder.config().get("tracking") or {}).get("uri")
+    if not uri:
+        raise ConfigError(
+            f"tracking.uri of {folder.config_file} is null, so nothing can be filled: name a tracking URI"
+        )
+    return str(uri)
+
+
 @contextmanager
 def one_copier(folder: RunFolder) -> Iterator[None]:
     """Wait until no other process copies this folder: two at once would make two MLflow runs of it, or end it twice."""
-    with (folder.path / ".mirror.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with alone(folder.path / ".mirror.lock"):
         yield
 
 
 def _ended(folder: RunFolder) -> bool:
     """Whether the run began and nobody works on it any more, so that nobody else is going to copy it."""
-    status = folder.read_status() or {"state": "PLANNED"}
-    return status["state"] in STATUS and not (status["state"] == "RUNNING" and _alive(status))
-
-
-def _alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote ``status`` may still run; on another host nobody here can tell, so it may.
-
-    A process that began after the status was written is a stranger that got the number later.
-    """
-    if status["host"] != socket.gethostname():
-        return True
-    began = _began(int(status["pid"]))
-    return began is not None and began < status["time"] + CLOCK_SLACK_S
-
-
-def _began(pid: int) -> float | None:
-    """Unix seconds at which process ``pid`` began; None for one that is gone, or dead and not yet collected."""
-    try:
-        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    if state in "ZX":
-        return None
-    boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
-    return int(boot.split()[1]) + int(numbers[18]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22, starttime
+    status = folder.read_status()
+    if status is None or status.state not in STATUS:
+        return False
+    return status.state != "RUNNING" or is_alive(folder.path, status) is False
 
 
 def _durable_step(folder: RunFolder) -> int:
@@ -133,7 +106,7 @@ class Copy:
         self.complete = False
         self._client: MlflowClient | None = None
         self._run_id = ""
-        self._offsets = (0, 0)
+        self._offsets, self._reached = (0, 0), -1
         self._tables: dict[str, int] = {}
 
     def advance(self, until: int | None) -> None:
@@ -147,7 +120,7 @@ class Copy:
             # Noted before it is sent: should this process die in between, the note errs towards building anew.
             self._note(step=last, time=_time(times, last))
             self._send_points(client, [*timings, *metrics], times)
-            self._offsets = (end, timings_end)
+            self._offsets, self._reached = (end, timings_end), last
         for path in (self.folder.samples, self.folder.reliability):
             self._send_table(client, path, until)
 
@@ -157,20 +130,25 @@ class Copy:
 
     def finish(self, durable: int) -> None:
         """Send what is left and end the MLflow run as ``status.json`` says; RUNNING there, without an end, is LOST."""
-        status = self.folder.read_status() or {}
-        state = "LOST" if status.get("state") in (None, "RUNNING") else status["state"]
+        status = self.folder.read_status() or Status(state="LOST", time=time.time())
+        state = "LOST" if status.state == "RUNNING" else status.state
         self.advance(None if state in FINAL else durable)
+        if state == "COMPLETED" and self._reached < status.step - 1:
+            raise DamagedRecord(
+                f"{self.folder.metrics} ends at step {self._reached}, but its run is complete with {status.step} "
+                "steps: restore it, or move the run folder away and start the same command again"
+            )
         assert self._client is not None
         self._client.set_tag(self._run_id, "state", state)
-        self._client.set_tag(self._run_id, "message", str(status.get("message", ""))[:TAG_LENGTH])
-        self._client.set_terminated(self._run_id, STATUS[state], end_time=int(1000 * status.get("time", time.time())))
+        self._client.set_tag(self._run_id, "message", (status.message or "")[:TAG_LENGTH])
+        self._client.set_terminated(self._run_id, STATUS[state], end_time=int(1000 * status.time))
         self._note(ended=state)
         self.complete = True
 
     def _open(self) -> MlflowClient:
         """Connect, then find or create the MLflow run and give it its tags, parameters and files."""
         assert self.uri is not None
-        client, experiment_id = _connect(self.uri, str(self.config["tracking"].get("experiment") or "rlvr-entropy"))
+        client, experiment_id = connect(self.uri, str(self.config["tracking"].get("experiment") or "rlvr-entropy"))
         timings, _ = read_records(self.folder.timings)
         times = {record["step"]: record["time"] for record in timings}
         note = self.folder.read_mirror()
@@ -217,7 +195,12 @@ class Copy:
         from mlflow.entities import Metric
 
         points = [
-            Metric(name, math.nan if value is None else value, int(1000 * _time(times, record["step"])), record["step"])
+            Metric(
+                mlflow_name(name),
+                math.nan if value is None else value,
+                int(1000 * _time(times, record["step"])),
+                record["step"],
+            )
             for record in records
             for name, value in record["metrics"].items()
         ]
@@ -240,41 +223,6 @@ class Copy:
 def _time(times: Mapping[int, float], step: int) -> float:
     """Unix seconds of ``step``; without a record the step itself, so that a replay agrees with the first try."""
     return times.get(step, float(step))
-
-
-def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
-    """A client and the id of ``experiment``, made if it is missing."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    with _one_at_a_time(uri) as database:
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is not None:
-            return client, str(found.experiment_id)
-        location = (database.parent / "mlartifacts").as_uri() if database else None
-        try:
-            return client, str(client.create_experiment(experiment, artifact_location=location))
-        except MlflowException:  # somebody else may have made it meanwhile
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                raise
-            return client, str(found.experiment_id)
-
-
-@contextmanager
-def _one_at_a_time(uri: str) -> Iterator[Path | None]:
-    """Hold a lock beside a SQLite store, whose file is yielded: processes that create a schema together destroy it."""
-    if not uri.startswith("sqlite:///"):
-        yield None
-        return
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield database
 
 
 def _find(client: MlflowClient, experiment_id: str, token: str) -> list[Any]:

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 from sweeps.worker import Job
 from trainer.config import ConfigError, require
+from trainer.contract.run_folder import ask_to_stop
+from trainer.contract.status import UNFINISHED, read_status
 
 
 class Pool(Protocol):
@@ -30,7 +32,7 @@ class Pool(Protocol):
         """Whether a job that was handed over still waits or runs."""
 
     def stop(self, *, running: bool = True) -> None:
-        """Start nothing further; with ``running`` also ask what runs to save and leave, and kill what does not."""
+        """Start nothing further; with ``running`` cancel all: what runs saves and leaves, or is killed."""
 
     def leave(self) -> None:
         """Start nothing further from here; what runs goes on without this process."""
@@ -73,6 +75,14 @@ class Queue(Protocol):
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> Pool:
         """Hand ``jobs`` over; ``folder`` keeps Submitit's files."""
+
+
+def cancel_runs(jobs: Sequence[Job]) -> None:
+    """Ask every run of these jobs that has not ended to stop, for a person."""
+    for run_dir in (Path(run_dir) for job in jobs for run_dir in job.run_dirs):
+        status = read_status(run_dir)
+        if status is not None and status.state in UNFINISHED:
+            ask_to_stop(run_dir)
 
 
 def open_queue(settings: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = ()) -> Queue:

@@ -26,10 +26,12 @@ from submitit.local.local import LocalJob
 
 from sweeps.machine import num_cores, num_slots
 from sweeps.processes import MARK, kill_marked
+from sweeps.queues.base import cancel_runs
 from sweeps.queues.gpus import visible_gpus
-from sweeps.runs import UNFINISHED, read_status
 from sweeps.worker import ROOT, Job
 from trainer.config import require
+from trainer.contract.liveness import BEAT_S, beat
+from trainer.contract.status import UNFINISHED, read_status
 
 FOREVER_MIN = 10 * 365 * 24 * 60
 LARGEST_SHARE = 12
@@ -133,6 +135,7 @@ class LocalPool:
         self._grace_s = grace_s
         self._most_starting = most_starting
         self._running: dict[int, _Running] = {}
+        self._beaten = float("-inf")
 
     def poll(self) -> bool:
         for slot, started in list(self._running.items()):
@@ -146,6 +149,7 @@ class LocalPool:
                 executor.update_parameters(timeout_min=FOREVER_MIN)
                 work = self._waiting.popleft()
                 self._running[slot] = _Running(work=work, job=executor.submit(work), mark=mark)  # type: ignore[arg-type]
+        self._beat()
         return bool(self._running)
 
     def _may_start(self) -> bool:
@@ -154,6 +158,14 @@ class LocalPool:
             return True
         return sum(_is_starting(started.work) for started in self._running.values()) < self._most_starting
 
+    def _beat(self) -> None:
+        """What waits here is not forgotten: on another machine nothing else tells."""
+        if time.monotonic() - self._beaten > BEAT_S:
+            self._beaten = time.monotonic()
+            for run_dir in (Path(run_dir) for job in self._waiting for run_dir in job.run_dirs):
+                with contextlib.suppress(OSError):
+                    beat(run_dir)
+
     def add(self, job: Job) -> None:
         self._waiting.append(job)
 
@@ -161,9 +173,10 @@ class LocalPool:
         return any(item is job for item in [*self._waiting, *(started.work for started in self._running.values())])
 
     def stop(self, *, running: bool = True) -> None:
-        self._waiting.clear()
         if not running:
             return self.leave()
+        cancel_runs([*self._waiting, *(started.work for started in self._running.values())])
+        self._waiting.clear()
         for started in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 # The controller tells the worker, and that the trainer; children of the trainer must not hear of it.

@@ -18,10 +18,11 @@ from typing import Any
 
 import submitit
 
+from sweeps.queues.base import cancel_runs
 from sweeps.queues.scheduler import Scheduler, ask, cluster_name, job_name, num_nodes, setting
-from sweeps.runs import read_status, write_status
 from sweeps.worker import ROOT, Job
 from trainer.config import ConfigError, require
+from trainer.contract.status import read_status, write_status
 
 ASK_EVERY_S = 5.0
 CANCEL_AT_ONCE = 500
@@ -185,6 +186,8 @@ class SlurmPool:
         return self._scheduler is None or self._scheduler.has(name) is not False
 
     def stop(self, *, running: bool = True) -> None:
+        if running:
+            cancel_runs([job for job, _ in self._jobs])
         cancel_jobs([name for _, name in self._jobs], *([] if running else ["--state=PENDING"]))
 
     def leave(self) -> None:

@@ -24,7 +24,6 @@ from sweeps.queues.scheduler import Scheduler, ask
 from sweeps.queues.slurm import ASK_EVERY_S
 from sweeps.reconcile import reconcile
 from sweeps.register import Place, adopt, register
-from sweeps.runs import UNFINISHED, read_status
 from sweeps.search.ground import Ground
 from sweeps.search.job import TrialJob, pruned_by
 from sweeps.search.progress import Progress
@@ -34,6 +33,7 @@ from sweeps.search.space import Value, suggest
 from sweeps.search.store import sampler, trial
 from sweeps.search.values import mean_over_seeds, num_better, value_of
 from trainer.config import ConfigError
+from trainer.contract.status import UNFINISHED, read_status
 
 
 @dataclass(slots=True, kw_only=True)

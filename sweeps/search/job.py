@@ -14,12 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sweeps.follow import new_records
-from sweeps.runs import read_status, write_status
 from sweeps.search.rules import ENTROPY, EntropyRule
 from sweeps.search.settings import Search
 from sweeps.search.values import series
 from sweeps.worker import Job
+from trainer.contract.records import read_records
+from trainer.contract.run_folder import ask_to_stop, stop_asked
+from trainer.contract.status import read_status, write_status
 
 LOOK_EVERY_S = 0.2
 """Seconds between two looks at the record; a step of a real model takes longer."""
@@ -55,16 +56,12 @@ class TrialJob(Job):
 
 def stop(run_dir: Path, name: str, reason: str) -> None:
     """Ask a run to end as pruned by search ``name``."""
-    (run_dir / "STOP").write_text(f"prune {name}\n{reason}\n")
+    ask_to_stop(run_dir, f"prune {name}\n{reason}")
 
 
 def pruned_by(run_dir: Path) -> tuple[str, str] | None:
     """(search, reason) of a run that was asked to end; None for any other."""
-    path = run_dir / "STOP"
-    try:
-        head, _, reason = path.read_text().partition("\n")
-    except FileNotFoundError:
-        return None
+    head, _, reason = (stop_asked(run_dir) or "").partition("\n")
     return (head.removeprefix("prune "), reason.strip()) if head.startswith("prune ") else None
 
 
@@ -114,7 +111,7 @@ class _Judge:
         for run_dir, records in self._records.items():
             if self._stopped:
                 return
-            self._offsets[run_dir], new = new_records(run_dir / "metrics.jsonl", self._offsets[run_dir])
+            new, self._offsets[run_dir] = read_records(run_dir / "metrics.jsonl", offset=self._offsets[run_dir])
             if not new:
                 continue
             records += new

@@ -25,6 +25,7 @@ from sweeps.search.preset import write_preset
 from sweeps.search.progress import best, counted, numbers
 from sweeps.search.space import overrides
 from sweeps.tracking import Tracker
+from trainer.contract.status import ExitCode
 
 
 def finish(ground: Ground, study: optuna.Study, driver: Driver, tracker: Tracker | None, parent: str | None) -> int:
@@ -49,7 +50,7 @@ def _broken_off(ground: Ground, driver: Driver, tracker: Tracker | None, parent:
         tracker.close_sweep(parent, "STOPPED" if driver.cancelled else "FAILED")
     if driver.cancelled:
         print(f"cancelled\n{come_back(ground.study)}")
-        return 130
+        return ExitCode.INTERRUPTED
     number = ground.settings.search.max_failed
     print(
         f"error: {number} trials failed one after another, so no further one was asked for: mend what they say above, "

@@ -20,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.compose import CONF
 from sweeps.levels import key_of, parsed
-from sweeps.runs import write_atomically
 from sweeps.search.confirm import MOST
 from sweeps.search.progress import best
 from sweeps.worker import ROOT
 from trainer import run_yaml
 from trainer.config import ConfigError
+from trainer.contract.files import write_atomic
 from trainer.identity import NOT_IDENTITY
 
 GROUP = "tuned"
@@ -59,7 +59,7 @@ def write_preset(study: optuna.Study, folder: Path, conf_dir: Path | None) -> li
         stale.unlink()
     written = []
     for level, text in texts.items():
-        write_atomically(folder / f"{level}.yaml", text)
+        write_atomic(folder / f"{level}.yaml", text)
         written.append(folder / f"{level}.yaml")
         if conf_dir is not None:
             written += _publish(text, conf_dir / "method" / f"{_name(study, level)}.yaml")
@@ -206,7 +206,7 @@ def _publish(text: str, path: Path) -> list[Path]:
             print(f"{path} is left alone: {reason}", file=sys.stderr)
             return []
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        write_atomic(path, text)
     except OSError as error:
         print(f"{path} is not written: {error.strerror}", file=sys.stderr)
         return []

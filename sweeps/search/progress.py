@@ -18,9 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.follow import Followed
 from sweeps.plan import duration
-from sweeps.runs import FINISHED
 from sweeps.search.settings import Settings
 from sweeps.search.space import Value, described
+from trainer.contract.status import FINISHED
 
 
 class Progress:

@@ -5,7 +5,6 @@ The driver does not need it to go on, except for the rung that a trial was promo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ import optuna
 from sweeps import study as studies
 from sweeps.cells import Cell
 from sweeps.estimate import busy_s, timings
-from sweeps.runs import read_status
 from sweeps.search.ground import Ground, level
 from sweeps.search.space import Value
+from trainer.contract.status import read_object, read_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ class Ledger:
     def save(self) -> None:
         """Write ``sweep.json``: so ``python -m sweeps`` knows the runs of the search."""
         path = self._ground.folder / "sweep.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = read_object(path, "it is written anew") or {}
         studies.save(self._ground.folder, before | document(self._ground, self._study))
 
 

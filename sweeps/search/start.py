@@ -14,11 +14,10 @@ from omegaconf import DictConfig
 
 from sweeps import study as studies
 from sweeps.check import Check, start_check
-from sweeps.launch import INTERRUPTED, come_back, hours_allowed, jobs_folder, refusing
+from sweeps.launch import come_back, hours_allowed, jobs_folder, refusing
 from sweeps.origin import origin
 from sweeps.queues.base import Pool
 from sweeps.register import Place, require_folder, require_room
-from sweeps.runs import lock
 from sweeps.search import outcome, store
 from sweeps.search.build import build, probe_cells
 from sweeps.search.confirm import confirmation_probe
@@ -27,9 +26,13 @@ from sweeps.search.ground import Ground
 from sweeps.search.overview import expected_s, opening, plan_text, require_affordable
 from sweeps.search.progress import Progress
 from sweeps.search.record import document
-from sweeps.tracking import Tracker, absolute, require_answer
+from sweeps.tracking import Tracker, absolute
 from sweeps.watch import interrupted
 from trainer.config import ConfigError, require
+from trainer.contract.errors import reason
+from trainer.contract.liveness import lock
+from trainer.contract.status import ExitCode
+from trainer.contract.store import require_answer
 from trainer.identity import group_signature
 
 
@@ -119,10 +122,8 @@ def _run(ground: Ground, expected: float | None) -> int:
     except optuna.exceptions.StorageInternalError as error:
         progress.close()
         pool.leave()
-        reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
-        print(
-            f"error: the storage went away ({reason}): running jobs go on\n{come_back(ground.study)}", file=sys.stderr
-        )
+        why = reason(error.__cause__ or error)
+        print(f"error: the storage went away ({why}): running jobs go on\n{come_back(ground.study)}", file=sys.stderr)
         return 1
     progress.close()
     return outcome.finish(ground, study, driver, tracker, parent)
@@ -142,4 +143,4 @@ def _interrupted(ground: Ground, pool: Pool, tracker: Tracker | None, parent: st
     interrupted(pool, come_back(ground.study))
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "STOPPED")
-    return INTERRUPTED
+    return ExitCode.INTERRUPTED

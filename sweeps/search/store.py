@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from sweeps.search.settings import Search, Settings
 from trainer.config import ConfigError, derive_seed
+from trainer.contract.errors import reason
 
 JOURNAL = "study.journal"
 FIXED = ("objectives", "space", "seeds", "rungs")
@@ -40,9 +41,8 @@ def open_storage(where: str) -> BaseStorage:
         Path(where).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(where))
     except Exception as error:  # the boundary: each database driver raises its own
-        reason = str(error).strip().partition("\n")[0][:300]
         raise ConfigError(
-            f"search.storage={where!r} cannot be reached ({type(error).__name__}: {reason}): "
+            f"search.storage={where!r} cannot be reached ({reason(error)}): "
             "start the database, mend the address, or leave search.storage out for a journal file"
         ) from error
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from sweeps.follow import new_records
 from sweeps.search.settings import Objective
+from trainer.contract.records import read_records
 
 
 def recorded(path: Path, metric: str) -> list[tuple[int, float]]:
     """(step, value) of every step that logged ``metric``; a value that was not finite is NaN."""
-    return series(new_records(path / "metrics.jsonl", 0)[1], metric)
+    return series(read_records(path / "metrics.jsonl")[0], metric)
 
 
 def series(records: Iterable[Mapping[str, object]], metric: str) -> list[tuple[int, float]]:

@@ -21,8 +21,8 @@ from mlflow_server import Line, Server
 from tests.end_to_end.conftest import ENVIRONMENT
 from tests.runs import run_config, steps, write_run
 from trainer.config import ROOT
+from trainer.contract.store import ENVIRONMENT as MLFLOW
 from trainer.record import RunFolder
-from trainer.tracking import ENVIRONMENT as MLFLOW
 from trainer.tracking import sync
 
 pytestmark = pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_server_killed_and_started_again_in_mid_run(server: Server, tmp_path: 
         assert process.wait(120) == 0
     finally:
         process.kill()
-    assert folder.read_status()["state"] == "COMPLETED" and steps(folder)[:40] == list(range(40))
+    assert folder.read_status().state == "COMPLETED" and steps(folder)[:40] == list(range(40))
     (run,) = runs(server.uri, "restart")
     assert run.info.status == "FINISHED", "the run's own copier caught up"
     equal_after_syncing_twice(folder, server.uri, "restart", server.folder / "mlflow.db")

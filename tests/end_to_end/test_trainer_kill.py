@@ -27,7 +27,7 @@ MOMENTS = {
     "before pruning checkpoints": ("trainer.checkpoint:_prune", 3, "kill"),
     "half way through a line of timings or metrics": ("os:write", 9, "tear"),
     "half way through the first line": ("os:write", 1, "tear"),
-    "writing the status": ("trainer.record:write_atomic", 4, "kill"),
+    "writing the status": ("trainer.contract.status:write_atomic", 4, "kill"),
     "before the final evaluation": ("trainer.checkpoint:save", 4, "kill_after"),
     "after the final evaluation": ("trainer.record:RunFolder.append", 5, "kill"),
 }
@@ -50,7 +50,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(moment, trainer, undisturb
     folder = write_run(tmp_path)
     assert trainer(folder, faults=(moment,)) == -signal.SIGKILL, trainer.log.read_text()
     assert trainer(folder) == 0, trainer.log.read_text()
-    assert folder.read_status()["state"] == "COMPLETED"
+    assert folder.read_status().state == "COMPLETED"
     assert steps(folder) == [0, 1, 2, 3, 4]
     assert record(folder) == record(undisturbed)
 

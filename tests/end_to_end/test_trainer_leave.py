@@ -27,7 +27,7 @@ START = "trainer.engine.transformers:TransformersEngine.start"
 def state(folder: RunFolder) -> tuple[str, int, int]:
     status = folder.read_status()
     assert status is not None
-    return status["state"], status["step"], status["steps"]
+    return status.state, status.step, status.steps
 
 
 @pytest.mark.parametrize("name", ["term", "usr1", "usr2"])
@@ -60,7 +60,7 @@ def test_a_signal_in_the_last_step_does_not_keep_a_run_from_ending(trainer, undi
 def test_runs_that_a_signal_kept_from_starting_are_called_for(trainer, tmp_path: Path) -> None:
     first, second = write_run(tmp_path / "1", {"steps": 1}), write_run(tmp_path / "2", {"steps": 1, "seed": 1})
     assert trainer(first, second, faults=((STEP, 1, "term"),)) == 20
-    assert first.read_status()["state"] == "COMPLETED"
+    assert first.read_status().state == "COMPLETED"
     assert second.read_status() is None
 
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(trainer, undisturbed, 
     assert trainer(folder) == 2
     said = trainer.log.read_text()
     assert "belongs to configuration" in said and "Traceback" not in said
-    assert state(folder)[0] == "FAILED" and "belongs to configuration" in folder.read_status()["message"]
+    assert state(folder)[0] == "FAILED" and "belongs to configuration" in folder.read_status().message
     assert record(folder) == before, "nothing was overwritten"
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_passed_over(name, trainer, undisturbed, tmp_pat
 def test_a_crash_leaves_a_traceback_and_does_not_stop_the_next_run(trainer, undisturbed, tmp_path: Path) -> None:
     first, second = write_run(tmp_path / "1", {"seed": 1}), write_run(tmp_path / "2")
     assert trainer(first, second, faults=((GENERATE, 3, "raise"),)) == 1
-    assert state(first)[0] == "FAILED" and first.read_status()["message"] == "RuntimeError: injected"
+    assert state(first)[0] == "FAILED" and first.read_status().message == "RuntimeError: injected"
     assert "injected" in (first.path / "attempts" / "1" / "traceback").read_text()
     assert record(second) == record(undisturbed), "the same numbers after another run as in a process of its own"
 
@@ -155,7 +155,7 @@ def test_a_crash_leaves_a_traceback_and_does_not_stop_the_next_run(trainer, undi
 def test_a_bad_configuration_does_not_stop_the_next_run(trainer, undisturbed, tmp_path: Path) -> None:
     bad, good = write_run(tmp_path / "1", {"optim.lr": -1}), write_run(tmp_path / "2")
     assert trainer(bad, good) == 2
-    assert state(bad)[0] == "FAILED" and "optim.lr=-1" in bad.read_status()["message"]
+    assert state(bad)[0] == "FAILED" and "optim.lr=-1" in bad.read_status().message
     assert record(good) == record(undisturbed)
 
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(trainer, tm
     changes |= {"rollout.prompts_per_step": 8, "rollout.group_size": 8}
     folder = write_run(tmp_path, {"weight.sign._target_": "trainer.objective.weights.sign.Sign"} | changes)
     assert trainer(folder) == 1
-    assert state(folder) == ("FAILED", 0, 4) and "not finite" in folder.read_status()["message"]
+    assert state(folder) == ("FAILED", 0, 4) and "not finite" in folder.read_status().message
     assert "NonFiniteLoss" in (folder.path / "attempts" / "1" / "traceback").read_text()
     batch = torch.load(folder.path / "nonfinite_batch.pt", weights_only=True)
     assert batch["inputs"].shape == batch["mask"].shape and batch["mask"].any()
@@ -218,4 +218,4 @@ def test_a_full_disk_that_holds_the_log_too_loses_nothing(trainer, undisturbed, 
 
 def test_status_of_a_run_names_its_process(undisturbed) -> None:
     status = json.loads(undisturbed.status_file.read_text())
-    assert status["pid"] > 0 and status["host"] and status["attempt"] == 1
+    assert status.pid > 0 and status.host and status.attempt == 1

@@ -47,7 +47,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
             tolerance = 0.05 if "spearman" in key else RANK_TOLERANCE
             assert two[key] == pytest.approx(value, rel=tolerance, abs=tolerance), key
     status = both.read_status()
-    assert status is not None and status["state"] == "COMPLETED"
+    assert status is not None and status.state == "COMPLETED"
 
 
 def test_a_missing_rank_is_an_error(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_a_crash_inside_vllm_does_not_hurt_the_next_run(trainer, undisturbed_vll
     """An engine that crashed is not used again; the next run gets a new one."""
     first, second = write_run(tmp_path / "1", CHANGES | {"seed": 1}), write_run(tmp_path / "2", CHANGES)
     assert trainer(first, second, faults=((VLLM_STEP, 10, "raise"),)) == 1
-    assert first.read_status()["state"] == "FAILED"
-    assert second.read_status()["state"] == "COMPLETED", trainer.log.read_text()
+    assert first.read_status().state == "FAILED"
+    assert second.read_status().state == "COMPLETED", trainer.log.read_text()
     assert record(second) == record(undisturbed_vllm)
 
 
@@ -61,6 +61,6 @@ def test_a_real_process_is_preempted_and_goes_on(undisturbed_vllm: RunFolder, tm
             break
     process.stdout.read()
     assert process.wait(120) == 20
-    assert folder.read_status()["state"] == "PREEMPTED" and steps(folder) in ([0], [0, 1])
+    assert folder.read_status().state == "PREEMPTED" and steps(folder) in ([0], [0, 1])
     assert subprocess.run(command, cwd=ROOT, env=environment, timeout=300, capture_output=True).returncode == 0
     assert record(folder) == record(undisturbed_vllm)

@@ -14,8 +14,9 @@ from typing import Any
 
 import mlflow.tracking  # noqa: F401  (two threads that import it at the same time both fail)
 
+from trainer.contract.records import read_records
 from trainer.mirror import follow
-from trainer.record import RunFolder, read_records
+from trainer.record import RunFolder
 
 History = dict[str, list[tuple[int, int, float]]]
 

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.runs import read_run, read_status, write_status
+from sweeps.runs import read_run
 from sweeps.search.job import TrialJob, _Judge, _note_end, _watched
 from sweeps.worker import Job
 from tests.sweeps.landscape import measured
+from trainer.contract.status import read_status, write_status
 
 
 class SimulatedPool:

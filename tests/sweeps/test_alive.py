@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.alive import BEAT_S, SILENT_S, beat, close_dead, is_alive, is_surely_alive, silent_s
+from sweeps.alive import close_dead, is_alive, is_surely_alive
 from sweeps.queues.scheduler import Scheduler
-from sweeps.runs import Status, lock, next_attempt, read_status, write_status
 from tests.sweeps.conftest import Clock
+from trainer.contract.liveness import BEAT_S, SILENT_S, beat, lock, silent_s
+from trainer.contract.run_folder import next_attempt
+from trainer.contract.status import Status, read_status, write_status
 
 HERE = socket.gethostname()
 JOB = "slurm:7@here"
@@ -56,14 +58,25 @@ def test_a_heartbeat_means_nothing_here_where_the_lock_tells(tmp_path: Path, dea
     assert not is_alive(tmp_path, Status(state="RUNNING", job=JOB, host=HERE), Scheduler(cluster="here", states={}))
 
 
-def test_of_a_local_job_on_another_machine_nobody_here_can_tell(tmp_path: Path, clock: Clock) -> None:
-    status = Status(state="RUNNING", pid=1, host="another-machine")
-    assert is_surely_alive(tmp_path, status, None) is None
+@pytest.mark.parametrize("state", ["RUNNING", "QUEUED"])
+def test_after_a_change_of_host_name_a_free_lock_and_silence_end_a_local_run(
+    tmp_path: Path, clock: Clock, state: str
+) -> None:
+    status = write_status(tmp_path, state, pid=1, host="the-name-before", job="local:x" if state == "RUNNING" else None)
+    assert is_surely_alive(tmp_path, status, None) is True, "its status is news enough"
+    clock.pass_s(3600)
+    assert is_surely_alive(tmp_path, status, None) is False
     beat(tmp_path)
     assert is_surely_alive(tmp_path, status, None) is True
     clock.pass_s(3600)
-    assert is_surely_alive(tmp_path, status, None) is None
     assert silent_s(tmp_path) == pytest.approx(3600, abs=1e-3)
+    held = lock(tmp_path)
+    assert held is not None
+    assert is_surely_alive(tmp_path, status, None) is True
+    held.close()
+    assert is_surely_alive(tmp_path, status, None) is False
+    close_dead([tmp_path])
+    assert read_status(tmp_path).state == ("LOST" if state == "RUNNING" else "PLANNED")  # type: ignore[union-attr]
 
 
 def test_the_run_of_another_user_is_for_that_user_to_judge(

@@ -13,8 +13,10 @@ from sweeps.cells import Cell
 from sweeps.estimate import earlier, estimate, makespan_s, shares, start_up_s
 from sweeps.queues.local import LocalQueue
 from sweeps.reconcile import reconcile
-from sweeps.runs import next_attempt, write_run, write_status
+from sweeps.runs import write_run
 from sweeps.study import Study
+from trainer.contract.run_folder import next_attempt
+from trainer.contract.status import write_status
 
 
 def completed(output: Path, cell: Cell, seconds: list[float], job: str = "", began: float = 0.0) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.display import Display
 from sweeps.follow import Followed
-from sweeps.runs import write_status
+from trainer.contract.status import write_status
 
 
 def record(run_dir: Path, step: int, reward: float, seconds: float, cut: int | None = None) -> None:

@@ -96,5 +96,5 @@ def test_unless_told_otherwise_cells_are_left(terminal: Terminal, answer: bytes)
 def test_all_cells_can_be_stopped_after_their_step(terminal: Terminal) -> None:
     terminal.press(b"a\n")
     assert terminal.end() == 130
-    assert terminal.states() == ["PLANNED", "PREEMPTED"]
+    assert terminal.states() == ["CANCELLED", "CANCELLED"]
     assert "to go on, start the same sweep again: python sweep.py -m seed=16,2" in terminal.text

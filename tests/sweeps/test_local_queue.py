@@ -12,9 +12,10 @@ import pytest
 
 from sweeps.queues import gpus, local
 from sweeps.queues.local import LocalPool, LocalQueue
-from sweeps.runs import read_status, write_run, write_status
+from sweeps.runs import write_run
 from sweeps.worker import Job
 from trainer.config import ConfigError
+from trainer.contract.status import read_status, write_status
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 

@@ -10,8 +10,10 @@ import pytest
 from sweeps.cells import Cell
 from sweeps.register import Place, adopt, register, run_document
 from sweeps.results import ui_line
-from sweeps.runs import lock, read_run, read_status, write_status
+from sweeps.runs import read_run
 from sweeps.study import Study
+from trainer.contract.liveness import lock
+from trainer.contract.status import read_status, write_status
 from trainer.identity import signature
 
 

@@ -13,9 +13,12 @@ import yaml
 
 from sweeps.alive import is_alive
 from sweeps.queues.scheduler import Scheduler
-from sweeps.runs import Status, is_locked, lock, next_attempt, read_run, read_status, write_run, write_status
+from sweeps.runs import read_run, write_run
 from sweeps.worker import ROOT
 from trainer.config import ConfigError
+from trainer.contract.liveness import is_locked, lock
+from trainer.contract.run_folder import next_attempt
+from trainer.contract.status import Status, read_status, write_status
 from trainer.identity import signature
 
 CONFIG = {"seed": 0, "optim": {"lr": 1e-4, "eps": 1e-08, "betas": [0.9, 0.95]}, "model": {"path": None, "dtype": "no"}}
@@ -61,7 +64,8 @@ def test_a_status_with_keys_of_a_later_version_is_read(tmp_path: Path) -> None:
 
 
 def test_only_one_process_has_a_run_and_its_end_frees_it(tmp_path: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from sweeps.runs import lock\n"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+    code += "from trainer.contract.liveness import lock\n"
     code += f"held = lock(Path({str(tmp_path)!r})); print('held', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None
@@ -112,7 +116,7 @@ def test_a_held_lock_is_life_whatever_the_process_number_says(tmp_path: Path, de
 
 
 def test_what_cannot_be_known_counts_as_alive(tmp_path: Path) -> None:
-    assert is_alive(tmp_path, Status(state="RUNNING", pid=1, host="another-machine"), None)
+    assert is_alive(tmp_path, Status(state="RUNNING", pid=1, host="node7", job="slurm:7"), None)
     assert is_alive(tmp_path, Status(state="QUEUED", job="slurm:7"), None)
 
 

@@ -14,11 +14,12 @@ import pytest
 
 from sweeps.cells import Cell
 from sweeps.finish import close_abandoned
-from sweeps.runs import write_status
 from sweeps.study import Study
-from sweeps.tracking import Tracker, absolute, require_answer
+from sweeps.tracking import Tracker, absolute
 from sweeps.worker import ROOT
 from trainer.config import ConfigError
+from trainer.contract.status import write_status
+from trainer.contract.store import require_answer
 
 DOCUMENT = {"study": "s", "cells": []}
 
@@ -99,7 +100,9 @@ def test_launchers_that_meet_at_a_fresh_store_do_not_tear_it(tmp_path: Path) -> 
 
 def test_a_database_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database, " * 100)
-    with pytest.raises(ConfigError, match=r"tracking\.uri=.* cannot be used") as refusal:
+    with pytest.raises(
+        ConfigError, match=r"tracking\.uri=.* is no SQLite database, or a damaged one: move it away"
+    ) as refusal:
         Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e")
     assert "\n" not in str(refusal.value)
 

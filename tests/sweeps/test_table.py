@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.alive import beat
 from sweeps.follow import Followed
-from sweeps.runs import write_status
 from sweeps.table import show, status_lines
 from tests.sweeps.conftest import Clock
+from trainer.contract.liveness import beat
+from trainer.contract.status import write_status
 
 
 def followed(tmp_path: Path, state: str, number: int = 0, *, step: int = 5, message: str | None = None) -> Followed:

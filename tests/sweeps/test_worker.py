@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.runs import lock, read_status, write_run, write_status
+from sweeps.runs import write_run
 from sweeps.worker import Job, RunsFailed
+from trainer.contract.liveness import lock
+from trainer.contract.status import read_status, write_status
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
@@ -54,21 +56,30 @@ def test_runs_of_a_job_share_one_process(make_run: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "message"),
+    ("seed", "state", "message"),
     [
-        (13, "RuntimeError: the loss is not finite"),
-        (14, "the trainer was killed by SIGKILL"),
-        (15, "the trainer left with exit code 0"),
+        (13, "FAILED", "RuntimeError: the loss is not finite"),
+        (14, "LOST", "killed by SIGKILL (out of memory?)"),
+        (15, "FAILED", "the trainer left with exit code 0"),
+        (19, "FAILED", "the trainer crashed in native code with SIGSEGV"),
+        (
+            20,
+            "FAILED",
+            "the trainer crashed with SIGBUS: a file that was mapped into memory was cut, or /dev/shm is full",
+        ),
+        (21, "FAILED", "the trainer gave up in native code with SIGABRT"),
     ],
 )
-def test_a_crash_leaves_its_neighbours_and_says_why(make_run: Callable[..., Path], seed: int, message: str) -> None:
+def test_a_crash_leaves_its_neighbours_and_says_why(
+    make_run: Callable[..., Path], seed: int, state: str, message: str
+) -> None:
     before, bad, after = make_run(1), make_run(seed), make_run(2)
-    with pytest.raises(RunsFailed, match="1 of 3 runs failed: run 1"):  # so that the scheduler shows it as well
+    with pytest.raises(RunsFailed, match="1 of 3 runs failed: run "):  # so that the scheduler shows it as well
         job(before, bad, after)()
-    assert states(before, bad, after) == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert states(before, bad, after) == ["COMPLETED", state, "COMPLETED"]
     status = read_status(bad)
-    assert status is not None
-    assert status.message == message
+    assert status is not None and status.message is not None
+    assert status.message.startswith(message)
     assert len(starts(before)) == 1, "a finished neighbour does not run again"
 
 
@@ -156,6 +167,17 @@ def test_a_preempted_job_saves_and_can_be_queued_again(make_run: Callable[..., P
     out, _ = process.communicate(timeout=20)
     assert out == "True\n"
     assert read_status(slow).state == "PREEMPTED"  # type: ignore[union-attr]
+
+
+def test_a_run_with_a_damaged_status_is_named_and_its_neighbours_go_on(
+    make_run: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = make_run(1), make_run(2)
+    (bad / "status.json").write_text("")
+    with pytest.raises(RunsFailed, match="1 of 2 runs failed"):
+        job(bad, good)()
+    assert states(good) == ["COMPLETED"] and starts(bad) == []
+    assert f"{bad}/status.json is empty" in capfd.readouterr().err
 
 
 def started(*run_dirs: Path) -> subprocess.Popen[bytes]:

@@ -1,0 +1,61 @@
+"""Why something of MLflow, SQLAlchemy or the network failed, in one line that a person can act on.
+
+Called wherever such an error is shown. Their own first line often says how it came about and not what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from trainer.config import ConfigError
+
+LENGTH = 300
+"""Characters."""
+
+NOISE = re.compile(r"^\(?(raised as a result of|Background on this error)|^\[(SQL|parameters): |^$")
+"""Lines that say nothing of the cause; SQLAlchemy puts the first kind before it."""
+
+CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)|[Rr]ead timed out[^'\")]*|timed out")
+"""What the innermost of nested network errors says."""
+
+
+def reason(error: BaseException) -> str:
+    """The cause of ``error``, one line."""
+    if isinstance(error, ConfigError):  # a sentence of ours
+        return " ".join(str(error).split())
+    lines = [line.strip() for line in str(error).splitlines()]
+    line = next((line for line in lines if not NOISE.search(line)), "") or type(error).__name__
+    found = CAUSE.findall(line) and CAUSE.search(line)
+    if (found and "://" in line) or "HTTPConnectionPool" in line:
+        where = re.search(r"https?://[^\s'\"/]+|host='[^']+', port=\d+", line)
+        what = (found[1] or found[0]).strip() if found else "no answer"
+        return f"{where[0] if where else 'the server'}: {what}"[:LENGTH]
+    plain = re.sub(r"^\((?:\w+\.)+(\w+)\) ", "", line)
+    named = plain if plain != line else f"{type(error).__name__}: {plain}"
+    return named[:LENGTH]
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what led to it, the innermost last."""
+    seen = set[int]()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether a server did not answer, so that asking again at once is of no use."""
+    return any(isinstance(cause, ConnectionError | TimeoutError) for cause in causes(error)) or any(
+        type(cause).__module__.startswith(("requests.", "urllib")) for cause in causes(error)
+    )
+
+
+def unusable(error: OSError) -> str:
+    """A sentence that names the file which cannot be used, and why."""
+    if error.strerror is None:  # one of ours, which says all
+        return str(error)
+    where = error.filename or "a file or process that this needs"
+    return f"{where} cannot be used ({error.strerror}): mend it, move it away, or choose another output"
