@@ -71,19 +71,30 @@ def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Cl
     except ValueError as error:
         # A sweep that stopped before it queued anything must not hide the verdicts of all others.
         return Claim(
-            name=name, label=name, statement="", source="", metric=describe(ENTROPY), cells="unreadable",
-            verdict=Verdict(outcome="unreadable", sentence=f"Unreadable: {error}."), date=_day(parent),
-        )  # fmt: skip
+            name=name,
+            label=name,
+            statement="",
+            source="",
+            metric=describe(ENTROPY),
+            cells="unreadable",
+            verdict=Verdict(outcome="unreadable", sentence=f"Unreadable: {error}."),
+            date=_day(parent),
+        )
 
 
 def claim_of(study: Study) -> Claim:
     """The study's hypothesis with its verdict."""
     hypothesis = study.factor.hypothesis
     return Claim(
-        name=study.name, label=study.factor.label, statement=hypothesis.statement if hypothesis else "",
-        source=hypothesis.source if hypothesis else "", metric=describe(hypothesis.metric if hypothesis else ENTROPY),
-        verdict=verdict(study), cells=f"{len(study.completed)} of {len(study.cells)}", date=_day(study.parent),
-    )  # fmt: skip
+        name=study.name,
+        label=study.factor.label,
+        statement=hypothesis.statement if hypothesis else "",
+        source=hypothesis.source if hypothesis else "",
+        metric=describe(hypothesis.metric if hypothesis else ENTROPY),
+        verdict=verdict(study),
+        cells=f"{len(study.completed)} of {len(study.cells)}",
+        date=_day(study.parent),
+    )
 
 
 def claims_text(claims: Sequence[Claim]) -> str:
@@ -100,8 +111,14 @@ def write_claims(claims: Sequence[Claim], uri: str, path: Path) -> Path:
     """Write the page of all claims to ``path`` and return it."""
     outcomes = [claim.verdict.outcome for claim in claims]
     counts = [(outcome, outcomes.count(outcome)) for outcome in dict.fromkeys(outcomes)]
-    context = {"title": "Claims and verdicts", "claims": claims, "counts": counts, "rule": RULE,
-               "shown_uri": shown_uri(uri), "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")}  # fmt: skip
+    context = {
+        "title": "Claims and verdicts",
+        "claims": claims,
+        "counts": counts,
+        "rule": RULE,
+        "shown_uri": shown_uri(uri),
+        "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+    }
     return write_atomically(render("claims.html.j2", context, with_figures=False), path)
 
 

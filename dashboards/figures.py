@@ -32,20 +32,37 @@ def plain(text: str) -> str:
 def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: int = 340) -> go.Figure:
     """An empty figure in the house style; ``legend`` is the legend's title."""
     axis = {
-        "gridcolor": _GRID, "zeroline": False, "linecolor": "#9aa5b1", "ticks": "outside", "tickcolor": "#9aa5b1",
-        "automargin": True, "exponentformat": "power", "tickfont": {"size": 12},
-    }  # fmt: skip
+        "gridcolor": _GRID,
+        "zeroline": False,
+        "linecolor": "#9aa5b1",
+        "ticks": "outside",
+        "tickcolor": "#9aa5b1",
+        "automargin": True,
+        "exponentformat": "power",
+        "tickfont": {"size": 12},
+    }
     figure = go.Figure()
     figure.update_layout(
-        title={"text": plain(title), "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}, "y": 0.97,
-               "yanchor": "top"},
+        title={
+            "text": plain(title),
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "font": {"size": 15},
+            "y": 0.97,
+            "yanchor": "top",
+        },
         xaxis={**axis, "title": {"text": plain(x_title), "standoff": 8, "font": {"size": 13}}},
         yaxis={**axis, "title": {"text": plain(y_title), "standoff": 8, "font": {"size": 13}}},
-        font={"family": FONT, "size": 13, "color": INK}, height=height, margin={"l": 64, "r": 16, "t": 48, "b": 48},
-        paper_bgcolor="white", plot_bgcolor="white", hovermode="closest",
+        font={"family": FONT, "size": 13, "color": INK},
+        height=height,
+        margin={"l": 64, "r": 16, "t": 48, "b": 48},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hovermode="closest",
         legend={"title": {"text": plain(legend), "font": {"size": 13}}, "tracegroupgap": 2},
         hoverlabel={"font": {"family": FONT, "size": 12}, "bgcolor": "white"},
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -88,26 +105,39 @@ def add_band(figure: go.Figure, frame: pd.DataFrame, style: Style) -> None:
     if banded.empty:
         return
     outline = pd.concat([banded["high"], banded["low"][::-1]])
-    figure.add_trace(go.Scatter(
-        x=pd.concat([banded["step"], banded["step"][::-1]]).to_numpy(), y=outline.to_numpy(), fill="toself",
-        fillcolor=style.fill(0.14), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,
-        legendgroup=style.level, name=plain(style.label),
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=pd.concat([banded["step"], banded["step"][::-1]]).to_numpy(),
+            y=outline.to_numpy(),
+            fill="toself",
+            fillcolor=style.fill(0.14),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=style.level,
+            name=plain(style.label),
+        )
+    )
 
 
 def _line(frame: pd.DataFrame, style: Style) -> go.Scatter:
     # About six markers on a long line: enough to tell lines apart, too few to hide them. 0 shows every marker.
     markers = 0 if len(frame) <= 12 else 7
     return go.Scatter(
-        x=frame["step"].to_numpy(), y=frame["mean"].to_numpy(), name=plain(style.label), legendgroup=style.level,
-        mode="lines+markers", line={"color": style.color, "dash": style.dash, "width": 2},
+        x=frame["step"].to_numpy(),
+        y=frame["mean"].to_numpy(),
+        name=plain(style.label),
+        legendgroup=style.level,
+        mode="lines+markers",
+        line={"color": style.color, "dash": style.dash, "width": 2},
         marker={"symbol": style.symbol, "size": 7, "color": style.color, "maxdisplayed": markers},
         customdata=frame[["low", "high", "n"]].to_numpy(dtype="float64"),
         hovertemplate=(
             f"<b>{plain(style.label)}</b><br>step %{{x}}: %{{y:.4g}}<br>"
             "%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>seeds: %{customdata[2]:.0f}<extra></extra>"
         ),
-    )  # fmt: skip
+    )
 
 
 def band_note(study: Study) -> str:

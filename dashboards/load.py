@@ -20,8 +20,13 @@ from dashboards.store import RunRecord, Store, open_store
 
 CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed", "state", "run_id", "last_step", "message")
 METRIC_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "metric", "value")
-_STATE_OF_STATUS = {"RUNNING": "RUNNING", "SCHEDULED": "QUEUED", "FINISHED": "COMPLETED", "FAILED": "FAILED",
-                    "KILLED": "CANCELLED"}  # fmt: skip
+_STATE_OF_STATUS = {
+    "RUNNING": "RUNNING",
+    "SCHEDULED": "QUEUED",
+    "FINISHED": "COMPLETED",
+    "FAILED": "FAILED",
+    "KILLED": "CANCELLED",
+}
 _UNFINISHED = {"", "PLANNED", "QUEUED", "RUNNING"}
 _OUTSIDE = ("provenance.", "hardware.", "tracking.", "launcher.", "factor.", "study.", "checkpoint.")
 
@@ -87,11 +92,17 @@ def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str
     cells = _cells(planned, runs, points)
     name = str(document.get("study") or parent.tags.get("study") or parent.name)
     return Study(
-        name=name, uri=uri, parent=parent, factor=parse_factor(document.get("factor"), name, document["cells"]),
+        name=name,
+        uri=uri,
+        parent=parent,
+        factor=parse_factor(document.get("factor"), name, document["cells"]),
         command=str(document.get("command") or parent.tags.get("command") or ""),
-        cells=cells, metrics=_tidy(points, cells), settings=_settings(runs), runs=runs,
+        cells=cells,
+        metrics=_tidy(points, cells),
+        settings=_settings(runs),
+        runs=runs,
         provenance=_provenance(document, parent, runs),
-    )  # fmt: skip
+    )
 
 
 def search_folder(store: Store, parent: RunRecord) -> Path | None:
@@ -140,10 +151,15 @@ def _planned_cells(document: Mapping[str, Any], parent: RunRecord) -> pd.DataFra
     for position, cell in enumerate(document["cells"]):
         level = str(cell.get("level") if cell.get("level") is not None else " ".join(cell.get("overrides") or ()))
         index = cell.get("level_index")
-        rows.append({
-            "signature": str(cell["signature"]), "level": level, "label": str(cell.get("label") or level),
-            "level_index": int(index) if index is not None else position, "seed": int(cell.get("seed") or 0),
-        })  # fmt: skip
+        rows.append(
+            {
+                "signature": str(cell["signature"]),
+                "level": level,
+                "label": str(cell.get("label") or level),
+                "level_index": int(index) if index is not None else position,
+                "seed": int(cell.get("seed") or 0),
+            }
+        )
     frame = pd.DataFrame(rows).drop_duplicates("signature")
     return frame.sort_values(["level_index", "seed"]).reset_index(drop=True)
 

@@ -60,20 +60,37 @@ def report_html(study: Study) -> str:
     sections = report_sections(study, styles, effects, laws, points)
     columns = [describe(key) for key in headline_keys(metric_keys(study))]
     context = {
-        "title": f"{study.factor.label} \u00b7 {study.name}", "headline": _headline(study), "study": study,
-        "hypothesis": study.factor.hypothesis, "verdict": judged, "verdict_sentence": _without_outcome(judged.sentence),
+        "title": f"{study.factor.label} \u00b7 {study.name}",
+        "headline": _headline(study),
+        "study": study,
+        "hypothesis": study.factor.hypothesis,
+        "verdict": judged,
+        "verdict_sentence": _without_outcome(judged.sentence),
         "date": datetime.fromtimestamp(study.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
-        "facts": _facts(study), "unfinished": _unfinished(study), "one_seed": study.cells["seed"].nunique() == 1,
-        "styles": styles, "marks": {style.level: legend_mark(style) for style in styles},
-        "columns": columns, "rows": level_rows(study), "sections": sections, "primary": describe(metric),
-        "effects": _with_holm(effects), "reference_label": labels(study)[study.reference], "laws": laws,
-        "tests": tests, "names": {test.metric: describe(test.metric) for test in tests},
-        "ordered": study.factor.ordered, "untested": any(math.isnan(test.p_value) for test in tests),
-        "samples": sample_rows(study, samples), "rule": RULE, "provenance": _provenance(study),
+        "facts": _facts(study),
+        "unfinished": _unfinished(study),
+        "one_seed": study.cells["seed"].nunique() == 1,
+        "styles": styles,
+        "marks": {style.level: legend_mark(style) for style in styles},
+        "columns": columns,
+        "rows": level_rows(study),
+        "sections": sections,
+        "primary": describe(metric),
+        "effects": _with_holm(effects),
+        "reference_label": labels(study)[study.reference],
+        "laws": laws,
+        "tests": tests,
+        "names": {test.metric: describe(test.metric) for test in tests},
+        "ordered": study.factor.ordered,
+        "untested": any(math.isnan(test.p_value) for test in tests),
+        "samples": sample_rows(study, samples),
+        "rule": RULE,
+        "provenance": _provenance(study),
         "report_command": f"python -m dashboards report {quote(study.name)} --uri {quote(shown_uri(study.uri))}",
-        "cells": study.cells.to_dict("records"), "glossary": _glossary(columns, tests, sections),
+        "cells": study.cells.to_dict("records"),
+        "glossary": _glossary(columns, tests, sections),
         "shown_uri": shown_uri(study.uri),
-    }  # fmt: skip
+    }
     return render("report.html.j2", context, with_figures=True)
 
 
@@ -106,9 +123,10 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     fewest, most = seeds.min(), seeds.max()
     steps = study.settings.get("steps")
     facts = [
-        ("cells completed", f"{len(study.completed)} of {len(study.cells)}"), ("levels", str(len(study.levels))),
+        ("cells completed", f"{len(study.completed)} of {len(study.cells)}"),
+        ("levels", str(len(study.levels))),
         ("seed a level" if most == 1 else "seeds a level", str(most) if fewest == most else f"{fewest} to {most}"),
-    ]  # fmt: skip
+    ]
     return facts + ([("training steps", steps)] if steps else [])
 
 
@@ -158,8 +176,14 @@ def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
         same = first[first["prompt"].isin(late["prompt"])].drop_duplicates("prompt")
         early = same if len(same) == len(late) else _right_and_wrong(first)
         several = chosen["step"].nunique() > 1
-        rows.append({"label": label, "seed": of_seed["seed"].iloc[0], "early": _shown(early),
-                     "late": _shown(late) if several else []})  # fmt: skip
+        rows.append(
+            {
+                "label": label,
+                "seed": of_seed["seed"].iloc[0],
+                "early": _shown(early),
+                "late": _shown(late) if several else [],
+            }
+        )
     return rows
 
 

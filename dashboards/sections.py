@@ -60,14 +60,24 @@ _FOREST_NOTE = (
 _DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
 _UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
 _UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
-_ACCOUNTING = ("entropy/delta_measured", "entropy/corr_pearson_exact", "entropy/corr_pearson_covariance",
-               "entropy/corr_pearson_steer_published")  # fmt: skip
+_ACCOUNTING = (
+    "entropy/delta_measured",
+    "entropy/corr_pearson_exact",
+    "entropy/corr_pearson_covariance",
+    "entropy/corr_pearson_steer_published",
+)
 _ACCOUNTING_INTRO = (
     "The entropy change of each update, measured on the same contexts before and after it, and how well first-order "
     "estimates predict it token by token."
 )
-_HEALTH = ("engine/logprob_gap_max", "rollout/length_mean", "rollout/truncated_frac", "rollout/zero_std_frac_all_right",
-           "rollout/zero_std_frac_all_wrong", "time/step_s")  # fmt: skip
+_HEALTH = (
+    "engine/logprob_gap_max",
+    "rollout/length_mean",
+    "rollout/truncated_frac",
+    "rollout/zero_std_frac_all_right",
+    "rollout/zero_std_frac_all_wrong",
+    "time/step_s",
+)
 
 
 def _support_keys(study: Study) -> list[str]:
@@ -121,8 +131,12 @@ def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Sec
         "common curve upwards earns more reward from the same entropy."
     )
     note = "Marks are steps (mean over seeds), lines the fit to all steps and seeds of the level."
-    return Section(id="law", title="Reward against entropy", intro=intro,
-                   panels=_panels([(reward_entropy(study, laws, styles), note, True)]))  # fmt: skip
+    return Section(
+        id="law",
+        title="Reward against entropy",
+        intro=intro,
+        panels=_panels([(reward_entropy(study, laws, styles), note, True)]),
+    )
 
 
 def _curves(

@@ -102,13 +102,14 @@ def level_rows(study: Study, metrics: Sequence[str] | None = None) -> list[Level
     tables = {metric: final_table(study, metric) for metric in chosen}
     return [
         LevelRow(
-            level=level, label=label,
+            level=level,
+            label=label,
             completed=int((study.completed["level"] == level).sum()),
             planned=int((study.cells["level"] == level).sum()),
             values={metric: t_interval(table[level]) for metric, table in tables.items()},
         )
         for level, label in labels(study).items()
-    ]  # fmt: skip
+    ]
 
 
 def paired_effects(study: Study, metric: str = ENTROPY) -> list[tuple[str, PairedEffect]]:
@@ -146,9 +147,16 @@ def _test(study: Study, metric: str, primary: bool) -> MetricTest | None:
     else:
         ends, effect, p_value = (means.idxmin(), means.idxmax()), None, friedman_p(table[means.index])
     return MetricTest(
-        metric=metric, first=names[ends[0]], last=names[ends[1]], first_mean=float(means[ends[0]]),
-        last_mean=float(means[ends[1]]), effect=effect, p_value=p_value, adjusted_p=math.nan, primary=primary,
-    )  # fmt: skip
+        metric=metric,
+        first=names[ends[0]],
+        last=names[ends[1]],
+        first_mean=float(means[ends[0]]),
+        last_mean=float(means[ends[1]]),
+        effect=effect,
+        p_value=p_value,
+        adjusted_p=math.nan,
+        primary=primary,
+    )
 
 
 def verdict(study: Study) -> Verdict:
@@ -177,9 +185,13 @@ def level_laws(study: Study) -> list[LevelLaw]:
             continue
         runs = [(run["entropy"].to_numpy(), run["reward"].to_numpy()) for _, run in of_level.groupby("signature")]
         fits = [fit_law(entropy, reward) for entropy, reward in runs]
-        found.append(LevelLaw(
-            level=level, label=label, law=law,
-            run_r_squared=t_interval([fit.r_squared if fit else np.nan for fit in fits]),
-            run_end_error=t_interval([end_error(entropy, reward) for entropy, reward in runs]),
-        ))  # fmt: skip
+        found.append(
+            LevelLaw(
+                level=level,
+                label=label,
+                law=law,
+                run_r_squared=t_interval([fit.r_squared if fit else np.nan for fit in fits]),
+                run_end_error=t_interval([end_error(entropy, reward) for entropy, reward in runs]),
+            )
+        )
     return found

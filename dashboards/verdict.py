@@ -118,10 +118,13 @@ def _sentence(
     name = describe(hypothesis.metric)
     unit = f" {name.unit}" if name.unit in ("nats per token", "nats", "tokens") else ""
     verb = {
-        ("supported", 1): "rises", ("supported", -1): "falls", ("contradicted", 1): "falls instead of rising",
-        ("contradicted", -1): "rises instead of falling", ("contradicted", 0): "moves",
+        ("supported", 1): "rises",
+        ("supported", -1): "falls",
+        ("contradicted", 1): "falls instead of rising",
+        ("contradicted", -1): "rises instead of falling",
+        ("contradicted", 0): "moves",
         ("supported", 0): f"stays within {number(hypothesis.margin)}{unit}",
-    }.get((outcome, hypothesis.direction or 0), "does not move clearly")  # fmt: skip
+    }.get((outcome, hypothesis.direction or 0), "does not move clearly")
     means = table.mean()
     return (
         f"{outcome.capitalize()}: final {_lower(name.label)} {verb} along {_lower(factor.label)}, "

@@ -68,8 +68,13 @@ class Confirmation:
 def load_confirmation(search: Search) -> Confirmation:
     """The confirmation as far as its runs have completed."""
     if not search.confirm_sweep:
-        return Confirmation(comparisons=(), seeds=(), completed=0, planned=0,
-                            missing="The confirmation on fresh seeds has not been started.")  # fmt: skip
+        return Confirmation(
+            comparisons=(),
+            seeds=(),
+            completed=0,
+            planned=0,
+            missing="The confirmation on fresh seeds has not been started.",
+        )
     document = read_document(search.folder.parent / search.confirm_sweep)
     cells = [cell for cell in document.get("cells") or () if _level(cell, search) is not None]
     if not cells:
@@ -85,10 +90,13 @@ def load_confirmation(search: Search) -> Confirmation:
     searched = {int(seed) for seed in search.settings.get("seeds") or ()}
     searched |= {seed for trial in search.trials for seed in trial.seed_values}
     return Confirmation(
-        comparisons=tuple(_comparisons(search, runs, goals)), seeds=tuple(seeds), completed=len(runs),
-        planned=len(cells), used_before=tuple(sorted(searched & {int(cell["seed"]) for cell in cells})),
+        comparisons=tuple(_comparisons(search, runs, goals)),
+        seeds=tuple(seeds),
+        completed=len(runs),
+        planned=len(cells),
+        used_before=tuple(sorted(searched & {int(cell["seed"]) for cell in cells})),
         missing=_missing(search, len(cells), runs, goals),
-    )  # fmt: skip
+    )
 
 
 def _missing(
@@ -187,18 +195,28 @@ def _comparisons(
         for position, (goal, unseen) in enumerate(goals):
             own, default = (_column(runs, name, seeds, goal) for name in (level, untuned))
             reported = math.nan if unseen or not trial.values else trial.values[position]
-            found.append(Comparison(
-                level=level, trial=trial.number, goal=goal, unseen=unseen, tuned=t_interval(own),
-                untuned=t_interval(default), effect=paired_effect(own, default), reported=reported,
-                curse=minus(reported, t_interval(own)),
-            ))  # fmt: skip
+            found.append(
+                Comparison(
+                    level=level,
+                    trial=trial.number,
+                    goal=goal,
+                    unseen=unseen,
+                    tuned=t_interval(own),
+                    untuned=t_interval(default),
+                    effect=paired_effect(own, default),
+                    reported=reported,
+                    curse=minus(reported, t_interval(own)),
+                )
+            )
     return found
 
 
 def _column(
-    runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]], level: str | None, seeds: Sequence[int],
+    runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]],
+    level: str | None,
+    seeds: Sequence[int],
     goal: Objective,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     return [value_of(runs.get((str(level), seed), {}), goal) for seed in seeds]
 
 

@@ -136,15 +136,19 @@ def load_search(folder: Path) -> Search:
     trials = study.get_trials(deepcopy=False)
     levels = attributes.get("confirm_levels") or {}
     return Search(
-        name=folder.name, folder=folder, settings=settings, objectives=_objectives(study, settings),
-        trials=tuple(_trial(trial) for trial in trials), frozen=tuple(trials),
+        name=folder.name,
+        folder=folder,
+        settings=settings,
+        objectives=_objectives(study, settings),
+        trials=tuple(_trial(trial) for trial in trials),
+        frozen=tuple(trials),
         baseline=tuple(attributes.get("baseline") or ()),
         command=str(attributes.get("command") or document.get("command") or ""),
         origin={str(key): str(value) for key, value in (attributes.get("origin") or {}).items()},
         storage=where,
         confirm_sweep=attributes.get("confirm_sweep"),
         confirm_levels={str(level): number for level, number in levels.items()},
-    )  # fmt: skip
+    )
 
 
 def read_document(folder: Path) -> dict[str, Any]:
@@ -201,11 +205,20 @@ def _trial(trial: FrozenTrial) -> Trial:
     }
     reached = tuple(sum(column) / len(column) for column in zip(*seeds.values(), strict=False))
     return Trial(
-        number=trial.number, state=trial.state.name, values=tuple(trial.values or ()) or reached,
-        params=dict(trial.params), distributions=dict(trial.distributions),
-        overrides=tuple(facts.get("overrides") or ()), cells=tuple(facts.get("cells") or ()), seed_values=seeds,
-        reason=str(facts.get("reason") or ""), steps_run=int(facts.get("steps_run") or 0),
-        steps_planned=int(facts.get("steps_planned") or 0), seconds=float(facts.get("seconds") or 0.0),
-        reused=int(facts.get("reused") or 0), intermediate=dict(trial.intermediate_values),
-        begun=trial.datetime_start, ended=trial.datetime_complete,
-    )  # fmt: skip
+        number=trial.number,
+        state=trial.state.name,
+        values=tuple(trial.values or ()) or reached,
+        params=dict(trial.params),
+        distributions=dict(trial.distributions),
+        overrides=tuple(facts.get("overrides") or ()),
+        cells=tuple(facts.get("cells") or ()),
+        seed_values=seeds,
+        reason=str(facts.get("reason") or ""),
+        steps_run=int(facts.get("steps_run") or 0),
+        steps_planned=int(facts.get("steps_planned") or 0),
+        seconds=float(facts.get("seconds") or 0.0),
+        reused=int(facts.get("reused") or 0),
+        intermediate=dict(trial.intermediate_values),
+        begun=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
