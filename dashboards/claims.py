@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dashboards.format import NONE, interval_text, p_text, signed
+from dashboards.glossary import Metric
 from dashboards.load import Study, build_study, list_studies, search_folder
-from dashboards.names import ENTROPY, MetricName, describe
+from dashboards.names import ENTROPY, label_of
 from dashboards.page import render, write_atomically
 from dashboards.report import shown_uri
 from dashboards.store import RunRecord, Store, open_store
@@ -29,7 +30,7 @@ class Claim:
     label: str
     statement: str
     source: str
-    metric: MetricName
+    metric: Metric
     verdict: Verdict
     cells: str
     """Completed of planned cells, in words."""
@@ -75,9 +76,9 @@ def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Cl
             label=name,
             statement="",
             source="",
-            metric=describe(ENTROPY),
+            metric=Metric(key=ENTROPY, label=label_of(ENTROPY)),
             cells="unreadable",
-            verdict=Verdict(outcome="unreadable", sentence=f"Unreadable: {error}."),
+            verdict=Verdict(outcome="unreadable", reason=str(error)),
             date=_day(parent),
         )
 
@@ -90,7 +91,7 @@ def claim_of(study: Study) -> Claim:
         label=study.factor.label,
         statement=hypothesis.statement if hypothesis else "",
         source=hypothesis.source if hypothesis else "",
-        metric=describe(hypothesis.metric if hypothesis else ENTROPY),
+        metric=study.describe(hypothesis.metric if hypothesis else ENTROPY),
         verdict=verdict(study),
         cells=f"{len(study.completed)} of {len(study.cells)}",
         date=_day(study.parent),
@@ -101,7 +102,7 @@ def claims_text(claims: Sequence[Claim]) -> str:
     """The claims as an aligned text table."""
     header = ["study", "verdict", "metric", "last - first level [95 %]", "evidence", "cells"]
     rows = [
-        [claim.name, claim.verdict.outcome, claim.metric.key, claim.difference, claim.p_value, claim.cells]
+        [claim.name, claim.verdict.badge.lower(), claim.metric.key, claim.difference, claim.p_value, claim.cells]
         for claim in claims
     ]
     return "\n".join(aligned([header, *rows], rule_after=1))

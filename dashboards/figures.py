@@ -13,9 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.load import Study
-from dashboards.names import describe
 from dashboards.palette import Style
-from dashboards.stats import t_interval
+from dashboards.stats import UNBOUNDED, Interval, Range, bounded_interval
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK = "#1f2933"
@@ -66,15 +65,15 @@ def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: 
     return figure
 
 
-def seed_curve(points: pd.DataFrame) -> pd.DataFrame:
+def seed_curve(points: pd.DataFrame, bounds: Range = UNBOUNDED) -> pd.DataFrame:
     """One row a step: mean, low, high and the number of seeds n, from the points (step, value) of one level.
 
-    Low and high are the range over seeds below 5 of them, the 95 % t interval from 5 on.
+    Low and high are the range over seeds below 5 of them, from 5 on the 95 % t interval within ``bounds``.
     """
     grouped = points.dropna(subset=["value"]).groupby("step")["value"]
     frame = grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
     if len(frame) and frame["n"].max() >= RANGE_BELOW:
-        intervals = [t_interval(values) for _, values in grouped]
+        intervals = [bounded_interval(values, bounds) for _, values in grouped]
         frame["low"], frame["high"] = [item.low for item in intervals], [item.high for item in intervals]
     return frame
 
@@ -84,7 +83,7 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
     points = study.metrics[study.metrics["metric"] == metric]
     if points["value"].notna().sum() == 0:
         return None
-    name = describe(metric)
+    name = study.describe(metric)
     figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=study.factor.axis)
     figure.update_layout(meta=[metric])
     if points["step"].max() <= 10:  # whole steps only
@@ -92,7 +91,7 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
     if points["value"].min() >= 0:
         figure.update_yaxes(rangemode="nonnegative")
     for style in styles:
-        frame = seed_curve(points[points["level"] == style.level])
+        frame = seed_curve(points[points["level"] == style.level], name.range)
         if len(frame):
             add_band(figure, frame, style)
             figure.add_trace(_line(frame, style))
@@ -138,6 +137,19 @@ def _line(frame: pd.DataFrame, style: Style) -> go.Scatter:
             "%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>seeds: %{customdata[2]:.0f}<extra></extra>"
         ),
     )
+
+
+def whisker(interval: Interval, color: str) -> dict[str, object]:
+    """An error bar from end to end of the interval; none where there is no interval."""
+    return {
+        "type": "data",
+        "array": [interval.high - interval.mean],
+        "arrayminus": [interval.mean - interval.low],
+        "color": color,
+        "thickness": 2,
+        "width": 7,
+        "visible": interval.high > interval.low,
+    }
 
 
 def band_note(study: Study) -> str:

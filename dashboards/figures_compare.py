@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.figures import INK, base_figure, plain
+from dashboards.figures import INK, base_figure, plain, whisker
 from dashboards.load import Study
-from dashboards.names import ENTROPY, describe, evaluation_keys, suite_name
+from dashboards.names import ENTROPY, SAMPLED_REWARD, evaluation_keys, suite_name
 from dashboards.palette import Style
-from dashboards.stats import PairedEffect, t_interval
+from dashboards.stats import PairedEffect, Range, bounded_interval
 from dashboards.summary import LevelLaw, cell_finals, entropy_reward, final_table
 
 _GREY = "#7b8794"
@@ -26,7 +26,7 @@ def final_by_level(study: Study, metric: str, styles: Sequence[Style]) -> go.Fig
     finals = cell_finals(study, metric)
     if finals.empty:
         return None
-    name = describe(metric)
+    name = study.describe(metric)
     figure = base_figure(
         f"Final {name.label[:1].lower()}{name.label[1:]} by level",
         study.factor.axis,
@@ -48,13 +48,13 @@ def final_by_level(study: Study, metric: str, styles: Sequence[Style]) -> go.Fig
     for style in styles:
         rows = finals[finals["level"] == style.level]
         if len(rows):
-            _add_level_points(figure, rows, style)
+            _add_level_points(figure, rows, style, name.range)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=[plain(style.label) for style in styles])
     return figure
 
 
-def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style) -> None:
-    interval, x = t_interval(rows["value"]), plain(style.label)
+def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bounds: Range) -> None:
+    interval, x = bounded_interval(rows["value"], bounds), plain(style.label)
     figure.add_trace(
         go.Scatter(
             x=[x] * len(rows),
@@ -68,7 +68,6 @@ def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style) -> No
             hovertemplate=f"<b>{x}</b><br>seed %{{customdata}}: %{{y:.4g}}<extra></extra>",
         )
     )
-    half = interval.high - interval.mean if interval.count > 1 else 0.0
     shown = f"{interval.low:.4g} to {interval.high:.4g} (95 %)" if interval.count > 1 else "no interval from one seed"
     figure.add_trace(
         go.Scatter(
@@ -78,16 +77,11 @@ def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style) -> No
             name=x,
             legendgroup=style.level,
             showlegend=False,
-            error_y=_whisker(half, style),
+            error_y=whisker(interval, style.color),
             marker={"symbol": style.symbol, "size": 12, "color": style.color},
             hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{shown}<br>seeds: {interval.count}<extra></extra>",
         )
     )
-
-
-def _whisker(half: float, style: Style) -> dict[str, object]:
-    """An error bar of ``half`` to both sides; none where there is no interval."""
-    return {"type": "data", "array": [half], "color": style.color, "thickness": 2, "width": 7, "visible": half > 0}
 
 
 def forest(
@@ -97,7 +91,7 @@ def forest(
     shown = [(label, effect) for label, effect in effects if effect.difference.count]
     if not shown:
         return None
-    name, by_label = describe(metric), {style.label: style for style in styles}
+    name, by_label = study.describe(metric), {style.label: style for style in styles}
     reference = next(style.label for style in styles if style.level == study.reference)
     figure = base_figure(
         "Paired differences",
@@ -109,7 +103,6 @@ def forest(
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
     for label, effect in shown:
         style, interval = by_label[label], effect.difference
-        half = interval.high - interval.mean if interval.count > 1 else 0.0
         figure.add_trace(
             go.Scatter(
                 x=[interval.mean],
@@ -119,7 +112,7 @@ def forest(
                 legendgroup=style.level,
                 showlegend=False,
                 marker={"symbol": style.symbol, "size": 11, "color": style.color},
-                error_x=_whisker(half, style),
+                error_x=whisker(interval, style.color),
                 hovertemplate=(
                     f"<b>{plain(label)}</b> minus {plain(reference)}<br>%{{x:+.4g}}<br>"
                     f"{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>seeds: {interval.count}<extra></extra>"
@@ -144,10 +137,10 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
         "fraction of problems",
         legend=study.factor.axis,
     )
-    tables = [final_table(study, item.key) for item in keys]
+    tables = [(final_table(study, item.key), study.describe(item.key).range) for item in keys]
     sizes = [item.k for item in keys]
     for style in styles:
-        intervals = [t_interval(table[style.level]) for table in tables]
+        intervals = [bounded_interval(table[style.level], bounds) for table, bounds in tables]
         if not any(interval.count for interval in intervals):
             continue
         figure.add_trace(
@@ -233,15 +226,14 @@ def reward_entropy(study: Study, laws: Sequence[LevelLaw], styles: Sequence[Styl
     points = entropy_reward(study)
     if points.empty:
         return None
-    entropy = describe(ENTROPY)
     figure = base_figure(
         "Reward against entropy",
-        entropy.axis,
-        "Training reward (mean per response)",
+        study.describe(ENTROPY).axis,
+        study.describe(SAMPLED_REWARD).axis,
         legend=study.factor.axis,
         height=400,
     )
-    fitted = {law.level: law.law for law in laws}
+    fitted = {law.level: law for law in laws}
     for style in styles:
         rows = points[points["level"] == style.level].groupby("step")[["entropy", "reward"]].mean().reset_index()
         if rows.empty:

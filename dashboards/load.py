@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from dashboards.factor import Factor, parse_factor
+from dashboards.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
 from dashboards.store import RunRecord, Store, open_store
 
 CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed", "state", "run_id", "last_step", "message")
@@ -50,6 +51,12 @@ class Study:
     """Git revision, versions and the like, where the runs say so."""
     runs: Mapping[str, RunRecord]
     """The MLflow run of each signature that has one."""
+    glossary: Glossary
+    """What its metrics mean, as its newest run says."""
+
+    def describe(self, key: str) -> Metric:
+        """Label, unit, definition and range of a metric."""
+        return self.glossary.describe(key)
 
     @property
     def completed(self) -> pd.DataFrame:
@@ -102,6 +109,7 @@ def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str
         settings=_settings(runs),
         runs=runs,
         provenance=_provenance(document, parent, runs),
+        glossary=_glossary(store, runs),
     )
 
 
@@ -170,6 +178,14 @@ def _newest_runs(store: Store, parent: RunRecord, signatures: Sequence[str]) -> 
     for run in store.runs_with_tag("signature", signatures, parent.experiment_id, params=True):
         newest.setdefault(run.tags["signature"], run)
     return newest
+
+
+def _glossary(store: Store, runs: Mapping[str, RunRecord]) -> Glossary:
+    """That of the newest run that logged one; empty where none did."""
+    for run in sorted(runs.values(), key=lambda run: run.start_time, reverse=True):
+        if text := store.read_text(run, GLOSSARY_FILE):
+            return parse_glossary(text, f"run {run.run_id}")
+    return Glossary()
 
 
 def _state(run: RunRecord | None) -> str:

@@ -6,6 +6,7 @@ complete; ranking happens within a seed, so that what a seed shares over its lev
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -73,13 +74,15 @@ def _page_p(ranks: Floats, distance: float, seed: int) -> float:
     total: Floats = np.ones(1)
     for row in ranks:
         total = np.asarray(
-            np.convolve(total, _row_distribution(tuple(round(2 * rank) for rank in row.tolist()))), dtype=np.float64
+            np.convolve(total, _row_distribution(tuple(sorted(round(2 * rank) for rank in row.tolist())))),
+            dtype=np.float64,
         )
     grid = np.arange(total.size) / 2
     expected = ranks.shape[0] * ranks.shape[1] * (ranks.shape[1] + 1) ** 2 / 4
     return float(min(1.0, total[np.abs(grid - expected) >= distance - 1e-9].sum()))
 
 
+@functools.cache
 def _row_distribution(doubled: tuple[int, ...]) -> Floats:
     """Probability of each value of sum_j j * doubled[order_j] over all orders; index is the value."""
     orders = np.array(list(itertools.permutations(doubled)), dtype=np.int64)

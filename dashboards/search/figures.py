@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import optuna
 import plotly.graph_objects as go
 
-from dashboards.figures import INK, base_figure, plain
+from dashboards.figures import INK, base_figure, plain, whisker
 from dashboards.search.confirm import Comparison
 from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, Trial
 from dashboards.search.outcome import Importance, best_so_far, front
@@ -207,7 +207,6 @@ def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
     for item in shown:
         name = plain(f"{item.goal.label}, {item.level}" if several else item.goal.label)
         interval, color = item.effect.difference, {True: BEST, False: "#d55e00", None: _GREY}[item.better]
-        half = interval.high - interval.mean if interval.count > 1 else 0.0
         figure.add_trace(
             go.Scatter(
                 x=[interval.mean],
@@ -216,14 +215,7 @@ def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
                 showlegend=False,
                 name=name,
                 marker={"symbol": "square" if item.unseen else "circle", "size": 11, "color": color},
-                error_x={
-                    "type": "data",
-                    "array": [half],
-                    "color": color,
-                    "thickness": 2,
-                    "width": 7,
-                    "visible": half > 0,
-                },
+                error_x=whisker(interval, color),
                 hovertemplate=f"<b>{name}</b><br>%{{x:+.4g}}<br>{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>"
                 f"seeds: {interval.count}<extra></extra>",
             )

@@ -17,7 +17,6 @@ from typing import Any
 
 from dashboards.format import number
 from dashboards.load import find_parent, list_studies
-from dashboards.names import describe
 from dashboards.page import Section, render, write_atomically
 from dashboards.report import attach_page, shown_uri
 from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
@@ -275,4 +274,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 def _glossary(search: Search, sections: list[Section]) -> list[Any]:
     keys = [goal.metric for goal in search.objectives]
     keys += [str(key) for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
-    return [describe(key) for key in dict.fromkeys(keys) if describe(key).meaning]
+    return [metric for key in dict.fromkeys(keys) if (metric := search.glossary.describe(key)).definition]
