@@ -75,7 +75,7 @@ class Glossary:
         return Metric(
             key=key,
             label=label_of(key),
-            unit=_shown_unit(entry),
+            unit="" if entry.unit == "1" else entry.unit,
             definition=definition,
             better=entry.better,
             range=entry.range,
@@ -104,10 +104,3 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         better=str(row.get("better") or ""),
         range=Range(low=-math.inf if low is None else float(low), high=math.inf if high is None else float(high)),
     )
-
-
-def _shown_unit(entry: Entry) -> str:
-    """A pure number is told by its range, where it has one."""
-    if entry.unit != "1":
-        return entry.unit
-    return f"{entry.range.low:g} to {entry.range.high:g}" if entry.range.closed else ""

@@ -175,21 +175,20 @@ def _noncentrality(statistic: float, freedom: int, probability: float) -> float:
     P = E[Phi(statistic S - ncp)], S = sqrt(chi2 / freedom), by Gauss-Legendre over S's quantiles: it falls smoothly in
     ncp at any size, where library routines lose their digits for large statistics.
     """
-    nodes, weights = _quadrature()
-    scale = np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom)
+    scale, weights = _quadrature(freedom)
     reach = [0.0, statistic * float(scale.max())]
 
     def excess(ncp: float) -> float:
-        return float((weights / 2) @ ndtr(statistic * scale - ncp)) - probability
+        return float(weights @ ndtr(statistic * scale - ncp)) - probability
 
     return float(brentq(excess, min(reach) - 10, max(reach) + 10, xtol=1e-6))
 
 
 @cache
-def _quadrature() -> tuple[Floats, Floats]:
-    """Nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
+def _quadrature(freedom: int) -> tuple[Floats, Floats]:
+    """Quantiles of S = sqrt(chi2 / freedom) at the nodes of Gauss-Legendre quadrature on [0, 1], and its weights."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return nodes, weights
+    return np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom), weights / 2
 
 
 def paired_effect(values: ArrayLike, reference: ArrayLike, bounds: Range = UNBOUNDED, seed: int = 0) -> PairedEffect:
