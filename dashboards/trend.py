@@ -1,4 +1,4 @@
-"""Does a value move with the level? Rank tests within seeds: Page's trend, Kendall's tau, Friedman.
+"""Does a value move with the level? Rank tests within seeds: Page's trend, Friedman.
 
 Pure functions, called by :mod:`dashboards.summary` and :mod:`dashboards.verdict`. A table is [S seeds, K levels],
 complete; ranking happens within a seed, so that what a seed shares over its levels cancels.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import rankdata
 
 from dashboards.stats import Floats
 
@@ -30,8 +30,6 @@ class Trend:
     """L = sum over seeds and levels of level position (1..K) times rank within the seed."""
     expected: float
     """L when levels make no difference: S K (K+1)^2 / 4."""
-    tau: float
-    """Kendall's tau-b between level and value, mean over seeds: +1 rises always, -1 falls always."""
     p_value: float
     """Two-sided permutation p: chance of an L at least as far from ``expected``. NaN below two levels or no seed."""
     smallest_p: float
@@ -59,7 +57,6 @@ def page_trend(table: ArrayLike, seed: int = 0) -> Trend:
     return Trend(
         statistic=statistic,
         expected=expected,
-        tau=math.nan if nothing else _mean_tau(rows),
         p_value=math.nan if nothing else _page_p(ranks, abs(statistic - expected), seed),
         smallest_p=math.nan if nothing else min(1.0, 2 / math.factorial(levels) ** seeds),
         seeds=seeds,
@@ -98,12 +95,6 @@ def _page_p_sampled(ranks: Floats, distance: float, seed: int) -> float:
     for row in ranks:
         drawn += generator.permuted(np.broadcast_to(row, (_DRAWS, row.size)), axis=1) @ weights
     return float((1 + np.sum(np.abs(drawn - expected) >= distance - 1e-9)) / (1 + _DRAWS))
-
-
-def _mean_tau(rows: Floats) -> float:
-    """Mean over seeds of tau-b; a seed whose values are all equal counts as 0."""
-    taus = [kendalltau(np.arange(rows.shape[1]), row).statistic for row in rows]
-    return float(np.mean(np.nan_to_num(taus)))
 
 
 def friedman_p(table: ArrayLike, seed: int = 0) -> float:
