@@ -22,7 +22,6 @@ from dashboards.glossary import GLOSSARY_FILE, Glossary, parse_glossary
 from dashboards.names import label_of
 
 COMPLETE, PRUNED, FAILED, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
-STATES = (COMPLETE, PRUNED, FAILED, RUNNING, WAITING)
 JOURNAL = "study.journal"
 MAX_FRONT = 4
 """Members of a Pareto front that are confirmed, and shown as found."""

@@ -109,7 +109,8 @@ def test_reward_entropy_draws_the_fitted_law(study: Study) -> None:
     law = laws[0]
     assert law.a.mean == pytest.approx(1.30, abs=0.15) and 0 < law.r_squared.low < law.r_squared.high < 1
     assert law.ceiling.mean == pytest.approx(law.b.mean - law.a.mean) and law.ceiling.count == 3
-    assert law.error_36.low >= 0 and law.error_36.mean == pytest.approx(0.018, abs=0.01)
+    # 20 steps are fewer than the 36 of the paper's beginning, and their first 15 % are three.
+    assert law.error_early.low >= 0 and law.error_early.count == 3 and law.error_36.count == 0
 
 
 def test_band_note_says_what_a_band_is(study: Study) -> None:
