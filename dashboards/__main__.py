@@ -71,8 +71,9 @@ def _add_search(commands: Any, *parents: argparse.ArgumentParser) -> None:
         "search", parents=parents, help="write the report of a search (python sweep.py -m search=...)"
     )
     search.add_argument("search", metavar="SEARCH", help="name of a search, or its folder OUTPUT/sweeps/NAME")
-    search.add_argument("--folder", type=Path, default=Path("outputs"),
-                        help="output folder the search wrote to (default: %(default)s)")  # fmt: skip
+    search.add_argument(
+        "--folder", type=Path, default=Path("outputs"), help="output folder the search wrote to (default: %(default)s)"
+    )
     search.add_argument("--log", action="store_true", help="also attach it to the search's MLflow run as report.html")
     search.add_argument("--summary", action="store_true", help="write report/summary.json alone, without the page")
 
@@ -147,10 +148,14 @@ def _list(options: argparse.Namespace) -> None:
         print(f"the MLflow store {options.uri} holds no sweep yet")
         return
     rows = [
-        [parent.tags.get("study") or parent.name, f"{datetime.fromtimestamp(parent.start_time, UTC):%Y-%m-%d %H:%M}",
-         parent.status, parent.run_id]
+        [
+            parent.tags.get("study") or parent.name,
+            f"{datetime.fromtimestamp(parent.start_time, UTC):%Y-%m-%d %H:%M}",
+            parent.status,
+            parent.run_id,
+        ]
         for parent in parents
-    ]  # fmt: skip
+    ]
     print("\n".join(aligned([["study", "begun (UTC)", "status", "run id"], *rows], rule_after=1)))
 
 

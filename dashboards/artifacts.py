@@ -15,10 +15,31 @@ import pandas as pd
 from dashboards.load import Study
 from dashboards.store import open_store
 
-SAMPLE_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "source", "prompt", "response",
-                  "reward")  # fmt: skip
-RELIABILITY_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "suite", "confidence_of",
-                       "confidence", "accuracy", "count")  # fmt: skip
+SAMPLE_COLUMNS = (
+    "signature",
+    "level",
+    "label",
+    "level_index",
+    "seed",
+    "step",
+    "source",
+    "prompt",
+    "response",
+    "reward",
+)
+RELIABILITY_COLUMNS = (
+    "signature",
+    "level",
+    "label",
+    "level_index",
+    "seed",
+    "step",
+    "suite",
+    "confidence_of",
+    "confidence",
+    "accuracy",
+    "count",
+)
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dashboards.format import NONE, interval_text, p_text, signed
+from dashboards.glossary import Metric
 from dashboards.load import Study, build_study, list_studies, search_folder
-from dashboards.names import ENTROPY, MetricName, describe
+from dashboards.names import ENTROPY, label_of
 from dashboards.page import render, write_atomically
 from dashboards.report import shown_uri
 from dashboards.store import RunRecord, Store, open_store
@@ -29,7 +30,7 @@ class Claim:
     label: str
     statement: str
     source: str
-    metric: MetricName
+    metric: Metric
     verdict: Verdict
     cells: str
     """Completed of planned cells, in words."""
@@ -71,26 +72,37 @@ def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Cl
     except ValueError as error:
         # A sweep that stopped before it queued anything must not hide the verdicts of all others.
         return Claim(
-            name=name, label=name, statement="", source="", metric=describe(ENTROPY), cells="unreadable",
-            verdict=Verdict(outcome="unreadable", sentence=f"Unreadable: {error}."), date=_day(parent),
-        )  # fmt: skip
+            name=name,
+            label=name,
+            statement="",
+            source="",
+            metric=Metric(key=ENTROPY, label=label_of(ENTROPY)),
+            cells="unreadable",
+            verdict=Verdict(outcome="unreadable", reason=str(error)),
+            date=_day(parent),
+        )
 
 
 def claim_of(study: Study) -> Claim:
     """The study's hypothesis with its verdict."""
     hypothesis = study.factor.hypothesis
     return Claim(
-        name=study.name, label=study.factor.label, statement=hypothesis.statement if hypothesis else "",
-        source=hypothesis.source if hypothesis else "", metric=describe(hypothesis.metric if hypothesis else ENTROPY),
-        verdict=verdict(study), cells=f"{len(study.completed)} of {len(study.cells)}", date=_day(study.parent),
-    )  # fmt: skip
+        name=study.name,
+        label=study.factor.label,
+        statement=hypothesis.statement if hypothesis else "",
+        source=hypothesis.source if hypothesis else "",
+        metric=study.describe(hypothesis.metric if hypothesis else ENTROPY),
+        verdict=verdict(study),
+        cells=f"{len(study.completed)} of {len(study.cells)}",
+        date=_day(study.parent),
+    )
 
 
 def claims_text(claims: Sequence[Claim]) -> str:
     """The claims as an aligned text table."""
     header = ["study", "verdict", "metric", "last - first level [95 %]", "evidence", "cells"]
     rows = [
-        [claim.name, claim.verdict.outcome, claim.metric.key, claim.difference, claim.p_value, claim.cells]
+        [claim.name, claim.verdict.badge.lower(), claim.metric.key, claim.difference, claim.p_value, claim.cells]
         for claim in claims
     ]
     return "\n".join(aligned([header, *rows], rule_after=1))
@@ -100,8 +112,14 @@ def write_claims(claims: Sequence[Claim], uri: str, path: Path) -> Path:
     """Write the page of all claims to ``path`` and return it."""
     outcomes = [claim.verdict.outcome for claim in claims]
     counts = [(outcome, outcomes.count(outcome)) for outcome in dict.fromkeys(outcomes)]
-    context = {"title": "Claims and verdicts", "claims": claims, "counts": counts, "rule": RULE,
-               "shown_uri": shown_uri(uri), "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")}  # fmt: skip
+    context = {
+        "title": "Claims and verdicts",
+        "claims": claims,
+        "counts": counts,
+        "rule": RULE,
+        "shown_uri": shown_uri(uri),
+        "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+    }
     return write_atomically(render("claims.html.j2", context, with_figures=False), path)
 
 

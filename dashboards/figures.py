@@ -13,9 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.load import Study
-from dashboards.names import describe
 from dashboards.palette import Style
-from dashboards.stats import t_interval
+from dashboards.stats import UNBOUNDED, Interval, Range, bounded_interval
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK = "#1f2933"
@@ -32,32 +31,49 @@ def plain(text: str) -> str:
 def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: int = 340) -> go.Figure:
     """An empty figure in the house style; ``legend`` is the legend's title."""
     axis = {
-        "gridcolor": _GRID, "zeroline": False, "linecolor": "#9aa5b1", "ticks": "outside", "tickcolor": "#9aa5b1",
-        "automargin": True, "exponentformat": "power", "tickfont": {"size": 12},
-    }  # fmt: skip
+        "gridcolor": _GRID,
+        "zeroline": False,
+        "linecolor": "#9aa5b1",
+        "ticks": "outside",
+        "tickcolor": "#9aa5b1",
+        "automargin": True,
+        "exponentformat": "power",
+        "tickfont": {"size": 12},
+    }
     figure = go.Figure()
     figure.update_layout(
-        title={"text": plain(title), "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}, "y": 0.97,
-               "yanchor": "top"},
+        title={
+            "text": plain(title),
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "font": {"size": 15},
+            "y": 0.97,
+            "yanchor": "top",
+        },
         xaxis={**axis, "title": {"text": plain(x_title), "standoff": 8, "font": {"size": 13}}},
         yaxis={**axis, "title": {"text": plain(y_title), "standoff": 8, "font": {"size": 13}}},
-        font={"family": FONT, "size": 13, "color": INK}, height=height, margin={"l": 64, "r": 16, "t": 48, "b": 48},
-        paper_bgcolor="white", plot_bgcolor="white", hovermode="closest",
+        font={"family": FONT, "size": 13, "color": INK},
+        height=height,
+        margin={"l": 64, "r": 16, "t": 48, "b": 48},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hovermode="closest",
         legend={"title": {"text": plain(legend), "font": {"size": 13}}, "tracegroupgap": 2},
         hoverlabel={"font": {"family": FONT, "size": 12}, "bgcolor": "white"},
-    )  # fmt: skip
+    )
     return figure
 
 
-def seed_curve(points: pd.DataFrame) -> pd.DataFrame:
+def seed_curve(points: pd.DataFrame, bounds: Range = UNBOUNDED) -> pd.DataFrame:
     """One row a step: mean, low, high and the number of seeds n, from the points (step, value) of one level.
 
-    Low and high are the range over seeds below 5 of them, the 95 % t interval from 5 on.
+    Low and high are the range over seeds below 5 of them, from 5 on the 95 % t interval within ``bounds``.
     """
     grouped = points.dropna(subset=["value"]).groupby("step")["value"]
     frame = grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
     if len(frame) and frame["n"].max() >= RANGE_BELOW:
-        intervals = [t_interval(values) for _, values in grouped]
+        intervals = [bounded_interval(values, bounds) for _, values in grouped]
         frame["low"], frame["high"] = [item.low for item in intervals], [item.high for item in intervals]
     return frame
 
@@ -67,7 +83,7 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
     points = study.metrics[study.metrics["metric"] == metric]
     if points["value"].notna().sum() == 0:
         return None
-    name = describe(metric)
+    name = study.describe(metric)
     figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=study.factor.axis)
     figure.update_layout(meta=[metric])
     if points["step"].max() <= 10:  # whole steps only
@@ -75,7 +91,7 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
     if points["value"].min() >= 0:
         figure.update_yaxes(rangemode="nonnegative")
     for style in styles:
-        frame = seed_curve(points[points["level"] == style.level])
+        frame = seed_curve(points[points["level"] == style.level], name.range)
         if len(frame):
             add_band(figure, frame, style)
             figure.add_trace(_line(frame, style))
@@ -88,26 +104,52 @@ def add_band(figure: go.Figure, frame: pd.DataFrame, style: Style) -> None:
     if banded.empty:
         return
     outline = pd.concat([banded["high"], banded["low"][::-1]])
-    figure.add_trace(go.Scatter(
-        x=pd.concat([banded["step"], banded["step"][::-1]]).to_numpy(), y=outline.to_numpy(), fill="toself",
-        fillcolor=style.fill(0.14), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,
-        legendgroup=style.level, name=plain(style.label),
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=pd.concat([banded["step"], banded["step"][::-1]]).to_numpy(),
+            y=outline.to_numpy(),
+            fill="toself",
+            fillcolor=style.fill(0.14),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=style.level,
+            name=plain(style.label),
+        )
+    )
 
 
 def _line(frame: pd.DataFrame, style: Style) -> go.Scatter:
     # About six markers on a long line: enough to tell lines apart, too few to hide them. 0 shows every marker.
     markers = 0 if len(frame) <= 12 else 7
     return go.Scatter(
-        x=frame["step"].to_numpy(), y=frame["mean"].to_numpy(), name=plain(style.label), legendgroup=style.level,
-        mode="lines+markers", line={"color": style.color, "dash": style.dash, "width": 2},
+        x=frame["step"].to_numpy(),
+        y=frame["mean"].to_numpy(),
+        name=plain(style.label),
+        legendgroup=style.level,
+        mode="lines+markers",
+        line={"color": style.color, "dash": style.dash, "width": 2},
         marker={"symbol": style.symbol, "size": 7, "color": style.color, "maxdisplayed": markers},
         customdata=frame[["low", "high", "n"]].to_numpy(dtype="float64"),
         hovertemplate=(
             f"<b>{plain(style.label)}</b><br>step %{{x}}: %{{y:.4g}}<br>"
             "%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>seeds: %{customdata[2]:.0f}<extra></extra>"
         ),
-    )  # fmt: skip
+    )
+
+
+def whisker(interval: Interval, color: str) -> dict[str, object]:
+    """An error bar from end to end of the interval; none where there is no interval."""
+    return {
+        "type": "data",
+        "array": [interval.high - interval.mean],
+        "arrayminus": [interval.mean - interval.low],
+        "color": color,
+        "thickness": 2,
+        "width": 7,
+        "visible": interval.high > interval.low,
+    }
 
 
 def band_note(study: Study) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.figures import INK, base_figure, plain
+from dashboards.figures import INK, base_figure, plain, whisker
 from dashboards.load import Study
-from dashboards.names import ENTROPY, describe, evaluation_keys, suite_name
+from dashboards.names import ENTROPY, SAMPLED_REWARD, evaluation_keys, suite_name
 from dashboards.palette import Style
-from dashboards.stats import PairedEffect, t_interval
+from dashboards.stats import PairedEffect, Range, bounded_interval
 from dashboards.summary import LevelLaw, cell_finals, entropy_reward, final_table
 
 _GREY = "#7b8794"
@@ -26,7 +26,7 @@ def final_by_level(study: Study, metric: str, styles: Sequence[Style]) -> go.Fig
     finals = cell_finals(study, metric)
     if finals.empty:
         return None
-    name = describe(metric)
+    name = study.describe(metric)
     figure = base_figure(
         f"Final {name.label[:1].lower()}{name.label[1:]} by level",
         study.factor.axis,
@@ -34,39 +34,54 @@ def final_by_level(study: Study, metric: str, styles: Sequence[Style]) -> go.Fig
         legend="",
     )
     for seed, rows in finals.groupby("seed"):
-        figure.add_trace(go.Scatter(
-            x=[plain(label) for label in rows["label"]], y=rows["value"].to_numpy(), mode="lines",
-            line={"color": "#cbd2d9", "width": 1}, hoverinfo="skip", showlegend=False, name=f"seed {seed}",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[plain(label) for label in rows["label"]],
+                y=rows["value"].to_numpy(),
+                mode="lines",
+                line={"color": "#cbd2d9", "width": 1},
+                hoverinfo="skip",
+                showlegend=False,
+                name=f"seed {seed}",
+            )
+        )
     for style in styles:
         rows = finals[finals["level"] == style.level]
         if len(rows):
-            _add_level_points(figure, rows, style)
+            _add_level_points(figure, rows, style, name.range)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=[plain(style.label) for style in styles])
     return figure
 
 
-def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style) -> None:
-    interval, x = t_interval(rows["value"]), plain(style.label)
-    figure.add_trace(go.Scatter(
-        x=[x] * len(rows), y=rows["value"].to_numpy(), mode="markers", legendgroup=style.level, name=x,
-        showlegend=False, customdata=rows["seed"].to_numpy(),
-        marker={"symbol": style.symbol + "-open", "size": 8, "color": style.color, "line": {"width": 1.5}},
-        hovertemplate=f"<b>{x}</b><br>seed %{{customdata}}: %{{y:.4g}}<extra></extra>",
-    ))  # fmt: skip
-    half = interval.high - interval.mean if interval.count > 1 else 0.0
+def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bounds: Range) -> None:
+    interval, x = bounded_interval(rows["value"], bounds), plain(style.label)
+    figure.add_trace(
+        go.Scatter(
+            x=[x] * len(rows),
+            y=rows["value"].to_numpy(),
+            mode="markers",
+            legendgroup=style.level,
+            name=x,
+            showlegend=False,
+            customdata=rows["seed"].to_numpy(),
+            marker={"symbol": style.symbol + "-open", "size": 8, "color": style.color, "line": {"width": 1.5}},
+            hovertemplate=f"<b>{x}</b><br>seed %{{customdata}}: %{{y:.4g}}<extra></extra>",
+        )
+    )
     shown = f"{interval.low:.4g} to {interval.high:.4g} (95 %)" if interval.count > 1 else "no interval from one seed"
-    figure.add_trace(go.Scatter(
-        x=[x], y=[interval.mean], mode="markers", name=x, legendgroup=style.level, showlegend=False,
-        error_y=_whisker(half, style),
-        marker={"symbol": style.symbol, "size": 12, "color": style.color},
-        hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{shown}<br>seeds: {interval.count}<extra></extra>",
-    ))  # fmt: skip
-
-
-def _whisker(half: float, style: Style) -> dict[str, object]:
-    """An error bar of ``half`` to both sides; none where there is no interval."""
-    return {"type": "data", "array": [half], "color": style.color, "thickness": 2, "width": 7, "visible": half > 0}
+    figure.add_trace(
+        go.Scatter(
+            x=[x],
+            y=[interval.mean],
+            mode="markers",
+            name=x,
+            legendgroup=style.level,
+            showlegend=False,
+            error_y=whisker(interval, style.color),
+            marker={"symbol": style.symbol, "size": 12, "color": style.color},
+            hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{shown}<br>seeds: {interval.count}<extra></extra>",
+        )
+    )
 
 
 def forest(
@@ -76,25 +91,34 @@ def forest(
     shown = [(label, effect) for label, effect in effects if effect.difference.count]
     if not shown:
         return None
-    name, by_label = describe(metric), {style.label: style for style in styles}
+    name, by_label = study.describe(metric), {style.label: style for style in styles}
     reference = next(style.label for style in styles if style.level == study.reference)
     figure = base_figure(
-        "Paired differences", f"final value minus that of {reference} ({name.unit or name.label})",
-        "", legend="", height=150 + 46 * len(shown),
-    )  # fmt: skip
+        "Paired differences",
+        f"final value minus that of {reference} ({name.unit or name.label})",
+        "",
+        legend="",
+        height=150 + 46 * len(shown),
+    )
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
     for label, effect in shown:
         style, interval = by_label[label], effect.difference
-        half = interval.high - interval.mean if interval.count > 1 else 0.0
-        figure.add_trace(go.Scatter(
-            x=[interval.mean], y=[plain(label)], mode="markers", name=plain(label), legendgroup=style.level,
-            showlegend=False, marker={"symbol": style.symbol, "size": 11, "color": style.color},
-            error_x=_whisker(half, style),
-            hovertemplate=(
-                f"<b>{plain(label)}</b> minus {plain(reference)}<br>%{{x:+.4g}}<br>"
-                f"{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>seeds: {interval.count}<extra></extra>"
-            ),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[interval.mean],
+                y=[plain(label)],
+                mode="markers",
+                name=plain(label),
+                legendgroup=style.level,
+                showlegend=False,
+                marker={"symbol": style.symbol, "size": 11, "color": style.color},
+                error_x=whisker(interval, style.color),
+                hovertemplate=(
+                    f"<b>{plain(label)}</b> minus {plain(reference)}<br>%{{x:+.4g}}<br>"
+                    f"{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>seeds: {interval.count}<extra></extra>"
+                ),
+            )
+        )
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=[plain(label) for label, _ in reversed(shown)]
     )
@@ -108,25 +132,33 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
     if len(keys) < 2:
         return None
     figure = base_figure(
-        f"pass@k at the end, {suite_name(suite)}", "k (samples per problem, log scale)", "fraction of problems",
+        f"pass@k at the end, {suite_name(suite)}",
+        "k (samples per problem, log scale)",
+        "fraction of problems",
         legend=study.factor.axis,
-    )  # fmt: skip
-    tables = [final_table(study, item.key) for item in keys]
+    )
+    tables = [(final_table(study, item.key), study.describe(item.key).range) for item in keys]
     sizes = [item.k for item in keys]
     for style in styles:
-        intervals = [t_interval(table[style.level]) for table in tables]
+        intervals = [bounded_interval(table[style.level], bounds) for table, bounds in tables]
         if not any(interval.count for interval in intervals):
             continue
-        figure.add_trace(go.Scatter(
-            x=sizes, y=[interval.mean for interval in intervals], mode="lines+markers", name=plain(style.label),
-            legendgroup=style.level, line={"color": style.color, "dash": style.dash, "width": 2},
-            marker={"symbol": style.symbol, "size": 8, "color": style.color},
-            customdata=[[interval.low, interval.high, interval.count] for interval in intervals],
-            hovertemplate=(
-                f"<b>{plain(style.label)}</b><br>pass@%{{x}}: %{{y:.4g}}<br>%{{customdata[0]:.4g}} to "
-                "%{customdata[1]:.4g} (95 %)<br>seeds: %{customdata[2]:.0f}<extra></extra>"
-            ),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=sizes,
+                y=[interval.mean for interval in intervals],
+                mode="lines+markers",
+                name=plain(style.label),
+                legendgroup=style.level,
+                line={"color": style.color, "dash": style.dash, "width": 2},
+                marker={"symbol": style.symbol, "size": 8, "color": style.color},
+                customdata=[[interval.low, interval.high, interval.count] for interval in intervals],
+                hovertemplate=(
+                    f"<b>{plain(style.label)}</b><br>pass@%{{x}}: %{{y:.4g}}<br>%{{customdata[0]:.4g}} to "
+                    "%{customdata[1]:.4g} (95 %)<br>seeds: %{customdata[2]:.0f}<extra></extra>"
+                ),
+            )
+        )
     figure.update_xaxes(type="log", tickmode="array", tickvals=sizes, ticktext=[str(size) for size in sizes])
     return figure if figure.data else None
 
@@ -138,27 +170,42 @@ def reliability(study: Study, points: pd.DataFrame, suite: str, styles: Sequence
         return None
     rows = rows[rows["step"] == rows.groupby("signature")["step"].transform("max")]
     figure = base_figure(
-        f"Reliability at the end, {suite_name(suite)}", "confidence (exp of mean token log-prob)",
-        "accuracy (fraction right)", legend=study.factor.axis,
-    )  # fmt: skip
-    figure.add_trace(go.Scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line={"color": _GREY, "width": 1, "dash": "dot"}, hoverinfo="skip",
-        showlegend=False, name="perfect calibration",
-    ))  # fmt: skip
+        f"Reliability at the end, {suite_name(suite)}",
+        "confidence (exp of mean token log-prob)",
+        "accuracy (fraction right)",
+        legend=study.factor.axis,
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[0, 1],
+            y=[0, 1],
+            mode="lines",
+            line={"color": _GREY, "width": 1, "dash": "dot"},
+            hoverinfo="skip",
+            showlegend=False,
+            name="perfect calibration",
+        )
+    )
     for style in styles:
         pooled = pool_bins(rows[rows["level"] == style.level])
         if pooled.empty:
             continue
-        figure.add_trace(go.Scatter(
-            x=pooled["confidence"].to_numpy(), y=pooled["accuracy"].to_numpy(), mode="lines+markers",
-            name=plain(style.label), legendgroup=style.level, customdata=pooled["count"].to_numpy(),
-            line={"color": style.color, "dash": style.dash, "width": 1.5},
-            marker={"symbol": style.symbol, "color": style.color, "size": 8},
-            hovertemplate=(
-                f"<b>{plain(style.label)}</b><br>confidence %{{x:.3f}}<br>accuracy %{{y:.3f}}<br>"
-                "%{customdata:.0f} responses<extra></extra>"
-            ),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=pooled["confidence"].to_numpy(),
+                y=pooled["accuracy"].to_numpy(),
+                mode="lines+markers",
+                name=plain(style.label),
+                legendgroup=style.level,
+                customdata=pooled["count"].to_numpy(),
+                line={"color": style.color, "dash": style.dash, "width": 1.5},
+                marker={"symbol": style.symbol, "color": style.color, "size": 8},
+                hovertemplate=(
+                    f"<b>{plain(style.label)}</b><br>confidence %{{x:.3f}}<br>accuracy %{{y:.3f}}<br>"
+                    "%{customdata:.0f} responses<extra></extra>"
+                ),
+            )
+        )
     figure.update_xaxes(range=[0, 1])
     figure.update_yaxes(range=[0, 1.02])
     return figure
@@ -179,27 +226,45 @@ def reward_entropy(study: Study, laws: Sequence[LevelLaw], styles: Sequence[Styl
     points = entropy_reward(study)
     if points.empty:
         return None
-    entropy = describe(ENTROPY)
-    figure = base_figure("Reward against entropy", entropy.axis, "Training reward (mean per response)",
-                         legend=study.factor.axis, height=400)  # fmt: skip
-    fitted = {law.level: law.law for law in laws}
+    figure = base_figure(
+        "Reward against entropy",
+        study.describe(ENTROPY).axis,
+        study.describe(SAMPLED_REWARD).axis,
+        legend=study.factor.axis,
+        height=400,
+    )
+    fitted = {law.level: law for law in laws}
     for style in styles:
         rows = points[points["level"] == style.level].groupby("step")[["entropy", "reward"]].mean().reset_index()
         if rows.empty:
             continue
-        figure.add_trace(go.Scatter(
-            x=rows["entropy"].to_numpy(), y=rows["reward"].to_numpy(), mode="markers", name=plain(style.label),
-            legendgroup=style.level, customdata=rows["step"].to_numpy(),
-            marker={"symbol": style.symbol, "size": 7, "color": style.fill(0.45)},
-            hovertemplate=(
-                f"<b>{plain(style.label)}</b><br>step %{{customdata}}<br>entropy %{{x:.4g}}<br>"
-                "reward %{y:.4g}<extra></extra>"
-            ),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=rows["entropy"].to_numpy(),
+                y=rows["reward"].to_numpy(),
+                mode="markers",
+                name=plain(style.label),
+                legendgroup=style.level,
+                customdata=rows["step"].to_numpy(),
+                marker={"symbol": style.symbol, "size": 7, "color": style.fill(0.45)},
+                hovertemplate=(
+                    f"<b>{plain(style.label)}</b><br>step %{{customdata}}<br>entropy %{{x:.4g}}<br>"
+                    "reward %{y:.4g}<extra></extra>"
+                ),
+            )
+        )
         if law := fitted.get(style.level):
             grid = np.linspace(rows["entropy"].min(), rows["entropy"].max(), 50)
-            figure.add_trace(go.Scatter(
-                x=grid, y=law.reward(grid), mode="lines", line={"color": style.color, "dash": style.dash, "width": 2},
-                legendgroup=style.level, showlegend=False, name=plain(style.label), hoverinfo="skip",
-            ))  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=grid,
+                    y=law.reward(grid),
+                    mode="lines",
+                    line={"color": style.color, "dash": style.dash, "width": 2},
+                    legendgroup=style.level,
+                    showlegend=False,
+                    name=plain(style.label),
+                    hoverinfo="skip",
+                )
+            )
     return figure

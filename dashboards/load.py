@@ -16,12 +16,18 @@ from typing import Any
 import pandas as pd
 
 from dashboards.factor import Factor, parse_factor
+from dashboards.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
 from dashboards.store import RunRecord, Store, open_store
 
 CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed", "state", "run_id", "last_step", "message")
 METRIC_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "metric", "value")
-_STATE_OF_STATUS = {"RUNNING": "RUNNING", "SCHEDULED": "QUEUED", "FINISHED": "COMPLETED", "FAILED": "FAILED",
-                    "KILLED": "CANCELLED"}  # fmt: skip
+_STATE_OF_STATUS = {
+    "RUNNING": "RUNNING",
+    "SCHEDULED": "QUEUED",
+    "FINISHED": "COMPLETED",
+    "FAILED": "FAILED",
+    "KILLED": "CANCELLED",
+}
 _UNFINISHED = {"", "PLANNED", "QUEUED", "RUNNING"}
 _OUTSIDE = ("provenance.", "tracking.", "launcher.", "factor.", "study.", "checkpoint.")
 
@@ -45,6 +51,12 @@ class Study:
     """Git revision, versions and the like, where the runs say so."""
     runs: Mapping[str, RunRecord]
     """The MLflow run of each signature that has one."""
+    glossary: Glossary
+    """What its metrics mean, as its newest run says."""
+
+    def describe(self, key: str) -> Metric:
+        """Label, unit, definition and range of a metric."""
+        return self.glossary.describe(key)
 
     @property
     def completed(self) -> pd.DataFrame:
@@ -87,11 +99,18 @@ def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str
     cells = _cells(planned, runs, points)
     name = str(document.get("study") or parent.tags.get("study") or parent.name)
     return Study(
-        name=name, uri=uri, parent=parent, factor=parse_factor(document.get("factor"), name, document["cells"]),
+        name=name,
+        uri=uri,
+        parent=parent,
+        factor=parse_factor(document.get("factor"), name, document["cells"]),
         command=str(document.get("command") or parent.tags.get("command") or ""),
-        cells=cells, metrics=_tidy(points, cells), settings=_settings(runs), runs=runs,
+        cells=cells,
+        metrics=_tidy(points, cells),
+        settings=_settings(runs),
+        runs=runs,
         provenance=_provenance(document, parent, runs),
-    )  # fmt: skip
+        glossary=_glossary(store, runs),
+    )
 
 
 def search_folder(store: Store, parent: RunRecord) -> Path | None:
@@ -140,10 +159,15 @@ def _planned_cells(document: Mapping[str, Any], parent: RunRecord) -> pd.DataFra
     for position, cell in enumerate(document["cells"]):
         level = str(cell.get("level") if cell.get("level") is not None else " ".join(cell.get("overrides") or ()))
         index = cell.get("level_index")
-        rows.append({
-            "signature": str(cell["signature"]), "level": level, "label": str(cell.get("label") or level),
-            "level_index": int(index) if index is not None else position, "seed": int(cell.get("seed") or 0),
-        })  # fmt: skip
+        rows.append(
+            {
+                "signature": str(cell["signature"]),
+                "level": level,
+                "label": str(cell.get("label") or level),
+                "level_index": int(index) if index is not None else position,
+                "seed": int(cell.get("seed") or 0),
+            }
+        )
     frame = pd.DataFrame(rows).drop_duplicates("signature")
     return frame.sort_values(["level_index", "seed"]).reset_index(drop=True)
 
@@ -154,6 +178,14 @@ def _newest_runs(store: Store, parent: RunRecord, signatures: Sequence[str]) -> 
     for run in store.runs_with_tag("signature", signatures, parent.experiment_id, params=True):
         newest.setdefault(run.tags["signature"], run)
     return newest
+
+
+def _glossary(store: Store, runs: Mapping[str, RunRecord]) -> Glossary:
+    """That of the newest run that logged one; empty where none did."""
+    for run in sorted(runs.values(), key=lambda run: run.start_time, reverse=True):
+        if text := store.read_text(run, GLOSSARY_FILE):
+            return parse_glossary(text, f"run {run.run_id}")
+    return Glossary()
 
 
 def _state(run: RunRecord | None) -> str:

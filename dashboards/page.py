@@ -47,12 +47,20 @@ class Section:
 
 def render(template: str, context: Mapping[str, Any], *, with_figures: bool) -> str:
     """The finished page. ``context`` may hold :class:`Section` s; their figures are drawn by the page's own script."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
-        "number": text.number, "signed": text.signed, "interval": text.interval_text, "p_number": text.p_number,
+        "number": text.number,
+        "signed": text.signed,
+        "interval": text.interval_text,
+        "p_number": text.p_number,
         "figure_json": figure_json,
-    }  # fmt: skip
+    }
     scripts = [plotly_js(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")] if with_figures else []
     return environment.get_template(template).render(
         **context,

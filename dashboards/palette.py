@@ -51,11 +51,14 @@ def level_styles(study: Study) -> list[Style]:
     names = list(zip(study.levels["level"], study.levels["label"], strict=True))
     return [
         Style(
-            level=level, label=label, dash=_DASHES[position % len(_DASHES)], symbol=_SYMBOLS[position % len(_SYMBOLS)],
+            level=level,
+            label=label,
+            dash=_DASHES[position % len(_DASHES)],
+            symbol=_SYMBOLS[position % len(_SYMBOLS)],
             color=_sequential(position, len(names)) if study.factor.ordered else _OKABE_ITO[position % len(_OKABE_ITO)],
         )
         for position, (level, label) in enumerate(names)
-    ]  # fmt: skip
+    ]
 
 
 def _sequential(position: int, count: int) -> str:

@@ -17,9 +17,10 @@ import pandas as pd
 
 from dashboards.artifacts import load_provenance, load_reliability, load_samples
 from dashboards.format import number
+from dashboards.glossary import Metric
 from dashboards.legend import legend_mark
 from dashboards.load import Study
-from dashboards.names import MetricName, describe, headline_keys
+from dashboards.names import headline_keys, label_of
 from dashboards.page import Section, render, write_atomically
 from dashboards.palette import level_styles
 from dashboards.sections import primary_metric, report_sections
@@ -58,22 +59,39 @@ def report_html(study: Study) -> str:
     effects, laws, tests = paired_effects(study, metric), level_laws(study), metric_tests(study)
     points, samples = load_reliability(study), load_samples(study)
     sections = report_sections(study, styles, effects, laws, points)
-    columns = [describe(key) for key in headline_keys(metric_keys(study))]
+    columns = [study.describe(key) for key in headline_keys(metric_keys(study))]
     context = {
-        "title": f"{study.factor.label} \u00b7 {study.name}", "headline": _headline(study), "study": study,
-        "hypothesis": study.factor.hypothesis, "verdict": judged, "verdict_sentence": _without_outcome(judged.sentence),
+        "title": f"{study.factor.label} \u00b7 {study.name}",
+        "headline": _headline(study),
+        "study": study,
+        "hypothesis": study.factor.hypothesis,
+        "verdict": judged,
+        "reason": _unbroken(f"{judged.reason[:1].upper()}{judged.reason[1:]}."),
         "date": datetime.fromtimestamp(study.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
-        "facts": _facts(study), "unfinished": _unfinished(study), "one_seed": study.cells["seed"].nunique() == 1,
-        "styles": styles, "marks": {style.level: legend_mark(style) for style in styles},
-        "columns": columns, "rows": level_rows(study), "sections": sections, "primary": describe(metric),
-        "effects": _with_holm(effects), "reference_label": labels(study)[study.reference], "laws": laws,
-        "tests": tests, "names": {test.metric: describe(test.metric) for test in tests},
-        "ordered": study.factor.ordered, "untested": any(math.isnan(test.p_value) for test in tests),
-        "samples": sample_rows(study, samples), "rule": RULE, "provenance": _provenance(study),
+        "facts": _facts(study),
+        "unfinished": _unfinished(study),
+        "one_seed": study.cells["seed"].nunique() == 1,
+        "styles": styles,
+        "marks": {style.level: legend_mark(style) for style in styles},
+        "columns": columns,
+        "rows": level_rows(study),
+        "sections": sections,
+        "primary": study.describe(metric),
+        "effects": _with_holm(effects),
+        "reference_label": labels(study)[study.reference],
+        "laws": laws,
+        "tests": tests,
+        "names": {test.metric: study.describe(test.metric) for test in tests},
+        "ordered": study.factor.ordered,
+        "untested": any(math.isnan(test.p_value) for test in tests),
+        "samples": sample_rows(study, samples),
+        "rule": RULE,
+        "provenance": _provenance(study),
         "report_command": f"python -m dashboards report {quote(study.name)} --uri {quote(shown_uri(study.uri))}",
-        "cells": study.cells.to_dict("records"), "glossary": _glossary(columns, tests, sections),
+        "cells": study.cells.to_dict("records"),
+        "glossary": _glossary(study, columns, tests, sections),
         "shown_uri": shown_uri(study.uri),
-    }  # fmt: skip
+    }
     return render("report.html.j2", context, with_figures=True)
 
 
@@ -89,15 +107,12 @@ def _headline(study: Study) -> str:
     hypothesis = study.factor.hypothesis
     if hypothesis is None:
         return study.factor.label if study.factor.key else study.name
-    name = describe(hypothesis.metric).label
+    name = label_of(hypothesis.metric)
     return f"{study.factor.label} and {name if name[:2].isupper() else name[:1].lower() + name[1:]}"
 
 
-def _without_outcome(sentence: str) -> str:
-    """The badge already says the outcome; the sentence goes on from there."""
-    head, colon, rest = sentence.partition(": ")
-    if colon and head in ("Supported", "Contradicted", "Inconclusive"):
-        sentence = rest[:1].upper() + rest[1:]
+def _unbroken(sentence: str) -> str:
+    """A p and its value stay on one line."""
     return sentence.replace(" p < ", " p\u00a0<\u00a0").replace(" p = ", " p\u00a0=\u00a0")
 
 
@@ -106,9 +121,10 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     fewest, most = seeds.min(), seeds.max()
     steps = study.settings.get("steps")
     facts = [
-        ("cells completed", f"{len(study.completed)} of {len(study.cells)}"), ("levels", str(len(study.levels))),
+        ("cells completed", f"{len(study.completed)} of {len(study.cells)}"),
+        ("levels", str(len(study.levels))),
         ("seed a level" if most == 1 else "seeds a level", str(most) if fewest == most else f"{fewest} to {most}"),
-    ]  # fmt: skip
+    ]
     return facts + ([("training steps", steps)] if steps else [])
 
 
@@ -135,11 +151,13 @@ def _provenance(study: Study) -> list[tuple[str, str]]:
     return [*facts.items(), ("page written", datetime.now(UTC).isoformat(timespec="seconds"))]
 
 
-def _glossary(columns: Sequence[MetricName], tests: Sequence[Any], sections: Sequence[Section]) -> list[MetricName]:
-    """The metrics named anywhere on the page that have a meaning to state, once each."""
+def _glossary(
+    study: Study, columns: Sequence[Metric], tests: Sequence[Any], sections: Sequence[Section]
+) -> list[Metric]:
+    """The metrics named anywhere on the page whose definition was logged, once each."""
     keys = [name.key for name in columns] + [test.metric for test in tests]
     keys += [key for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
-    return [describe(key) for key in dict.fromkeys(keys) if describe(key).meaning]
+    return [metric for key in dict.fromkeys(keys) if (metric := study.describe(key)).definition]
 
 
 def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
@@ -158,8 +176,14 @@ def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
         same = first[first["prompt"].isin(late["prompt"])].drop_duplicates("prompt")
         early = same if len(same) == len(late) else _right_and_wrong(first)
         several = chosen["step"].nunique() > 1
-        rows.append({"label": label, "seed": of_seed["seed"].iloc[0], "early": _shown(early),
-                     "late": _shown(late) if several else []})  # fmt: skip
+        rows.append(
+            {
+                "label": label,
+                "seed": of_seed["seed"].iloc[0],
+                "early": _shown(early),
+                "late": _shown(late) if several else [],
+            }
+        )
     return rows
 
 

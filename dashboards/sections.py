@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from dashboards.figures import band_note, curve
 from dashboards.figures_compare import final_by_level, forest, pass_at_k, reliability, reward_entropy
 from dashboards.load import Study
-from dashboards.names import ENTROPY, REWARD, describe, evaluation_keys, suite_name
+from dashboards.names import ENTROPY, REWARD, evaluation_keys, label_of, suite_name
 from dashboards.page import Panel, Section
 from dashboards.palette import Style
 from dashboards.stats import PairedEffect
@@ -55,19 +55,29 @@ _ONE_SEED = "One seed: points without an interval, a description and no evidence
 _FINAL_NOTE = "Open marks are seeds, joined by thin lines; filled marks are means with 95 % t intervals over seeds."
 _FOREST_NOTE = (
     "Same-seed differences with 95 % t intervals: what the seeds share cancels, so these intervals are the ones to "
-    "judge by. An interval that leaves zero out is evidence of a difference."
+    "judge by. From three seeds on an interval that leaves zero out is evidence of a difference."
 )
 _DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
 _UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
 _UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
-_ACCOUNTING = ("entropy/delta_measured", "entropy/corr_pearson_exact", "entropy/corr_pearson_covariance",
-               "entropy/corr_pearson_steer_published")  # fmt: skip
+_ACCOUNTING = (
+    "entropy/delta_measured",
+    "entropy/corr_pearson_exact",
+    "entropy/corr_pearson_covariance",
+    "entropy/corr_pearson_steer_published",
+)
 _ACCOUNTING_INTRO = (
     "The entropy change of each update, measured on the same contexts before and after it, and how well first-order "
     "estimates predict it token by token."
 )
-_HEALTH = ("engine/logprob_gap_max", "rollout/length_mean", "rollout/truncated_frac", "rollout/zero_std_frac_all_right",
-           "rollout/zero_std_frac_all_wrong", "time/step_s")  # fmt: skip
+_HEALTH = (
+    "engine/logprob_gap_max",
+    "rollout/length_mean",
+    "rollout/truncated_frac",
+    "rollout/zero_std_frac_all_right",
+    "rollout/zero_std_frac_all_wrong",
+    "time/step_s",
+)
 
 
 def _support_keys(study: Study) -> list[str]:
@@ -82,7 +92,7 @@ def primary_metric(study: Study) -> str:
 
 def _main(study: Study, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
     metric = primary_metric(study)
-    title = describe(metric).label
+    title = label_of(metric)
     single = study.cells["seed"].nunique() == 1
     candidates = [
         (curve(study, metric, styles, title=f"{title} during training"), band_note(study), True),
@@ -117,12 +127,16 @@ def _calibration(study: Study, styles: Sequence[Style], points: pd.DataFrame) ->
 
 def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
     intro = (
-        "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy. A level whose points leave the "
-        "common curve upwards earns more reward from the same entropy."
+        "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy; R is the mean reward of everything "
+        "sampled in a step. A level whose points leave the common curve upwards earns more from the same entropy."
     )
-    note = "Marks are steps (mean over seeds), lines the fit to all steps and seeds of the level."
-    return Section(id="law", title="Reward against entropy", intro=intro,
-                   panels=_panels([(reward_entropy(study, laws, styles), note, True)]))  # fmt: skip
+    note = "Marks are steps (mean over seeds), lines the mean of the fits to the level's runs."
+    return Section(
+        id="law",
+        title="Reward against entropy",
+        intro=intro,
+        panels=_panels([(reward_entropy(study, laws, styles), note, True)]),
+    )
 
 
 def _curves(

@@ -4,18 +4,20 @@ Pure functions, called by :mod:`dashboards.summary` and :mod:`dashboards.verdict
 MLflow. What an interval means with few seeds: the t interval assumes that the seeds' values scatter normally and is
 honest about not knowing their spread (with 3 seeds its half-width is 4.303 standard errors); the bootstrap assumes
 nothing, but below about 6 seeds it resamples too few values and is too narrow. One seed has no interval at all.
+A quantity with a range (a proportion, an R^2) has an interval within it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import chi2
 from scipy.stats import t as student
 
@@ -26,6 +28,28 @@ _RESAMPLES = 20_000
 _NODES = 200
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The values a quantity can take, ends included; infinite where there is no end."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def closed(self) -> bool:
+        """Whether both ends are finite."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def of_differences(self) -> Range:
+        """The range of the difference of two such quantities."""
+        width = self.high - self.low
+        return Range(low=-width, high=width)
+
+
+UNBOUNDED = Range()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +94,46 @@ def t_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     return Interval(mean=mean, low=mean - half, high=mean + half, count=count)
 
 
+def bounded_interval(values: ArrayLike, bounds: Range, confidence: float = CONFIDENCE) -> Interval:
+    """The t interval of a mean whose quantity has a range: :func:`within` it."""
+    return within(t_interval(values, confidence), bounds)
+
+
+def normal_interval(mean: float, standard_error: float, bounds: Range, count: int) -> Interval:
+    """mean +- 1.96 standard errors, :func:`within` ``bounds``: for an error that is an average over many problems."""
+    half = float(ndtri(0.5 + CONFIDENCE / 2)) * standard_error
+    return within(Interval(mean=mean, low=mean - half, high=mean + half, count=count), bounds)
+
+
+def within(interval: Interval, bounds: Range) -> Interval:
+    """A symmetric interval carried into ``bounds``.
+
+    Between two ends it is taken on the logit scale by the delta method, with m the mean as a share of the range and h
+    the half-width in it:
+
+        logit(low), logit(high) = logit(m) -+ h / (m (1 - m))
+
+    Its coverage stays near the nominal one close to an end, where cutting off loses up to 5 points (a test simulates
+    both). A range with one end only cuts off.
+    """
+    if math.isnan(interval.low) or not bounds.closed or interval.low == interval.high:
+        return clipped(interval, bounds)
+    width = bounds.high - bounds.low
+    share, half = (interval.mean - bounds.low) / width, (interval.high - interval.mean) / width
+    if not 0 < share < 1:
+        return clipped(interval, bounds)
+    ends = expit(logit(share) + np.array([-1.0, 1.0]) * half / (share * (1 - share)))
+    low, high = (bounds.low + width * ends).tolist()
+    return replace(interval, low=low, high=high)
+
+
+def clipped(interval: Interval, bounds: Range) -> Interval:
+    """The part of an interval that lies within ``bounds``: what is cut off could not be true, so coverage stays."""
+    if math.isnan(interval.low) or not bounds.low <= interval.mean <= bounds.high:
+        return interval  # there is none, or the range was not that of this quantity
+    return replace(interval, low=max(interval.low, bounds.low), high=min(interval.high, bounds.high))
+
+
 def bootstrap_interval(values: ArrayLike, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
     """Percentile bootstrap of the mean: smallest resample means with at least (1 -+ confidence) / 2 below them.
 
@@ -111,28 +175,31 @@ def _noncentrality(statistic: float, freedom: int, probability: float) -> float:
     P = E[Phi(statistic S - ncp)], S = sqrt(chi2 / freedom), by Gauss-Legendre over S's quantiles: it falls smoothly in
     ncp at any size, where library routines lose their digits for large statistics.
     """
-    nodes, weights = _quadrature()
-    scale = np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom)
+    scale, weights = _quadrature(freedom)
     reach = [0.0, statistic * float(scale.max())]
 
     def excess(ncp: float) -> float:
-        return float((weights / 2) @ ndtr(statistic * scale - ncp)) - probability
+        return float(weights @ ndtr(statistic * scale - ncp)) - probability
 
     return float(brentq(excess, min(reach) - 10, max(reach) + 10, xtol=1e-6))
 
 
 @cache
-def _quadrature() -> tuple[Floats, Floats]:
-    """Nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
+def _quadrature(freedom: int) -> tuple[Floats, Floats]:
+    """Quantiles of S = sqrt(chi2 / freedom) at the nodes of Gauss-Legendre quadrature on [0, 1], and its weights."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return nodes, weights
+    return np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom), weights / 2
 
 
-def paired_effect(values: ArrayLike, reference: ArrayLike, seed: int = 0) -> PairedEffect:
-    """Compare [n] values with the [n] reference values of the same seeds; pairs with a NaN are left out."""
+def paired_effect(values: ArrayLike, reference: ArrayLike, bounds: Range = UNBOUNDED, seed: int = 0) -> PairedEffect:
+    """Compare [n] values with the [n] reference values of the same seeds; pairs with a NaN are left out.
+
+    ``bounds`` is the range of the values. The t interval of the difference is cut off at the largest possible one, so
+    that it holds 0 exactly where the paired t test says p > 0.05.
+    """
     differences = finite(np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64))
     return PairedEffect(
-        difference=t_interval(differences),
+        difference=clipped(t_interval(differences), bounds.of_differences),
         bootstrap=bootstrap_interval(differences, seed=seed),
         standardized=standardized_effect(differences),
         p_value=paired_p_value(differences),

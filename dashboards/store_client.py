@@ -91,7 +91,12 @@ class ClientStore:
 
 def _record(run: Any) -> RunRecord:
     return RunRecord(
-        run_id=run.info.run_id, experiment_id=str(run.info.experiment_id), name=run.info.run_name or "",
-        status=run.info.status, start_time=(run.info.start_time or 0) / 1000.0,
-        artifact_uri=run.info.artifact_uri or "", tags=dict(run.data.tags), params=dict(run.data.params),
-    )  # fmt: skip
+        run_id=run.info.run_id,
+        experiment_id=str(run.info.experiment_id),
+        name=run.info.run_name or "",
+        status=run.info.status,
+        start_time=(run.info.start_time or 0) / 1000.0,
+        artifact_uri=run.info.artifact_uri or "",
+        tags=dict(run.data.tags),
+        params=dict(run.data.params),
+    )

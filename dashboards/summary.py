@@ -13,12 +13,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from dashboards.law import FINAL_STEPS, Law, end_error, fit_law
+from dashboards.law import EARLY_STEPS, early_steps, fit_law, prediction_error
 from dashboards.load import Study
-from dashboards.names import ENTROPY, REWARD, compared_keys, headline_keys
-from dashboards.stats import Interval, PairedEffect, holm, paired_effect, t_interval
+from dashboards.names import ENTROPY, SAMPLED_REWARD, compared_keys, headline_keys
+from dashboards.stats import (
+    UNBOUNDED,
+    Floats,
+    Interval,
+    PairedEffect,
+    Range,
+    bounded_interval,
+    holm,
+    normal_interval,
+    paired_effect,
+)
 from dashboards.trend import friedman_p, page_trend
-from dashboards.verdict import Verdict, judge
+from dashboards.verdict import FEWEST_SEEDS, SIGNIFICANT, Verdict, judge
+
+FINAL_STEPS = 5
+"""Last logged steps of a run whose mean is the final value of a training metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +44,10 @@ class LevelRow:
     planned: int
     values: dict[str, Interval]
     """Mean over completed seeds with its t interval, by metric."""
+    problems: dict[str, Interval]
+    """The same mean with an interval over the problems of the suite, for evaluations that logged its error."""
+    reconstructed: bool
+    """Some member of its objective is a reading of an incomplete source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +70,37 @@ class MetricTest:
     primary: bool
     """This is the hypothesis' metric."""
 
+    @property
+    def clear(self) -> bool:
+        """Corrected p of at most 0.05 from enough seeds, and an interval (where there is one) that leaves 0 out."""
+        if self.effect is None:
+            return self.adjusted_p <= SIGNIFICANT
+        interval = self.effect.difference
+        apart = interval.low > 0 or interval.high < 0
+        return self.adjusted_p <= SIGNIFICANT and interval.count >= FEWEST_SEEDS and apart
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelLaw:
-    """The reward-entropy law of one level."""
+    """The reward-entropy law of one level: means of the fits to its runs, with t intervals over seeds.
+
+    Of a single run the intervals are those of its fit, and the prediction errors have none.
+    """
 
     level: str
     label: str
-    law: Law
-    """Pooled over the level's seeds."""
-    run_r_squared: Interval
-    """R^2 of the fits to single runs, over seeds."""
-    run_end_error: Interval
-    """Predicted minus actual final reward from the first 15 % of a run, over seeds."""
+    a: Interval
+    b: Interval
+    ceiling: Interval
+    r_squared: Interval
+    error_early: Interval
+    """RMSE over the rest of a run, predicted from its first 15 %."""
+    error_36: Interval
+    """The same from its first 36 steps."""
+
+    def reward(self, entropy: Floats) -> Floats:
+        """Reward at ``entropy`` (nats), any shape."""
+        return -self.a.mean * np.exp(entropy) + self.b.mean
 
 
 def cell_finals(study: Study, metric: str) -> pd.DataFrame:
@@ -100,22 +135,50 @@ def level_rows(study: Study, metrics: Sequence[str] | None = None) -> list[Level
     """One row a level, in order, with the headline metrics unless others are named."""
     chosen = headline_keys(metric_keys(study)) if metrics is None else list(metrics)
     tables = {metric: final_table(study, metric) for metric in chosen}
+    reconstructed = {
+        level
+        for signature, level in zip(study.cells["signature"], study.cells["level"], strict=True)
+        if (run := study.runs.get(signature)) and run.tags.get("method.status") == "reconstructed"
+    }
     return [
         LevelRow(
-            level=level, label=label,
+            level=level,
+            label=label,
             completed=int((study.completed["level"] == level).sum()),
             planned=int((study.cells["level"] == level).sum()),
-            values={metric: t_interval(table[level]) for metric, table in tables.items()},
+            values={
+                metric: bounded_interval(table[level], study.describe(metric).range) for metric, table in tables.items()
+            },
+            problems={
+                metric: interval
+                for metric, table in tables.items()
+                if (interval := over_problems(study, metric, level, table)) is not None
+            },
+            reconstructed=level in reconstructed,
         )
         for level, label in labels(study).items()
-    ]  # fmt: skip
+    ]
+
+
+def over_problems(study: Study, metric: str, level: str, table: pd.DataFrame) -> Interval | None:
+    """The level's mean with an interval for other problems of the same kind; None where no run logged the error.
+
+    All seeds answer the same problems, so more seeds do not make it narrower: its standard error is the root mean
+    square of the runs' own.
+    """
+    errors = final_table(study, f"{metric}_se")[level].dropna()
+    if errors.empty:
+        return None
+    error = float(np.sqrt((errors**2).mean()))
+    mean = float(table[level].mean())
+    return normal_interval(mean, error, study.describe(metric).range, count=int(errors.size))
 
 
 def paired_effects(study: Study, metric: str = ENTROPY) -> list[tuple[str, PairedEffect]]:
     """(label, level minus reference) for every level but the reference, in order."""
-    table, reference = final_table(study, metric), study.reference
+    table, reference, bounds = final_table(study, metric), study.reference, study.describe(metric).range
     return [
-        (label, paired_effect(table[level], table[reference]))
+        (label, paired_effect(table[level], table[reference], bounds))
         for level, label in labels(study).items()
         if level != reference
     ]
@@ -137,7 +200,7 @@ def _test(study: Study, metric: str, primary: bool) -> MetricTest | None:
     if len(means) < 2:
         return None
     ends = (means.index[0], means.index[-1])
-    effect: PairedEffect | None = paired_effect(table[ends[1]], table[ends[0]])
+    effect: PairedEffect | None = paired_effect(table[ends[1]], table[ends[0]], study.describe(metric).range)
     if len(means) == 2:
         p_value = effect.p_value if effect else math.nan
     elif study.factor.ordered:
@@ -146,40 +209,59 @@ def _test(study: Study, metric: str, primary: bool) -> MetricTest | None:
     else:
         ends, effect, p_value = (means.idxmin(), means.idxmax()), None, friedman_p(table[means.index])
     return MetricTest(
-        metric=metric, first=names[ends[0]], last=names[ends[1]], first_mean=float(means[ends[0]]),
-        last_mean=float(means[ends[1]]), effect=effect, p_value=p_value, adjusted_p=math.nan, primary=primary,
-    )  # fmt: skip
+        metric=metric,
+        first=names[ends[0]],
+        last=names[ends[1]],
+        first_mean=float(means[ends[0]]),
+        last_mean=float(means[ends[1]]),
+        effect=effect,
+        p_value=p_value,
+        adjusted_p=math.nan,
+        primary=primary,
+    )
 
 
 def verdict(study: Study) -> Verdict:
     """The verdict on the study's hypothesis."""
     metric = study.factor.hypothesis.metric if study.factor.hypothesis else ENTROPY
-    return judge(study.factor, final_table(study, metric), labels(study))
+    return judge(study.factor, final_table(study, metric), labels(study), study.describe(metric))
 
 
 def entropy_reward(study: Study) -> pd.DataFrame:
     """Steps at which a cell logged both: columns signature, level, label, level_index, seed, step, entropy, reward."""
-    both = study.metrics[study.metrics["metric"].isin([ENTROPY, REWARD])]
+    both = study.metrics[study.metrics["metric"].isin([ENTROPY, SAMPLED_REWARD])]
     index = ["signature", "level", "label", "level_index", "seed", "step"]
-    wide = both.pivot_table(index=index, columns="metric", values="value").reindex(columns=[ENTROPY, REWARD])
-    return wide.dropna().rename(columns={ENTROPY: "entropy", REWARD: "reward"}).reset_index()
+    wide = both.pivot_table(index=index, columns="metric", values="value").reindex(columns=[ENTROPY, SAMPLED_REWARD])
+    return wide.dropna().rename(columns={ENTROPY: "entropy", SAMPLED_REWARD: "reward"}).reset_index()
 
 
 def level_laws(study: Study) -> list[LevelLaw]:
     """The law of every level whose completed cells allow a fit."""
     points = entropy_reward(study)
-    points = points[points["signature"].isin(study.completed["signature"])]
-    found: list[LevelLaw] = []
+    points = points[points["signature"].isin(study.completed["signature"])].sort_values("step")
+    found = []
     for level, label in labels(study).items():
-        of_level = points[points["level"] == level].sort_values("step")
-        law = fit_law(of_level["entropy"], of_level["reward"])
-        if law is None:
-            continue
+        of_level = points[points["level"] == level]
         runs = [(run["entropy"].to_numpy(), run["reward"].to_numpy()) for _, run in of_level.groupby("signature")]
-        fits = [fit_law(entropy, reward) for entropy, reward in runs]
-        found.append(LevelLaw(
-            level=level, label=label, law=law,
-            run_r_squared=t_interval([fit.r_squared if fit else np.nan for fit in fits]),
-            run_end_error=t_interval([end_error(entropy, reward) for entropy, reward in runs]),
-        ))  # fmt: skip
+        fitted = [(law, *run) for run in runs if (law := fit_law(*run)) is not None]
+        if not fitted:
+            continue
+
+        def over_seeds(intervals: list[Interval], bounds: Range = UNBOUNDED) -> Interval:
+            return intervals[0] if len(intervals) == 1 else bounded_interval([i.mean for i in intervals], bounds)
+
+        early = [prediction_error(entropy, reward, early_steps(len(entropy))) for _, entropy, reward in fitted]
+        paper = [prediction_error(entropy, reward, EARLY_STEPS) for _, entropy, reward in fitted]
+        found.append(
+            LevelLaw(
+                level=level,
+                label=label,
+                a=over_seeds([law.a for law, _, _ in fitted]),
+                b=over_seeds([law.b for law, _, _ in fitted]),
+                ceiling=over_seeds([law.ceiling for law, _, _ in fitted]),
+                r_squared=over_seeds([law.r_squared for law, _, _ in fitted], Range(low=0.0, high=1.0)),
+                error_early=bounded_interval(early, Range(low=0.0)),
+                error_36=bounded_interval(paper, Range(low=0.0)),
+            )
+        )
     return found

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dashboards.format import number
+from dashboards.format import MINUS, number
 from dashboards.load import Study
-from dashboards.names import describe, headline_keys
+from dashboards.names import headline_keys
 from dashboards.stats import Interval
 from dashboards.summary import level_rows, metric_keys, verdict
 
@@ -18,14 +18,14 @@ from dashboards.summary import level_rows, metric_keys, verdict
 def level_table(study: Study) -> str:
     """One row a level in order; what did not complete is named below it."""
     keys = headline_keys(metric_keys(study))
-    names = [describe(key) for key in keys]
+    names = [study.describe(key) for key in keys]
     header = [study.factor.axis, "seeds", *(name.label for name in names)]
     units = ["", "", *(name.unit for name in names)]
     rows = [
         [row.label, _seeds(row.completed, row.planned), *(_estimate(row.values[key]) for key in keys)]
         for row in level_rows(study)
     ]
-    what = "mean over seeds with the half-width of its 95 % t interval; training metrics over the last 5 steps"
+    what = "mean over seeds with its 95 % t interval; training metrics over the last 5 steps"
     lines = [f"{study.name}: {what}", ""]
     lines += [*aligned([header, units, *rows], rule_after=2), "", verdict(study).sentence]
     return "\n".join(lines + _unfinished(study))
@@ -51,9 +51,12 @@ def _seeds(completed: int, planned: int) -> str:
 
 def _estimate(interval: Interval) -> str:
     text = number(interval.mean)
+    if interval.count < 2:
+        return text
     decimals = len(text.partition(".")[2])
-    # The half-width takes the mean's decimals, so that a column lines up.
-    return f"{text} \u00b1{interval.high - interval.mean:.{decimals}f}" if interval.count > 1 else text
+    # The ends take the mean's decimals, so that a column lines up.
+    low, high = (f"{end:.{decimals}f}".replace("-", MINUS) for end in (interval.low, interval.high))
+    return f"{text} [{low}, {high}]"
 
 
 def _unfinished(study: Study) -> list[str]:

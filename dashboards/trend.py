@@ -1,4 +1,4 @@
-"""Does a value move with the level? Rank tests within seeds: Page's trend, Kendall's tau, Friedman.
+"""Does a value move with the level? Rank tests within seeds: Page's trend, Friedman.
 
 Pure functions, called by :mod:`dashboards.summary` and :mod:`dashboards.verdict`. A table is [S seeds, K levels],
 complete; ranking happens within a seed, so that what a seed shares over its levels cancels.
@@ -6,13 +6,14 @@ complete; ranking happens within a seed, so that what a seed shares over its lev
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import rankdata
 
 from dashboards.stats import Floats
 
@@ -29,8 +30,6 @@ class Trend:
     """L = sum over seeds and levels of level position (1..K) times rank within the seed."""
     expected: float
     """L when levels make no difference: S K (K+1)^2 / 4."""
-    tau: float
-    """Kendall's tau-b between level and value, mean over seeds: +1 rises always, -1 falls always."""
     p_value: float
     """Two-sided permutation p: chance of an L at least as far from ``expected``. NaN below two levels or no seed."""
     smallest_p: float
@@ -58,7 +57,6 @@ def page_trend(table: ArrayLike, seed: int = 0) -> Trend:
     return Trend(
         statistic=statistic,
         expected=expected,
-        tau=math.nan if nothing else _mean_tau(rows),
         p_value=math.nan if nothing else _page_p(ranks, abs(statistic - expected), seed),
         smallest_p=math.nan if nothing else min(1.0, 2 / math.factorial(levels) ** seeds),
         seeds=seeds,
@@ -73,13 +71,15 @@ def _page_p(ranks: Floats, distance: float, seed: int) -> float:
     total: Floats = np.ones(1)
     for row in ranks:
         total = np.asarray(
-            np.convolve(total, _row_distribution(tuple(round(2 * rank) for rank in row.tolist()))), dtype=np.float64
+            np.convolve(total, _row_distribution(tuple(sorted(round(2 * rank) for rank in row.tolist())))),
+            dtype=np.float64,
         )
     grid = np.arange(total.size) / 2
     expected = ranks.shape[0] * ranks.shape[1] * (ranks.shape[1] + 1) ** 2 / 4
     return float(min(1.0, total[np.abs(grid - expected) >= distance - 1e-9].sum()))
 
 
+@functools.cache
 def _row_distribution(doubled: tuple[int, ...]) -> Floats:
     """Probability of each value of sum_j j * doubled[order_j] over all orders; index is the value."""
     orders = np.array(list(itertools.permutations(doubled)), dtype=np.int64)
@@ -95,12 +95,6 @@ def _page_p_sampled(ranks: Floats, distance: float, seed: int) -> float:
     for row in ranks:
         drawn += generator.permuted(np.broadcast_to(row, (_DRAWS, row.size)), axis=1) @ weights
     return float((1 + np.sum(np.abs(drawn - expected) >= distance - 1e-9)) / (1 + _DRAWS))
-
-
-def _mean_tau(rows: Floats) -> float:
-    """Mean over seeds of tau-b; a seed whose values are all equal counts as 0."""
-    taus = [kendalltau(np.arange(rows.shape[1]), row).statistic for row in rows]
-    return float(np.mean(np.nan_to_num(taus)))
 
 
 def friedman_p(table: ArrayLike, seed: int = 0) -> float:

@@ -1,13 +1,11 @@
 """Does the study support its factor's hypothesis? One word, one sentence, the number and its interval.
 
-Pure; called by the pages with the table of final values. The rule is fixed before results are seen: a direction is
-claimed only at a two-sided p <= 0.05 and when the end-to-end paired difference points the same way, never from one
-seed.
+Pure; called by the pages with the table of final values. The rule is fixed before results are seen, and word, number
+and interval cannot disagree: a movement is claimed only where the interval of the number shown leaves 0 out as well.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,17 +13,21 @@ import pandas as pd
 
 from dashboards.factor import Factor, Hypothesis
 from dashboards.format import interval_text, number, p_text, signed
-from dashboards.names import describe
+from dashboards.glossary import Metric
 from dashboards.stats import CONFIDENCE, Interval, PairedEffect, paired_effect
 from dashboards.trend import Trend, page_trend
 
 SIGNIFICANT = 0.05
+FEWEST_SEEDS = 3
+"""Below this many seeds nothing is supported or contradicted: two differences say next to nothing of their spread."""
+TOO_FEW = "too few seeds"
 RULE = (
-    "Supported (or contradicted): the final value moves in the expected (or the opposite) direction with a two-sided "
-    "p of at most 0.05, by Page's trend test within seeds for three or more levels and by the paired t test for two, "
-    "and the paired difference between the last and the first level has the same sign. A claim that nothing moves is "
-    "contradicted by such a movement, and supported only where it states a margin that holds the whole interval. "
-    "Everything else is inconclusive, and so is any study of a single seed."
+    f"Below {FEWEST_SEEDS} seeds with every level compared the verdict is that there are too few. Supported (or "
+    "contradicted): the final value moves in the expected (or the opposite) direction with a two-sided p of at most "
+    "0.05, by Page's trend test within seeds for three or more levels and by the paired t test for two, and the 95 % t "
+    "interval of the paired difference between the last and the first level lies wholly on the same side of 0. A claim "
+    "that nothing moves is contradicted by such a movement, and supported only where it states a margin that holds the "
+    "whole interval. Everything else is inconclusive."
 )
 
 
@@ -34,36 +36,47 @@ class Verdict:
     """The judgement of one hypothesis."""
 
     outcome: str
-    """supported, contradicted, inconclusive or "no hypothesis"."""
-    sentence: str
+    """supported, contradicted, inconclusive, too few seeds or no hypothesis."""
+    reason: str
+    """Why, in words that follow the outcome."""
+    seeds: int = 0
+    """Seeds with every level compared."""
     effect: PairedEffect | None = None
     """Last minus first of the hypothesis' levels."""
     trend: Trend | None = None
     """With three levels or more."""
 
+    @property
+    def badge(self) -> str:
+        """The outcome; where seeds are too few, how many there are."""
+        outcome = self.outcome.capitalize()
+        return f"{outcome} ({self.seeds} of {FEWEST_SEEDS})" if self.outcome == TOO_FEW else outcome
 
-def judge(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str]) -> Verdict:
+    @property
+    def sentence(self) -> str:
+        """Badge and reason."""
+        return f"{self.badge}: {self.reason}."
+
+
+def judge(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str], metric: Metric) -> Verdict:
     """Judge the factor's hypothesis on ``finals`` [seed, level] of the hypothesis' metric (NaN where not completed)."""
     hypothesis = factor.hypothesis
     if hypothesis is None:
-        return Verdict(outcome="no hypothesis", sentence="This study states no hypothesis: read it as a description.")
+        return Verdict(outcome="no hypothesis", reason="this study is a description")
     levels, problem = _levels(factor, hypothesis, finals, labels)
     if problem:
-        return Verdict(outcome="inconclusive", sentence=f"Inconclusive: {problem}.")
+        return Verdict(outcome="inconclusive", reason=problem)
     table = finals[levels].dropna()
     if len(table) < 2:
-        return Verdict(outcome="inconclusive", sentence=f"Inconclusive: {_too_few(len(table), hypothesis)}.")
+        return Verdict(outcome=TOO_FEW, reason=_too_few(len(table), hypothesis), seeds=len(table))
     if bool(table.eq(table[levels[0]], axis=0).all(axis=None)):
-        return Verdict(outcome="inconclusive", sentence=_identical(factor, hypothesis, len(table)))
-    effect = paired_effect(table[levels[-1]], table[levels[0]])
+        return Verdict(outcome="inconclusive", reason=_identical(factor, metric, len(table)), seeds=len(table))
+    effect = paired_effect(table[levels[-1]], table[levels[0]], metric.range)
     trend = page_trend(table) if len(levels) > 2 else None
-    p_value = trend.p_value if trend else effect.p_value
-    observed = trend.statistic - trend.expected if trend else effect.difference.mean
-    clear = not math.isnan(p_value) and p_value <= SIGNIFICANT and observed * effect.difference.mean > 0
-    outcome = _outcome(hypothesis, clear, observed, effect.difference)
-    sentence = _sentence(outcome, factor, hypothesis, [labels.get(level, level) for level in levels], table, effect)
-    evidence = _evidence(p_value, len(levels), trend)
-    return Verdict(outcome=outcome, sentence=sentence + evidence, effect=effect, trend=trend)
+    outcome = TOO_FEW if len(table) < FEWEST_SEEDS else _outcome(hypothesis, effect, trend)
+    movement = _movement(outcome, factor, hypothesis, [labels.get(level, level) for level in levels], table, metric)
+    reason = f"{movement}: {_evidence(effect, trend, len(levels), metric)}{_disagreement(outcome, effect, trend)}"
+    return Verdict(outcome=outcome, reason=reason, seeds=len(table), effect=effect, trend=trend)
 
 
 def _levels(
@@ -88,12 +101,11 @@ def _levels(
     return levels, ""
 
 
-def _identical(factor: Factor, hypothesis: Hypothesis, seeds: int) -> str:
+def _identical(factor: Factor, metric: Metric, seeds: int) -> str:
     """Bit-equal levels are no statistical question: the factor did not reach the computation."""
-    name = _lower(describe(hypothesis.metric).label)
     return (
-        f"Inconclusive: final {name} is exactly the same at every level in each of {seeds} seeds, so "
-        f"{_lower(factor.label)} was inert in this configuration."
+        f"final {_lower(metric.label)} is exactly the same at every level in each of {seeds} seeds, so "
+        f"{_lower(factor.label)} was inert in this configuration"
     )
 
 
@@ -103,41 +115,83 @@ def _too_few(seeds: int, hypothesis: Hypothesis) -> str:
     return "only one seed has completed every level compared, and one seed is never evidence"
 
 
-def _outcome(hypothesis: Hypothesis, clear: bool, observed: float, difference: Interval) -> str:
-    """A clear movement decides a claimed direction and contradicts a claimed absence, which needs a margin to be
-    supported: the interval must lie within it."""
+def significant(effect: PairedEffect, trend: Trend | None) -> bool:
+    """Whether the test in force (Page's, or the paired t) says that the levels differ."""
+    p_value = trend.p_value if trend else effect.p_value
+    return p_value <= SIGNIFICANT  # False for NaN
+
+
+def moved(effect: PairedEffect, trend: Trend | None) -> int:
+    """+1 or -1 where the test is significant and the interval of the difference lies on the same side of 0; else 0."""
+    side = _side(effect.difference)
+    along = trend is None or (trend.statistic - trend.expected) * side > 0
+    return side if significant(effect, trend) and along else 0
+
+
+def _side(interval: Interval) -> int:
+    """The side of 0 that holds the whole interval; 0 where it holds 0 or does not exist."""
+    return 1 if interval.low > 0 else -1 if interval.high < 0 else 0
+
+
+def _outcome(hypothesis: Hypothesis, effect: PairedEffect, trend: Trend | None) -> str:
+    """A movement decides a claimed direction and contradicts a claimed absence, which needs a margin to be supported:
+    the interval must lie within it."""
+    observed = moved(effect, trend)
     if hypothesis.direction:
-        return "inconclusive" if not clear else "supported" if observed * hypothesis.direction > 0 else "contradicted"
-    within = max(abs(difference.low), abs(difference.high)) <= hypothesis.margin
-    return "contradicted" if clear and not within else "supported" if within else "inconclusive"
+        return "inconclusive" if not observed else "supported" if observed == hypothesis.direction else "contradicted"
+    within = max(abs(effect.difference.low), abs(effect.difference.high)) <= hypothesis.margin
+    return "supported" if within else "contradicted" if observed else "inconclusive"
 
 
-def _sentence(
-    outcome: str, factor: Factor, hypothesis: Hypothesis, labels: list[str], table: pd.DataFrame, effect: PairedEffect
+def _movement(
+    outcome: str, factor: Factor, hypothesis: Hypothesis, labels: list[str], table: pd.DataFrame, metric: Metric
 ) -> str:
-    name = describe(hypothesis.metric)
-    unit = f" {name.unit}" if name.unit in ("nats per token", "nats", "tokens") else ""
+    unit, means = _unit(metric), table.mean()
     verb = {
-        ("supported", 1): "rises", ("supported", -1): "falls", ("contradicted", 1): "falls instead of rising",
-        ("contradicted", -1): "rises instead of falling", ("contradicted", 0): "moves",
+        ("supported", 1): "rises",
+        ("supported", -1): "falls",
+        ("contradicted", 1): "falls instead of rising",
+        ("contradicted", -1): "rises instead of falling",
+        ("contradicted", 0): "moves",
         ("supported", 0): f"stays within {number(hypothesis.margin)}{unit}",
-    }.get((outcome, hypothesis.direction or 0), "does not move clearly")  # fmt: skip
-    means = table.mean()
+        (TOO_FEW, hypothesis.direction or 0): "is not judged",
+    }.get((outcome, hypothesis.direction or 0), "does not move clearly")
     return (
-        f"{outcome.capitalize()}: final {_lower(name.label)} {verb} along {_lower(factor.label)}, "
-        f"{number(float(means.iloc[-1]))}{unit} at {labels[-1]} against {number(float(means.iloc[0]))} at {labels[0]}: "
-        f"a paired difference of {signed(effect.difference.mean)}{unit} "
-        f"({CONFIDENCE:.0%} interval {interval_text(effect.difference, sign=True)}, {effect.difference.count} seeds"
+        f"final {_lower(metric.label)} {verb} along {_lower(factor.label)}, {number(float(means.iloc[-1]))}{unit} at "
+        f"{labels[-1]} against {number(float(means.iloc[0]))} at {labels[0]}"
     )
 
 
-def _evidence(p_value: float, levels: int, trend: Trend | None) -> str:
+def _evidence(effect: PairedEffect, trend: Trend | None, levels: int, metric: Metric) -> str:
+    difference = effect.difference
+    text = (
+        f"a paired difference of {signed(difference.mean)}{_unit(metric)} ({CONFIDENCE:.0%} interval "
+        f"{interval_text(difference, sign=True)}, {difference.count} seeds"
+    )
     if trend is None:
-        return f"; paired t test {p_text(p_value)})."
-    text = f"; trend over {levels} levels {p_text(p_value)}"
+        return f"{text}; paired t test {p_text(effect.p_value)})"
+    text += f"; trend over {levels} levels {p_text(trend.p_value)}"
     if trend.smallest_p > SIGNIFICANT:
         text += f", and no result of {trend.seeds} seeds could fall below {number(trend.smallest_p)}"
-    return text + ")."
+    return f"{text})"
+
+
+def _disagreement(outcome: str, effect: PairedEffect, trend: Trend | None) -> str:
+    """Why an inconclusive verdict stands beside a significant trend, or beside an interval that leaves 0 out."""
+    side = _side(effect.difference)
+    if trend is None or outcome != "inconclusive" or moved(effect, trend):
+        return ""
+    if significant(effect, trend):
+        return (
+            "; the levels follow an order, but the difference between the first and the last may still be 0"
+            if not side
+            else "; the levels follow the opposite order"
+        )
+    return "; the first and the last level differ, but the levels between them do not follow" if side else ""
+
+
+def _unit(metric: Metric) -> str:
+    return f" {metric.unit}" if metric.unit in ("nats", "tokens") else ""
 
 
 def _lower(label: str) -> str:

@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sweeps.compose import CONF, compose, groups  # noqa: E402
+from trainer.about import SLOTS, about, furthest, members  # noqa: E402
 from trainer.build import build_component  # noqa: E402
 from trainer.config import LIST_SLOTS  # noqa: E402
 
-SLOTS = ("rollout", "shaping", "advantage", "weight", "surrogate", "regularizer", "controller", "reduction")
 COSTS = ROOT / "benchmarks" / "results" / "methods.json"
 HEADER = """# Methods
 
@@ -29,8 +29,10 @@ Made by `python docs/make_methods.py` from the presets under `conf/method/`, the
 slots, and the docstrings of their components; do not edit. How to add one: [add_a_method.md](add_a_method.md).
 Sources are cited by their arXiv numbers; "METHODS.md" is the project's specification.
 
-*Status*: **published** follows the paper, **released** follows the authors' code where that differs,
-**reconstructed** is our reading of an incomplete source, and shows as such in tags, tables and reports. *Passes*:
+*Status* of a member, with its settings: **published** follows the paper, **released** follows the authors' code where
+that differs, **reconstructed** is our reading of an incomplete source, and shows as such in tags, tables and reports. A
+preset has that of the member furthest from a paper, of those it adds to plain GRPO; a preset called `_released` takes
+the released scripts' constants, whatever its members are. *Passes*:
 forward passes beside the one with gradient that every update makes; those "per update" are saved where a mini-batch
 fits one micro-batch.
 """
@@ -46,19 +48,10 @@ def _order(name: str) -> tuple[bool, str]:
     return "/" in name, name
 
 
-def nodes(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Configured members by path."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for slot in SLOTS:
-        node = config[slot] or {}
-        found |= {f"{slot}.{name}": member for name, member in node.items()} if slot in LIST_SLOTS else {slot: node}
-    return found
-
-
 def changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
     """What a preset sets otherwise than plain GRPO, as ``slot=member(key=value)``."""
-    plain = nodes(base)
-    for path, node in nodes(config).items():
+    plain = members(base)
+    for path, node in members(config).items():
         if node != plain.get(path):
             component = build_component(node, path)
             values = [
@@ -72,34 +65,35 @@ def changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]
             yield f"{key}={config['optim'][key]}"
 
 
-def passes(members: list[Any]) -> str:
+def passes(built: list[Any]) -> str:
     """Further forward passes that members ask for."""
     asked = []
-    if any(type(member).__name__ == "Cure" for member in members):
+    if any(type(member).__name__ == "Cure" for member in built):
         asked.append("1 over the responses that branch")
-    if any(getattr(member, "needs_reference", False) for member in members):
+    if any(getattr(member, "needs_reference", False) for member in built):
         asked.append("1 of the reference a step")
-    if any(getattr(member, "needs_current", False) for member in members):
+    if any(getattr(member, "needs_current", False) for member in built):
         asked.append("1 per update")
-    elif any(getattr(member, "needs_old", False) for member in members):
+    elif any(getattr(member, "needs_old", False) for member in built):
         asked.append("1 per step")
     return ", ".join(asked) or NONE
 
 
-def statistics(members: list[Any]) -> str:
+def statistics(built: list[Any]) -> str:
     """Token statistics that members ask for beside log-probs and entropy."""
     names: set[str] = set()
-    for member in members:
+    for member in built:
         names |= getattr(member, "statistics", frozenset())
         names |= {f"old {name}" for name in getattr(member, "old_statistics", frozenset())}
     return ", ".join(f"`{name}`" for name in sorted(names)) or NONE
 
 
-def status(name: str, members: list[Any]) -> str:
-    """Published, released or reconstructed."""
-    if any(type(member).reconstructed for member in members):
-        return "**reconstructed**"
-    return "released" if name.endswith("_released") else "published"
+def status(config: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """That of the member furthest from a paper, among those that differ from plain GRPO's."""
+    plain = members(base)
+    own = {path: node for path, node in members(config).items() if node != plain.get(path)} or plain
+    found = furthest(about(node)["status"] for node in own.values())
+    return f"**{found}**" if found == "reconstructed" else found
 
 
 def comment(name: str) -> str:
@@ -114,15 +108,15 @@ def preset_table() -> str:
     costs = json.loads(COSTS.read_text())["data"]["step_ratio"] if COSTS.exists() else {}
     base = _resolved(["method=grpo"])
     rows = [
-        "| preset | what | beside plain GRPO | status | statistics | passes | time of a step / GRPO |",
+        "| preset | what | beside plain GRPO | status of its members | statistics | passes | time of a step / GRPO |",
         "|---" * 7 + "|",
     ]
     for name in presets():
         config = _resolved([f"method={name}"])
-        members = [build_component(node, path) for path, node in nodes(config).items()]
+        built = [build_component(node, path) for path, node in members(config).items()]
         parts = "; ".join(changed(config, base)) or NONE
         cost = f"{costs[name]:.2f}" if name in costs else ""
-        cells = (f"`{name}`", comment(name), parts, status(name, members), statistics(members), passes(members), cost)
+        cells = (f"`{name}`", comment(name), parts, status(config, base), statistics(built), passes(built), cost)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -133,16 +127,17 @@ def component_sections() -> Iterator[str]:
         yield f"## {slot}\n"
         for path in sorted((CONF / slot).glob("*.yaml")):
             config = _resolved([f"{slot}=[{path.stem}]" if slot in LIST_SLOTS else f"{slot}={path.stem}"])
-            own = [node for at, node in nodes(config).items() if at in (slot, f"{slot}.{path.stem}")]
+            own = [node for at, node in members(config).items() if at in (slot, f"{slot}.{path.stem}")]
             component = build_component(own[0], slot)
             yield f"### {slot}: {path.stem}\n"
-            yield from _documented(component)
+            yield from _documented(component, about(own[0]))
 
 
-def _documented(component: Any) -> Iterator[str]:
+def _documented(component: Any, facts: Mapping[str, str]) -> Iterator[str]:
     text = inspect.cleandoc(type(component).__doc__ or "").replace("``", "`")
     blocks = re.sub(r"(?m)^(    .*(?:\n(?:    .*|\s*(?=\n    )))*)", lambda match: _fenced(match[0]), text)
     yield blocks + "\n"
+    yield f"*Source*: {facts['source']}. *Departures*: {facts['departures']}. *Status*: {facts['status']}.\n"
     fields = [f"`{field.name}={field.default!r}`" for field in dataclasses.fields(component)]
     if fields:
         yield f"Settings: {', '.join(fields)}.\n"

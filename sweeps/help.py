@@ -5,7 +5,12 @@ Called by :mod:`sweeps.command` before Hydra starts.
 
 from __future__ import annotations
 
-from sweeps.compose import groups
+from collections.abc import Mapping
+
+import yaml
+
+from sweeps.compose import CONF, groups
+from trainer.about import SLOTS, about
 
 QUESTIONS = {
     "factor": "what is varied",
@@ -47,7 +52,8 @@ Train a language model with verifiable rewards, once or for every level of a fac
   ... max_hours=20                                     refuse what would take longer by earlier runs (yes=true: do it)
   python -m sweeps status|attach|cancel|retry STUDY    look after a sweep (python -m sweeps --help)
 
-GROUP=CHOICE (lists take several: weight=[sign])
+GROUP=CHOICE (lists take several: weight=[sign]; + follows the authors' code where it differs from the paper, * is a
+reading of an incomplete source: docs/methods.md)
 
 {groups}
 
@@ -64,7 +70,18 @@ A sweep that is started again runs only what is missing."""
 
 def help_text() -> str:
     """The whole help."""
-    choices = groups()
+    choices = {group: [f"{name}{_mark(group, name)}" for name in found] for group, found in groups().items()}
     names = [*(name for name in QUESTIONS if name in choices), *(name for name in choices if name not in QUESTIONS)]
     rows = [f"  {name:<12} {QUESTIONS.get(name, ''):<40} {', '.join(choices[name])}" for name in names]
     return TEXT.format(groups="\n".join(rows))
+
+
+def _mark(group: str, choice: str) -> str:
+    """How far a member is from its paper, as one character; nothing for what is no member of the objective."""
+    if group not in SLOTS:
+        return ""
+    node = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return ""
+    plain = {key: value for key, value in node.items() if isinstance(key, str)}
+    return {"released": "+", "reconstructed": "*"}.get(about(plain)["status"], "")

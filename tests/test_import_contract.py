@@ -25,7 +25,7 @@ ONLY_IN = {
 }
 """Within ``trainer``: the files that know a heavy dependency."""
 
-SHARED = ("trainer.config.", "trainer.identity.", "trainer.run_yaml.", "trainer.contract.")
+SHARED = ("trainer.about.", "trainer.config.", "trainer.identity.", "trainer.run_yaml.", "trainer.contract.")
 """What ``sweeps`` may know of the trainer."""
 
 MAX_FILE_LINES = 300
@@ -129,6 +129,7 @@ def test_the_parser_sees_imports_wherever_they_hide(tmp_path: Path) -> None:
             (f"trainer.contract.{path.stem}", ("torch", "numpy", "omegaconf", "mlflow"))
             for path in files("trainer/contract")
         ],
+        ("trainer.about", ("torch", "numpy", "omegaconf", "mlflow")),
         ("sweeps.command", ("torch", "transformers", "vllm")),
         ("trainer.metrics.table", ("torch",)),
         ("dashboards.report", ("torch", "trainer", "sweeps")),

@@ -32,7 +32,9 @@ CONTROLLED = {
         ("support/math_srr", "not evaluated"),
         ("controller/aer", "skywork"),
         ("throughput/tokens_per_s", "a timing"),
-        ("law/r2", "at least 20 steps"),
+        ("eval/heldout/avg_at_2_se", None),
+        ("eval/heldout/pass_at_4_se", "evaluation.ks"),
+        ("eval/heldout/maj_at_4_se", "maj_at_2_se"),
     ],
 )
 def test_what_a_small_run_logs(key: str, word: str | None) -> None:

@@ -19,7 +19,7 @@ from trainer.config import ConfigError
 from trainer.engine.base import EnginePool
 from trainer.engine.transformers import _Transformers
 from trainer.loop import train
-from trainer.metrics.table import check
+from trainer.metrics.table import check, find
 from trainer.objective.objective import Objective
 from trainer.objective.regularizers.dph import DPH
 from trainer.probe import EngineMismatch
@@ -59,6 +59,17 @@ def test_same_configuration_and_seed_give_the_same_bytes(
     fresh = EnginePool()
     assert record(trained(tmp_path / "fresh", fresh)) == record(run_of_seed_0)
     fresh.close()
+
+
+def test_every_metric_lies_in_its_declared_range(run_of_seed_0: RunFolder) -> None:
+    # Intervals in reports are held to it. Estimates that are 0 in exact arithmetic may miss 0 by rounding.
+    outside = []
+    for logged in metrics(run_of_seed_0):
+        for key, value in logged.items():
+            low, high = find(key).range  # type: ignore[union-attr]
+            if (low is not None and value < low - 1e-6) or (high is not None and value > high + 1e-6):
+                outside.append((key, value))
+    assert outside == []
 
 
 def test_another_seed_gives_other_rollouts_from_the_same_model(

@@ -35,7 +35,7 @@ def test_a_run_folder_names_code_packages_hardware_seeds_data_and_command(tmp_pa
     }
     assert found["seeds"]["seed"] == 7 and found["seeds"]["task.problem_seed"] == 11
     assert found["directory"] == str(Path.cwd())
-    assert (tmp_path / "metrics.md").read_text().startswith("### `policy/`")
+    assert json.loads((tmp_path / "metrics.json").read_text())[0]["name"] == "policy/entropy"
 
 
 def test_seeds_are_found_wherever_they_are() -> None:

@@ -131,7 +131,7 @@ def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     config = configuration(uri, tracking={"parent_run_id": "feed"})
     folder = run_folder(tmp_path / "run", config)
-    (folder.path / "metrics.md").write_text("# glossary")
+    (folder.path / "metrics.json").write_text("[]")
     mirror = Mirror(folder, config)
     record(folder, range(12))
     folder.append_reliability([{"step": 0, "suite": "train", "bin": 1, "confidence": 0.25, "accuracy": None}])
@@ -150,7 +150,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     assert run.data.params == dict(parameters(config))
     assert folder.read_mirror()["run_id"] == run.info.run_id
     names = sorted(file.path for file in client(uri).list_artifacts(run.info.run_id))
-    assert names == ["metrics.md", "reliability.json", "run.yaml", "samples.json"]
+    assert names == ["metrics.json", "reliability.json", "run.yaml", "samples.json"]
     folder.write_status("COMPLETED", 12, 12)
     status = folder.read_status()
     assert status is not None and status.mlflow_run_id == run.info.run_id

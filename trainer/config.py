@@ -211,7 +211,8 @@ def derive_seed(*parts: object) -> int:
 
 
 @functools.cache
-def _class_body(target: str) -> tuple[ast.ClassDef, str]:
+def class_body(target: str) -> tuple[ast.ClassDef, str]:
+    """Syntax of the component class at import path ``target`` and its file; :class:`ConfigError` if there is none."""
     module, _, name = target.rpartition(".")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if not module.startswith(("trainer.", "sweeps.")) or not path.is_file():
@@ -226,7 +227,7 @@ def _class_body(target: str) -> tuple[ast.ClassDef, str]:
 
 @functools.cache
 def _defaults_json(target: str) -> str:
-    body, path = _class_body(target)
+    body, path = class_body(target)
     defaults: dict[str, object] = {}
     for node in body.body:
         if (

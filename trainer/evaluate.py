@@ -145,23 +145,30 @@ def suite_metrics(
 ) -> tuple[dict[str, float], dict[str, list[ReliabilityPoint]]]:
     """Metrics of one suite by bare name, and its reliability points. ``counts`` [P] as from :func:`solve_counts`."""
     n = config.samples
-    metrics = {f"pass_at_{k}": float(pass_at_k(counts, n, k).mean()) for k in config.ks}
-    metrics[f"avg_at_{n}"] = float(avg_at_n(counts, n).mean())
-    metrics[f"maj_at_{n}"] = _majority(rollouts)
+    scores = {f"pass_at_{k}": pass_at_k(counts, n, k) for k in config.ks}
+    scores |= {f"avg_at_{n}": avg_at_n(counts, n), f"maj_at_{n}": _majority(rollouts)}
+    metrics = {name: float(score.mean()) for name, score in scores.items()}
+    if len(counts) > 1:
+        metrics |= {f"{name}_se": standard_error(score) for name, score in scores.items()}
     metrics["length_mean"] = sum(len(r.completion_ids) - r.num_context for r in rollouts) / len(rollouts)
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
     calibration, points = calibration_metrics(rollouts, threshold=RIGHT)
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 
 
-def _majority(rollouts: Sequence[Rollout]) -> float:
-    """Mean over problems of maj@n."""
+def standard_error(scores: NDArray[np.float64]) -> float:
+    """Standard error of the mean of [P] scores over problems drawn from many: s / sqrt(P), s with ddof 1, P >= 2."""
+    return float(scores.std(ddof=1) / np.sqrt(len(scores)))
+
+
+def _majority(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
+    """maj@n of each problem [P]."""
     answers: dict[int, list[str | None]] = {}
     correct: dict[int, list[bool]] = {}
     for rollout in rollouts:
         answers.setdefault(rollout.group, []).append(None if rollout.verdict is None else rollout.verdict.answer)
         correct.setdefault(rollout.group, []).append(rollout.reward > RIGHT)
-    return sum(majority_accuracy(answers[group], correct[group]) for group in answers) / len(answers)
+    return np.array([majority_accuracy(answers[group], correct[group]) for group in sorted(answers)])
 
 
 def chosen_suites(suites: Mapping[str, list[Prompt]], config: EvaluationConfig) -> dict[str, list[Prompt]]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trainer.about import about, furthest, members
 from trainer.identity import group_signature, signature
 
 NO_PARAMETERS = ("factor", "provenance", "study", "tracking")
@@ -24,20 +25,39 @@ def tags(config: Mapping[str, Any]) -> dict[str, str]:
     study, factor, tracking = (config.get(group) or {} for group in ("study", "factor", "tracking"))
     git = (config.get("provenance") or {}).get("git") or {}
     name = config.get("signature") or signature(config)
-    known = {
-        "kind": "cell",
-        "signature": name,
-        "group": group_signature(config),
-        "seed": config.get("seed"),
-        "study": study.get("name"),
-        "level": study.get("level"),
-        "level_index": study.get("level_index"),
-        "factor": factor.get("name"),
-        "mlflow.parentRunId": tracking.get("parent_run_id"),
-        "mlflow.runName": tracking.get("run_name") or name,
-        "mlflow.source.git.commit": git.get("revision"),
-    } | (tracking.get("tags") or {})
+    known = (
+        {
+            "kind": "cell",
+            "signature": name,
+            "group": group_signature(config),
+            "seed": config.get("seed"),
+            "study": study.get("name"),
+            "level": study.get("level"),
+            "level_index": study.get("level_index"),
+            "factor": factor.get("name"),
+            "mlflow.parentRunId": tracking.get("parent_run_id"),
+            "mlflow.runName": tracking.get("run_name") or name,
+            "mlflow.source.git.commit": git.get("revision"),
+        }
+        | _method_tags(config)
+        | (tracking.get("tags") or {})
+    )
     return {mlflow_name(key): str(value)[:TAG_LENGTH] for key, value in known.items() if value is not None}
+
+
+def _method_tags(config: Mapping[str, Any]) -> dict[str, str]:
+    """Where the members of the objective come from, ``method.status`` being the one furthest from a paper."""
+    known = {path: about(node) for path, node in members(config).items()}
+    departures = {path: facts["departures"] for path, facts in known.items() if facts["departures"] != "none"}
+    return (
+        {
+            "method.status": furthest(facts["status"] for facts in known.values()),
+            "method.sources": "; ".join(f"{path}: {facts['source']}" for path, facts in known.items()),
+            "method.departures": "; ".join(f"{path}: {text}" for path, text in departures.items()) or "none",
+        }
+        if known
+        else {}
+    )
 
 
 def parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,6 @@ from trainer.observe import (
     accounting_rows,
     controlled_values,
     evaluation_metrics,
-    law_metrics,
     sample_rows,
     step_metrics,
 )
@@ -74,7 +73,7 @@ def train(
         if state:
             return state
     watch = Stopwatch()
-    metrics = evaluation_metrics(session, watch) | law_metrics(folder)
+    metrics = evaluation_metrics(session, watch)
     if main and metrics:
         folder.append(run.steps, metrics, watch.times, time.time())
         progress(run.steps, run.steps, metrics | watch.times)

@@ -5,25 +5,21 @@ Called by ``loop.py``. It must leave the weights, the optimiser and every random
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from trainer.config import derive_seed
-from trainer.contract.records import read_records
 from trainer.evaluate import evaluate
 from trainer.gradient import with_old_terms
 from trainer.metrics.accounting import SUM_P2_LOGP_H, account, token_change
 from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
-from trainer.metrics.law import early_error, fit_law
 from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.objective.objective import Objective
 from trainer.probe import logprob_gap
-from trainer.record import RunFolder
 from trainer.session import Session
 from trainer.stopwatch import Stopwatch
 from trainer.types import Rollout, StepStats, TokenBatch
@@ -111,19 +107,6 @@ def accounting_metrics(session: Session, before: TokenBatch | None, watch: Stopw
         return {}
     with watch("accounting"):
         return account(token_change(before, session.policy.measure(before)))
-
-
-def law_metrics(folder: RunFolder) -> dict[str, float]:
-    """``R = -a e^H + b`` over the recorded steps of a finished run; empty where it cannot be fitted."""
-    recorded = [line["metrics"] for line in read_records(folder.metrics)[0]]
-    # The reward of everything sampled: that of the kept groups says little where a plan selects them by it.
-    pairs = [(m["policy/entropy"], m["rollout/generated_reward"]) for m in recorded if "policy/entropy" in m]
-    entropy, reward = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if len(pairs) < 20 or max(entropy) == min(entropy):  # 15 % of fewer are no two points to draw a line through
-        return {}
-    fit = fit_law(entropy, reward)
-    values = {"a": fit.a, "b": fit.b, "r2": fit.r2, "early_error": early_error(entropy, reward)}
-    return {f"law/{name}": value for name, value in values.items() if math.isfinite(value)}
 
 
 def sample_rows(rollouts: Sequence[Rollout], step: int, source: str) -> list[dict[str, object]]:

@@ -22,7 +22,8 @@ from typing import Any
 
 from trainer.config import ROOT
 from trainer.contract.files import write_atomic
-from trainer.metrics.table import glossary_markdown
+from trainer.files import write_atomic
+from trainer.metrics.table import glossary_json
 
 PACKAGES = (
     "torch",
@@ -65,7 +66,7 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
 
 
 def describe_run(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``provenance.json``, ``diff.patch`` (where there is one) and the glossary ``metrics.md`` into a run folder.
+    """Write ``provenance.json``, ``diff.patch`` (where there is one) and the glossary ``metrics.json`` to a run folder.
 
     They describe the newest attempt. Attempts on other code, packages, hardware or data are listed under ``earlier``,
     and their diffs stay as ``diff-<first 12 digits of diff_sha256>.patch``.
@@ -80,7 +81,7 @@ def describe_run(folder: Path, config: Mapping[str, Any]) -> None:
     else:
         (folder / "diff.patch").unlink(missing_ok=True)
     write_atomic(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
-    write_atomic(folder / "metrics.md", glossary_markdown())
+    write_atomic(folder / "metrics.json", glossary_json())
 
 
 def seeds(config: Mapping[str, Any]) -> dict[str, object]:

@@ -35,7 +35,7 @@ STATUS = {"RUNNING": "RUNNING", "COMPLETED": "FINISHED", "FAILED": "FAILED"} | d
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "PRUNED")
 """States in which the whole record is copied; in the others only what a checkpoint has made durable."""
 
-FILES = ("run.yaml", "metrics.md", "provenance.json", "diff.patch")
+FILES = ("run.yaml", "metrics.json", "provenance.json", "diff.patch")
 """Files of the run folder that are copied as they are, when they exist."""
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100

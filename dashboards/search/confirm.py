@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.names import describe, evaluation_keys, suite_name
+from dashboards.names import evaluation_keys, suite_name
 from dashboards.search.load import Objective, Search, read_document
 from dashboards.search.outcome import winners
-from dashboards.stats import Interval, PairedEffect, paired_effect, t_interval
+from dashboards.stats import Interval, PairedEffect, bounded_interval, paired_effect
+from dashboards.verdict import FEWEST_SEEDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,9 @@ class Comparison:
 
     @property
     def better(self) -> bool | None:
-        """Whether the tuned one is better; None where the 95 % interval holds zero or does not exist."""
+        """Whether the tuned one is better; None where the 95 % interval holds zero, or below three seeds."""
+        if self.effect.difference.count < FEWEST_SEEDS:
+            return None
         low, high = sorted((self.goal.sign * self.effect.difference.low, self.goal.sign * self.effect.difference.high))
         return True if low > 0 else False if high < 0 else None
 
@@ -68,8 +71,13 @@ class Confirmation:
 def load_confirmation(search: Search) -> Confirmation:
     """The confirmation as far as its runs have completed."""
     if not search.confirm_sweep:
-        return Confirmation(comparisons=(), seeds=(), completed=0, planned=0,
-                            missing="The confirmation on fresh seeds has not been started.")  # fmt: skip
+        return Confirmation(
+            comparisons=(),
+            seeds=(),
+            completed=0,
+            planned=0,
+            missing="The confirmation on fresh seeds has not been started.",
+        )
     document = read_document(search.folder.parent / search.confirm_sweep)
     cells = [cell for cell in document.get("cells") or () if _level(cell, search) is not None]
     if not cells:
@@ -85,10 +93,13 @@ def load_confirmation(search: Search) -> Confirmation:
     searched = {int(seed) for seed in search.settings.get("seeds") or ()}
     searched |= {seed for trial in search.trials for seed in trial.seed_values}
     return Confirmation(
-        comparisons=tuple(_comparisons(search, runs, goals)), seeds=tuple(seeds), completed=len(runs),
-        planned=len(cells), used_before=tuple(sorted(searched & {int(cell["seed"]) for cell in cells})),
+        comparisons=tuple(_comparisons(search, runs, goals)),
+        seeds=tuple(seeds),
+        completed=len(runs),
+        planned=len(cells),
+        used_before=tuple(sorted(searched & {int(cell["seed"]) for cell in cells})),
         missing=_missing(search, len(cells), runs, goals),
-    )  # fmt: skip
+    )
 
 
 def _missing(
@@ -148,11 +159,11 @@ def unseen_goals(search: Search, runs: Mapping[tuple[str, int], Mapping[str, Seq
     goals = []
     for suite in dict.fromkeys(str(name) for name in named if name and name not in seen):
         carried = [
-            _goal(metric, goal.maximize, goal.last)
+            _goal(search, metric, goal.maximize, goal.last)
             for goal in search.objectives
             if _suite(goal.metric) and (metric := _moved(goal.metric, suite)) in logged
         ]
-        goals += carried or [_goal(key, True, 1) for key in _widest(logged, suite)]
+        goals += carried or [_goal(search, key, True, 1) for key in _widest(logged, suite)]
     return goals
 
 
@@ -161,8 +172,9 @@ def _widest(logged: set[str], suite: str) -> list[str]:
     return [key for kind in ("avg", "pass") for key in [item.key for item in of_suite if item.kind == kind][-1:]]
 
 
-def _goal(metric: str, maximize: bool, last: int) -> Objective:
-    return Objective(metric=metric, maximize=maximize, label=describe(metric).label, last=last)
+def _goal(search: Search, metric: str, maximize: bool, last: int) -> Objective:
+    known = search.glossary.describe(metric)
+    return Objective(metric=metric, maximize=maximize, label=known.label, last=last, unit=known.unit)
 
 
 def _suite(metric: str) -> str | None:
@@ -186,19 +198,31 @@ def _comparisons(
     for level, trial in winners(search).items():
         for position, (goal, unseen) in enumerate(goals):
             own, default = (_column(runs, name, seeds, goal) for name in (level, untuned))
+            bounds = search.glossary.describe(goal.metric).range
+            tuned = bounded_interval(own, bounds)
             reported = math.nan if unseen or not trial.values else trial.values[position]
-            found.append(Comparison(
-                level=level, trial=trial.number, goal=goal, unseen=unseen, tuned=t_interval(own),
-                untuned=t_interval(default), effect=paired_effect(own, default), reported=reported,
-                curse=minus(reported, t_interval(own)),
-            ))  # fmt: skip
+            found.append(
+                Comparison(
+                    level=level,
+                    trial=trial.number,
+                    goal=goal,
+                    unseen=unseen,
+                    tuned=tuned,
+                    untuned=bounded_interval(default, bounds),
+                    effect=paired_effect(own, default, bounds),
+                    reported=reported,
+                    curse=minus(reported, tuned),
+                )
+            )
     return found
 
 
 def _column(
-    runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]], level: str | None, seeds: Sequence[int],
+    runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]],
+    level: str | None,
+    seeds: Sequence[int],
     goal: Objective,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     return [value_of(runs.get((str(level), seed), {}), goal) for seed in seeds]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import optuna
 import plotly.graph_objects as go
 
-from dashboards.figures import INK, base_figure, plain
+from dashboards.figures import INK, base_figure, plain, whisker
 from dashboards.search.confirm import Comparison
 from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, Trial
 from dashboards.search.outcome import Importance, best_so_far, front
@@ -70,19 +70,30 @@ def history(search: Search, position: int = 0) -> go.Figure | None:
     bottom = low - 0.08 * ((high - low) or abs(high) or 1.0)
     if best := best_so_far(search, position):
         best.append((search.trials[-1].number, best[-1][1]))
-        figure.add_trace(go.Scatter(
-            x=[number for number, _ in best], y=[value for _, value in best], mode="lines", name="best so far",
-            line={"color": BEST, "width": 2, "shape": "hv"}, hoverinfo="skip",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[number for number, _ in best],
+                y=[value for _, value in best],
+                mode="lines",
+                name="best so far",
+                line={"color": BEST, "width": 2, "shape": "hv"},
+                hoverinfo="skip",
+            )
+        )
     for state, mark in MARKS.items():
         if rows := search.of_state(state):
             heights = [_height(trial, position) for trial in rows]
-            figure.add_trace(go.Scatter(
-                x=[trial.number for trial in rows], y=[bottom if math.isnan(y) else y for y in heights],
-                mode="markers", name=mark.label, marker={"symbol": mark.symbol, "color": mark.color, "size": 9},
-                text=[trial_text(trial) for trial in rows],
-                hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
-            ))  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=[trial.number for trial in rows],
+                    y=[bottom if math.isnan(y) else y for y in heights],
+                    mode="markers",
+                    name=mark.label,
+                    marker={"symbol": mark.symbol, "color": mark.color, "size": 9},
+                    text=[trial_text(trial) for trial in rows],
+                    hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
+                )
+            )
     figure.update_layout(meta=[goal.metric])
     figure.update_xaxes(range=[-0.7, search.trials[-1].number + 0.7], tick0=0)
     if len(search.trials) <= 10:
@@ -111,14 +122,25 @@ def intermediate(search: Search) -> go.Figure | None:
         group = "best" if is_best else mark.label
         steps = sorted(trial.intermediate)
         markers = {"symbol": mark.symbol, "color": mark.color, "size": [0] * (len(steps) - 1) + [9]}
-        figure.add_trace(go.Scatter(
-            x=steps, y=[trial.intermediate[step] for step in steps], name=group, legendgroup=group,
-            mode="lines+markers", showlegend=group not in shown, opacity=1.0 if is_best else 0.6, marker=markers,
-            line={"color": BEST if is_best else mark.color, "width": 3 if is_best else 1.2,
-                  "dash": "dot" if trial.state == PRUNED else "solid"},
-            text=[trial_text(trial)] * len(steps),
-            hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=steps,
+                y=[trial.intermediate[step] for step in steps],
+                name=group,
+                legendgroup=group,
+                mode="lines+markers",
+                showlegend=group not in shown,
+                opacity=1.0 if is_best else 0.6,
+                marker=markers,
+                line={
+                    "color": BEST if is_best else mark.color,
+                    "width": 3 if is_best else 1.2,
+                    "dash": "dot" if trial.state == PRUNED else "solid",
+                },
+                text=[trial_text(trial)] * len(steps),
+                hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>",
+            )
+        )
         shown.add(group)
     return figure
 
@@ -137,8 +159,14 @@ def timeline(search: Search) -> go.Figure | None:
         if len(trace.y or ()):
             mark = MARKS[str(trace.name)]
             hover = f"%{{text}} ({mark.label})<br>begun %{{base|%d %b %H:%M:%S}}<extra></extra>"
-            trace.update(name=mark.label, marker_color=mark.color, text=[f"trial {number}" for number in trace.y],
-                         hovertemplate=hover, textposition="none", width=0.75)  # fmt: skip
+            trace.update(
+                name=mark.label,
+                marker_color=mark.color,
+                text=[f"trial {number}" for number in trace.y],
+                hovertemplate=hover,
+                textposition="none",
+                width=0.75,
+            )
             figure.add_trace(trace)
     figure.update_layout(barmode="overlay", margin={"t": 20})
     figure.update_xaxes(type="date", title="")
@@ -149,14 +177,21 @@ def importance_bars(found: Sequence[Importance], keys: Sequence[str], label: str
     """Share of each parameter in the objective's variation, the largest on top."""
     figure = base_figure(f"What decided {label}", "importance (share)", "", legend="", height=110 + 34 * len(found))
     rows = list(reversed(found))
-    figure.add_trace(go.Bar(
-        x=[row.share for row in rows], y=[plain(short_name(row.parameter, keys)) for row in rows], orientation="h",
-        marker={"color": MARKS[COMPLETE].color}, width=0.62, showlegend=False,
-        text=[f"{row.share:.2f}" for row in rows],
-        textposition="outside", cliponaxis=False,
-        customdata=[plain(row.parameter) for row in rows],
-        hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Bar(
+            x=[row.share for row in rows],
+            y=[plain(short_name(row.parameter, keys)) for row in rows],
+            orientation="h",
+            marker={"color": MARKS[COMPLETE].color},
+            width=0.62,
+            showlegend=False,
+            text=[f"{row.share:.2f}" for row in rows],
+            textposition="outside",
+            cliponaxis=False,
+            customdata=[plain(row.parameter) for row in rows],
+            hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
+        )
+    )
     figure.update_xaxes(range=[0, 1.08], tickvals=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
@@ -172,13 +207,18 @@ def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
     for item in shown:
         name = plain(f"{item.goal.label}, {item.level}" if several else item.goal.label)
         interval, color = item.effect.difference, {True: BEST, False: "#d55e00", None: _GREY}[item.better]
-        half = interval.high - interval.mean if interval.count > 1 else 0.0
-        figure.add_trace(go.Scatter(
-            x=[interval.mean], y=[name], mode="markers", showlegend=False, name=name,
-            marker={"symbol": "square" if item.unseen else "circle", "size": 11, "color": color},
-            error_x={"type": "data", "array": [half], "color": color, "thickness": 2, "width": 7, "visible": half > 0},
-            hovertemplate=f"<b>{name}</b><br>%{{x:+.4g}}<br>{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>"
-                          f"seeds: {interval.count}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[interval.mean],
+                y=[name],
+                mode="markers",
+                showlegend=False,
+                name=name,
+                marker={"symbol": "square" if item.unseen else "circle", "size": 11, "color": color},
+                error_x=whisker(interval, color),
+                hovertemplate=f"<b>{name}</b><br>%{{x:+.4g}}<br>{interval.low:+.4g} to {interval.high:+.4g} (95 %)<br>"
+                f"seeds: {interval.count}<extra></extra>",
+            )
+        )
     figure.update_yaxes(type="category", range=[len({trace.y[0] for trace in figure.data}) - 0.5, -0.5])
     return figure

@@ -43,13 +43,25 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
         if not some:
             continue
         numbers = [trial.number for trial in some]
-        fading = {"color": numbers, "colorscale": _SHADES, "cmin": 0, "cmax": max(1, search.trials[-1].number),
-                  "size": 9, "line": {"color": MARKS[COMPLETE].color, "width": 1}}  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=[_shown(trial.params[key]) for trial in some], y=[trial.values[position] for trial in some],
-            mode="markers", showlegend=False, marker=style or fading, text=[trial_text(trial) for trial in some],
-            hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
-        ))  # fmt: skip
+        fading = {
+            "color": numbers,
+            "colorscale": _SHADES,
+            "cmin": 0,
+            "cmax": max(1, search.trials[-1].number),
+            "size": 9,
+            "line": {"color": MARKS[COMPLETE].color, "width": 1},
+        }
+        figure.add_trace(
+            go.Scatter(
+                x=[_shown(trial.params[key]) for trial in some],
+                y=[trial.values[position] for trial in some],
+                mode="markers",
+                showlegend=False,
+                marker=style or fading,
+                text=[trial_text(trial) for trial in some],
+                hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
+            )
+        )
     figure.update_layout(margin={"t": 20}, height=300)
     every = [trial.values[position] for trial in search.complete if trial.values]
     figure.update_yaxes(range=_padded(min(every), max(every)))
@@ -61,8 +73,9 @@ def _scale(figure: go.Figure, distribution: Any) -> None:
     """The axis of a parameter spans what was searched, so that slices are comparable however few their points."""
     if isinstance(distribution, CategoricalDistribution):
         choices = [_shown(choice) for choice in distribution.choices]
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices,
-                            range=[-0.6, len(choices) - 0.4])  # fmt: skip
+        figure.update_xaxes(
+            type="category", categoryorder="array", categoryarray=choices, range=[-0.6, len(choices) - 0.4]
+        )
         if len(choices) > MOST_UPRIGHT:
             figure.update_xaxes(tickangle=-35)
             figure.update_layout(height=360)
@@ -129,11 +142,17 @@ def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
             (trial for trial in rows if (trial.number in best) == chosen), key=lambda trial: trial.values[pair[0]]
         )
         if some:
-            figure.add_trace(go.Scatter(
-                x=[trial.values[pair[0]] for trial in some], y=[trial.values[pair[1]] for trial in some], name=label,
-                mode="markers", marker=marker, text=[trial_text(trial) for trial in some],
-                hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
-            ))  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=[trial.values[pair[0]] for trial in some],
+                    y=[trial.values[pair[1]] for trial in some],
+                    name=label,
+                    mode="markers",
+                    marker=marker,
+                    text=[trial_text(trial) for trial in some],
+                    hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+                )
+            )
     figure.update_layout(meta=[across.metric, up.metric], margin={"t": 20})
     return figure
 
@@ -172,12 +191,18 @@ def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figur
     best = {trial.number for trial in front(search)}
     for index, trial in enumerate(rows):
         strong = trial.number in best
-        figure.add_trace(go.Scatter(
-            x=list(range(len(axes))), y=[axis.heights[index] for axis in axes], mode="lines", showlegend=False,
-            line={"color": shades[index], "width": 3.5 if strong else 1.4},
-            opacity=1.0 if strong else 0.7, text=[trial_text(trial)] * len(axes),
-            hovertemplate=f"%{{text}}<br>{plain(goal.label)} {values[index]:.4g}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(len(axes))),
+                y=[axis.heights[index] for axis in axes],
+                mode="lines",
+                showlegend=False,
+                line={"color": shades[index], "width": 3.5 if strong else 1.4},
+                opacity=1.0 if strong else 0.7,
+                text=[trial_text(trial)] * len(axes),
+                hovertemplate=f"%{{text}}<br>{plain(goal.label)} {values[index]:.4g}<extra></extra>",
+            )
+        )
     _rule(figure, axes)
     return figure
 
@@ -189,10 +214,25 @@ def _rule(figure: go.Figure, axes: Sequence[_Axis]) -> None:
         figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#52606d", "width": 1})
         ticks = [*axis.ticks, *([(_ABSENT, "not used")] if place in absent[:1] else [])]
         for height, text in ticks:
-            figure.add_annotation(x=place, y=height, text=plain(text), showarrow=False, xanchor="left", xshift=4,
-                                  font={"size": 11}, bgcolor="rgba(255,255,255,0.8)", borderpad=1)  # fmt: skip
-    figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=[plain(axis.name) for axis in axes], showgrid=False,
-                        range=[-0.15, len(axes) - 0.6], showline=False, ticks="")  # fmt: skip
+            figure.add_annotation(
+                x=place,
+                y=height,
+                text=plain(text),
+                showarrow=False,
+                xanchor="left",
+                xshift=4,
+                font={"size": 11},
+                bgcolor="rgba(255,255,255,0.8)",
+                borderpad=1,
+            )
+    figure.update_xaxes(
+        tickvals=list(range(len(axes))),
+        ticktext=[plain(axis.name) for axis in axes],
+        showgrid=False,
+        range=[-0.15, len(axes) - 0.6],
+        showline=False,
+        ticks="",
+    )
     if len(axes) > MOST_UPRIGHT:
         figure.update_xaxes(tickangle=-35)
         figure.update_layout(height=500)
@@ -203,8 +243,9 @@ def _parameter_axis(key: str, name: str, rows: Sequence[Trial]) -> _Axis:
     distribution: Any = next(trial.distributions[key] for trial in rows if key in trial.params)
     if isinstance(distribution, CategoricalDistribution):
         count = len(distribution.choices)
-        places = {repr(choice): rank / (count - 1) if count > 1 else 0.5
-                  for rank, choice in enumerate(distribution.choices)}  # fmt: skip
+        places = {
+            repr(choice): rank / (count - 1) if count > 1 else 0.5 for rank, choice in enumerate(distribution.choices)
+        }
         ticks = tuple((places[repr(choice)], value_text(choice)) for choice in distribution.choices)
         heights = tuple(places[repr(trial.params[key])] if key in trial.params else _ABSENT for trial in rows)
         return _Axis(name=name, heights=heights, ticks=ticks)
@@ -213,8 +254,10 @@ def _parameter_axis(key: str, name: str, rows: Sequence[Trial]) -> _Axis:
     low, high = (math.log(bounds[0]), math.log(bounds[1])) if log else bounds
     heights = tuple(
         _share(math.log(trial.params[key]) if log else float(trial.params[key]), low, high)
-        if key in trial.params else _ABSENT for trial in rows
-    )  # fmt: skip
+        if key in trial.params
+        else _ABSENT
+        for trial in rows
+    )
     shown = f"{name} (log)" if log else name
     return _Axis(name=shown, heights=heights, ticks=((0.0, value_text(bounds[0])), (1.0, value_text(bounds[1]))))
 

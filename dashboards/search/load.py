@@ -18,10 +18,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from dashboards.names import describe
+from dashboards.glossary import GLOSSARY_FILE, Glossary, parse_glossary
+from dashboards.names import label_of
 
 COMPLETE, PRUNED, FAILED, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
-STATES = (COMPLETE, PRUNED, FAILED, RUNNING, WAITING)
 JOURNAL = "study.journal"
 MAX_FRONT = 4
 """Members of a Pareto front that are confirmed, and shown as found."""
@@ -36,6 +36,7 @@ class Objective:
     label: str
     last: int = 1
     """Recorded values of the metric, counted from the end of a run, whose mean is the run's value."""
+    unit: str = ""
 
     @property
     def sign(self) -> int:
@@ -45,8 +46,7 @@ class Objective:
     @property
     def axis(self) -> str:
         """Axis title: label with the metric's unit."""
-        unit = describe(self.metric).unit
-        return f"{self.label} ({unit})" if unit else self.label
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,8 @@ class Search:
     confirm_sweep: str | None = None
     confirm_levels: Mapping[str, int | None] = field(default_factory=dict)
     """Level of the confirmation to the trial it repeats; None is the untuned default."""
+    glossary: Glossary = field(default_factory=Glossary)
+    """What the metrics mean, as the first run of the search that has begun says."""
     frozen: Sequence[FrozenTrial] = ()
     """The trials as Optuna knows them, for Optuna's own evaluators and plots."""
 
@@ -135,16 +137,32 @@ def load_search(folder: Path) -> Search:
     settings = attributes.get("search") or settings
     trials = study.get_trials(deepcopy=False)
     levels = attributes.get("confirm_levels") or {}
+    trials_read = tuple(_trial(trial) for trial in trials)
+    glossary = _glossary(folder.parent.parent / "runs", trials_read)
     return Search(
-        name=folder.name, folder=folder, settings=settings, objectives=_objectives(study, settings),
-        trials=tuple(_trial(trial) for trial in trials), frozen=tuple(trials),
+        name=folder.name,
+        folder=folder,
+        settings=settings,
+        objectives=_objectives(study, settings, glossary),
+        glossary=glossary,
+        trials=trials_read,
+        frozen=tuple(trials),
         baseline=tuple(attributes.get("baseline") or ()),
         command=str(attributes.get("command") or document.get("command") or ""),
         origin={str(key): str(value) for key, value in (attributes.get("origin") or {}).items()},
         storage=where,
         confirm_sweep=attributes.get("confirm_sweep"),
         confirm_levels={str(level): number for level, number in levels.items()},
-    )  # fmt: skip
+    )
+
+
+def _glossary(runs: Path, trials: Sequence[Trial]) -> Glossary:
+    """That of the first run folder that has one; empty where none does."""
+    for cell in (cell for trial in trials for cell in trial.cells):
+        path = runs / str(cell.get("run")) / GLOSSARY_FILE
+        if path.is_file():
+            return parse_glossary(path.read_text(encoding="utf-8"), str(path.parent))
+    return Glossary()
 
 
 def read_document(folder: Path) -> dict[str, Any]:
@@ -180,14 +198,15 @@ def open_study(folder: Path, where: str) -> optuna.Study:
         raise ValueError(f"the study {folder.name!r} cannot be read from {shown}: {reason}") from error
 
 
-def _objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[Objective, ...]:
+def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glossary) -> tuple[Objective, ...]:
     stated = settings.get("objectives") or [{} for _ in study.directions]
     return tuple(
         Objective(
             metric=(metric := str(item.get("metric") or f"objective {position + 1}")),
             maximize=direction == optuna.study.StudyDirection.MAXIMIZE,
-            label=label if (label := str(item.get("label") or metric)) != metric else describe(metric).label,
+            label=label if (label := str(item.get("label") or metric)) != metric else label_of(metric),
             last=int(item.get("last") or 1),
+            unit=glossary.describe(metric).unit,
         )
         for position, (item, direction) in enumerate(zip(stated, study.directions, strict=True))
     )
@@ -201,11 +220,20 @@ def _trial(trial: FrozenTrial) -> Trial:
     }
     reached = tuple(sum(column) / len(column) for column in zip(*seeds.values(), strict=False))
     return Trial(
-        number=trial.number, state=trial.state.name, values=tuple(trial.values or ()) or reached,
-        params=dict(trial.params), distributions=dict(trial.distributions),
-        overrides=tuple(facts.get("overrides") or ()), cells=tuple(facts.get("cells") or ()), seed_values=seeds,
-        reason=str(facts.get("reason") or ""), steps_run=int(facts.get("steps_run") or 0),
-        steps_planned=int(facts.get("steps_planned") or 0), seconds=float(facts.get("seconds") or 0.0),
-        reused=int(facts.get("reused") or 0), intermediate=dict(trial.intermediate_values),
-        begun=trial.datetime_start, ended=trial.datetime_complete,
-    )  # fmt: skip
+        number=trial.number,
+        state=trial.state.name,
+        values=tuple(trial.values or ()) or reached,
+        params=dict(trial.params),
+        distributions=dict(trial.distributions),
+        overrides=tuple(facts.get("overrides") or ()),
+        cells=tuple(facts.get("cells") or ()),
+        seed_values=seeds,
+        reason=str(facts.get("reason") or ""),
+        steps_run=int(facts.get("steps_run") or 0),
+        steps_planned=int(facts.get("steps_planned") or 0),
+        seconds=float(facts.get("seconds") or 0.0),
+        reused=int(facts.get("reused") or 0),
+        intermediate=dict(trial.intermediate_values),
+        begun=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )

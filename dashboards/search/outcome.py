@@ -55,10 +55,7 @@ def front(search: Search) -> tuple[Trial, ...]:
     scored = [(trial, _oriented(search, trial)) for trial in search.complete if _is_scored(trial)]
     if search.single:
         return (max(scored, key=lambda pair: pair[1])[0],) if scored else ()
-    members = [
-        trial for trial, own in scored
-        if not any(_beats(other, own) for _, other in scored)
-    ]  # fmt: skip
+    members = [trial for trial, own in scored if not any(_beats(other, own) for _, other in scored)]
     return tuple(sorted(members, key=lambda trial: (-_oriented(search, trial)[0], trial.number)))
 
 
@@ -92,11 +89,12 @@ def saving(search: Search) -> Saving:
     overall = sum(trial.seconds for trial in timed) / sum(trial.steps_run for trial in timed) if timed else math.nan
     left = [(trial, max(0, trial.steps_planned - trial.steps_run)) for trial in pruned]
     return Saving(
-        pruned=len(pruned), steps=sum(steps for _, steps in left),
+        pruned=len(pruned),
+        steps=sum(steps for _, steps in left),
         planned=sum(trial.steps_planned for trial in ended),
         seconds=sum(steps * (overall if (own := _pace(trial)) is None else own) for trial, steps in left),
         busy=sum(trial.seconds for trial in search.trials),
-    )  # fmt: skip
+    )
 
 
 def _pace(trial: Trial) -> float | None:
@@ -142,11 +140,15 @@ def importances(search: Search, position: int = 0) -> tuple[list[Importance], st
 def single_study(search: Search, position: int, numbers: set[int]) -> optuna.Study:
     """An in-memory study of one objective with the completed trials of those numbers, for Optuna's own functions."""
     study = optuna.create_study(direction="maximize" if search.objectives[position].maximize else "minimize")
-    study.add_trials([
-        optuna.trial.create_trial(params=trial.params, distributions=trial.distributions,
-                                  value=trial.values[position])
-        for trial in search.frozen if trial.number in numbers
-    ])  # fmt: skip
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params=trial.params, distributions=trial.distributions, value=trial.values[position]
+            )
+            for trial in search.frozen
+            if trial.number in numbers
+        ]
+    )
     return study
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from dashboards.format import number
 from dashboards.load import find_parent, list_studies
-from dashboards.names import describe
 from dashboards.page import Section, render, write_atomically
 from dashboards.report import attach_page, shown_uri
 from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
@@ -65,34 +64,56 @@ def summary(search: Search, confirmation: Confirmation) -> dict[str, Any]:
     saved = saving(search)
     return {
         "search": search.name,
-        "trials": {"asked": search.n_trials,
-                   **{mark.label: len(search.of_state(state)) for state, mark in MARKS.items()}},
+        "trials": {
+            "asked": search.n_trials,
+            **{mark.label: len(search.of_state(state)) for state, mark in MARKS.items()},
+        },
         "winners": {
             level: {"trial": trial.number, "values": list(trial.values), "params": dict(trial.params)}
             for level, trial in winners(search).items()
         },
-        "pruning": {"trials": saved.pruned, "steps_saved": saved.steps, "steps_planned": saved.planned,
-                    "fraction": _plain(saved.fraction), "seconds_saved": _plain(saved.seconds)},
+        "pruning": {
+            "trials": saved.pruned,
+            "steps_saved": saved.steps,
+            "steps_planned": saved.planned,
+            "fraction": _plain(saved.fraction),
+            "seconds_saved": _plain(saved.seconds),
+        },
         "confirmation": {
-            "sweep": search.confirm_sweep, "seeds": list(confirmation.seeds), "missing": confirmation.missing,
+            "sweep": search.confirm_sweep,
+            "seeds": list(confirmation.seeds),
+            "missing": confirmation.missing,
             "seeds_used_before": list(confirmation.used_before),
             "comparisons": [_comparison(item) for item in confirmation.comparisons],
         },
-    }  # fmt: skip
+    }
 
 
 def _comparison(item: Comparison) -> dict[str, Any]:
     numbers = {
-        "tuned": item.tuned.mean, "untuned": item.untuned.mean, "difference": item.effect.difference.mean,
-        "low": item.effect.difference.low, "high": item.effect.difference.high,
-        "bootstrap_low": item.effect.bootstrap.low, "bootstrap_high": item.effect.bootstrap.high,
-        "p_value": item.effect.p_value, "reported": item.reported, "curse": item.curse.mean,
-        "curse_low": item.curse.low, "curse_high": item.curse.high,
-    }  # fmt: skip
-    return {"level": item.level, "trial": item.trial, "metric": item.goal.metric, "label": item.goal.label,
-            "direction": "maximize" if item.goal.maximize else "minimize", "unseen": item.unseen,
-            "seeds": item.effect.difference.count,
-            **{key: _plain(value) for key, value in numbers.items()}}  # fmt: skip
+        "tuned": item.tuned.mean,
+        "untuned": item.untuned.mean,
+        "difference": item.effect.difference.mean,
+        "low": item.effect.difference.low,
+        "high": item.effect.difference.high,
+        "bootstrap_low": item.effect.bootstrap.low,
+        "bootstrap_high": item.effect.bootstrap.high,
+        "p_value": item.effect.p_value,
+        "reported": item.reported,
+        "curse": item.curse.mean,
+        "curse_low": item.curse.low,
+        "curse_high": item.curse.high,
+    }
+    return {
+        "level": item.level,
+        "trial": item.trial,
+        "metric": item.goal.metric,
+        "label": item.goal.label,
+        "direction": "maximize" if item.goal.maximize else "minimize",
+        "unseen": item.unseen,
+        "seeds": item.effect.difference.count,
+        **{key: _plain(value) for key, value in numbers.items()},
+    }
 
 
 def _plain(value: float) -> float | None:
@@ -105,19 +126,31 @@ def search_html(search: Search, confirmation: Confirmation) -> str:
     ends = [trial.ended for trial in search.trials if trial.ended]
     best = {trial.number for trial in front(search)}
     context = {
-        "title": f"Search \u00b7 {search.name}", "search": search, "conclusion": conclude(search, confirmation),
-        "heading": heading(search.name), "question": _question(search),
+        "title": f"Search \u00b7 {search.name}",
+        "search": search,
+        "conclusion": conclude(search, confirmation),
+        "heading": heading(search.name),
+        "question": _question(search),
         "date": max(ends).strftime("%d %B %Y, %H:%M") if ends else "no trial has ended",
-        "facts": _facts(search, saved), "missing": _missing(search, confirmation), "sections": sections,
+        "facts": _facts(search, saved),
+        "missing": _missing(search, confirmation),
+        "sections": sections,
         "winners": [_winner(search, level, trial) for level, trial in winners(search).items()],
-        "confirmation": confirmation, "saved": saved, "duration": duration(saved.seconds),
-        "busy": duration(saved.busy), "columns": parameter_columns(search), "presets": _presets(search),
+        "confirmation": confirmation,
+        "saved": saved,
+        "duration": duration(saved.seconds),
+        "busy": duration(saved.busy),
+        "columns": parameter_columns(search),
+        "presets": _presets(search),
         "trials": [_row(trial, trial.number in best) for trial in search.trials],
         "dashboard": f"optuna-dashboard {quote(shown_uri(search.storage))}",
         "commands": [search.command, f"python -m dashboards search {quote(str(search.folder))}"],
-        "provenance": _provenance(search), "settings": _flat(search.settings), "glossary": _glossary(search, sections),
-        "marks": MARKS, "value_text": value_text,
-    }  # fmt: skip
+        "provenance": _provenance(search),
+        "settings": _flat(search.settings),
+        "glossary": _glossary(search, sections),
+        "marks": MARKS,
+        "value_text": value_text,
+    }
     return render("search.html.j2", context, with_figures=True)
 
 
@@ -176,9 +209,11 @@ def _missing(search: Search, confirmation: Confirmation) -> list[str]:
 
 def _winner(search: Search, level: str, trial: Trial) -> dict[str, Any]:
     return {
-        "level": level, "trial": trial, "overrides": _shell(trial.overrides),
+        "level": level,
+        "trial": trial,
+        "overrides": _shell(trial.overrides),
         "params": [(key, value_text(value)) for key, value in trial.params.items()],
-    }  # fmt: skip
+    }
 
 
 def _shell(overrides: Sequence[str]) -> str:
@@ -199,13 +234,18 @@ def _presets(search: Search) -> list[dict[str, str]]:
 
 def _row(trial: Trial, best: bool) -> dict[str, Any]:
     return {
-        "trial": trial, "mark": MARKS[trial.state], "best": best,
+        "trial": trial,
+        "mark": MARKS[trial.state],
+        "best": best,
         "runs": [
-            {"seed": cell.get("seed"), "run": str(cell.get("run")),
-             "linked": bool(_SIGNATURE.fullmatch(str(cell.get("run"))))}
+            {
+                "seed": cell.get("seed"),
+                "run": str(cell.get("run")),
+                "linked": bool(_SIGNATURE.fullmatch(str(cell.get("run")))),
+            }
             for cell in trial.cells
         ],
-    }  # fmt: skip
+    }
 
 
 def _provenance(search: Search) -> list[tuple[str, str]]:
@@ -234,4 +274,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 def _glossary(search: Search, sections: list[Section]) -> list[Any]:
     keys = [goal.metric for goal in search.objectives]
     keys += [str(key) for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
-    return [describe(key) for key in dict.fromkeys(keys) if describe(key).meaning]
+    return [metric for key in dict.fromkeys(keys) if (metric := search.glossary.describe(key)).definition]

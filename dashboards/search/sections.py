@@ -77,8 +77,9 @@ def _history(search: Search) -> Section:
         "those of complete ones; trials without a value stand at the bottom."
     )
     several = len(search.objectives) > 1
-    candidates = [(history(search, position), "" if position else note, not several)
-                  for position in range(len(search.objectives))]  # fmt: skip
+    candidates = [
+        (history(search, position), "" if position else note, not several) for position in range(len(search.objectives))
+    ]
     return Section(id="history", title="History", panels=_panels(candidates))
 
 

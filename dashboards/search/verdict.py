@@ -13,8 +13,7 @@ from dashboards.search.confirm import Comparison, Confirmation
 from dashboards.search.load import Search
 from dashboards.search.outcome import front
 from dashboards.stats import holm
-
-_SIGNIFICANT = 0.05
+from dashboards.verdict import FEWEST_SEEDS, SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +64,9 @@ def _single(items: list[Comparison]) -> Conclusion:
     for other in items:
         if other.unseen and other is not item:
             sentence += f" On {other.goal.label}, which it never looked at, the difference is {_difference(other)}."
-    if difference.count < 2:
-        return Conclusion(badge="No interval", style="inconclusive", sentence=f"{sentence} One seed is no evidence.")
+    if difference.count < FEWEST_SEEDS:
+        badge = f"Too few seeds ({difference.count} of {FEWEST_SEEDS})"
+        return Conclusion(badge=badge, style="inconclusive", sentence=f"{sentence} So few seeds are no evidence.")
     badge, style = {
         True: ("Tuned is better", "supported"),
         False: ("Tuned is worse", "contradicted"),
@@ -87,16 +87,21 @@ def _difference(item: Comparison) -> str:
 def _several(items: list[Comparison]) -> Conclusion:
     """Counts over winners and objectives, corrected together by Holm."""
     adjusted = holm([item.effect.p_value for item in items])
-    certain = [item for item, p_value in zip(items, adjusted, strict=True) if p_value <= _SIGNIFICANT]
+    decided = zip(items, adjusted, strict=True)
+    certain = [item for item, p_value in decided if p_value <= SIGNIFICANT and item.better is not None]
     better = sum(item.better is True for item in certain)
     worse = sum(item.better is False for item in certain)
     levels = len({item.level for item in items})
+    fewest = min(item.effect.difference.count for item in items)
     undecided = len(items) - better - worse
     sentence = (
         f"{levels} {'member' if levels == 1 else 'members'} of the Pareto front met the untuned default on fresh "
         f"seeds: of {len(items)} comparisons {better} are better, {worse} worse and {undecided} undecided "
         "(paired t tests, Holm-corrected together, 5 %)."
     )
+    if fewest < FEWEST_SEEDS and not certain:
+        badge = f"Too few seeds ({fewest} of {FEWEST_SEEDS})"
+        return Conclusion(badge=badge, style="inconclusive", sentence=sentence)
     if better and not worse:
         return Conclusion(badge="Tuned is better", style="supported", sentence=sentence)
     if worse and not better:

@@ -54,6 +54,8 @@ class FakeSpec:
     """Planted in one response and in the message of failed cells."""
     everywhere: str = ""
     """Planted in prompts, parameters, provenance and the command as well."""
+    glossary: bool = True
+    """Whether the runs logged ``metrics.json``; those of before it did not."""
     extra_metrics: int = 0
     """More metric keys, to reach the width of a real run."""
 
@@ -115,11 +117,40 @@ def _write_cell(
         client.log_batch(run_id, metrics=points[begin : begin + 900])
     packages = {**PROVENANCE["packages"], "torch": f"2.13.0+cpu{spec.everywhere}"}
     client.log_text(run_id, json.dumps(PROVENANCE | {"packages": packages}), "provenance.json")
+    if spec.glossary:
+        client.log_text(run_id, json.dumps(glossary(spec.everywhere)), "metrics.json")
     client.log_text(run_id, json.dumps(_samples(spec, level, seed, steps)), "samples.json")
     client.log_text(run_id, json.dumps(_reliability(level, seed, steps)), "reliability.json")
     if state == "FAILED":
         client.log_batch(run_id, tags=[RunTag("message", f"RuntimeError: non-finite loss at step 12 {spec.text}")])
     client.set_terminated(run_id, {DONE: "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}.get(state, "KILLED"))
+
+
+def glossary(everywhere: str = "") -> list[dict[str, object]]:
+    """Some of the trainer's definitions, as its ``metrics.json`` has them."""
+    rows: list[tuple[str, str, str, list[float | None], str | None]] = [
+        ("policy/entropy", "nats", "exact full-vocabulary entropy per response token", [0.0, None], None),
+        ("rollout/reward", "reward", "verifier's reward, before shaping", [None, None], "higher"),
+        ("rollout/generated_reward", "reward", "verifier's reward of all responses sampled", [None, None], "higher"),
+        ("policy/clip_frac_high", "0 to 1", "share of response tokens clipped above", [0.0, 1.0], None),
+        ("policy/grad_norm", "1", "2-norm of the gradient", [0.0, None], None),
+        ("calibration/ece", "0 to 1", "expected calibration error", [0.0, 1.0], "lower"),
+        ("eval/<suite>/avg_at_<n>", "0 to 1", "mean accuracy of <n> samples per problem", [0.0, 1.0], "higher"),
+        ("eval/<suite>/pass_at_<k>", "0 to 1", "chance that one of <k> samples is correct", [0.0, 1.0], "higher"),
+        ("eval/<suite>/avg_at_<n>_se", "1", "standard error of avg_at_<n> over problems", [0.0, None], None),
+        ("entropy/delta_<quadrant>", "nats", "part of the change", [None, None], None),
+        ("entropy/delta_predicted_<estimator>", "nats", "prediction by <estimator>", [None, None], None),
+    ]  # fmt: skip
+    return [
+        {
+            "name": name,
+            "unit": unit + everywhere,
+            "definition": definition + everywhere,
+            "range": ends,
+            "better": better,
+        }
+        for name, unit, definition, ends, better in rows
+    ]
 
 
 def curves(spec: FakeSpec, level: int, seed: int) -> list[dict[str, float]]:
@@ -143,7 +174,8 @@ def _step_metrics(
 
     spread = (entropy - 0.1) / 0.19
     metrics = {
-        "policy/entropy": entropy, "rollout/reward": reward, "policy/entropy_positive": around(entropy * 0.9, 0.003),
+        "policy/entropy": entropy, "rollout/reward": reward, "rollout/generated_reward": reward,
+        "policy/entropy_positive": around(entropy * 0.9, 0.003),
         "policy/entropy_negative": around(entropy * 1.1, 0.003), "policy/surprisal": around(entropy, 0.004),
         "policy/clip_frac_high": max(around(0.012 / (1 + level), 0.0008), 0),
         "policy/clip_frac_low": around(0.006, 0.0008),
@@ -170,6 +202,7 @@ def _step_metrics(
                 value = base + gain * (1 - ceiling) + ceiling * (0.75 + 0.3 * spread)
                 metrics[f"eval/{suite}/pass_at_{k}"] = min(around(value, 0.01), 1.0)
             metrics[f"eval/{suite}/avg_at_16"] = around(base + gain, 0.01)
+            metrics[f"eval/{suite}/avg_at_16_se"] = 0.05
             metrics[f"eval/{suite}/maj_at_16"] = around(base + 1.2 * gain, 0.01)
     return metrics
 

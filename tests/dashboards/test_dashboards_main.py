@@ -10,7 +10,7 @@ import pytest
 
 from dashboards.__main__ import main
 from dashboards.format import interval_text, number, p_number, p_text, signed
-from dashboards.names import compared_keys, describe, evaluation_keys, headline_keys
+from dashboards.names import compared_keys, evaluation_keys, headline_keys, label_of
 from dashboards.stats import Interval
 from dashboards.store import DEFAULT_URI, default_uri, local_artifact
 
@@ -107,5 +107,5 @@ def test_headline_takes_the_widest_evaluation_of_the_held_out_suite() -> None:
 
 
 def test_an_unknown_metric_is_called_by_its_key() -> None:
-    assert describe("my/metric").axis == "my/metric"
-    assert describe("eval/heldout/pass_at_8").axis == "pass@8, held-out (fraction of problems)"
+    assert label_of("my/metric") == "my/metric"
+    assert label_of("eval/heldout/pass_at_8") == "pass@8, held-out"

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import nct
 
-from dashboards.stats import bootstrap_interval, holm, paired_effect, paired_p_value, standardized_effect, t_interval
+from dashboards.stats import (
+    Interval,
+    Range,
+    bootstrap_interval,
+    bounded_interval,
+    clipped,
+    holm,
+    normal_interval,
+    paired_effect,
+    paired_p_value,
+    standardized_effect,
+    t_interval,
+)
 
 EXACT = 1e-9
 TABLE = 5e-4
@@ -47,6 +61,67 @@ def test_t_interval_covers_95_percent_of_normal_samples_of_three() -> None:
     covered = np.mean([interval.low <= 0 <= interval.high for interval in map(t_interval, draws)])
     # Binomial standard error sqrt(0.95 * 0.05 / 4000) = 0.0034; four of them.
     assert covered == pytest.approx(0.95, abs=0.014)
+
+
+SHARE = Range(low=0.0, high=1.0)
+
+
+def test_a_proportion_has_its_interval_within_0_and_1() -> None:
+    # pass@16 of 0.781 and 0.891: t interval 0.836 -+ 12.706 * 0.055 = 0.137 to 1.535. On the logit scale: 1.6290 -+
+    # 0.69884 / (0.836 * 0.164) = -3.468 and 6.726.
+    interval = bounded_interval([0.781, 0.891], SHARE)
+    assert t_interval([0.781, 0.891]).high > 1.5
+    assert interval.low == pytest.approx(1 / (1 + math.exp(3.468)), abs=TABLE)
+    assert interval.high == pytest.approx(1 / (1 + math.exp(-6.726)), abs=TABLE)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    st.sampled_from([SHARE, Range(low=0.0), Range(high=1.0), Range(low=-1.0, high=1.0)]),
+)
+def test_no_interval_leaves_its_range_or_its_mean(values: list[float], bounds: Range) -> None:
+    interval = bounded_interval(values, bounds)
+    if interval.count > 1:
+        assert bounds.low <= interval.low <= interval.mean + 1e-12
+        assert interval.mean - 1e-12 <= interval.high <= bounds.high
+
+
+def test_ends_that_all_seeds_share_have_no_width() -> None:
+    interval = bounded_interval([1.0, 1.0, 1.0], SHARE)
+    assert (interval.low, interval.high) == (1.0, 1.0)
+
+
+def test_a_mean_outside_its_range_keeps_the_plain_interval() -> None:
+    assert bounded_interval([2.0, 3.0, 4.0], SHARE) == t_interval([2.0, 3.0, 4.0])
+
+
+def test_an_interval_over_problems_is_1_96_errors_on_the_logit_scale() -> None:
+    # Mean 0.5, error 0.05: logit 0 -+ 1.96 * 0.05 / 0.25 = 0.392.
+    interval = normal_interval(0.5, 0.05, SHARE, count=3)
+    assert interval.high == pytest.approx(1 / (1 + math.exp(-0.39199)), abs=1e-5)
+
+
+def test_a_difference_ends_at_the_largest_possible_one_and_agrees_with_its_p() -> None:
+    effect = paired_effect([1.0, 0.6], [0.1, 0.2], SHARE)
+    assert effect.difference.high == 1.0 and effect.difference.low < 0 and effect.p_value > 0.05
+
+
+@pytest.mark.parametrize(("problems", "accuracy"), [(64, 0.5), (64, 0.95), (16, 0.9)])
+def test_logit_intervals_of_proportions_cover_where_cut_ones_do_not(problems: int, accuracy: float) -> None:
+    # Five seeds, each an accuracy from a beta distribution of sd 0.05 (0.03 near the end) over its own problems.
+    generator, spread = np.random.default_rng(2), 0.03 if accuracy > 0.9 else 0.05
+    weight = accuracy * (1 - accuracy) / spread**2 - 1
+    skill = generator.beta(accuracy * weight, (1 - accuracy) * weight, (2000, 5))
+    seeds = generator.binomial(problems, skill) / problems
+
+    def coverage(interval: Callable[[NDArray[np.float64]], Interval]) -> float:
+        return float(np.mean([(found := interval(row)).low <= accuracy <= found.high for row in seeds]))
+
+    # Binomial standard error sqrt(0.95 * 0.05 / 2000) = 0.005; three of them, and skewness.
+    logit = coverage(lambda row: bounded_interval(row, SHARE))
+    cut = coverage(lambda row: clipped(t_interval(row), SHARE))
+    assert 0.935 <= logit <= 0.98
+    assert cut < logit if accuracy > 0.5 else cut == pytest.approx(logit, abs=0.01)
 
 
 def test_bootstrap_of_three_lists_all_27_resamples() -> None:

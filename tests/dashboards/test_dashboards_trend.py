@@ -1,4 +1,4 @@
-"""Trend tests and the reward-entropy law against numbers worked by hand and by listing every order."""
+"""Trend tests against numbers worked by hand and by listing every order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboards.law import end_error, fit_law
 from dashboards.trend import friedman_p, page_trend
 
 EXACT = 1e-9
@@ -22,7 +21,6 @@ def test_page_statistic_and_exact_p_of_two_rising_seeds() -> None:
     assert (trend.statistic, trend.expected) == (28.0, 24.0)
     assert trend.p_value == pytest.approx(2 / 36, abs=EXACT)
     assert trend.smallest_p == pytest.approx(2 / 36, abs=EXACT)
-    assert trend.tau == pytest.approx(1.0, abs=EXACT)
 
 
 def test_page_p_with_ties_permutes_the_ties() -> None:
@@ -32,11 +30,10 @@ def test_page_p_with_ties_permutes_the_ties() -> None:
     assert trend.p_value == pytest.approx(2 / 3, abs=EXACT)
 
 
-def test_falling_levels_have_the_same_p_and_a_negative_tau() -> None:
+def test_falling_levels_have_the_same_p_and_a_smaller_statistic() -> None:
     trend = page_trend([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     assert trend.statistic < trend.expected
     assert trend.p_value == pytest.approx(2 / 36, abs=EXACT)
-    assert trend.tau == pytest.approx(-1.0, abs=EXACT)
 
 
 def test_seeds_without_every_level_are_left_out() -> None:
@@ -80,40 +77,3 @@ def test_friedman_of_cancelling_seeds_is_one() -> None:
 
 def test_friedman_needs_two_seeds() -> None:
     assert math.isnan(friedman_p([[1, 2, 3]]))
-
-
-def test_law_through_exact_points() -> None:
-    # e^H = 1, 2, 3 and R = 3, 2, 1: a = 1, b = 4.
-    law = fit_law(np.log([1.0, 2.0, 3.0]), [3.0, 2.0, 1.0])
-    assert law is not None
-    assert (law.a, law.b) == (pytest.approx(1.0, abs=EXACT), pytest.approx(4.0, abs=EXACT))
-    assert law.r_squared == pytest.approx(1.0, abs=EXACT)
-
-
-def test_law_r_squared_by_hand() -> None:
-    # e^H = 1, 2, 3 and R = 2, 0, 1: slope = -1/2, offset = 2; residuals 1/2, -1, 1/2: SSE 1.5, SST 2, R^2 = 1/4.
-    law = fit_law(np.log([1.0, 2.0, 3.0]), [2.0, 0.0, 1.0])
-    assert law is not None
-    assert law.a == pytest.approx(0.5, abs=EXACT)
-    assert law.r_squared == pytest.approx(0.25, abs=EXACT)
-
-
-def test_no_law_where_entropy_stands_still() -> None:
-    assert fit_law([0.2, 0.2, 0.2], [0.1, 0.2, 0.3]) is None
-
-
-def test_end_is_predicted_exactly_by_a_run_that_obeys_the_law() -> None:
-    # The last five entropies are equal, so that e^(mean H) is the mean of e^H.
-    entropy = np.concatenate([np.linspace(0.5, 0.2, 35), np.full(5, 0.15)])
-    assert end_error(entropy, 2 - np.exp(entropy)) == pytest.approx(0.0, abs=1e-9)
-
-
-def test_end_error_is_predicted_minus_actual() -> None:
-    entropy = np.concatenate([np.linspace(0.5, 0.2, 35), np.full(5, 0.15)])
-    reward = 2 - np.exp(entropy)
-    reward[-5:] += 0.25  # the end does better than the law foresaw
-    assert end_error(entropy, reward) == pytest.approx(-0.25, abs=1e-9)
-
-
-def test_a_run_of_three_steps_predicts_nothing() -> None:
-    assert math.isnan(end_error([0.3, 0.2, 0.1], [0.1, 0.2, 0.3]))

@@ -194,7 +194,7 @@ def test_runs_that_have_not_completed_are_missing_and_pair_with_nothing(tmp_path
     found = load_confirmation(search)
     assert found.missing == "1 of 5 runs of the confirmation have not completed."
     assert found.comparisons[0].effect.difference.count == 1 and found.comparisons[0].better is None
-    assert conclude(search, found).badge == "No interval"
+    assert conclude(search, found).badge == "Too few seeds (1 of 3)"
 
 
 def test_seeds_that_the_search_used_are_not_fresh(tmp_path: Path) -> None:

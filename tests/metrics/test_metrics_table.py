@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
-from trainer.metrics.table import METRICS, PLACEHOLDERS, REDUCTIONS, check, find, glossary_markdown, nearest_key
+from trainer.metrics.declared import ANY, BETTER, RANGES
+from trainer.metrics.table import (
+    METRICS,
+    PLACEHOLDERS,
+    REDUCTIONS,
+    check,
+    find,
+    glossary_json,
+    glossary_markdown,
+    nearest_key,
+)
 
 CONTRACT = [
     "policy/entropy",
@@ -120,6 +131,26 @@ def test_glossary_has_one_row_per_metric() -> None:
     rows = [line for line in glossary_markdown().splitlines() if line.startswith("| `")]
     assert len(rows) == len(METRICS)
     assert "| `policy/entropy` | nats | mean |" in glossary_markdown()
+
+
+def test_the_file_in_a_run_folder_has_what_the_table_has() -> None:
+    rows = {row["name"]: row for row in json.loads(glossary_json())}
+    assert list(rows) == [metric.key for metric in METRICS]
+    assert rows["eval/<suite>/pass_at_<k>"]["range"] == [0.0, 1.0] and rows["policy/loss"]["range"] == [None, None]
+    assert rows["policy/entropy"]["range"] == [0.0, None]
+
+
+def test_ranges_and_directions_are_of_declared_metrics() -> None:
+    keys, units = {metric.key for metric in METRICS}, {metric.unit for metric in METRICS}
+    names = {key.rpartition("/")[2].removeprefix("<suite>_") for key in keys}
+    assert set(RANGES) <= keys | units and set(BETTER) <= names | units
+    assert {metric.better for metric in METRICS} == {"higher", "lower", None}
+    assert all(metric.range == ANY for metric in METRICS if "delta" in metric.key), "a change has a sign"
+
+
+def test_no_definition_leans_on_its_neighbour() -> None:
+    # A report shows some of them only.
+    assert not [metric.key for metric in METRICS if re.search("(^|: )the same", metric.meaning)]
 
 
 def test_module_prints_the_glossary_without_importing_torch() -> None:

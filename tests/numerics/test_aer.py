@@ -85,8 +85,8 @@ def test_a_coefficient_that_started_at_zero_reaches_the_loss() -> None:
 
 
 def test_both_halves_say_that_they_are_reconstructions() -> None:
-    assert AER.reconstructed
-    assert AERController.reconstructed
+    assert AER.about.status == "reconstructed"
+    assert AERController.about.status == "reconstructed"
 
 
 def test_settings_out_of_range_are_refused() -> None:

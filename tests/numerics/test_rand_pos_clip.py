@@ -39,7 +39,7 @@ def test_all_of_them_is_training_on_mistakes_only() -> None:
 
 
 def test_it_says_that_its_fraction_is_assumed() -> None:
-    assert RandPosClip.reconstructed
+    assert RandPosClip.about.status == "reconstructed"
 
 
 @pytest.mark.parametrize("frac", [-0.1, 1.5])

@@ -1,36 +1,42 @@
 """The rows of the metric table: (key, unit, reduction, meaning). Add a line here before logging a new key.
 
-Read by table.py, which explains the placeholders and reductions. Only literals belong in this file.
+The only definitions of metrics there are: docs, README and reports are made from them. Read by table.py, which explains
+placeholders and reductions; a placeholder in a meaning stands for what it stands for in the key. A pure number has the
+unit 1, or its ends as the unit where it has any. Only literals belong in this file.
 """
 
 from __future__ import annotations
 
 _DIVERSITY = (
-    ("distinct_1", "1", "different tokens / tokens over the responses of a prompt, mean over prompts"),
-    ("distinct_2", "1", "the same for pairs of tokens"),
-    ("distinct_3", "1", "the same for triples"),
-    ("distinct_4", "1", "the same for runs of four"),
-    ("ngram", "1", "n-gram diversity: mean of distinct_1 to distinct_4"),
+    ("distinct_1", "0 to 1", "different tokens / tokens, over the responses of a prompt"),
+    ("distinct_2", "0 to 1", "different pairs of neighbouring tokens / pairs, over the responses of a prompt"),
+    ("distinct_3", "0 to 1", "different triples of neighbouring tokens / triples, over the responses of a prompt"),
+    ("distinct_4", "0 to 1", "different runs of four tokens / runs of four, over the responses of a prompt"),
+    ("ngram", "0 to 1", "n-gram diversity: mean of distinct_1 to distinct_4"),
     ("ead", "1", "distinct tokens over the number that uniform draws would give; does not fall with length"),
-    ("self_bleu", "1", "mean unsmoothed BLEU-4 of a response against the others of its prompt; low is diverse"),
-    ("distinct_responses", "1", "share of responses that are different token sequences within their prompt"),
+    ("self_bleu", "0 to 1", "mean unsmoothed BLEU-4 of a response against the others of its prompt; low is diverse"),
+    ("distinct_responses", "0 to 1", "share of responses that are different token sequences within their prompt"),
     ("distinct_answers", "answers", "different final answers per prompt; unreadable ones do not count"),
     ("distinct_correct", "solutions", "different correct solutions per prompt"),
     ("answer_entropy", "nats", "entropy of the final answers of a prompt, unreadable ones as one class"),
 )
 _CALIBRATION = (
-    ("ece", "1", "expected calibration error, 10 equal bins, confidence = exp(mean token log-prob of the response)"),
-    ("brier", "1", "mean squared difference of that confidence and correctness"),
-    ("auroc", "1", "chance that a right response is more confident than a wrong one; absent without both"),
-    ("ece_majority", "1", "ece with confidence = share of the prompt's samples that give the response's answer"),
-    ("brier_majority", "1", "Brier score of the agreement confidence"),
-    ("auroc_majority", "1", "AUROC of the agreement confidence"),
+    (
+        "ece",
+        "0 to 1",
+        "expected calibration error, 10 equal bins, confidence = exp(mean token log-prob of the response)",
+    ),
+    ("brier", "0 to 1", "mean squared difference of exp(mean token log-prob) and correctness"),
+    ("auroc", "0 to 1", "chance that a correct response is more confident than an incorrect one; absent without both"),
+    ("ece_majority", "0 to 1", "ece with confidence = share of the prompt's samples that give the response's answer"),
+    ("brier_majority", "0 to 1", "mean squared difference of that share and correctness"),
+    ("auroc_majority", "0 to 1", "AUROC of the agreement confidence"),
 )
 _SUPPORT = (
-    ("srr", "1", "support retention rate P / (P + S) against the base model; 0 if empty"),
-    ("ndr", "1", "net discovery rate E / (P + E)"),
-    ("sds", "1", "support dynamic score, harmonic mean of srr and ndr"),
-    ("nscr", "1", "net support change rate (E - S) / (P + E + S)"),
+    ("srr", "0 to 1", "support retention rate P / (P + S) against the base model; 0 if empty"),
+    ("ndr", "0 to 1", "net discovery rate E / (P + E)"),
+    ("sds", "0 to 1", "support dynamic score, harmonic mean of srr and ndr"),
+    ("nscr", "-1 to 1", "net support change rate (E - S) / (P + E + S)"),
     ("preserved", "problems", "P: solved at least once by base and by trained model"),
     ("expanded", "problems", "E: solved by the trained model only"),
     ("lost", "problems", "S: solved by the base model only"),
@@ -55,14 +61,14 @@ _PHASES = (
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/entropy", "nats", "mean", "exact full-vocabulary entropy per response token, at the sampling weights"),
-    ("policy/entropy_positive", "nats", "mean", "the same over tokens with positive advantage"),
-    ("policy/entropy_negative", "nats", "mean", "the same over tokens with negative advantage"),
+    ("policy/entropy_positive", "nats", "mean", "exact entropy per response token of positive advantage"),
+    ("policy/entropy_negative", "nats", "mean", "exact entropy per response token of negative advantage"),
     ("policy/surprisal", "nats", "mean", "-log-prob of the sampled tokens: noisy, and not the entropy"),
-    ("policy/certain_frac", "1", "mean", "share of response tokens with entropy below 0.05 nats"),
-    ("policy/advantage_positive_frac", "1", "mean", "share of response tokens with positive advantage"),
-    ("policy/kl_old", "nats", "mean", "k3 estimate of KL(sampling policy, current policy) over the updates"),
-    ("policy/clip_frac_low", "1", "mean", "share of response tokens whose gradient the lower clip removed"),
-    ("policy/clip_frac_high", "1", "mean", "share of response tokens whose gradient the upper clip removed"),
+    ("policy/certain_frac", "0 to 1", "mean", "share of response tokens with entropy below 0.05 nats"),
+    ("policy/advantage_positive_frac", "0 to 1", "mean", "share of response tokens with positive advantage"),
+    ("policy/kl_old", "nats", "mean", "k3 estimate of KL(sampling policy, policy before an update), mean over updates"),
+    ("policy/clip_frac_low", "0 to 1", "mean", "share of response tokens whose gradient the lower clip removed"),
+    ("policy/clip_frac_high", "0 to 1", "mean", "share of response tokens whose gradient the upper clip removed"),
     ("policy/ratio_max", "1", "max", "largest importance ratio of the step"),
     ("policy/grad_norm", "1", "mean", "2-norm of the gradient before the cap, mean over updates"),
     ("policy/loss", "1", "mean", "objective as differentiated, mean over updates"),
@@ -79,43 +85,94 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("entropy/delta_predicted_<estimator>", "nats", "mean", "mean first-order prediction at its best scale"),
     ("entropy/scale_<estimator>", "1", "last", "effective step size: least-squares factor of the prediction"),
-    ("entropy/corr_pearson_<estimator>", "1", "last", "correlation of predicted and measured change, tokens"),
-    ("entropy/corr_spearman_<estimator>", "1", "last", "the same of their ranks"),
+    ("entropy/corr_pearson_<estimator>", "-1 to 1", "last", "correlation of predicted and measured change, tokens"),
+    (
+        "entropy/corr_spearman_<estimator>",
+        "-1 to 1",
+        "last",
+        "rank correlation of predicted and measured change, tokens",
+    ),
     ("entropy/rmse_<estimator>", "nats", "last", "root mean square error per token of the scaled prediction"),
     ("rollout/reward", "reward", "mean", "verifier's reward, before shaping"),
-    ("rollout/reward_std", "reward", "last", "standard deviation of that reward over all rollouts of the step"),
+    (
+        "rollout/reward_std",
+        "reward",
+        "last",
+        "standard deviation of the verifier's reward over the rollouts of the step",
+    ),
     ("rollout/num_tokens", "tokens", "sum", "sampled tokens"),
     ("rollout/length_mean", "tokens", "mean", "sampled tokens per response, end token included"),
     ("rollout/length_max", "tokens", "max", "longest response"),
-    ("rollout/truncated_frac", "1", "mean", "share of responses that ran out of budget"),
+    ("rollout/truncated_frac", "0 to 1", "mean", "share of responses that ran out of budget"),
     ("rollout/generated", "responses", "sum", "responses sampled, those thrown away by the rollout plan included"),
-    ("rollout/generated_reward", "reward", "mean", "verifier's reward of all of them: comparable between plans"),
-    ("rollout/kept_frac", "1", "mean", "share of them that was trained on"),
-    ("rollout/zero_std_frac_all_wrong", "1", "mean", "share of prompts with equal, failing rewards"),
-    ("rollout/zero_std_frac_all_right", "1", "mean", "share of prompts with equal, passing rewards"),
+    (
+        "rollout/generated_reward",
+        "reward",
+        "mean",
+        "verifier's reward of all responses sampled, kept or not: comparable between plans",
+    ),
+    ("rollout/kept_frac", "0 to 1", "mean", "share of the responses sampled that was trained on"),
+    ("rollout/zero_std_frac_all_wrong", "0 to 1", "mean", "share of prompts with equal, failing rewards"),
+    ("rollout/zero_std_frac_all_right", "0 to 1", "mean", "share of prompts with equal, passing rewards"),
     *((f"diversity/{name}", unit, "last", f"rollouts: {meaning}") for name, unit, meaning in _DIVERSITY),
     *((f"calibration/{name}", unit, "last", f"rollouts: {meaning}") for name, unit, meaning in _CALIBRATION),
     ("engine/logprob_gap_max", "nats", "max", "largest difference of sampler and trainer log-prob on the same tokens"),
     ("engine/logprob_gap_mean", "nats", "mean", "mean absolute difference of sampler and trainer log-prob"),
     ("engine/weight_version", "updates", "last", "optimiser steps the sampling weights had seen"),
-    ("eval/<suite>/avg_at_<n>", "1", "last", "mean accuracy of n samples per problem"),
-    ("eval/<suite>/pass_at_<k>", "1", "last", "unbiased chance that at least one of k samples is right"),
-    ("eval/<suite>/maj_at_<n>", "1", "last", "accuracy of the most frequent of n answers; ties: expected accuracy"),
+    ("eval/<suite>/avg_at_<n>", "0 to 1", "last", "mean accuracy of <n> samples per problem"),
+    (
+        "eval/<suite>/pass_at_<k>",
+        "0 to 1",
+        "last",
+        "unbiased chance that at least one of <k> samples is correct, mean over problems",
+    ),
+    (
+        "eval/<suite>/maj_at_<n>",
+        "0 to 1",
+        "last",
+        "accuracy of the most frequent of <n> answers; ties: expected accuracy",
+    ),
+    *(
+        (f"eval/<suite>/{name}_se", "1", "last", f"standard error of {name} over problems, sd / sqrt(problems)")
+        for name in ("avg_at_<n>", "pass_at_<k>", "maj_at_<n>")
+    ),
     ("eval/<suite>/length_mean", "tokens", "last", "sampled tokens per response"),
-    ("eval/<suite>/truncated_frac", "1", "last", "share of responses that ran out of budget"),
+    ("eval/<suite>/truncated_frac", "0 to 1", "last", "share of responses that ran out of budget"),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _DIVERSITY),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _CALIBRATION),
     *((f"support/<suite>_{name}", unit, "last", meaning) for name, unit, meaning in _SUPPORT),
-    ("law/a", "reward", "last", "a of R = -a e^H + b, fitted over the run"),
-    ("law/b", "reward", "last", "b of the same fit; b - a is the ceiling"),
-    ("law/r2", "1", "last", "in-sample R^2 of the fit"),
-    (
-        "law/early_error",
-        "reward",
-        "last",
-        "predicted minus measured final reward, from a fit on the first 15 % of points",
-    ),
     *((f"time/{name}_s", "s", "last", f"seconds spent on {meaning}") for name, meaning in _PHASES),
     ("throughput/tokens_per_s", "tokens/s", "last", "sampled tokens / seconds of the whole step"),
     ("memory/peak_gib", "GiB", "max", "peak memory: on the device, or of the process on a CPU"),
 )
+
+Ends = tuple[float | None, float | None]
+"""Least and largest value that a metric can take; None where there is no end."""
+
+ANY: Ends = (None, None)
+POSITIVE: Ends = (0.0, None)
+
+RANGES: dict[str, Ends] = {
+    "0 to 1": (0.0, 1.0),
+    "-1 to 1": (-1.0, 1.0),
+    "1": ANY,
+    "reward": ANY,
+    "policy/ratio_max": POSITIVE,
+    "policy/grad_norm": POSITIVE,
+    "policy/lr": POSITIVE,
+    "entropy/delta_measured": ANY,
+    "entropy/delta_<quadrant>": ANY,
+    "entropy/delta_predicted_<estimator>": ANY,
+}
+"""By key, else by unit; whatever is in neither (nats, tokens, seconds) is at least 0."""
+
+BETTER: dict[str, str] = {
+    **dict.fromkeys(("s", "GiB"), "lower"),
+    **dict.fromkeys(("ece", "brier", "ece_majority", "brier_majority", "lost", "unsolved"), "lower"),
+    **dict.fromkeys(("logprob_gap_max", "logprob_gap_mean", "rmse_<estimator>", "truncated_frac"), "lower"),
+    **dict.fromkeys(("auroc", "auroc_majority", "srr", "ndr", "sds", "nscr", "preserved", "expanded"), "higher"),
+    **dict.fromkeys(("reward", "generated_reward", "distinct_correct", "tokens/s"), "higher"),
+    **dict.fromkeys(("avg_at_<n>", "pass_at_<k>", "maj_at_<n>"), "higher"),
+    **dict.fromkeys(("corr_pearson_<estimator>", "corr_spearman_<estimator>"), "higher"),
+}
+"""Which values are better, other things being equal: by the last part of the key, else by unit; else neither is."""

@@ -14,9 +14,6 @@ from trainer.metrics.table import find, nearest_key
 if TYPE_CHECKING:
     from trainer.build import Run
 
-FITTED_STEPS = 20
-"""Recorded steps that the law of entropy and reward needs."""
-
 
 def why_not_logged(key: str, run: Run) -> str | None:
     """Why ``key`` will not be in the ``metrics.jsonl`` of ``run``, and what to do; None if it will be."""
@@ -29,8 +26,6 @@ def why_not_logged(key: str, run: Run) -> str | None:
         return f"no such controller is chosen: {nearest(rest, run.objective.controller)}"
     if head == "entropy" and not run.accounting.every:
         return "entropy accounting is off: set accounting.every"
-    if head == "law" and run.steps < FITTED_STEPS:
-        return f"it is fitted over at least {FITTED_STEPS} steps: set steps"
     if head in ("eval", "support"):
         return _why_not_evaluated(head, rest, run)
     return None
@@ -44,8 +39,11 @@ def _why_not_evaluated(head: str, rest: str, run: Run) -> str | None:
     suite, _, name = rest.partition("/") if head == "eval" else rest.rpartition("_")
     if suite not in suites:
         return f"the suite {suite!r} is not evaluated: {nearest(suite, suites)}"
+    if name.endswith("_se") and settings.prompts < 2:
+        return "one problem has no standard error: set evaluation.prompts"
+    name, error = name.removesuffix("_se"), "_se" * name.endswith("_se")
     if (match := re.fullmatch(r"pass_at_(\d+)", name)) and int(match[1]) not in settings.ks:
         return f"evaluation.ks is {list(settings.ks)}: name one of these, or add {match[1]}"
     if (match := re.fullmatch(r"(?:avg|maj)_at_(\d+)", name)) and int(match[1]) != settings.samples:
-        return f"evaluation.samples is {settings.samples}: name {name.rpartition('_')[0]}_{settings.samples}"
+        return f"evaluation.samples is {settings.samples}: name {name.rpartition('_')[0]}_{settings.samples}{error}"
     return None

@@ -1,20 +1,21 @@
 """Every metric a run may log, declared once: key, unit, meaning, reduction.
 
-The loop checks keys here before it writes; the README glossary is this table printed (``python -m
-trainer.metrics.table``). A key with ``<placeholders>`` declares a family. It must not import torch: ``sweeps`` and the
-docs read it too.
+The loop checks keys here before it writes. The table is printed as the glossary of docs and README (``python -m
+trainer.metrics.table``) and written into every run folder as ``metrics.json``, from which reports are labelled. A key
+with ``<placeholders>`` declares a family. It must not import torch: ``sweeps`` and the docs read it too.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
+import json
 import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trainer.metrics.declared import ROWS
+from trainer.metrics.declared import BETTER, POSITIVE, RANGES, ROWS, Ends
 
 PLACEHOLDERS = {
     "<suite>": r"[A-Za-z0-9_-]+",
@@ -44,6 +45,17 @@ class Metric:
     """What it says, in a line."""
     reduction: str
     """One of :data:`REDUCTIONS`."""
+
+    @property
+    def range(self) -> Ends:
+        """Least and largest value that it can take; None where there is no end."""
+        return RANGES.get(self.key, RANGES.get(self.unit, POSITIVE))
+
+    @property
+    def better(self) -> str | None:
+        """higher, lower, or None where neither is better by itself."""
+        name = self.key.rpartition("/")[2].removeprefix("<suite>_")
+        return BETTER.get(name, BETTER.get(self.unit))
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -79,17 +91,54 @@ def nearest_key(key: str) -> str:
     return max(candidates, key=lambda candidate: difflib.SequenceMatcher(None, key, candidate).ratio())
 
 
+def glossary_json() -> str:
+    """The table as a JSON list of objects: ``name, unit, reduction, definition, range, better``."""
+    rows = [
+        {
+            "name": metric.key,
+            "unit": metric.unit,
+            "reduction": metric.reduction,
+            "definition": metric.meaning,
+            "range": metric.range,
+            "better": metric.better,
+        }
+        for metric in METRICS
+    ]
+    return json.dumps(rows, indent=1) + "\n"
+
+
 def glossary_markdown() -> str:
     """The table as Markdown, one section per first path segment."""
+    head = ["| metric | unit | over a step | range | better | meaning |", "|---|---|---|---|---|---|"]
     lines: list[str] = []
     section = ""
     for metric in METRICS:
-        head = metric.key.split("/")[0]
-        if head != section:
-            section = head
-            lines += ["", f"### `{head}/`", "", "| metric | unit | over a step | meaning |", "|---|---|---|---|"]
-        lines.append(f"| `{metric.key}` | {metric.unit} | {metric.reduction} | {metric.meaning} |")
+        first = metric.key.split("/")[0]
+        if first != section:
+            section = first
+            lines += ["", f"### `{first}/`", "", *head]
+        cells = (
+            f"`{metric.key}`",
+            metric.unit,
+            metric.reduction,
+            _ends(metric.range),
+            metric.better or "",
+            _prose(metric),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).strip() + "\n"
+
+
+def _ends(ends: Ends) -> str:
+    low, high = ends
+    if low is None and high is None:
+        return ""
+    return f"\u2265 {low:g}" if high is None else f"\u2264 {high:g}" if low is None else f"{low:g} to {high:g}"
+
+
+def _prose(metric: Metric) -> str:
+    """The meaning with ``<k>`` as ``k``: Markdown takes angle brackets for HTML."""
+    return re.sub(r"<(\w+)>", r"\1", metric.meaning)
 
 
 HEADLINES = (
@@ -116,7 +165,7 @@ HEADLINES = (
 def headlines_markdown() -> str:
     """The glossary of :data:`HEADLINES`, for the README."""
     chosen = {metric.key: metric for metric in METRICS}
-    rows = [f"| `{key}` | {chosen[key].unit} | {chosen[key].meaning} |" for key in HEADLINES]
+    rows = [f"| `{key}` | {chosen[key].unit} | {_prose(chosen[key])} |" for key in HEADLINES]
     return "\n".join(["| metric | unit | meaning |", "|---|---|---|", *rows]) + "\n"
 
 

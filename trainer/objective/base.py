@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import derive_seed
 from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms
 
@@ -111,8 +112,8 @@ class Component:
     ``needs_current``, in the first update of a step only."""
     needs_reference: ClassVar[bool] = False
     """Reads ``batch.ref_logprobs``: a frozen copy of the initial model is kept, one more forward pass a step."""
-    reconstructed: ClassVar[bool] = False
-    """The source was incomplete and this is our reading of it; shown wherever results are."""
+    about: ClassVar[About]
+    """Source, status and departures; every member states its own."""
     neutral: ClassVar[dict[str, object] | None] = None
     """Field values with which the member changes nothing: plain GRPO bit for bit (tests/contract checks it). An empty
     mapping: whatever its fields are. None: no setting of it is plain GRPO."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Reduction
 from trainer.types import TokenBatch
@@ -32,6 +33,11 @@ class TokenMean(Reduction):
     (PSR and NSR; METHODS.md 14.3).
     """
 
+    about: ClassVar[About] = About(
+        source="DAPO, arXiv 2503.14476; rows=signal as in NSR, arXiv 2506.01347",
+        status="published",
+    )
+
     neutral: ClassVar[dict[str, object] | None] = {"rows": "all"}
 
     rows: Literal["all", "signal"] = "all"
@@ -50,6 +56,8 @@ class TokenMean(Reduction):
 class SequenceMean(Reduction):
     """``mean_i (sum_t L m / |o_i|)``: every response counts the same (original GRPO; METHODS.md 0.4)."""
 
+    about: ClassVar[About] = About(source="GRPO, DeepSeekMath, arXiv 2402.03300", status="published")
+
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
         counts = _token_counts(batch)
         return 1.0 / (counts.clamp(min=1) * _num_sequences(counts))
@@ -59,6 +67,8 @@ class SequenceMean(Reduction):
 class SequenceSum(Reduction):
     """``mean_i (sum_t L m)``: longer responses count more (REINFORCE; METHODS.md 0.4)."""
 
+    about: ClassVar[About] = About(source="REINFORCE, common practice", status="published")
+
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
         counts = _token_counts(batch)
         return torch.ones_like(counts) / _num_sequences(counts)
@@ -67,6 +77,8 @@ class SequenceSum(Reduction):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant(Reduction):
     """``mean_i (sum_t L m) / length``: a constant instead of the response's length (Dr.GRPO; METHODS.md 0.4, 1.3)."""
+
+    about: ClassVar[About] = About(source="Dr. GRPO, arXiv 2503.20783", status="published")
 
     length: float = 40.0
     """The constant; Dr.GRPO takes the generation budget in tokens."""

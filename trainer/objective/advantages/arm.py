@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Concern
@@ -32,13 +33,19 @@ class ARM(Advantage):
     Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the probe of every step, so
     no forward pass is needed. ``skip_all_correct`` leaves groups that are all right alone too. ``alpha=0`` is GRPO.
 
-    Source: ARM / ProGRPO, arXiv 2602.05281, abstract and two summaries; METHODS.md 12. Departures: reconstructed.
-    ``alpha`` was not recovered and is assumed; the paper's c(q) is a confidence in the prompt whose token set is
-    unknown, here the group's mean, so the correction adds up to 0 in every group (differences within a group do not
-    depend on it). Status: reconstructed. Shape: [N]; unit: standard deviations; confidences are probabilities.
+    Shape: [N]; unit: standard deviations; confidences are probabilities.
     """
 
-    reconstructed: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        source="ARM / ProGRPO, arXiv 2602.05281: abstract and two summaries",
+        status="reconstructed",
+        departures=(
+            "alpha was not recovered and is assumed; the paper's c(q) is a confidence in the prompt whose token set"
+            " is unknown, here the group's mean, so the correction adds up to 0 in every group (differences within "
+            "a group do not depend on it)"
+        ),
+    )
+
     neutral: ClassVar[dict[str, object] | None] = {"alpha": 0.0, "eps": 1e-6}
 
     alpha: float = 0.5

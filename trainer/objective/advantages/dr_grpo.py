@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, plain_rewards
 from trainer.types import TokenBatch
@@ -27,9 +28,10 @@ class DrGRPO(Advantage):
     All-equal groups give exactly 0; a group of one keeps its reward. The method's second half is ``reduction=constant``
     with the generation budget in the denominator (the preset has both).
 
-    Source: Dr. GRPO, arXiv 2503.20783; sail-sg/understand-r1-zero; METHODS.md 1.3. Departures: none.
-    Status: published. Shape: [N]; unit: reward.
+    Shape: [N]; unit: reward.
     """
+
+    about: ClassVar[About] = About(source="Dr. GRPO, arXiv 2503.20783; sail-sg/understand-r1-zero", status="published")
 
     def concerns(self, run: Run) -> Iterator[Concern]:
         return plain_rewards(run)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Concern
@@ -30,10 +31,17 @@ class EntropyShaped(Advantage):
     The entropy is the current policy's, detached: the gradient runs through the policy ratio only. ``kappa >= 1``, so
     no sign ever flips, and where GRPO gives 0 this does too. ``alpha=0`` is GRPO.
 
-    Source: Cheng et al., arXiv 2506.14758; METHODS.md 14.5. Departures: none known (the authors' code was not read);
-    their rewards are 1 and -1, which GRPO's standardisation makes equal to 1 and 0. Status: published.
     Shape: [N, T]; unit: standard deviations; alpha in standard deviations per nat.
     """
+
+    about: ClassVar[About] = About(
+        source="Cheng et al., arXiv 2506.14758",
+        status="published",
+        departures=(
+            "none known (the authors' code was not read); their rewards are 1 and -1, which GRPO's standardisation "
+            "makes equal to 1 and 0"
+        ),
+    )
 
     neutral: ClassVar[dict[str, object] | None] = {"alpha": 0.0, "eps": 1e-6}
     detached: ClassVar[frozenset[str]] = frozenset({"entropy"})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, plain_rewards
@@ -28,9 +29,10 @@ class GRPO(Advantage):
     ``std_group`` is the sample standard deviation (ddof 1). All-equal groups give exactly 0. A group of one has no
     spread to compare with: mean 0 and std 1, so the advantage is the reward (verl's convention).
 
-    Source: DeepSeekMath, arXiv 2402.03300; eps and ddof as in verl. Departures: none. Shape: [N]; unit: standard
-    deviations.
+    Shape: [N]; unit: standard deviations.
     """
+
+    about: ClassVar[About] = About(source="DeepSeekMath, arXiv 2402.03300; eps and ddof as in verl", status="published")
 
     neutral: ClassVar[dict[str, object] | None] = {"eps": 1e-6}
 

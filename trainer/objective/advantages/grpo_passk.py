@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics
@@ -29,9 +30,10 @@ class GRPOPassK(Advantage):
     ``r_second`` is the second largest reward, equal to ``r_max`` where several are best: then nobody leads. With
     rewards 0 and 1 only groups with exactly one right response train. A group of one gives 0.
 
-    Source: arXiv 2503.19595 as in verl (``grpo_passk``); METHODS.md 14.7. Departures: none. Status: released.
     Shape: [N]; unit: standard deviations, or reward with ``divide=False``.
     """
+
+    about: ClassVar[About] = About(source="arXiv 2503.19595 as in verl (grpo_passk)", status="released")
 
     divide: bool = True
     """Divide by the group's standard deviation (ddof 1)."""

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, ignores_shaping, right
@@ -31,9 +32,10 @@ class PassK(Advantage):
 
     0 where c = 0 or rho = 1. ``k = 1`` is GRPO with the population standard deviation.
 
-    Source: Chen et al., arXiv 2508.10751; RUCAIBox/Passk_Training; METHODS.md 14.7. Departures: none.
-    Status: released. Shape: [N]; unit: standard deviations of pass@k.
+    Shape: [N]; unit: standard deviations of pass@k.
     """
+
+    about: ClassVar[About] = About(source="Chen et al., arXiv 2508.10751; RUCAIBox/Passk_Training", status="released")
 
     k: int = 4
     """Responses of which one has to be right."""

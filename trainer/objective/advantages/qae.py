@@ -6,12 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics
@@ -32,10 +33,18 @@ class QAE(Advantage):
     With rewards 0 and 1 the baseline of a hard group (accuracy <= 1 - K) is 0, so only its right responses get an
     advantage; that of an easy group is 1, so only its wrong ones do. All-equal groups give 0, a group of one too.
 
-    Source: QAE, arXiv 2509.22611; METHODS.md 7. Departures: none under rule inf. The authors' code interpolates (rule
-    linear, ddof 1), so near the threshold both sides get a signal; its fallback to the mean for K outside (0, 1) is
-    left out. Status: published; rule linear: released. Shape: [N]; unit: standard deviations.
+    Shape: [N]; unit: standard deviations.
     """
+
+    about: ClassVar[About] = About(
+        source="QAE, arXiv 2509.22611",
+        status="published",
+        departures=(
+            "none under rule inf; the authors' code interpolates (rule linear, ddof 1), so near the threshold both "
+            "sides get a signal; its fallback to the mean for K outside (0, 1) is left out"
+        ),
+        released={"rule": "linear"},
+    )
 
     quantile: float = 0.4
     """K: 0.4 with clip-higher, 0.6 where entropy is too low; a higher K raises entropy."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, plain_rewards
 from trainer.types import TokenBatch
@@ -26,9 +27,14 @@ class RLOO(Advantage):
 
     All-equal groups give exactly 0. A group of one has no others and keeps its reward (verl's convention).
 
-    Source: Ahmadian et al., arXiv 2402.14740; not in METHODS.md. Departures: no KL term inside the reward.
-    Status: published. Shape: [N]; unit: reward.
+    Shape: [N]; unit: reward.
     """
+
+    about: ClassVar[About] = About(
+        source="Ahmadian et al., arXiv 2402.14740",
+        status="published",
+        departures="no KL term inside the reward",
+    )
 
     def concerns(self, run: Run) -> Iterator[Concern]:
         return plain_rewards(run)

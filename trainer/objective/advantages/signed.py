@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import ignores_shaping, right, thrown_away
@@ -30,10 +31,14 @@ class Signed(Advantage):
     1 and -1. Groups that are all right or all wrong train like any other. PSR and NSR drop the rows of the other side:
     they count in no denominator either, which is ``reduction.rows=signal`` (the presets have it).
 
-    Source: NSR, arXiv 2506.01347; TianHongZXY/RLVR-Decomposed; METHODS.md 14.3. Departures: none. The released scripts
-    also leave an entropy bonus of 1e-3 switched on (presets ``*_released``). Status: published. Shape: [N]; unit:
-    reward.
+    Shape: [N]; unit: reward.
     """
+
+    about: ClassVar[About] = About(
+        source="NSR, arXiv 2506.01347; TianHongZXY/RLVR-Decomposed",
+        status="published",
+        departures="none; the released scripts also leave an entropy bonus of 1e-3 switched on (presets *_released)",
+    )
 
     positive: float = 0.1
     """Advantage of a right response."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Controller, State
 
@@ -21,18 +22,18 @@ class AERController(Controller):
     ``entropy`` is the full-vocabulary entropy of the step's rollouts (``policy/entropy``). The coefficient starts at
     ``start``.
 
-    Source: "Revisiting Entropy Regularization", arXiv 2510.10959 (METHODS.md 6.1), of which the abstract and summaries
-    were read: a target anchored to the initial entropy, and a global coefficient adjusted to hold it, are theirs; a
-    summary puts the best anchor (tau) near 0.4.
-
-    Departures: the update rule and its gain are assumed.
-
-    Status: reconstructed.
-
     Shape: one number a step; coef in loss units per nat, gain in loss units per square nat.
     """
 
-    reconstructed: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        source=(
+            '"Revisiting Entropy Regularization", arXiv 2510.10959, of which the abstract and summaries were read: '
+            "a target anchored to the initial entropy, and a global coefficient adjusted to hold it, are theirs; a "
+            "summary puts the best anchor (tau) near 0.4"
+        ),
+        status="reconstructed",
+        departures="the update rule and its gain are assumed",
+    )
 
     target: str = "regularizer.aer.coef"
     anchor: float = 0.4

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from trainer.about import About
 from trainer.objective.base import Context, Controller, State
 from trainer.objective.controllers.ramp import between, require_span, risen
 
@@ -17,14 +19,10 @@ class Cosine(Controller):
 
     Slow at both ends, steepest in the middle; ``from_frac = until_frac`` is a jump.
 
-    Source: common practice.
-
-    Departures: none.
-
-    Status: published.
-
     Shape: one number a step; unit of the target.
     """
+
+    about: ClassVar[About] = About(source="common practice", status="published")
 
     target: str = "regularizer.entropy_bonus.coef"
     start: float = 0.001

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Controller, State
 
@@ -17,15 +19,16 @@ class ParEntropyGuided(Controller):
 
     ``entropy`` is the full-vocabulary entropy of the step's rollouts (``policy/entropy``). The weight starts at 0.
 
-    Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
-    (METHODS.md 2.3), read through secondary notes.
-
-    Departures: none.
-
-    Status: published.
-
     Shape: one number a step; weight dimensionless, threshold in nats.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            'positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv '
+            "2511.05993, read through secondary notes"
+        ),
+        status="published",
+    )
 
     target: str = "weight.sign.positive"
     threshold: float = 0.2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from trainer.about import About
 from trainer.objective.base import Concern, Context, Controller, State
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ class ParEpoch(Controller):
 
     ``epoch`` counts from 0; ``num_epochs`` is the number of whole passes that the run's prompts make.
 
-    Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
-    (METHODS.md 2.3), read through secondary notes.
-
-    Departures: 1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one.
-
-    Status: published.
-
     Shape: one number a step; dimensionless.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            'positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv '
+            "2511.05993, read through secondary notes"
+        ),
+        status="published",
+        departures="1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one",
+    )
 
     target: str = "weight.sign.positive"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Controller, State
 from trainer.objective.controllers.ramp import risen
@@ -15,15 +17,16 @@ class ParStage(Controller):
 
         weight = clip((progress - silent_frac) / (1 - silent_frac), 0, 1),      progress = step / (num_steps - 1)
 
-    Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
-    (METHODS.md 2.3), read through secondary notes.
-
-    Departures: none.
-
-    Status: published.
-
     Shape: one number a step; dimensionless.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            'positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv '
+            "2511.05993, read through secondary notes"
+        ),
+        status="published",
+    )
 
     target: str = "weight.sign.positive"
     silent_frac: float = 0.5

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Controller, State
 from trainer.types import TokenBatch, masked_sum
@@ -26,15 +27,18 @@ class Skywork(Controller):
     the mean log-prob of the sampled tokens (``estimate=sampled``), or the exact one of the full vocabulary
     (``estimate=exact``, with the paper's gate one more forward pass a step).
 
-    Source: Skywork-OR1, arXiv 2505.22312, section 3.2.5 (METHODS.md 6.2); the authors' EntController. Their scripts
-    step by 1e-4 up to 0.005 (``method=skywork_released``). "Ada-Ent-Reg" of arXiv 2511.05993 is this controller.
-
-    Departures: ``coef_min`` 0 and ``coef_max`` 1 bound the paper's c, which states no bounds; TRL bounds it by 1 too.
-
-    Status: published.
-
     Shape: one number a step; coef in loss units per nat, entropies in nats.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            "Skywork-OR1, arXiv 2505.22312, section 3.2.5; the authors' EntController, whose scripts step by 1e-4 "
+            'up to 0.005 (method=skywork_released); "Ada-Ent-Reg" of arXiv 2511.05993 is this controller'
+        ),
+        status="published",
+        departures="coef_min 0 and coef_max 1 bound the paper's c, which states no bounds; TRL bounds it by 1 too",
+        released={"gate": "released"},
+    )
 
     target: str = "regularizer.entropy_bonus.coef"
     target_entropy: float = 0.2

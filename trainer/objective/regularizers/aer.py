@@ -11,6 +11,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer
 from trainer.objective.groups import group_statistics
@@ -31,17 +32,20 @@ class AER(Regularizer):
     Aggregated like the policy loss. Prompts of accuracy ``accuracy_max`` or more get no bonus. ``coef=0`` is plain
     GRPO.
 
-    Source: "Revisiting Entropy Regularization", arXiv 2510.10959 (METHODS.md 6.1), of which the abstract and summaries
-    were read: difficulty-aware allocation of the coefficient is theirs, its formula is ours.
-
-    Departures: the ramp, its threshold (rho) and the aggregation are assumed; rewards are taken to run from 0 to 1.
-
-    Status: reconstructed.
-
     Shape [N, T]; coef in loss units per nat, share dimensionless.
     """
 
-    reconstructed: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        source=(
+            '"Revisiting Entropy Regularization", arXiv 2510.10959, of which the abstract and summaries were read: '
+            "difficulty-aware allocation of the coefficient is theirs, its formula is ours"
+        ),
+        status="reconstructed",
+        departures=(
+            "the ramp, its threshold (rho) and the aggregation are assumed; rewards are taken to run from 0 to 1"
+        ),
+    )
+
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
 
     coef: float = 0.0

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Context, Regularizer
 from trainer.types import TokenBatch, TokenTerms
@@ -36,10 +37,17 @@ class CalibRL(Regularizer):
     responses to prompts without an expert. The expert's answer carries no loss of its own and is no member of the
     group. ``coef=0`` is plain GRPO.
 
-    Source: CalibRL, arXiv 2602.20197, and its released code; METHODS.md 13.1. Departures: the expert is the task's own
-    solution (``Task.expert``); the code goes on with values at padding beyond the expert's end. The paper's advantage
-    has no standard deviation: see the preset. Status: released. Shape [N, T]; coef dimensionless.
+    Shape [N, T]; coef dimensionless.
     """
+
+    about: ClassVar[About] = About(
+        source="CalibRL, arXiv 2602.20197, and its released code",
+        status="released",
+        departures=(
+            "the expert is the task's own solution (Task.expert); the code goes on with values at padding beyond "
+            "the expert's end; the paper's advantage has no standard deviation: see the preset"
+        ),
+    )
 
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
 

@@ -7,12 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
 from trainer.objective.groups import RIGHT
@@ -44,12 +45,19 @@ class DPH(Regularizer):
     responses, drawn afresh for every mini-batch, go through the model each step. They carry no policy loss, and the
     rollouts no divergence. ``coef=0`` trains plainly on the prompts that are left.
 
-    Source: DPH-RL, arXiv 2509.07430, and its released code; METHODS.md 9. Departures: ``min_correct`` is 7 (the paper's
-    notes say 6 to 7 of 8, its README all); stored rows are drawn at random, in the code chunks of a shuffled
-    repetition take turns; the mean is over the mini-batch's stored tokens, in the code over a micro-batch's; the
-    definition form of the JS divergence (it needs the reference model) is left out. Status: released.
     Shape [rows, T]; coef in loss units.
     """
+
+    about: ClassVar[About] = About(
+        source="DPH-RL, arXiv 2509.07430, and its released code",
+        status="released",
+        departures=(
+            "min_correct is 7 (the paper's notes say 6 to 7 of 8, its README all); stored rows are drawn at random,"
+            " in the code chunks of a shuffled repetition take turns; the mean is over the mini-batch's stored "
+            "tokens, in the code over a micro-batch's; the definition form of the JS divergence (it needs the "
+            "reference model) is left out"
+        ),
+    )
 
     coef: float = 0.01
     """Weight of the divergence (eta): 0.01 to 0.05, for js_low_var 0.05 to 0.2."""

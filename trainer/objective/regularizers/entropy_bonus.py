@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Regularizer
 from trainer.types import TokenBatch, TokenTerms
@@ -21,8 +22,10 @@ class EntropyBonus(Regularizer):
 
     Aggregated like the policy loss (same ``scale``). ``coef=0`` is plain GRPO.
 
-    Source: common practice; verl's actor; METHODS.md 14.1. Departures: none. Shape [N, T]; coef in loss units per nat.
+    Shape [N, T]; coef in loss units per nat.
     """
+
+    about: ClassVar[About] = About(source="common practice; verl's actor", status="published")
 
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
 from trainer.types import TokenBatch, TokenTerms
@@ -31,12 +32,19 @@ class EPO(Regularizer):
     from 1 to 0.04, ``1 - 0.2 (1 - exp(-2x))`` over the first half of the run (x from 0 to 1) and ``0.8 exp(-3x)`` over
     the second. Aggregated like the policy loss (same ``scale``). ``coef=0`` is plain GRPO.
 
-    Source: EPO, arXiv 2509.22576, and its released code; METHODS.md 8. Departures: one turn per response; the released
-    weight runs over the steps of this run, in the code over 150 epochs; the code's condition that a turn of index 25
-    be present is left out (a single turn never has one). ``gamma`` was not found in the source: 1 is assumed; ``low``
-    and ``high`` are the code's defaults. Status: published (``variant="released"``: released).
     Shape [N, T]; entropies in nats, coef in loss units per nat.
     """
+
+    about: ClassVar[About] = About(
+        source="EPO, arXiv 2509.22576, and its released code",
+        status="published",
+        departures=(
+            "one turn per response; the released weight runs over the steps of this run, in the code over 150 "
+            "epochs; the code's condition that a turn of index 25 be present is left out (a single turn never has "
+            "one); gamma was not found in the source: 1 is assumed; low and high are the code's defaults"
+        ),
+        released={"variant": "released"},
+    )
 
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
 

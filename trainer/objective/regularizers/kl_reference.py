@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Regularizer
 from trainer.types import TokenBatch, TokenTerms
@@ -33,9 +34,13 @@ class KLReference(Regularizer):
     Aggregated like the policy loss (same ``scale``). Gradients per token: k1 1, k2 -d, k3 1 - exp(d), each times
     the gradient of ``logprobs``. ``coef=0`` is plain GRPO.
 
-    Source: DeepSeekMath, arXiv 2402.03300 (k3); estimators and clamps as in verl; METHODS.md 1.1. Departures: none.
-    Status: published. Shape [N, T]; coef in loss units per nat.
+    Shape [N, T]; coef in loss units per nat.
     """
+
+    about: ClassVar[About] = About(
+        source="DeepSeekMath, arXiv 2402.03300 (k3); estimators and clamps as in verl",
+        status="published",
+    )
 
     needs_reference: ClassVar[bool] = True
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Context, Regularizer
 from trainer.types import TokenBatch, TokenTerms
@@ -40,12 +41,20 @@ class LpReg(Regularizer):
     estimate ``clamp(exp(d) - d - 1, -10, 10)`` with ``d = clamp(log proxy(token) - logprobs, -20, 20)``.
     ``coef=0`` is plain GRPO.
 
-    Source: Lp-Reg, arXiv 2510.03222 v2, and its development code; METHODS.md 14.2. Departures: selected over the
-    mini-batch, in the code over each micro-batch; the full divergence with the proxy of the sampling policy is not
-    offered, as it would need that policy's whole distribution at every token; no tokens of positive advantage are
-    selected (a fraction of 0 in all scripts); selected tokens keep the surrogate's lower clip where it has one (the
-    presets have none). Status: published (``variant="released"``: released). Shape [N, T]; coef in loss units per nat.
+    Shape [N, T]; coef in loss units per nat.
     """
+
+    about: ClassVar[About] = About(
+        source="Lp-Reg, arXiv 2510.03222 v2, and its development code",
+        status="published",
+        departures=(
+            "selected over the mini-batch, in the code over each micro-batch; the full divergence with the proxy of"
+            " the sampling policy is not offered, as it would need that policy's whole distribution at every token;"
+            " no tokens of positive advantage are selected (a fraction of 0 in all scripts); selected tokens keep "
+            "the surrogate's lower clip where it has one (the presets have none)"
+        ),
+        released={"variant": "released"},
+    )
 
     needs_current: ClassVar[bool] = True
     needs_old: ClassVar[bool] = True

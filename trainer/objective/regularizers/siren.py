@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
 from trainer.types import TokenBatch, TokenTerms
@@ -34,11 +35,20 @@ class Siren(Regularizer):
     ``top_p=None`` (h is the full entropy), ``quantile=None`` (all tokens are peaks), ``peaks_of="full"`` (peaks by full
     entropy). ``coef=0`` is the base method.
 
-    Source: SIREN, arXiv 2509.25133, and its released code; METHODS.md 4. Departures: the square is over the
-    mini-batch, the released one over each micro-batch; logarithms are exact instead of guarded by 1e-12; peaks are
-    sampled tokens only. Status: released (the token that crosses top_p stays out; ``include_crossing`` takes it in).
     Shape [N, T]; entropies in nats, coef in loss units per squared nat (per nat without anchor).
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            "SIREN, arXiv 2509.25133, and its released code (the token that crosses top_p stays out; "
+            "include_crossing takes it in)"
+        ),
+        status="released",
+        departures=(
+            "the square is over the mini-batch, the released one over each micro-batch; logarithms are exact "
+            "instead of guarded by 1e-12; peaks are sampled tokens only"
+        ),
+    )
 
     needs_current: ClassVar[bool] = True
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}

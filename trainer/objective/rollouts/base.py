@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern
 from trainer.objective.controllers.ramp import Curve, between
@@ -69,7 +70,8 @@ class RolloutPlan:
     kept), and declares all settings in its own body, where configurations read their defaults.
     """
 
-    reconstructed: ClassVar[bool] = False
+    about: ClassVar[About]
+    """Source, status and departures; every member states its own."""
     prompts_per_step: int = 32
     group_size: int = 16
     temperature: float = 1.0

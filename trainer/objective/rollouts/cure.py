@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from trainer.about import About
 from trainer.config import require
 from trainer.model import load_tokenizer
 from trainer.objective.base import Concern
@@ -34,11 +35,18 @@ class Cure(Dynamic):
     without branching. A branch may be as long as any response, given tokens included, so no prefix is ever cut.
     ``keep``, ``oversampling``, ``max_draws`` and ``when_short`` are those of dynamic sampling, on whole groups.
 
-    Source: CURE, arXiv 2508.11016, stage 1; METHODS.md 10. Departures: one budget for prefix and continuation together
-    (authors: separate windows, prefixes cut at the right end); ``choice="random"`` draws from all valid positions.
-    Stage 2 is plain DAPO from a checkpoint, another run. Status: released. Shape: lists of rollouts; cost: one forward
-    pass without gradient over the first ``n1`` responses of each group generated.
+    Shape: lists of rollouts; cost: one forward pass without gradient over the first ``n1`` responses of each group
+    generated.
     """
+
+    about: ClassVar[About] = About(
+        source="CURE, arXiv 2508.11016, stage 1 (stage 2 is plain DAPO from a checkpoint, another run)",
+        status="released",
+        departures=(
+            "one budget for prefix and continuation together (authors: separate windows, prefixes cut at the right "
+            'end); choice="random" draws from all valid positions'
+        ),
+    )
 
     prompts_per_step: int = 32
     """P: prompts in one rollout batch."""

@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from trainer.about import About
 from trainer.config import ConfigError, require
 from trainer.objective.base import Concern
 from trainer.objective.rollouts.base import Groups, RolloutPlan, Source, numbered
@@ -28,10 +29,14 @@ class Dynamic(RolloutPlan):
     Rewards are the verifier's own, before shaping. What is drawn and not used is thrown away, and training goes on with
     the prompts after it. ``keep="all"`` is the standard plan.
 
-    Source: DAPO, arXiv 2503.14476; verl's recipe/dapo; METHODS.md 1.2. Departures: no unlimited number of draws;
-    ``when_short="proceed"`` is ours. Status: published. Shape: lists of rollouts; cost: ``rollout/generated`` responses
-    a step, and no forward pass of the trainer.
+    Shape: lists of rollouts; cost: ``rollout/generated`` responses a step, and no forward pass of the trainer.
     """
+
+    about: ClassVar[About] = About(
+        source="DAPO, arXiv 2503.14476; verl's recipe/dapo",
+        status="published",
+        departures='no unlimited number of draws; when_short="proceed" is ours',
+    )
 
     prompts_per_step: int = 32
     """P: prompts in one rollout batch."""

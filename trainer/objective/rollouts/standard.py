@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from trainer.about import About
 from trainer.objective.rollouts.base import RolloutPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standard(RolloutPlan):
     """P prompts, G samples each, all kept; the temperature is constant or moves from one value to another."""
+
+    about: ClassVar[About] = About(source="common practice", status="published")
 
     prompts_per_step: int = 32
     """P: prompts in one rollout batch."""

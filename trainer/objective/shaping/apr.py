@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Shaping
 from trainer.types import TokenBatch
@@ -28,12 +29,17 @@ class APR(Shaping):
     verifier reports it (``Verdict.anchor``); it is 0 where the answer is never reached. What comes before the anchor
     costs nothing. ``coef=0`` changes nothing.
 
-    Source: APR, arXiv 2602.00760, abstract only; METHODS.md 13.2. Departures: reconstructed. The paper's reward,
-    normalisation and anchor detector are unknown; coef, max_tail and the unit are assumed. Status: reconstructed.
     Shape: [N]; unit: reward.
     """
 
-    reconstructed: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        source="APR, arXiv 2602.00760, abstract only",
+        status="reconstructed",
+        departures=(
+            "the paper's reward, normalisation and anchor detector are unknown; coef, max_tail and the unit are assumed"
+        ),
+    )
+
     neutral: ClassVar[dict[str, object] | None] = {"coef": 0.0}
 
     coef: float = 0.5

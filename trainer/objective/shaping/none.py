@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.objective.base import Shaping
 from trainer.types import TokenBatch
 
@@ -15,6 +16,8 @@ from trainer.types import TokenBatch
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoShaping(Shaping):
     """``R' = R``."""
+
+    about: ClassVar[About] = About(source="common practice", status="published")
 
     neutral: ClassVar[dict[str, object] | None] = {}
 

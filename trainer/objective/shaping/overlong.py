@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Shaping
 from trainer.types import TokenBatch
@@ -27,9 +28,13 @@ class Overlong(Shaping):
 
     ``|o_i|`` counts the end token, and the given tokens of a branch. ``factor=0`` changes nothing.
 
-    Source: DAPO, arXiv 2503.14476; verl's DAPO reward manager (20480 tokens, buffer 4096 = 0.2 of them);
-    METHODS.md 1.2. Departures: none. Status: published. Shape: [N]; unit: reward.
+    Shape: [N]; unit: reward.
     """
+
+    about: ClassVar[About] = About(
+        source="DAPO, arXiv 2503.14476; verl's DAPO reward manager (20480 tokens, buffer 4096 = 0.2 of them)",
+        status="published",
+    )
 
     neutral: ClassVar[dict[str, object] | None] = {"factor": 0.0}
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.metrics.calibration import average_ranks
 from trainer.objective.base import Concern, Shaping
@@ -31,9 +32,14 @@ class Unlikeliness(Shaping):
     right so get a signal. Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the
     probe of every step, so no forward pass is needed. ``beta=0`` changes nothing.
 
-    Source: arXiv 2506.02355; AndreHe02/rewarding-unlikely-release; METHODS.md 14.6. Departures: ties share a rank, so
-    the order of rows does not matter. Status: released. Shape: [N]; unit: reward.
+    Shape: [N]; unit: reward.
     """
+
+    about: ClassVar[About] = About(
+        source="arXiv 2506.02355; AndreHe02/rewarding-unlikely-release",
+        status="released",
+        departures="ties share a rank, so the order of rows does not matter",
+    )
 
     neutral: ClassVar[dict[str, object] | None] = {"beta": 0.0}
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
 from trainer.objective.ratio import importance_ratio
@@ -24,16 +25,18 @@ class CISPO(Surrogate):
     of ``surrogate=unclipped``. A bounded ratio removes no gradient, so the clip fractions of the metrics stay 0;
     ``policy/ratio_max`` shows whether the bound was reached.
 
-    Source: MiniMax-M1, arXiv 2506.13585 (METHODS.md 1.5): no lower bound, and an upper one that was tuned.
-
-    Departures: the paper's value of the upper bound was not recovered; 4 makes the bound 5, which TRL suggests.
-    TRL bounds the ratio by its ``epsilon_high`` itself, verl on both sides with the thresholds of PPO
-    (``clip_low=0.2 clip_high=0.2``).
-
-    Status: published.
-
     Shape [N, T]; ratio dimensionless, loss in units of the advantage times nats.
     """
+
+    about: ClassVar[About] = About(
+        source="MiniMax-M1, arXiv 2506.13585: no lower bound, and an upper one that was tuned",
+        status="published",
+        departures=(
+            "the paper's value of the upper bound was not recovered; 4 makes the bound 5, which TRL suggests; TRL "
+            "bounds the ratio by its epsilon_high itself, verl on both sides with the thresholds of PPO "
+            "(clip_low=0.2 clip_high=0.2)"
+        ),
+    )
 
     clip_settings: ClassVar[tuple[str, ...]] = ("clip_low", "clip_high")
     detached: ClassVar[frozenset[str]] = frozenset({"logprobs"})

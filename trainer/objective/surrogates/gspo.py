@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
 from trainer.types import TokenBatch, TokenTerms
@@ -27,14 +28,10 @@ class GSPO(Surrogate):
     With the mean per response the gradient is ``-s A / |o|`` times that of the summed log-probs, which is also the
     gradient of the value; with one update per rollout it is that of GRPO with ``reduction=sequence_mean``.
 
-    Source: GSPO, arXiv 2507.18071 (METHODS.md 1.4); verl's compute_policy_loss_gspo.
-
-    Departures: none.
-
-    Status: published.
-
     Shape [N, T]; ratio dimensionless, loss in units of the advantage.
     """
+
+    about: ClassVar[About] = About(source="GSPO, arXiv 2507.18071; verl's compute_policy_loss_gspo", status="published")
 
     clip_settings: ClassVar[tuple[str, ...]] = ("clip_low", "clip_high")
     forced_reduction: ClassVar[str | None] = "SequenceMean"

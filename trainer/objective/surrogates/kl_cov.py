@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Context, Surrogate, SurrogateLoss
 from trainer.objective.ratio import importance_ratio
@@ -34,17 +35,21 @@ class KLCov(Surrogate):
     The gradient of the gap is the sign of the log-ratio, so the penalty does nothing in the first update of a rollout
     batch and nothing at all with one update. ``top_frac=0`` or ``coef=0`` is the plain policy gradient.
 
-    Source: "The Entropy Mechanism", arXiv 2505.22617, section 4 (METHODS.md 3.4); the authors' and verl's
-    compute_policy_loss_kl_cov. The paper calls the penalty a KL divergence; the code takes the absolute log-ratio,
-    and so does this.
-
-    Departures: covariance and ranking over the mini-batch instead of a micro-batch; a dead zone, because log-probs of
-    two passes over the same weights may differ in their last digits; ``top_frac=0`` selects nothing.
-
-    Status: released.
-
     Shape [N, T]; cov in nats times units of the advantage, coef in units of the advantage per nat.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            "\"The Entropy Mechanism\", arXiv 2505.22617, section 4; the authors' and verl's "
+            "compute_policy_loss_kl_cov: the paper calls the penalty a KL divergence, the code takes the absolute "
+            "log-ratio, and so does this"
+        ),
+        status="released",
+        departures=(
+            "covariance and ranking over the mini-batch instead of a micro-batch; a dead zone, because log-probs of"
+            " two passes over the same weights may differ in their last digits; top_frac=0 selects nothing"
+        ),
+    )
 
     needs_current: ClassVar[bool] = True
 

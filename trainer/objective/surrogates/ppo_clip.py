@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
 from trainer.objective.ratio import importance_ratio
@@ -25,9 +26,13 @@ class PPOClip(Surrogate):
     The gradient is exactly 0 where (A > 0 and ratio > 1 + clip_high), (A < 0 and ratio < 1 - clip_low),
     (A < 0 and ratio > dual_clip) or A = 0. ``clip_low = clip_high = None`` removes clipping ("clip-free").
 
-    Source: PPO, arXiv 1707.06347; separate thresholds from DAPO, arXiv 2503.14476; dual clip, arXiv 1912.09729.
-    Departures: none. Shapes [N, T]; ratio dimensionless, loss in units of the advantage.
+    Shapes [N, T]; ratio dimensionless, loss in units of the advantage.
     """
+
+    about: ClassVar[About] = About(
+        source=("PPO, arXiv 1707.06347; separate thresholds from DAPO, arXiv 2503.14476; dual clip, arXiv 1912.09729"),
+        status="published",
+    )
 
     clip_settings: ClassVar[tuple[str, ...]] = ("clip_low", "clip_high", "dual_clip")
     neutral: ClassVar[dict[str, object] | None] = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from trainer.about import About
 from trainer.objective.base import Surrogate, SurrogateLoss
 from trainer.objective.ratio import importance_ratio
 from trainer.types import TokenBatch, TokenTerms
@@ -17,15 +19,16 @@ class Unclipped(Surrogate):
 
         loss = -advantages * ratio,      ratio = exp(clamp(logprobs - old_logprobs, -20, 20))
 
-    Source: the surrogate of TRPO, arXiv 1502.05477, without its constraint; "Clip-Free" of arXiv 2511.05993
-    (METHODS.md 2.2) and the base of KL-Cov (METHODS.md 3.4).
-
-    Departures: none.
-
-    Status: published.
-
     Shape [N, T]; unit of the advantage.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            'the surrogate of TRPO, arXiv 1502.05477, without its constraint; "Clip-Free" of arXiv 2511.05993 and '
+            "the base of KL-Cov, arXiv 2505.22617"
+        ),
+        status="published",
+    )
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
         assert batch.advantages is not None and batch.old_logprobs is not None

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Weight
 from trainer.objective.selection import covariance, drawn, share
@@ -27,16 +28,19 @@ class ClipCov(Weight):
 
     The denominator of the reduction is not re-weighted. ``frac=0`` is plain GRPO.
 
-    Source: "The Entropy Mechanism", arXiv 2505.22617, section 4 (METHODS.md 3.3); the authors' and verl's
-    compute_policy_loss_clip_cov. The paper detaches the drawn tokens, the code multiplies their loss by 0: one
-    gradient. The authors' scripts widen the clip of the surrogate to [0, 2] (``method=clip_cov_released``).
-
-    Departures: covariance and draw over the mini-batch instead of a micro-batch; ``frac=0`` draws nothing.
-
-    Status: published.
-
     Shape [N, T]; dimensionless, cov in nats times units of the advantage.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            "\"The Entropy Mechanism\", arXiv 2505.22617, section 4; the authors' and verl's "
+            "compute_policy_loss_clip_cov: the paper detaches the drawn tokens, the code multiplies their loss by "
+            "0, one gradient; the authors' scripts widen the clip of the surrogate to [0, 2] "
+            "(method=clip_cov_released)"
+        ),
+        status="published",
+        departures="covariance and draw over the mini-batch instead of a micro-batch; frac=0 draws nothing",
+    )
 
     needs_current: ClassVar[bool] = True
     needs_old: ClassVar[bool] = True

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Weight
 from trainer.objective.selection import quantile
@@ -27,15 +28,18 @@ class Forking(Weight):
     Renormalised, ``reduction=token_mean`` is the mean over the kept tokens. The quantile is interpolated linearly, so
     of ten different entropies ``frac=0.2`` keeps the two largest; equal ones are all kept. ``frac=1`` is plain GRPO.
 
-    Source: "Beyond the 80/20 Rule", arXiv 2506.01939 (METHODS.md 14.4). TRL leaves the normaliser alone
-    (``renormalise=false``), so its loss is about 1 / frac times smaller.
-
-    Departures: the quantile is that of the mini-batch, as published, where released code takes a micro-batch's.
-
-    Status: published.
-
     Shape [N, T]; dimensionless, entropy in nats.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            '"Beyond the 80/20 Rule", arXiv 2506.01939; TRL leaves the normaliser alone (renormalise=false), so its'
+            " loss is about 1 / frac times smaller"
+        ),
+        status="published",
+        departures="the quantile is that of the mini-batch, as published, where released code takes a micro-batch's",
+        released={"renormalise": False},
+    )
 
     needs_current: ClassVar[bool] = True
     neutral: ClassVar[dict[str, object] | None] = {"frac": 1.0}

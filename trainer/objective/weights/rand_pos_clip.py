@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Weight
 from trainer.objective.selection import drawn, share
@@ -25,17 +26,18 @@ class RandPosClip(Weight):
 
     The denominator of the reduction is not re-weighted. ``frac=0`` is plain GRPO, ``frac=1`` trains on A <= 0 only.
 
-    Source: "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993 (METHODS.md 2.2), read through
-    secondary notes; the fraction was not recovered.
-
-    Departures: the fraction is assumed: Clip-Cov's, of the positive tokens.
-
-    Status: reconstructed.
-
     Shape [N, T]; dimensionless.
     """
 
-    reconstructed: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        source=(
+            '"Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993, read through secondary notes;'
+            " the fraction was not recovered"
+        ),
+        status="reconstructed",
+        departures="the fraction is assumed: Clip-Cov's, of the positive tokens",
+    )
+
     neutral: ClassVar[dict[str, object] | None] = {"frac": 0.0}
 
     frac: float = 2e-4

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Weight
 from trainer.types import TokenBatch, TokenTerms
@@ -23,10 +24,17 @@ class Sign(Weight):
     ``positive=1, negative=1`` is plain GRPO bit for bit; ``positive=0`` trains on mistakes only (loss on A <= 0),
     ``negative=0`` on successes only. The denominator of the reduction is not re-weighted.
 
-    Source: "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993, section on positive-advantage
-    reweighting (read through secondary notes: METHODS.md 2.3). Departures: a weight for negative advantages is added.
     Shape [N, T]; dimensionless.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            '"Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993, section on positive-advantage'
+            " reweighting, read through secondary notes"
+        ),
+        status="published",
+        departures="a weight for negative advantages is added",
+    )
 
     neutral: ClassVar[dict[str, object] | None] = {"positive": 1.0, "negative": 1.0}
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Weight
 from trainer.types import TokenBatch, TokenTerms
@@ -35,16 +36,21 @@ class Steer(Weight):
     are equal the linear weight is the middle of its range. ``exact`` is the derivative of H for a tabular softmax whose
     logits take a policy-gradient step on the sampled token, over minus the step size. Neutral: all weights 1.
 
-    Source: arXiv 2510.10150 (METHODS.md 5), read through its abstracts, an excerpt and reviews; the authors'
-    compute_token_weights. The power of (1 - p) in the paper's theorem could not be verified. The released settings are
-    ``method=steer_released``; the exact estimator is this project's.
-
-    Departures: maxima over the mini-batch instead of a micro-batch.
-
-    Status: published.
-
     Shape [N, T]; weight dimensionless, change in nats times units of the advantage.
     """
+
+    about: ClassVar[About] = About(
+        source=(
+            "STEER, arXiv 2510.10150, read through its abstracts, an excerpt and reviews; the authors' "
+            "compute_token_weights, whose settings are method=steer_released"
+        ),
+        status="published",
+        departures=(
+            "maxima over the mini-batch instead of a micro-batch; the power of (1 - p) in the paper's theorem could"
+            " not be verified; the exact estimator is this project's"
+        ),
+        released={"estimator": "released"},
+    )
 
     needs_current: ClassVar[bool] = True
     needs_old: ClassVar[bool] = True
