@@ -80,6 +80,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "fraction",
         "Responses that reached the token budget before an end token.",
     ),
+    "rollout/unverifiable_frac": (
+        "Answers not comparable",
+        "fraction",
+        "Responses whose answer the verifier could not compare with the right one.",
+    ),
     "rollout/zero_std_frac_all_right": (
         "All-right groups",
         "fraction of groups",
