@@ -67,8 +67,9 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
 def describe_run(folder: Path, config: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
     """Write ``provenance.json``, ``diff.patch`` (where there is one) and the glossary ``metrics.md`` into a run folder.
 
-    They describe the newest attempt; ``notes`` say what is known of its data, such as rows that were left out. Attempts on other code, packages, hardware or data are listed under ``earlier``,
-    and their diffs stay as ``diff-<first 12 digits of diff_sha256>.patch``.
+    They describe the newest attempt; ``notes`` say what is known of its data, such as rows that were left out. Attempts
+    on other code, packages, hardware or data are listed under ``earlier``, and their diffs stay as
+    ``diff-<first 12 digits of diff_sha256>.patch``.
     """
     facts = provenance() | {"seeds": seeds(config), "data": data_files(config), "notes": list(notes)}
     diff = facts["git"].pop("diff") if facts["git"] else ""

@@ -195,7 +195,9 @@ def test_no_answer_takes_for_ever_or_is_paid(tmp_path: Path, text: str) -> None:
         assert time.perf_counter() - started < 100, "seconds of processor time, on a busy machine"
 
 
-ALPHABET = st.sampled_from([*"0123456789xynXe+-*/^_=<>(){}[],;.! %'", r"\frac", r"\sqrt", r"\pi", r"\text{", r"\{", "^{"])
+ALPHABET = st.sampled_from(
+    [*"0123456789xynXe+-*/^_=<>(){}[],;.! %'", r"\frac", r"\sqrt", r"\pi", r"\text{", r"\{", "^{"]
+)
 
 
 @settings(max_examples=150, deadline=None)

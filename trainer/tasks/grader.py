@@ -8,6 +8,7 @@ may read files (imports) and nothing else: no writing, no network, no further pr
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -23,7 +24,7 @@ from trainer.signals import signals_held_back
 from trainer.tasks.compare import same
 
 CPU_SECONDS = 2.0
-"""Per answer; after twice that, the process is ended by the kernel even inside an operation on large numbers."""
+"""Per answer; after twice that the kernel ends the process, even in an operation that Python does not interrupt."""
 WALL_SECONDS = 300.0
 """Per answer, for a process that is stopped or starved: a run must not wait for ever."""
 MEMORY_BYTES = 4 << 30
@@ -103,16 +104,19 @@ class _Process:
         return self._child
 
     def close(self) -> None:
-        """End the process, if there is one and it is ours."""
+        """End the process, if there is one and it is ours; it goes by itself once its input has ended."""
         child, self._child = self._child, None
         if child is None or self._owner != os.getpid():
             return
-        if child.poll() is None:
+        assert child.stdin is not None and child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        try:
+            child.wait(5.0)
+        except subprocess.TimeoutExpired:  # in the middle of an answer that nobody waits for
             child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                pipe.close()
+            child.wait()
+        child.stdout.close()
 
 
 _PROCESS = _Process()
@@ -139,6 +143,7 @@ def main() -> None:
         gold, answer = json.loads(line)
         sys.stdout.write(json.dumps(_answer(gold, answer, algebra)) + "\n")
         sys.stdout.flush()
+    os._exit(0)  # nothing to tidy up, and sympy takes a while over it
 
 
 WARM_UP = (
