@@ -28,6 +28,7 @@ _LABELS = {
     SAMPLED_REWARD: "Reward of all samples",
     "rollout/length_mean": "Response length",
     "rollout/truncated_frac": "Truncated responses",
+    "rollout/unverifiable_frac": "Answers not comparable",
     "rollout/zero_std_frac_all_right": "All-correct groups",
     "rollout/zero_std_frac_all_wrong": "All-incorrect groups",
     "diversity/self_bleu": "Self-BLEU",

@@ -26,7 +26,12 @@ class Sums:
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         right = text == prompt.text
-        return Verdict(reward=float(right), answer=None if text == "-" else text, solution=text if right else None)
+        return Verdict(
+            reward=float(right),
+            answer=None if text == "-" else text,
+            solution=text if right else None,
+            comparable=text != "6",
+        )
 
 
 class Script:
@@ -94,6 +99,7 @@ def test_numbers_by_hand() -> None:
     # Answers {0,7}, {1}, {5,6}, {3}: 6/4. Solutions 1, 1, 0, 1.
     assert metrics["distinct_answers"] == 1.5
     assert metrics["distinct_correct"] == 0.75
+    assert metrics["unverifiable_frac"] == 1 / 16, "the one 6"
     assert metrics["length_mean"] == 2.0 and metrics["truncated_frac"] == 0.0
     assert "eval/ood/auroc" not in found.metrics, "all wrong: undefined"
     assert found.reliability["heldout"]["logprob"][0].count == 16

@@ -100,6 +100,7 @@ task = build_component(config, "task")
 prompts = task.train_prompts()[:2] + [p for suite in task.suites().values() for p in suite[:1]]
 for prompt in prompts:  # whatever a first call imports
     task.verify(prompt, "1")
+    task.verify(prompt, "\\\\boxed{x+y}")  # starts the process that does algebra, which test_grader.py is about
 FORBIDDEN = ("exec", "compile", "import", "open", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.")
 def watch(event, arguments):
     if event.startswith(FORBIDDEN):

@@ -51,6 +51,7 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
     yield from _shared_targets(run)
     yield from _clip_settings(run, config)
     yield from _searched_metrics(run, config)
+    yield from (Concern(sentence=note, fatal=False) for note in run.task.notes())
     yield from run.objective.concerns(run)
     yield from rollout.concerns(run)
 

@@ -22,6 +22,7 @@ from trainer.config import ConfigError, derive_seed, nearest, require
 from trainer.metrics.calibration import ReliabilityPoint, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.passk import avg_at_n, majority_accuracy, pass_at_k
+from trainer.metrics.rollout import unverifiable_frac
 from trainer.metrics.support import support
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def suite_metrics(
         metrics |= {f"{name}_se": standard_error(score) for name, score in scores.items()}
     metrics["length_mean"] = sum(len(r.completion_ids) - r.num_context for r in rollouts) / len(rollouts)
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
+    metrics["unverifiable_frac"] = unverifiable_frac(rollouts)
     calibration, points = calibration_metrics(rollouts, threshold=RIGHT)
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 

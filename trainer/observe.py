@@ -119,6 +119,7 @@ def sample_rows(rollouts: Sequence[Rollout], step: int, source: str) -> list[dic
             "response": rollout.text,
             "reward": rollout.reward,
             "answer": rollout.verdict.answer if rollout.verdict else None,
+            "comparable": rollout.verdict is None or rollout.verdict.comparable,
             "finish_reason": rollout.finish_reason,
         }
         for rollout in rollouts

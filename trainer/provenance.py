@@ -15,14 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from trainer.config import ROOT
 from trainer.contract.files import write_atomic
-from trainer.files import write_atomic
 from trainer.metrics.table import glossary_json
 
 PACKAGES = (
@@ -65,13 +64,14 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
-def describe_run(folder: Path, config: Mapping[str, Any]) -> None:
+def describe_run(folder: Path, config: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
     """Write ``provenance.json``, ``diff.patch`` (where there is one) and the glossary ``metrics.json`` to a run folder.
 
-    They describe the newest attempt. Attempts on other code, packages, hardware or data are listed under ``earlier``,
-    and their diffs stay as ``diff-<first 12 digits of diff_sha256>.patch``.
+    They describe the newest attempt; ``notes`` say what is known of its data, such as rows that were left out. Attempts
+    on other code, packages, hardware or data are listed under ``earlier``, and their diffs stay as
+    ``diff-<first 12 digits of diff_sha256>.patch``.
     """
-    facts = provenance() | {"seeds": seeds(config), "data": data_files(config)}
+    facts = provenance() | {"seeds": seeds(config), "data": data_files(config), "notes": list(notes)}
     diff = facts["git"].pop("diff") if facts["git"] else ""
     if facts["git"]:
         facts["git"]["diff_sha256"] = hashlib.sha256(diff.encode()).hexdigest() if diff else None

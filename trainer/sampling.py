@@ -89,7 +89,7 @@ class Sampler:
         rollouts = self.complete(
             prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds, prefixes=prefixes
         )
-        judged = verified(rollouts, self.task)
+        judged = verified(rollouts, self.task, self.ranks)
         if purpose == "rollout":
             self.generated += [rollout.reward for rollout in judged]
         return judged
@@ -170,6 +170,11 @@ def shortened(completion: Completion, max_tokens: int) -> Completion:
     )
 
 
-def verified(rollouts: Sequence[Rollout], task: Task) -> list[Rollout]:
-    """The rollouts with the task's verdict."""
-    return [replace(rollout, verdict=task.verify(rollout.prompt, rollout.text)) for rollout in rollouts]
+def verified(rollouts: Sequence[Rollout], task: Task, ranks: Ranks | None = None) -> list[Rollout]:
+    """The rollouts with the task's verdict. Each rank judges its share and all get every verdict: a verifier with a
+    limit of time might judge one answer differently on two of them."""
+    ranks = ranks or Ranks()
+    own = range(ranks.rank, len(rollouts), ranks.world)
+    shares = ranks.gather([(number, task.verify(rollouts[number].prompt, rollouts[number].text)) for number in own])
+    verdicts = dict(pair for share in shares for pair in share)
+    return [replace(rollout, verdict=verdicts[number]) for number, rollout in enumerate(rollouts)]

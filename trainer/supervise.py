@@ -163,7 +163,7 @@ def _train(
     try:
         with room_for(folder.path):  # also for what is written elsewhere on a full disk, such as the progress
             folder.write_status("RUNNING", _step(folder), run.steps)
-            describe_run(folder.path, config)
+            describe_run(folder.path, config, run.task.notes())
             state = train(run, folder, engines, interrupted=interrupt, durable=durable, progress=print_progress)
         code = EXIT_CODES[state]
     except (ConfigError, OutOfSpace) as error:

@@ -37,6 +37,8 @@ class Verdict:
     """Canonical final answer, used for maj@k, answer diversity and answer entropy. None: no answer could be read."""
     solution: str | None = None
     """Canonical form of a *correct* solution (two spellings of one solution share it). None when wrong."""
+    comparable: bool = True
+    """False: an answer was given, but the verifier could not compare it with the right one, so it scores 0. Counted."""
     anchor: int | None = None
     """Characters of the response up to the end of the step that first reaches the right answer. None: it never does,
     or the task does not say."""

@@ -46,6 +46,7 @@ CONTRACT = [
     "rollout/length_mean",
     "rollout/length_max",
     "rollout/truncated_frac",
+    "rollout/unverifiable_frac",
     "rollout/zero_std_frac_all_wrong",
     "rollout/zero_std_frac_all_right",
     "diversity/distinct_1",

@@ -9,13 +9,14 @@ import pytest
 
 from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.metrics.table import check
-from trainer.types import Rollout
+from trainer.types import Rollout, Verdict
 
 
 def test_by_hand(make_rollout: Callable[..., Rollout]) -> None:
     rewards = {0: (0.0, 0.0), 1: (1.0, 1.0), 2: (0.0, 1.0), 5: (0.0, 0.0)}
     rollouts = [make_rollout(group, reward=reward) for group, pair in rewards.items() for reward in pair]
     rollouts[0] = replace(rollouts[0], completion_ids=(1,) * 11, num_context=3, finish_reason="length")
+    rollouts[1] = replace(rollouts[1], verdict=Verdict(reward=0.0, answer="?", comparable=False))
     metrics = rollout_metrics(rollouts)
     check(metrics)
     # 3 of 8 rewards are 1: mean 3/8, variance 3/8 * 5/8. Seven responses of 3 tokens, one of 11 - 3 sampled ones.
@@ -27,6 +28,7 @@ def test_by_hand(make_rollout: Callable[..., Rollout]) -> None:
             "rollout/length_mean": 29 / 8,
             "rollout/length_max": 8,
             "rollout/truncated_frac": 1 / 8,
+            "rollout/unverifiable_frac": 1 / 8,
             "rollout/zero_std_frac_all_wrong": 0.5,
             "rollout/zero_std_frac_all_right": 0.25,
         }

@@ -104,6 +104,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("rollout/length_mean", "tokens", "mean", "sampled tokens per response, end token included"),
     ("rollout/length_max", "tokens", "max", "longest response"),
     ("rollout/truncated_frac", "0 to 1", "mean", "share of responses that ran out of budget"),
+    (
+        "rollout/unverifiable_frac",
+        "0 to 1",
+        "mean",
+        "share of responses whose answer could not be compared with the gold one: reward 0, but not known to be incorrect",
+    ),
     ("rollout/generated", "responses", "sum", "responses sampled, those thrown away by the rollout plan included"),
     (
         "rollout/generated_reward",
@@ -138,6 +144,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("eval/<suite>/length_mean", "tokens", "last", "sampled tokens per response"),
     ("eval/<suite>/truncated_frac", "0 to 1", "last", "share of responses that ran out of budget"),
+    ("eval/<suite>/unverifiable_frac", "0 to 1", "last", "share of responses whose answer could not be compared"),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _DIVERSITY),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _CALIBRATION),
     *((f"support/<suite>_{name}", unit, "last", meaning) for name, unit, meaning in _SUPPORT),

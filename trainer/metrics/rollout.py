@@ -39,9 +39,15 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> d
         "rollout/length_mean": float(lengths.mean()),
         "rollout/length_max": float(lengths.max()),
         "rollout/truncated_frac": float(truncated.mean()),
+        "rollout/unverifiable_frac": unverifiable_frac(rollouts),
         "rollout/zero_std_frac_all_wrong": float((silent & (highest <= threshold)).mean()),
         "rollout/zero_std_frac_all_right": float((silent & (highest > threshold)).mean()),
     }
+
+
+def unverifiable_frac(rollouts: Sequence[Rollout]) -> float:
+    """Share of N verified rollouts whose answer the verifier could not compare with the right one."""
+    return sum(rollout.verdict is not None and not rollout.verdict.comparable for rollout in rollouts) / len(rollouts)
 
 
 def generation_metrics(kept: Sequence[Rollout], generated: Sequence[float]) -> dict[str, float]:

@@ -23,8 +23,13 @@ class Task(Protocol):
         """Evaluation prompts by suite name; ``heldout`` and ``ood`` where the task has them."""
         ...
 
+    def notes(self) -> list[str]:
+        """Sentences on the data that a person should read before training: what was left out, what occurs twice."""
+        ...
+
     def verify(self, prompt: Prompt, text: str) -> Verdict:
-        """Judge one response. Never raises on any ``text``: what cannot be read scores 0."""
+        """Judge one response. Never raises on any ``text``: what cannot be read scores 0, and so does what cannot be
+        compared, which is not :attr:`Verdict.comparable`."""
         ...
 
     def expert(self, prompt: Prompt) -> str | None:

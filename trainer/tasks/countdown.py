@@ -92,6 +92,10 @@ class Countdown:
         """``heldout``: same kind, unseen. ``ood``: harder, by default more numbers and more steps."""
         return {"heldout": self._prompts("heldout", self.num_heldout), "ood": self._prompts("ood", self.num_ood)}
 
+    def notes(self) -> list[str]:
+        """None: every problem is made here."""
+        return []
+
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """Reward 1.0 for a correct solution, else 0.0; never raises, linear in the length of ``text``."""
         steps = parse(text)

@@ -1,12 +1,12 @@
 """Task from local JSONL files of questions and answers, for real models: one JSON object a line.
 
 Built by ``conf/task/math.yaml``; read by the loop and by evaluation. It must not reach the network and must not
-evaluate a response: answers are compared as exact numbers or as normalised text.
+evaluate a response: answers are compared as text, exact numbers or expressions that math-verify parses.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import random
 import re
 from collections.abc import Mapping
@@ -14,15 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from trainer.tasks.answers import canonical_answer, last_boxed, last_number
+from trainer.tasks.answers import MAX_ANSWER_CHARACTERS, balanced, canonical, last_boxed, last_number, spelled
+from trainer.tasks.grader import judge
+from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary
 from trainer.types import Prompt, Verdict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonlTask:
     """Questions with a known final answer; reward 1.0 when the response's final answer equals it, else 0.0.
 
-    The reference answer may be bare (``42``), boxed, or follow ``####`` as in GSM8K files.
+    The reference answer may be bare (``42``), boxed, or follow ``####`` as in GSM8K files. Every row is checked before
+    anything is queued. An answer that cannot be compared scores 0 and is counted (``rollout/unverifiable_frac``).
+    ``Prompt.data``: ``answer``, the reference in one spelling; ``where``, ``FILE:LINE``; maybe ``solution``.
     """
 
     path: str | None = None
@@ -37,8 +43,13 @@ class JsonlTask:
     """Text of a prompt; ``{question}`` is replaced, other braces stay."""
     extract: Literal["boxed", "number", "boxed_or_number"] = "boxed_or_number"
     """Where a response's answer is: the last ``\\boxed{...}``, the last number, or the first of these that exists."""
-    match: Literal["numeric", "exact"] = "numeric"
-    """``numeric``: equal as exact fractions (0.5 = 1/2), other answers as normalised text; ``exact``: text only."""
+    match: Literal["math", "exact"] = "math"
+    """``math``: equal as numbers (0.5 = 1/2), as expressions (``(x+1)^2`` = ``x^2+2x+1``), lists and sets, by
+    math-verify; ``exact``: the same text, up to what LaTeX ignores."""
+    ignore_case: bool = False
+    """Whether ``Yes`` equals ``yes`` and ``X`` equals ``x``."""
+    bad_rows: BadRows = "refuse"
+    """Rows that cannot be used (no text, no readable answer, ...): ``refuse`` the file, or ``drop`` and count them."""
     num_prompts: int | None = None
     """Distinct training questions, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
     problem_seed: int = 0
@@ -59,7 +70,8 @@ class JsonlTask:
         for file in (self.path, *self.suite_paths.values()):
             if not Path(file).is_file():
                 raise ValueError(f"task math: {file} is not a file; set task.path and task.suite_paths to JSONL files")
-        for name, allowed in (("extract", ("boxed", "number", "boxed_or_number")), ("match", ("numeric", "exact"))):
+        choices = {"extract": ("boxed", "number", "boxed_or_number"), "match": ("math", "exact")}
+        for name, allowed in (choices | {"bad_rows": ("refuse", "drop")}).items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
         if "{question}" not in self.prompt_template:
@@ -83,15 +95,39 @@ class JsonlTask:
         """The files of ``suite_paths``; none by default."""
         return {name: self._load(name, file) for name, file in self.suite_paths.items()}
 
+    def notes(self) -> list[str]:
+        """Rows that are left out, questions that occur twice, and evaluation questions that are trained on."""
+        notes: list[str] = []
+        seen: set[str] = set()
+        for file in dict.fromkeys([str(self.path), *self.suite_paths.values()]):
+            rows, flaws = self._read(file)
+            if flaws:
+                notes.append(f"{summary(file, flaws, len(rows) + len(flaws))}; they are left out (task.bad_rows=drop)")
+            lines: dict[str, list[int]] = {}
+            for row in rows:
+                lines.setdefault(row.question, []).append(row.line)
+            again = [line for found in lines.values() for line in found[1:]]
+            if again:
+                notes.append(f"{file}: {len(again)} of {len(rows)} questions occur before ({numbered(again)})")
+            trained = [found[0] for question, found in lines.items() if question in seen]
+            if trained:
+                notes.append(f"{file}: {len(trained)} of {len(rows)} questions are trained on ({numbered(trained)})")
+            seen = seen or set(lines)
+        return [f"task math: {note}" for note in notes]
+
     def verify(self, prompt: Prompt, text: str) -> Verdict:
-        """Compare the response's final answer with the reference; never raises on any ``text``."""
-        found = self._extract(text)
-        answer = canonical_answer(found or "", self.match == "numeric")
+        """Compare the response's final answer with the reference; never raises on any ``text``.
+
+        ``Verdict.answer`` is the reference for a right answer, else the answer as exact number or in one spelling.
+        """
+        answer = self._canonical(self._extract(text) or "")
         if not answer:
             return Verdict(reward=0.0)
-        if answer != prompt.data["answer"]:
-            return Verdict(reward=0.0, answer=answer)
-        return Verdict(reward=1.0, answer=answer, solution=" ".join(text.split()))
+        gold = str(prompt.data["answer"])
+        equal = answer == gold if self.match == "exact" else judge(gold, answer)
+        if not equal:
+            return Verdict(reward=0.0, answer=answer, comparable=equal is not None)
+        return Verdict(reward=1.0, answer=gold, solution=" ".join(text.split()))
 
     def expert(self, prompt: Prompt) -> str | None:
         """The worked answer of the prompt's line, where it has one."""
@@ -102,28 +138,42 @@ class JsonlTask:
         boxed = last_boxed(text) if self.extract != "number" else None
         return last_number(text) if boxed is None and self.extract != "boxed" else boxed
 
-    def _load(self, suite: str, file: str) -> list[Prompt]:
-        prompts: list[Prompt] = []
-        with open(file, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    prompts.append(self._prompt(f"{suite}-{len(prompts)}", line, f"{file}, line {number}"))
-        if not prompts:
-            raise ValueError(f"task math: {file} holds no question; put one JSON object on each line")
-        return prompts
+    def _canonical(self, answer: str) -> str:
+        return canonical(answer, exact=self.match == "exact", ignore_case=self.ignore_case)
 
-    def _prompt(self, identity: str, line: str, where: str) -> Prompt:
-        try:
-            record = json.loads(line)
-            question, answer = str(record[self.question_field]), str(record[self.answer_field])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"task math: {where} is not a JSON object with {self.question_field!r} and {self.answer_field!r}; "
-                "mend the line or set task.question_field and task.answer_field"
-            ) from error
-        bare = answer.rpartition("####")[2].strip()
-        boxed = last_boxed(bare)
-        reference = canonical_answer(bare if boxed is None else boxed, self.match == "numeric")
-        text = self.prompt_template.replace("{question}", question)
-        solution = {"solution": str(record[self.solution_field])} if record.get(self.solution_field) else {}
-        return Prompt(id=identity, text=text, data={"answer": reference, **solution})
+    def _read(self, file: str) -> tuple[list[Row], list[Flaw]]:
+        fields = (self.question_field, self.answer_field, self.solution_field)
+        return read_rows(file, fields, self._unreadable)
+
+    def _load(self, suite: str, file: str) -> list[Prompt]:
+        rows, flaws = self._read(file)
+        usable = kept(file, rows, flaws, self.bad_rows)
+        if flaws:
+            log.warning("task math: %s; left out (task.bad_rows=drop)", summary(file, flaws, len(rows) + len(flaws)))
+        return [self._prompt(f"{suite}-{number}", row, f"{file}:{row.line}") for number, row in enumerate(usable)]
+
+    def _prompt(self, identity: str, row: Row, where: str) -> Prompt:
+        text = self.prompt_template.replace("{question}", row.question)
+        solution = {} if row.solution is None else {"solution": row.solution}
+        data: dict[str, object] = {"answer": self._canonical(reference(row.answer)), "where": where, **solution}
+        return Prompt(id=identity, text=text, data=data)
+
+    def _unreadable(self, answer: str) -> str | None:
+        """Why no response can give this answer, if so."""
+        bare = reference(answer)
+        if len(bare) > MAX_ANSWER_CHARACTERS:
+            return f"has more than {MAX_ANSWER_CHARACTERS} characters"
+        if not self._canonical(bare):
+            return "holds nothing to compare with"
+        if not balanced(bare):
+            return "has braces that do not close"
+        if self.extract == "number" and judge(self._canonical(bare), spelled(last_number(bare) or "")) is not True:
+            return "is no number, as task.extract=number needs"
+        return None
+
+
+def reference(answer: str) -> str:
+    """The final answer in a reference: what follows ``####``, the content of its last box, or all of it."""
+    bare = answer.rpartition("####")[2].strip()
+    boxed = last_boxed(bare)
+    return bare if boxed is None else boxed
