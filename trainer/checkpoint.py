@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, checksummed, the last few kept, nothing ever unpickled that could run code.
 
 Called by the loop. ``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last,
-manifest.json. Must not decide when to save, and must never remove the newest good checkpoint.
+manifest.json; with the model's own files beside them (``export.py``) it is a folder that transformers loads. Must not
+decide when to save, and must never remove the newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -59,10 +60,13 @@ def save(
     state: Mapping[str, Any],
     signature: str,
     keep: int,
+    tied: Collection[str] = (),
+    described: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
-    ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.files.OutOfSpace`
+    Of names for one tensor the first is stored, but one of ``tied`` only if there is no other: loaders leave these out.
+    ``described`` are files to put beside the weights, by name. ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.files.OutOfSpace`
     on a full disk; the earlier checkpoints are then as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +77,12 @@ def save(
     try:
         with room_for(final):
             temporary.mkdir()
-            aliases = _write_weights(temporary / WEIGHTS, model_state)
+            aliases = _write_weights(temporary / WEIGHTS, model_state, tied)
             _write_optimizer(temporary / OPTIMIZER, dict(optimizer_state))
             (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+            for name, content in (described or {}).items():
+                (temporary / name).write_bytes(content)
+                persist(temporary / name)
             _write_manifest(temporary, {"step": step, "signature": signature, "aliases": aliases})
             if final.exists():  # left by an attempt that went back to an older checkpoint
                 _remove(final)
@@ -93,25 +100,28 @@ def load_latest(folder: Path, signature: str) -> Checkpoint | None:
 
     Raises :class:`ConfigError` when that checkpoint belongs to another configuration.
     """
+    found = newest(folder)
+    if found is None:
+        return None
+    path, manifest = found
+    if manifest["signature"] != signature:
+        raise ConfigError(
+            f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is {signature}: "
+            f"give the run its own folder, or move {folder} away to start from the beginning"
+        )
+    return _read(path, manifest)
+
+
+def newest(folder: Path, *, only: str | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """The newest undamaged checkpoint (of that name ``only``) and its manifest; says which ones it passed over."""
     for path in reversed(_saved(folder)):
+        if only is not None and path.name != only:
+            continue
         try:
-            manifest = _verify(path)
+            return path, _verify(path)
         except DamagedCheckpoint as damage:
             log.warning("checkpoint %s is damaged (%s) and is passed over for the one before it", path, damage)
-            continue
-        if manifest["signature"] != signature:
-            raise ConfigError(
-                f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is {signature}: "
-                f"give the run its own folder, or move {folder} away to start from the beginning"
-            )
-        return _read(path, manifest)
     return None
-
-
-def export(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write ``model`` and ``tokenizer`` so that transformers' ``from_pretrained(folder)`` reads them."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _step(path: Path) -> int:
@@ -122,14 +132,12 @@ def _saved(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()), key=_step)
 
 
-def _write_weights(path: Path, model_state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Store each tensor once, under the first of its names; returns the other names (tied weights) and what they stand
-    for.
-    """
+def _write_weights(path: Path, model_state: Mapping[str, Tensor], tied: Collection[str]) -> dict[str, str]:
+    """Store each tensor once (see :func:`save`); returns the other names of tied weights and what they stand for."""
     names: dict[tuple[object, ...], str] = {}
     aliases: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
-    for name, tensor in sorted(model_state.items()):
+    for name, tensor in sorted(model_state.items(), key=lambda item: (item[0] in tied, item[0])):
         view = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         if view in names:
             aliases[name] = names[view]
@@ -137,13 +145,21 @@ def _write_weights(path: Path, model_state: Mapping[str, Tensor]) -> dict[str, s
         names[view] = name
         whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
         tensors[name] = tensor.detach() if whole else tensor.detach().clone(memory_format=torch.contiguous_format)
+    write_tensors(path, tensors)
+    return aliases
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file as transformers writes it, with the permissions that any new file gets (its own are 0600)."""
+    path.touch()
+    mode = path.stat().st_mode
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC and EDQUOT, spelt by its Rust half
             raise OSError(errno.ENOSPC, str(error)) from error
         raise
-    return aliases
+    path.chmod(mode)
 
 
 class _Writer:

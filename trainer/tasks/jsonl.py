@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.tasks.answers import canonical_answer, last_boxed, last_number
+from trainer.tasks.template import CHAT, with_line_breaks
 from trainer.types import Prompt, Verdict
 
 
@@ -34,7 +35,14 @@ class JsonlTask:
     solution_field: str = "solution"
     """A worked answer, where a line has one; methods that follow an expert need it."""
     prompt_template: str = "{question}\nReason step by step and put the final answer within \\boxed{}.\n"
-    """Text of a prompt; ``{question}`` is replaced, other braces stay."""
+    r"""Text of a prompt; ``{question}`` is replaced, other braces stay. ``\n`` in two characters, as a command line gives
+    it, is a line break."""
+    prompt_format: Literal["auto", "chat", "raw"] = "auto"
+    """``chat``: the text is what a user says, in the tokenizer's chat template; ``raw``: it is the whole prompt;
+    ``auto``: chat if the tokenizer has a template. A template brings its own begin token and closes the text's last
+    line."""
+    system_prompt: str | None = None
+    """System turn before the question; needs a chat template that knows one."""
     extract: Literal["boxed", "number", "boxed_or_number"] = "boxed_or_number"
     """Where a response's answer is: the last ``\\boxed{...}``, the last number, or the first of these that exists."""
     match: Literal["numeric", "exact"] = "numeric"
@@ -59,11 +67,16 @@ class JsonlTask:
         for file in (self.path, *self.suite_paths.values()):
             if not Path(file).is_file():
                 raise ValueError(f"task math: {file} is not a file; set task.path and task.suite_paths to JSONL files")
-        for name, allowed in (("extract", ("boxed", "number", "boxed_or_number")), ("match", ("numeric", "exact"))):
+        for name, allowed in (("extract", ("boxed", "number", "boxed_or_number")), ("match", ("numeric", "exact")), ("prompt_format", tuple(CHAT))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
         if "{question}" not in self.prompt_template:
             raise ValueError("task math: prompt_template lacks {question}; put it where the question goes")
+        if self.system_prompt is not None and self.prompt_format == "raw":
+            raise ValueError(
+                "task math: prompt_format is raw, which has no turns, so system_prompt would be dropped: write it into "
+                "prompt_template, or set prompt_format to chat"
+            )
         if self.num_prompts is not None and self.num_prompts < 1:
             raise ValueError(f"task math: num_prompts is {self.num_prompts}; set it to 1 or more, or null for all")
 
@@ -124,6 +137,8 @@ class JsonlTask:
         bare = answer.rpartition("####")[2].strip()
         boxed = last_boxed(bare)
         reference = canonical_answer(bare if boxed is None else boxed, self.match == "numeric")
-        text = self.prompt_template.replace("{question}", question)
+        text = with_line_breaks(self.prompt_template).replace("{question}", question)
         solution = {"solution": str(record[self.solution_field])} if record.get(self.solution_field) else {}
-        return Prompt(id=identity, text=text, data={"answer": reference, **solution})
+        system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
+        data = {"answer": reference, **solution}
+        return Prompt(id=identity, text=text, data=data, chat=CHAT[self.prompt_format], system=system)
