@@ -43,8 +43,9 @@ class Check:
 
 
 def start_check(cells: Sequence[Cell], trainer: Sequence[str], *, here: bool = True) -> Check:
-    """Ask the trainer about one cell of every level: seeds change nothing that it could refuse; ``here``: the jobs run on
-    this machine, so that it has to have what they need.
+    """Ask the trainer about one cell of every level: seeds change nothing that it could refuse.
+
+    ``here``: the jobs run on this machine, which has to have what they need.
     """
     levels = {group_signature(cell.config): cell for cell in cells}
     lines = [json.dumps({"config": cell.config, "where": cell.level.label, "here": here}) for cell in levels.values()]

@@ -154,7 +154,9 @@ def test_every_end_token_ends_a_response_in_every_engine(tmp_path: Path, engine:
             stopped = [response.token_ids for response in responses if response.finish_reason == "stop"]
             assert {tokens[-1] for tokens in stopped} == {END, TURN_END}
             assert not any({END, TURN_END} & set(response.token_ids[:-1]) for response in responses)
-            assert all((END in r.token_ids or TURN_END in r.token_ids) == (r.finish_reason == "stop") for r in responses)
+            assert all(
+                (END in r.token_ids or TURN_END in r.token_ids) == (r.finish_reason == "stop") for r in responses
+            )
             started._lockstep = None  # then with vLLM's own scheduler
     finally:
         started.close()
@@ -165,7 +167,9 @@ def test_a_run_trains_on_the_template_and_keeps_the_end_token_out_of_the_text(tm
     folder = run_folder(tmp_path / "run", math_run(model, questions(tmp_path / "q.jsonl", "1+1?")))
     assert main([str(folder.path)]) == 0
     samples = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
-    assert samples and all("<|end|>" not in sample["response"] and "</s>" not in sample["response"] for sample in samples)
+    assert samples and all(
+        "<|end|>" not in sample["response"] and "</s>" not in sample["response"] for sample in samples
+    )
 
 
 def test_prompts_that_leave_no_room_are_counted_before_anything_starts(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_prompts_that_leave_no_room_are_counted_before_anything_starts(tmp_path:
     config = math_run(model, file, prompt_template="{question}")
     (sentence,) = fatal(config)
     assert "2 of 3 prompts of the training set do not fit: the first, train-1, has 54 tokens" in sentence
-    assert "rollout.max_tokens=12" in sentence and "context of 64" in sentence
+    assert "rollout.max_tokens=12 more" in sentence and "context of 64; lower rollout.max_tokens" in sentence
     with pytest.raises(ConfigError, match="2 of 3 prompts"):
         run = build_run(config)
         engine_setup(run, load_tokenizer(run.model), torch.device("cpu"))

@@ -66,8 +66,9 @@ def save(
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
     Of names for one tensor the first is stored, but one of ``tied`` only if there is no other: loaders leave these out.
-    ``described`` are files to put beside the weights, by name. ``state`` is JSON (its keys are strings, its tuples come back as lists). Raises :class:`trainer.files.OutOfSpace`
-    on a full disk; the earlier checkpoints are then as they were.
+    ``described`` are files to put beside the weights, by name. ``state`` is JSON (its keys are strings, its tuples come
+    back as lists). Raises :class:`trainer.files.OutOfSpace` on a full disk; the earlier checkpoints are then as they
+    were.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{TEMPORARY}*"):

@@ -30,8 +30,8 @@ def problems(config: Mapping[str, Any], *, here: bool = True) -> list[Concern]:
         run.task.train_prompts()
         if run.evaluation.every:
             chosen_suites(run.task.suites(), run.evaluation)
-        examine(run, config)
-        return list(_combinations(run, config))
+        left_out = [Concern(sentence=sentence, fatal=False) for sentence in examine(run, config)]
+        return [*left_out, *_combinations(run, config)]
     except ValueError as error:
         return [Concern(sentence=str(error))]
 

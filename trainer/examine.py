@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,24 +19,23 @@ from transformers import AutoModelForCausalLM
 from trainer.build import Run, build_component
 from trainer.config import ConfigError, HardwareConfig, ModelConfig, require
 from trainer.model import context_length, end_tokens, load_config, load_tokenizer, model_path
-from trainer.prompts import check_fit, prompt_ids
+from trainer.prompts import Length, misfits, prompt_ids
 from trainer.tasks.base import Task
+from trainer.tasks.fitted import Fitted
 from trainer.types import Prompt
 from trainer.weights import check_shapes, check_weights
 
-Lengths = tuple[tuple[str, int], ...]
-"""Name and number of tokens of each prompt."""
 
-
-def examine(run: Run, config: Mapping[str, Any]) -> None:
-    """Raise :class:`ConfigError` for a model that cannot be loaded or trained, and prompts that do not fit into it."""
+def examine(run: Run, config: Mapping[str, Any]) -> list[str]:
+    """Sentences on prompts that are left out. Raises :class:`ConfigError` for a model that cannot be loaded or trained,
+    and for prompts that do not fit into it.
+    """
     sentence = model_problem(run.model)
     if sentence is not None:
         raise ConfigError(sentence)
     require_float32_weights(run)
     task = json.dumps(config["task"], sort_keys=True)
-    lengths = prompt_lengths(task, run.model, bool(run.evaluation.every))
-    check_lengths(run, lengths)
+    return check_lengths(run, prompt_lengths(task, run.model, bool(run.evaluation.every)))[1]
 
 
 @functools.cache
@@ -93,27 +93,49 @@ def require_device(hardware: HardwareConfig) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def prompt_lengths(task: str, model: ModelConfig, evaluated: bool) -> dict[str, Lengths]:
-    """Tokens of every prompt of a task (its node, as JSON) by suite; ``train`` first, the others if ``evaluated``."""
+def prompt_lengths(task: str, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
+    """Sizes of every prompt of a task (its node, as JSON) by suite; ``train`` first, the others if ``evaluated``."""
     return measured_prompts(build_component(json.loads(task), "task"), model, evaluated)
 
 
-def measured_prompts(task: Task, model: ModelConfig, evaluated: bool) -> dict[str, Lengths]:
+def measured_prompts(task: Task, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
     """:func:`prompt_lengths` of a task."""
     tokenizer = load_tokenizer(model)
 
-    def lengths(prompts: Sequence[Prompt]) -> Lengths:
-        return tuple((prompt.id, len(prompt_ids(tokenizer, prompt))) for prompt in prompts)
+    def size(prompt: Prompt) -> Length:
+        where = str(prompt.data.get("where", prompt.id))
+        return Length(id=prompt.id, where=where, tokens=len(prompt_ids(tokenizer, prompt)))
 
-    suites = task.suites().items() if evaluated else ()
-    return {"train": lengths(task.train_prompts())} | {name: lengths(prompts) for name, prompts in suites}
+    suites = {"train": task.train_prompts(), **(task.suites() if evaluated else {})}
+    return {name: tuple(map(size, prompts)) for name, prompts in suites.items()}
 
 
-def check_lengths(run: Run, lengths: Mapping[str, Lengths]) -> None:
-    """Raise :class:`ConfigError` unless every prompt and the longest response to it fit into the model's context."""
+def check_lengths(run: Run, lengths: Mapping[str, Sequence[Length]]) -> tuple[frozenset[str], list[str]]:
+    """Ids of prompts that leave no room for a response in the model's context, and a sentence on those of each suite.
+
+    Raises :class:`ConfigError` where the task does not say ``bad_rows=drop``, and for a suite that would lose them all.
+    """
     context = context_length(load_config(run.model))
-    for suite, found in lengths.items():
+    drops = getattr(run.task, "bad_rows", "refuse") == "drop"
+    left_out: set[str] = set()
+    sentences = []
+    for suite, sizes in lengths.items():
         evaluated = suite != "train" and run.evaluation.max_tokens is not None
         key = "evaluation.max_tokens" if evaluated else "rollout.max_tokens"
         most = int(run.evaluation.max_tokens or 0) if evaluated else run.rollout.max_tokens
-        check_fit("the training set" if suite == "train" else f"suite {suite!r}", found, key, most, context)
+        where = "the training set" if suite == "train" else f"suite {suite!r}"
+        found, sentence = misfits(where, sizes, key, most, context)
+        if found and (not drops or len(found) == len(sizes)):
+            raise ConfigError(f"{sentence}; lower {key}, leave them out, or take a model with a longer context")
+        left_out |= {length.id for length in found}
+        sentences += [f"{sentence}; they are left out (task.bad_rows=drop)"] if found else []
+    return frozenset(left_out), sentences
+
+
+def fitting(run: Run) -> tuple[Run, int]:
+    """The run without prompts that do not fit (see :func:`check_lengths`), and the longest sequence of it, tokens."""
+    lengths = measured_prompts(run.task, run.model, bool(run.evaluation.every))
+    left_out, _ = check_lengths(run, lengths)
+    longest = max(size.tokens for sizes in lengths.values() for size in sizes if size.id not in left_out)
+    longest += max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
+    return replace(run, task=Fitted(task=run.task, left_out=left_out)) if left_out else run, longest

@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,8 +32,9 @@ BESIDE = re.compile(
 
 
 def description(folder: Path, dtype: str) -> dict[str, bytes]:
-    """The files of a model's ``folder`` that belong beside its weights, byte for byte; its configuration says that these
-    are held in ``dtype``, or a loader would round them to what they once were.
+    """The files of a model's ``folder`` that belong beside its weights, byte for byte, by name.
+
+    Only its configuration now says that these are held in ``dtype``, or a loader would round them to what they were.
     """
     config = json.loads((folder / CONFIG).read_bytes())
     # transformers 5 and vLLM read the first name, older ones the second.
@@ -42,8 +44,9 @@ def description(folder: Path, dtype: str) -> dict[str, bytes]:
 
 
 def export(run: Path, output: Path | None = None) -> Path:
-    """Write the newest good checkpoint of the folder ``run`` (or the checkpoint ``run`` itself) as a model to ``output``,
-    by default ``run/model``; returns where. Raises :class:`ConfigError` when there is none, or ``output`` exists.
+    """Write the newest good checkpoint of a run's folder (or ``run`` itself, if it is one) as a model to ``output``.
+
+    Returns where, by default ``run/model``. Raises :class:`ConfigError` when there is none, or ``output`` exists.
     """
     found = newest(run / "checkpoints") or newest(run.parent, only=run.name)
     if found is None:
@@ -93,5 +96,6 @@ def main(arguments: list[str]) -> int:
     try:
         print(export(options.run, options.output))
     except (ConfigError, OSError) as error:
-        parser.exit(2, f"{error}\n")
+        print(error, file=sys.stderr)
+        return 2
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from trainer.config import ConfigError
 from trainer.files import OutOfSpace, room_for
@@ -67,9 +67,9 @@ def _download(name: str, revision: str | None, files: list[str]) -> Path:
 
 
 def _cached(name: str, revision: str | None, why: str) -> Path:
-    """What an earlier download left."""
+    """What an earlier download left, which has to be all of it: nothing more will come."""
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except HFValidationError as error:
         raise ConfigError(f"model.path={name!r} is no folder here and cannot be a hub name: {_first(error)}") from error
     except LocalEntryNotFoundError as error:
@@ -78,6 +78,10 @@ def _cached(name: str, revision: str | None, why: str) -> Path:
             f"model.path={name!r}{at} is no folder here and not in the hub's cache, and {why}: give the folder of a "
             "saved model, or download it where there is a network and set HF_HUB_OFFLINE=1 here"
         ) from error
+    files = [file.name for file in folder.iterdir() if file.exists()]
+    if not (_matching(files, SAFETENSORS) or _matching(files, PICKLED)):
+        raise ConfigError(f"model.path={name!r} has no weights in the hub's cache, and {why}: download all of it first")
+    return folder
 
 
 def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:

@@ -5,7 +5,9 @@ Called by ``sampling.py``, ``desk.py``, ``session.py`` and ``examine.py``. It mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -74,23 +76,29 @@ def _turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     return text
 
 
-def check_fit(where: str, lengths: Iterable[tuple[str, int]], key: str, max_tokens: int, context: int | None) -> None:
-    """Refuse prompts that leave no room for their responses in the model's context, or that are empty; in one sentence,
-    with their number and the first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """Size of one prompt."""
 
-    ``lengths`` has the name of each prompt and its tokens; ``key`` is the setting that ``max_tokens`` comes from;
-    ``context`` None knows no end.
+    id: str
+    where: str
+    """File and line, where the task knows them, or the id."""
+    tokens: int
+
+
+def misfits(
+    where: str, lengths: Sequence[Length], key: str, max_tokens: int, context: int | None
+) -> tuple[list[Length], str]:
+    """Prompts without tokens, or that leave no room for a response in the model's context, and a sentence on them.
+
+    ``key`` is the setting that ``max_tokens`` comes from; ``context`` None knows no end.
     """
-    lengths = list(lengths)
-    if empty := [name for name, length in lengths if length == 0]:
-        raise ConfigError(f"{len(empty)} of {len(lengths)} prompts of {where} have no tokens, the first is {empty[0]}: give them a text")
-    if context is None:
-        return
-    room = context - max_tokens
-    if long := [(name, length) for name, length in lengths if length > room]:
-        name, length = long[0]
-        raise ConfigError(
-            f"{len(long)} of {len(lengths)} prompts of {where} do not fit: the first, {name}, has {length} tokens, and "
-            f"with {key}={max_tokens} that is more than the model's context of {context}; lower {key}, leave them out, "
-            "or take a model with a longer context"
-        )
+    room = math.inf if context is None else context - max_tokens
+    found = [length for length in lengths if not 0 < length.tokens <= room]
+    if not found:
+        return [], ""
+    first = found[0]
+    return found, (
+        f"{len(found)} of {len(lengths)} prompts of {where} do not fit: the first, {first.where}, has {first.tokens} "
+        f"tokens, and {key}={max_tokens} more have to find room in the model's context of {context}"
+    )

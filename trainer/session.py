@@ -22,7 +22,7 @@ from trainer.config import ConfigError, derive_seed, require
 from trainer.desk import SessionDesk, completion_entropies
 from trainer.distributed import Ranks
 from trainer.engine.base import Engine, EnginePool, EngineSetup
-from trainer.examine import check_lengths, measured_prompts, require_device
+from trainer.examine import fitting, require_device
 from trainer.export import description
 from trainer.gradient import Learner
 from trainer.model import (
@@ -184,6 +184,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         fused=True,
     )
     setup = engine_setup(run, tokenizer, accelerator.device)
+    run, _ = fitting(run)
     engine = engines.get(run.engine, setup)
     prompts = run.task.train_prompts()
     learner = Learner(
@@ -233,12 +234,8 @@ def _accelerator(run: Run) -> Accelerator:
 
 
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
-    """What the run's engine has to be able to do; raises :class:`ConfigError` for prompts that no response fits after.
-    """
-    lengths = measured_prompts(run.task, run.model, bool(run.evaluation.every))
-    check_lengths(run, lengths)
-    most = max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
-    longest = max(length for found in lengths.values() for _, length in found) + most
+    """What the run's engine has to be able to do; raises :class:`ConfigError` for prompts that do not fit."""
+    _, longest = fitting(run)
     # Rounded up, so that cells that differ a little in their prompts can share an engine.
     rounded = -(-(longest + 1) // 64) * 64
     return EngineSetup(

@@ -34,8 +34,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_weights(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor in ``folder``; raises :class:`ConfigError` for a file that is cut short or no weight file, a
-    part that is missing, and numbers that are not finite.
+    """Shape of every tensor in ``folder``.
+
+    Raises :class:`ConfigError` for a file that is cut short or no weight file, a part that is missing, and numbers that
+    are not finite.
     """
     files = weight_files(folder)
     _check_parts(folder, files)
@@ -96,7 +98,9 @@ def check_header(file: Path) -> None:
         raise ConfigError(f"{file} is no safetensors file ({size} bytes, no header): copy or download it again")
     expected = 8 + length + max(ends)
     if size != expected:
-        raise ConfigError(f"{file} is cut short or padded: {size} bytes instead of {expected}; copy or download it again")
+        raise ConfigError(
+            f"{file} is cut short or padded: {size} bytes instead of {expected}; copy or download it again"
+        )
     try:
         with safe_open(file, framework="pt"):
             pass

@@ -35,8 +35,8 @@ class JsonlTask:
     solution_field: str = "solution"
     """A worked answer, where a line has one; methods that follow an expert need it."""
     prompt_template: str = "{question}\nReason step by step and put the final answer within \\boxed{}.\n"
-    r"""Text of a prompt; ``{question}`` is replaced, other braces stay. ``\n`` in two characters, as a command line gives
-    it, is a line break."""
+    r"""Text of a prompt; ``{question}`` is replaced, other braces stay. ``\n`` in two characters, as a command line
+    gives it, is a line break."""
     prompt_format: Literal["auto", "chat", "raw"] = "auto"
     """``chat``: the text is what a user says, in the tokenizer's chat template; ``raw``: it is the whole prompt;
     ``auto``: chat if the tokenizer has a template. A template brings its own begin token and closes the text's last
@@ -67,7 +67,11 @@ class JsonlTask:
         for file in (self.path, *self.suite_paths.values()):
             if not Path(file).is_file():
                 raise ValueError(f"task math: {file} is not a file; set task.path and task.suite_paths to JSONL files")
-        for name, allowed in (("extract", ("boxed", "number", "boxed_or_number")), ("match", ("numeric", "exact")), ("prompt_format", tuple(CHAT))):
+        for name, allowed in (
+            ("extract", ("boxed", "number", "boxed_or_number")),
+            ("match", ("numeric", "exact")),
+            ("prompt_format", tuple(CHAT)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
         if "{question}" not in self.prompt_template:
@@ -140,5 +144,5 @@ class JsonlTask:
         text = with_line_breaks(self.prompt_template).replace("{question}", question)
         solution = {"solution": str(record[self.solution_field])} if record.get(self.solution_field) else {}
         system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
-        data = {"answer": reference, **solution}
+        data: dict[str, object] = {"answer": reference, **solution}
         return Prompt(id=identity, text=text, data=data, chat=CHAT[self.prompt_format], system=system)

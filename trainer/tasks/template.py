@@ -21,7 +21,8 @@ _BREAK = re.compile(rf"(?<!\\)\\n(?!(?:{_LATEX})(?![A-Za-z]))")
 
 
 def with_line_breaks(text: str) -> str:
-    r"""``text`` with line breaks for ``\n`` in two characters, which is what a shell hands on; LaTeX commands that start
-    so (``\neq``, ``\nabla``) and ``\\n`` stay as they are.
+    r"""``text`` with line breaks for ``\n`` in two characters, which is what a shell hands on.
+
+    LaTeX commands that start so (``\neq``, ``\nabla``) and ``\\n`` stay as they are.
     """
     return _BREAK.sub("\n", text)
