@@ -9,12 +9,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sweeps.cells import Cell
+from sweeps.queues.base import Queue
 from sweeps.worker import ROOT
-from trainer.config import ConfigError
+from trainer.config import ConfigError, require
 from trainer.contract.status import ExitCode
 from trainer.identity import group_signature
 
@@ -40,10 +42,13 @@ class Check:
         return warnings
 
 
-def start_check(cells: Sequence[Cell], trainer: Sequence[str]) -> Check:
-    """Ask the trainer about one cell of every level: seeds change nothing that it could refuse."""
+def start_check(cells: Sequence[Cell], trainer: Sequence[str], *, here: bool = True) -> Check:
+    """Ask the trainer about one cell of every level: seeds change nothing that it could refuse.
+
+    ``here``: the jobs run on this machine, which has to have what they need.
+    """
     levels = {group_signature(cell.config): cell for cell in cells}
-    lines = [json.dumps({"config": cell.config, "where": cell.level.label}) for cell in levels.values()]
+    lines = [json.dumps({"config": cell.config, "where": cell.level.label, "here": here}) for cell in levels.values()]
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, *trainer, "--check"],
@@ -54,6 +59,20 @@ def start_check(cells: Sequence[Cell], trainer: Sequence[str]) -> Check:
         text=True,
     )
     return Check(process=process, request="\n".join(lines) + "\n")
+
+
+def require_gpus(config: Mapping[str, Any], queue: Queue) -> None:
+    """Raise :class:`ConfigError` for a run on more GPUs than a job has, or on one where jobs have none."""
+    hardware = config["hardware"]
+    if hardware["device"] == "cpu":
+        return
+    queue.require_room_for(int(hardware["processes"]))
+    require(
+        hardware["device"] != "cuda" or queue.devices > 0,
+        "hardware.device",
+        "cuda",
+        "jobs of this launcher have no GPU; use hardware.device=auto, or on Slurm launcher.gpus=1",
+    )
 
 
 def _without_cell(line: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from sweeps.alive import close_dead
 from sweeps.cells import Member, cells, members
-from sweeps.check import start_check
+from sweeps.check import require_gpus, start_check
 from sweeps.compose import Composed
 from sweeps.estimate import Estimate, estimate, shares
 from sweeps.finish import finish
@@ -122,14 +122,12 @@ def run_study(study: Study, request: Request) -> int:
     decisions = reconcile([study.run_dir(cell) for cell in study.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(study.cells, decisions, strict=True) if decision.to_queue]
     queue.require_available()
-    hardware = config["hardware"]
-    if hardware["device"] != "cpu":
-        queue.require_room_for(int(hardware["processes"]))
+    require_gpus(config, queue)
     require_room(study.output, len(todo))
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
         require_answer(uri)
-    check = start_check(todo, queue.trainer) if todo else None
+    check = start_check(todo, queue.trainer, here=queue.here) if todo else None
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
     doubt = unsure(decisions)

@@ -15,7 +15,7 @@ from disks import small_disk
 from torch import Tensor, nn
 
 from trainer import checkpoint
-from trainer.checkpoint import CONTENT, MANIFEST, export, load_latest, save
+from trainer.checkpoint import CONTENT, MANIFEST, load_latest, save
 from trainer.contract.files import OutOfSpace
 
 SIGNATURE = "0123456789ab"
@@ -254,16 +254,3 @@ def test_the_manifest_vouches_for_every_file(tmp_path: Path) -> None:
     assert {name: entry["size"] for name, entry in manifest["files"].items()} == {
         name: (path / name).stat().st_size for name in CONTENT
     }
-
-
-def test_export_hands_both_halves_to_transformers(tmp_path: Path) -> None:
-    class Half:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def save_pretrained(self, folder: Path) -> None:
-            folder.mkdir(exist_ok=True)
-            (folder / self.name).touch()
-
-    export(Half("weights"), Half("tokenizer"), tmp_path / "export")
-    assert names(tmp_path / "export") == ["tokenizer", "weights"]

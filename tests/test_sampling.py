@@ -22,6 +22,8 @@ PROMPTS = [Prompt(id=f"p{n}", text=chr(ord("a") + n)) for n in range(5)]
 class Characters:
     """One token per character."""
 
+    bos_token = eos_token = eos_token_id = chat_template = None
+
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": [ord(character) for character in text]}
 

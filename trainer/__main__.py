@@ -2,7 +2,8 @@
 
 Started by the jobs of a sweep, or by hand. Exit codes: 0 done, 2 bad configuration, 10 stopped on request, 20
 preempted, 30 another process has the run, 130 interrupted, 1 crashed. ``--check`` validates configurations from
-standard input; ``--sync`` fills the MLflow mirror of runs from their folders.
+standard input; ``--sync`` fills the MLflow mirror of runs from their folders. ``python -m trainer
+export RUN`` writes the model of a run's last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from trainer.supervise import run_all, say
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["export"]:
+        from trainer import export
+
+        return export.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,7 +65,8 @@ def _let_threads_wait() -> None:
 def check(lines: str) -> int:
     """One sentence for each configuration that cannot run; the exit code is 2 if there is any.
 
-    A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted.
+    A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted, and
+    ``here``, false if it is for another machine.
     """
     from trainer.compatibility import problems
     from trainer.objective.base import Concern
@@ -73,7 +80,7 @@ def check(lines: str) -> int:
         except ValueError:
             request = None
         if isinstance(request, dict) and isinstance(request.get("config"), dict):
-            found, where = problems(request["config"]), request.get("where")
+            found, where = problems(request["config"], here=request.get("here", True)), request.get("where")
         else:
             found, where = [Concern(sentence='not a JSON object with a "config"')], f"line {number}"
         for problem in found:

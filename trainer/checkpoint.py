@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, checksummed, the last few kept, nothing ever unpickled that could run code.
 
 Called by the loop. ``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last,
-manifest.json. Must not decide when to save, and must never remove the newest good checkpoint.
+manifest.json; with the model's own files beside them (``export.py``) it is a folder that transformers loads. Must not
+decide when to save, and must never remove the newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -59,13 +60,16 @@ def save(
     state: Mapping[str, Any],
     signature: str,
     keep: int,
+    tied: Collection[str] = (),
+    described: Mapping[str, bytes] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
-    ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the record that
-    it builds on. Raises :class:`trainer.contract.files.OutOfSpace`
-    on a full disk; the earlier checkpoints are then as they were.
+    Of names for one tensor the first is stored, but one of ``tied`` only if there is no other: loaders leave these out.
+    ``described`` are files to put beside the weights, by name. ``state`` is JSON (its keys are strings, its tuples come
+    back as lists); ``record`` is the extent of the record that it builds on. Raises
+    :class:`trainer.contract.files.OutOfSpace` on a full disk; the earlier checkpoints are then as they were.
     """
     make_folder(folder)
     for leftover in folder.glob(f"{TEMPORARY}*"):
@@ -76,9 +80,12 @@ def save(
     try:
         with room_for(final):
             temporary.mkdir()
-            aliases = _write_weights(temporary / WEIGHTS, model_state)
+            aliases = _write_weights(temporary / WEIGHTS, model_state, tied)
             _write_optimizer(temporary / OPTIMIZER, dict(optimizer_state))
             (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+            for name, written in (described or {}).items():
+                (temporary / name).write_bytes(written)
+                persist(temporary / name)
             _write_manifest(temporary, content | {"aliases": aliases})
             if final.exists():  # left by an attempt that went back to an older checkpoint
                 _remove(final)
@@ -100,12 +107,7 @@ def load_latest(
     when the checkpoint belongs to another configuration, and when the record reaches none.
     """
     missing = None
-    for path in reversed(_saved(folder)):
-        try:
-            manifest = _verify(path)
-        except DamagedCheckpoint as damage:
-            log.warning("checkpoint %s is damaged (%s) and is passed over for the one before it", path, damage)
-            continue
+    for path, manifest in _undamaged(folder):
         if manifest["signature"] != signature:
             raise ConfigError(
                 f"checkpoint {path} belongs to configuration {manifest['signature']}, this run is {signature}: "
@@ -123,10 +125,19 @@ def load_latest(
     return None
 
 
-def export(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write ``model`` and ``tokenizer`` so that transformers' ``from_pretrained(folder)`` reads them."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def newest(folder: Path, *, only: str | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """The newest undamaged checkpoint (of that name ``only``) and its manifest; says which ones it passed over."""
+    return next(_undamaged(folder, only), None)
+
+
+def _undamaged(folder: Path, only: str | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in reversed(_saved(folder)):
+        if only is not None and path.name != only:
+            continue
+        try:
+            yield path, _verify(path)
+        except DamagedCheckpoint as damage:
+            log.warning("checkpoint %s is damaged (%s) and is passed over for the one before it", path, damage)
 
 
 def _step(path: Path) -> int:
@@ -137,14 +148,12 @@ def _saved(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()), key=_step)
 
 
-def _write_weights(path: Path, model_state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Store each tensor once, under the first of its names; returns the other names (tied weights) and what they stand
-    for.
-    """
+def _write_weights(path: Path, model_state: Mapping[str, Tensor], tied: Collection[str]) -> dict[str, str]:
+    """Store each tensor once (see :func:`save`); returns the other names of tied weights and what they stand for."""
     names: dict[tuple[object, ...], str] = {}
     aliases: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
-    for name, tensor in sorted(model_state.items()):
+    for name, tensor in sorted(model_state.items(), key=lambda item: (item[0] in tied, item[0])):
         view = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         if view in names:
             aliases[name] = names[view]
@@ -152,13 +161,21 @@ def _write_weights(path: Path, model_state: Mapping[str, Tensor]) -> dict[str, s
         names[view] = name
         whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
         tensors[name] = tensor.detach() if whole else tensor.detach().clone(memory_format=torch.contiguous_format)
+    write_tensors(path, tensors)
+    return aliases
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file as transformers writes it, with the permissions that any new file gets (its own are 0600)."""
+    path.touch()
+    mode = path.stat().st_mode
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC and EDQUOT, spelt by its Rust half
             raise OSError(errno.ENOSPC, str(error)) from error
         raise
-    return aliases
+    path.chmod(mode)
 
 
 class _Writer:

@@ -12,16 +12,17 @@ from typing import Any
 
 from trainer.build import Run, build_run
 from trainer.evaluate import chosen_suites
+from trainer.examine import examine, require_device
 from trainer.metrics.logged import why_not_logged
-from trainer.model import model_path
 from trainer.objective.base import Concern, Context
 
 
-def problems(config: Mapping[str, Any]) -> list[Concern]:
-    """Everything that is wrong or surprising about a resolved configuration."""
+def problems(config: Mapping[str, Any], *, here: bool = True) -> list[Concern]:
+    """Everything that is wrong or surprising about a resolved configuration; ``here``: the run is for this machine."""
     try:
         run = build_run(config)
-        model_path(run.model)
+        if here:
+            require_device(run.hardware)
         run.engine.require_available()
         for step in (0, max(run.steps - 1, 0)):  # a schedule may end where its target cannot be
             context = Context(seed=run.seed, step=step, num_steps=run.steps)
@@ -29,7 +30,8 @@ def problems(config: Mapping[str, Any]) -> list[Concern]:
         run.task.train_prompts()
         if run.evaluation.every:
             chosen_suites(run.task.suites(), run.evaluation)
-        return list(_combinations(run, config))
+        left_out = [Concern(sentence=sentence, fatal=False) for sentence in examine(run, config)]
+        return [*left_out, *_combinations(run, config)]
     except ValueError as error:
         return [Concern(sentence=str(error))]
 

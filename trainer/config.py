@@ -60,7 +60,7 @@ class ModelConfig:
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     dtype: str = "float32"
-    """Precision of the weights: float32, bfloat16 or float16."""
+    """Precision of the weights: float32; bfloat16 or float16 where nothing is trained (``optim.lr=0``)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless asked."""
     gradient_checkpointing: bool = False

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.gradient import Learner, measure
 from trainer.pack import pack
+from trainer.prompts import prompt_ids
 from trainer.sampling import Sampler, verified
 from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms
 
@@ -48,7 +49,7 @@ class SessionDesk:
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         rollout = Rollout(
             prompt=prompt,
-            prompt_ids=tuple(tokenizer(prompt.text)["input_ids"]),
+            prompt_ids=prompt_ids(tokenizer, prompt),
             completion_ids=tuple(ids),
             sampler_logprobs=(0.0,) * len(ids),
             finish_reason="stop",

@@ -11,60 +11,126 @@ from typing import Any
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
-from trainer import packed
+from trainer import hub, packed
 from trainer.config import SHIPPED_MODEL, ConfigError, ModelConfig
 from trainer.contract.files import OutOfSpace, room_for
 from trainer.norm import use_rms_norm
 from trainer.onednn import use_onednn
+from trainer.weights import weight_files
+
+REMEDY = "; give the folder of a saved causal language model, a hub name, or null for the shipped one"
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length")
+"""What configurations call the length of a model's context."""
+UNSCALED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+"""Kinds of rotary embedding whose configuration states the context after scaling."""
 
 
-def model_path(config: ModelConfig) -> str:
-    """Folder or hub name to load from; raises :class:`ConfigError` for a folder without weights."""
+def model_path(config: ModelConfig, *, weights: bool = True) -> Path:
+    """Folder to load from; a hub name is brought to this machine, with its ``weights`` or without.
+
+    Raises :class:`ConfigError` for a folder that holds no model, and for what :func:`trainer.hub.fetched` refuses.
+    """
     path = config.path or str(SHIPPED_MODEL)
-    folder = Path(path)
-    if folder.is_dir() or path.startswith((".", "/", "~")):
-        weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        if not (folder / "config.json").is_file() or not weights:
-            raise ConfigError(
-                f"model.path={path!r} holds no model: expected config.json and *.safetensors there; "
-                "give the folder of a saved causal language model, a hub name, or null for the shipped one"
-            )
-    return path
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and not path.startswith((".", "/", "~")):
+        return hub.fetched(path, config.revision, weights=weights)
+    if not (folder / "config.json").is_file() or not weight_files(folder):
+        saved = sorted((folder / "checkpoints").glob("step-*"))
+        hint = f"; it is a run: give one of its checkpoints, such as {saved[-1]}" if saved else ""
+        raise ConfigError(
+            f"model.path={path!r} holds no model: expected config.json and *.safetensors there{hint or REMEDY}"
+        )
+    return folder
+
+
+def load_config(config: ModelConfig) -> PreTrainedConfig:
+    """The model's configuration; raises :class:`ConfigError` when it cannot be read."""
+    loaded: PreTrainedConfig = _loaded(AutoConfig, config, "by its config.json", weights=False)
+    return loaded
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; raises :class:`ConfigError` when it has no end-of-sequence token."""
-    path = model_path(config)
-    tokenizer: PreTrainedTokenizerBase = _loaded(AutoTokenizer, path, config, "as a tokenizer")
+    """The model's tokenizer; raises :class:`ConfigError` when there is none or it has no end-of-sequence token."""
+    folder = model_path(config, weights=False)
+    if not _has_tokenizer(folder):
+        raise ConfigError(
+            f"model.path={str(config.path or folder)!r} holds no tokenizer: copy tokenizer.json and "
+            "tokenizer_config.json of the model it was made from beside its weights"
+        )
+    tokenizer: PreTrainedTokenizerBase = _loaded(AutoTokenizer, config, "as a tokenizer", weights=False)
     if tokenizer.eos_token_id is None:
         raise ConfigError(
-            f"model.path={path!r} has a tokenizer without end-of-sequence token, "
+            f"model.path={str(config.path or folder)!r} has a tokenizer without end-of-sequence token, "
             "so no response could ever end: set eos_token"
         )
     return tokenizer
 
 
-def _loaded(kind: Any, path: str, config: ModelConfig, role: str, **options: Any) -> Any:
-    """``kind`` from the path; what the hub sends is kept on disk first, so a full one is not the path's fault."""
+def end_tokens(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response: those of the tokenizer, the configuration and the generation configuration, sorted.
+
+    An instruct model often ends its turns with another token than its base model ended texts with, and says so in one
+    of the three only.
+    """
+    stated: list[Any] = [tokenizer.eos_token_id, load_config(config).get_text_config().eos_token_id]
+    if (model_path(config, weights=False) / "generation_config.json").is_file():
+        generation: GenerationConfig = _loaded(GenerationConfig, config, "by its generation_config.json", weights=False)
+        stated.append(generation.eos_token_id)
+    each = [one for value in stated for one in (value if isinstance(value, list | tuple) else [value])]
+    return tuple(sorted({int(one) for one in each if one is not None and int(one) >= 0}))
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Longest sequence the model knows positions for, tokens, as vLLM derives it; None where nothing says so."""
+    text = config.get_text_config()
+    stated = [value for key in CONTEXT_KEYS if isinstance(value := getattr(text, key, None), int) and value > 0]
+    if not stated:
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    scaled = rope.get("rope_type", "default") not in UNSCALED and "gemma3" not in config.model_type
+    return int(min(stated) * (rope.get("factor") or 1.0 if scaled else 1.0))
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Without any of these files transformers makes an empty tokenizer, or asks for other packages."""
+    patterns = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.py")
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
+
+
+def _loaded(kind: Any, config: ModelConfig, role: str, *, weights: bool = True, **options: Any) -> Any:
+    """``kind`` from the model's folder. Its code may be kept on disk first, so a full one is not the path's fault."""
+    folder = model_path(config, weights=weights)
+    trust = {} if kind is GenerationConfig else {"trust_remote_code": config.trust_remote_code}
     try:
         with room_for(Path(HF_HUB_CACHE)):
-            return kind.from_pretrained(
-                path, revision=config.revision, trust_remote_code=config.trust_remote_code, **options
-            )
-    except OutOfSpace:
+            return kind.from_pretrained(folder, **trust, **options)
+    except (OutOfSpace, MemoryError):
         raise
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # readers of a dozen formats, each with errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        path = config.path or str(folder)
         raise ConfigError(f"model.path={path!r} could not be loaded {role}: {reason}") from error
 
 
 def load_model(config: ModelConfig) -> nn.Module:
     """The model in evaluation mode (no dropout: sampler and trainer must describe the same distribution)."""
-    path = model_path(config)
     dtype = getattr(torch, config.dtype)
-    model: Any = _loaded(AutoModelForCausalLM, path, config, "as a causal language model", dtype=dtype)
+    role = "as a causal language model"
+    model, found = _loaded(AutoModelForCausalLM, config, role, dtype=dtype, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"model.path={config.path!r} holds no weights for {len(missing)} tensors of {type(model).__name__}, which "
+            f"would be random: the first is {missing[0]}; give the folder of a whole model"
+        )
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     check_head(model)

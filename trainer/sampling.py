@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer.config import derive_seed
 from trainer.distributed import Ranks
 from trainer.engine.base import Completion, Engine
+from trainer.prompts import prompt_ids
 from trainer.tasks.base import Task
 from trainer.types import Prompt, Rollout
 
@@ -59,6 +60,8 @@ class Sampler:
     seed: int
     measure_entropies: Callable[[Sequence[Rollout]], list[tuple[float, ...]]]
     """Entropy of the policy at every completion token of some rollouts."""
+    ends: frozenset[int] = frozenset()
+    """Tokens that end a response. Some are no special tokens to the tokenizer, which would print them."""
     step: int = 0
     calls: int = 0
     """Calls of :meth:`sample` in this step: a refill must not repeat the noise of the first draw."""
@@ -117,7 +120,7 @@ class Sampler:
         prefixes: Sequence[tuple[int, ...]] | None = None,
     ) -> list[Rollout]:
         """Unverified rollouts, prompt by prompt; each rank samples its share and all of them get everything."""
-        ids = [tuple(self.tokenizer(prompt.text)["input_ids"]) for prompt in prompts]
+        ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         given = prefixes or [()] * len(prompts)
         own = range(self.ranks.rank, len(prompts), self.ranks.world)
         completions = self.engine.generate(
@@ -144,6 +147,7 @@ class Sampler:
         self, prompt: Prompt, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion, group: int
     ) -> Rollout:
         tokens = prefix + completion.token_ids
+        said = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
         return Rollout(
             prompt=prompt,
             prompt_ids=prompt_ids,
@@ -151,7 +155,7 @@ class Sampler:
             sampler_logprobs=(0.0,) * len(prefix) + completion.logprobs,
             sampler_entropies=None if (found := completion.entropies) is None else (0.0,) * len(prefix) + found,
             finish_reason=completion.finish_reason,
-            text=str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)),
+            text=str(self.tokenizer.decode(list(said), skip_special_tokens=True)),
             group=group,
             weight_version=self.engine.weight_version,
             num_context=len(prefix),

@@ -6,7 +6,7 @@ Called by ``loop.py``. It must not decide what happens in a step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,13 +21,22 @@ from trainer.config import ConfigError, derive_seed, require
 from trainer.desk import SessionDesk, completion_entropies
 from trainer.distributed import Ranks
 from trainer.engine.base import Engine, EnginePool, EngineSetup
+from trainer.examine import fitting, require_device
+from trainer.export import description
 from trainer.gradient import Learner
-from trainer.model import load_model, load_tokenizer, model_path, share_prompts
+from trainer.model import (
+    context_length,
+    end_tokens,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_path,
+    share_prompts,
+)
 from trainer.objective.base import Context, State
 from trainer.policy import Policy
 from trainer.record import RunFolder
 from trainer.sampling import PromptStream, Sampler
-from trainer.tasks.base import Task
 from trainer.types import Prompt, Rollout
 
 log = logging.getLogger(__name__)
@@ -48,6 +57,8 @@ class Session:
     tokenizer: PreTrainedTokenizerBase
     engine: Engine
     sampler: Sampler
+    described: Mapping[str, bytes]
+    """Files that make a folder of weights a model: its configuration and tokenizer."""
     step: int = 0
     """Steps done."""
     version: int = 0
@@ -124,6 +135,8 @@ class Session:
                 self.folder.checkpoints,
                 self.step,
                 model_state=self.policy.model.state_dict(),
+                tied=getattr(self.policy.model, "all_tied_weights_keys", ()),
+                described=self.described,
                 optimizer_state=self.learner.optimizer.state_dict(),
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
@@ -178,7 +191,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         weight_decay=run.optim.weight_decay,
         fused=True,
     )
-    engine = engines.get(run.engine, engine_setup(run, tokenizer, accelerator.device))
+    setup = engine_setup(run, tokenizer, accelerator.device)
+    run, _ = fitting(run)
+    engine = engines.get(run.engine, setup)
     prompts = run.task.train_prompts()
     learner = Learner(
         policy=policy,
@@ -205,8 +220,10 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             stream=PromptStream(prompts, run.seed),
             ranks=ranks,
             seed=run.seed,
+            ends=frozenset(setup.end_tokens),
             measure_entropies=lambda rollouts: completion_entropies(session.learner, tokenizer, rollouts),
         ),
+        described=description(model_path(run.model), run.model.dtype),
         state=run.objective.initial_state(),
     )
     session.resume()
@@ -217,9 +234,7 @@ def _accelerator(run: Run) -> Accelerator:
     device, precision = run.hardware.device, run.hardware.mixed_precision
     cpu = device == "cpu" or not torch.cuda.is_available()
     require(device != "auto", "hardware.device", device, DECIDED)
-    remedy = "torch sees no GPU here; use hardware.device=cpu or install the CUDA build"
-    require(not cpu or device != "cuda", "hardware.device", device, remedy)
-    require(not cpu or precision != "fp16", "hardware.mixed_precision", precision, "it needs a GPU; use no or bf16")
+    require_device(run.hardware)
     # accelerate refuses a second precision in one process, but the run before this one may have had another.
     AcceleratorState._reset_state()
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
@@ -228,25 +243,15 @@ def _accelerator(run: Run) -> Accelerator:
 
 
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
-    """What the run's engine has to be able to do."""
+    """What the run's engine has to be able to do; raises :class:`ConfigError` for prompts that do not fit."""
+    _, longest = fitting(run)
     # Rounded up, so that cells that differ a little in their prompts can share an engine.
-    evaluated = bool(run.evaluation.every)
-    longest = longest_prompt(run.task, tokenizer, evaluated) + max(
-        run.rollout.max_tokens, run.evaluation.max_tokens or 0
-    )
+    rounded = -(-(longest + 1) // 64) * 64
     return EngineSetup(
-        model_path=model_path(run.model),
-        revision=run.model.revision,
+        model_path=str(model_path(run.model)),
         dtype=run.model.dtype,
         trust_remote_code=run.model.trust_remote_code,
-        max_length=-(-(longest + 1) // 64) * 64,
-        eos_token_id=int(tokenizer.eos_token_id),  # type: ignore[arg-type]
+        max_length=min(rounded, context_length(load_config(run.model)) or rounded),
+        end_tokens=end_tokens(run.model, tokenizer),
         device=device.type,
     )
-
-
-def longest_prompt(task: Task, tokenizer: PreTrainedTokenizerBase, evaluated: bool) -> int:
-    """Tokens of the longest prompt of a task; of its suites too if they are evaluated (making them takes a second)."""
-    suites = task.suites().values() if evaluated else ()
-    texts = [prompt.text for prompts in (task.train_prompts(), *suites) for prompt in prompts]
-    return max(len(ids) for ids in tokenizer(texts)["input_ids"])

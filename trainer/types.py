@@ -25,6 +25,10 @@ class Prompt:
     id: str
     text: str
     data: dict[str, object] = field(default_factory=dict)
+    chat: bool | None = False
+    """Whether ``text`` is what a user says in the tokenizer's chat template; None: if the tokenizer has one."""
+    system: str | None = None
+    """System turn of the chat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,10 @@ class Queue(Protocol):
         """GPUs that a job holds; 0 on CPUs."""
 
     @property
+    def here(self) -> bool:
+        """Whether jobs run on this machine."""
+
+    @property
     def spreads(self) -> bool:
         """Whether jobs may run on several machines."""
 

@@ -83,6 +83,10 @@ class LocalQueue:
         return self.gpus_per_job if visible_gpus() else 0
 
     @property
+    def here(self) -> bool:
+        return True
+
+    @property
     def spreads(self) -> bool:
         return False
 

@@ -88,6 +88,10 @@ class SlurmQueue:
         return self.gpus
 
     @property
+    def here(self) -> bool:
+        return False
+
+    @property
     def spreads(self) -> bool:
         return num_nodes(self.partition) != 1
 

@@ -13,7 +13,7 @@ import optuna
 from omegaconf import DictConfig
 
 from sweeps import study as studies
-from sweeps.check import Check, start_check
+from sweeps.check import Check, require_gpus, start_check
 from sweeps.launch import come_back, hours_allowed, jobs_folder, refusing
 from sweeps.origin import origin
 from sweeps.queues.base import Pool
@@ -67,14 +67,13 @@ def check(ground: Ground) -> optuna.Study | None:
     require_folder(ground.output)
     queue.require_available()
     require(not queue.detach, "launcher.detach", True, "a search needs its launcher, which asks for trials")
-    if config["hardware"]["device"] != "cpu":
-        queue.require_room_for(int(config["hardware"]["processes"]))
+    require_gpus(config, queue)
     require_room(ground.output, ground.settings.search.n_trials)
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
         require_answer(uri)
     probes = [*probe_cells(ground), *confirmation_probe(ground)]
-    for warning in _once(start_check(probes, queue.trainer)):
+    for warning in _once(start_check(probes, queue.trainer, here=queue.here)):
         print(f"warning: {warning}", file=sys.stderr)
     if not store.exists(ground.storage):
         store.require_writable(ground.storage)

@@ -67,7 +67,7 @@ def bench_of_session() -> Iterator[Bench]:
         transformers=reference,
         policy=policy,
         prompts=prompts,
-        eos=setup.eos_token_id,
+        eos=setup.end_tokens[0],
         lockstep=vllm and vllm._lockstep,
     )
     pool.close()

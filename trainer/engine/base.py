@@ -36,12 +36,13 @@ class EngineSetup:
     """What an engine needs to know of the run it serves."""
 
     model_path: str
-    revision: str | None
+    """A folder."""
     dtype: str
     trust_remote_code: bool
     max_length: int
     """Longest prompt + completion, tokens."""
-    eos_token_id: int
+    end_tokens: tuple[int, ...]
+    """Ids that end a response, each of which is sampled like any other token and kept."""
     device: str
     """cpu or cuda."""
 

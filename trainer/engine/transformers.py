@@ -41,7 +41,6 @@ class TransformersEngine:
         with fenced():
             model = AutoModelForCausalLM.from_pretrained(
                 setup.model_path,
-                revision=setup.revision,
                 trust_remote_code=setup.trust_remote_code,
                 dtype=getattr(torch, setup.dtype),
             )
@@ -109,7 +108,7 @@ class _Transformers:
                     sampled[row].append(token)
                     logprobs[row].append(picked[row])
                     entropies[row].append(spread[row])
-            active = {row for row in active if sampled[row][-1] != self._setup.eos_token_id}
+            active = {row for row in active if sampled[row][-1] not in self._setup.end_tokens}
             if not active:
                 break
             tokens = chosen

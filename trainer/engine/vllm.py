@@ -71,7 +71,6 @@ class VLLMEngine:
 
             llm = vllm.LLM(
                 model=setup.model_path,
-                revision=setup.revision,
                 trust_remote_code=setup.trust_remote_code,
                 dtype=setup.dtype,  # type: ignore[arg-type]
                 max_model_len=setup.max_length,
@@ -119,7 +118,7 @@ def _lockstep(llm: Any, setup: EngineSetup) -> Any:
     from trainer.engine.vllm_lockstep import Lockstep, serves
 
     (runner,) = llm.collective_rpc(lambda worker: worker.model_runner)
-    return Lockstep(runner, setup.eos_token_id) if serves(runner) else None
+    return Lockstep(runner, setup.end_tokens) if serves(runner) else None
 
 
 class _VLLM:
@@ -159,7 +158,7 @@ class _VLLM:
                 logprobs=0,
                 flat_logprobs=True,
                 detokenize=False,
-                stop_token_ids=[self._setup.eos_token_id],
+                stop_token_ids=list(self._setup.end_tokens),
             )
             for seed in seeds
         ]

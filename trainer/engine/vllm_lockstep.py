@@ -71,7 +71,7 @@ class _Batch:
         """The token last drawn for each of ``rows``."""
         return self.tokens[rows, self.length[rows] - 1]
 
-    def completions(self, eos: int) -> list[list[Completion]]:
+    def completions(self, ends: Sequence[int]) -> list[list[Completion]]:
         """All responses, by prompt."""
         columns = zip(
             *(part.tolist() for part in (self.length, self.tokens, self.logprobs, self.entropies)), strict=True
@@ -81,7 +81,7 @@ class _Batch:
                 token_ids=tuple(tokens[:length]),
                 logprobs=tuple(logprobs[:length]),
                 entropies=tuple(entropies[:length]),
-                finish_reason="stop" if tokens[length - 1] == eos else "length",
+                finish_reason="stop" if tokens[length - 1] in ends else "length",
             )
             for length, tokens, logprobs, entropies in columns
         ]
@@ -129,14 +129,14 @@ def _places(lengths: Tensor) -> tuple[Tensor, Tensor]:
 class Lockstep:
     """Samples whole batches on one model runner of vLLM, whose scheduler must be idle."""
 
-    def __init__(self, runner: Any, eos: int) -> None:
+    def __init__(self, runner: Any, ends: Sequence[int]) -> None:
         group = runner.kv_cache_config.kv_cache_groups[0]
         self._runner = runner
         self._layers = group.layer_names
         self._metadata = runner.attn_groups[0][0].get_metadata_builder()
         self._block = group.kv_cache_spec.block_size
         self._blocks = runner.kv_cache_config.num_blocks - 1
-        self._eos = eos
+        self._ends = torch.tensor(ends)
         self._source: Tensor | None = None
         for name in self._layers:
             self._multiply(runner.compilation_config.static_forward_context[name].impl)
@@ -178,11 +178,11 @@ class Lockstep:
                 growing, waiting = torch.cat([growing, new]), waiting + entering
             else:
                 batch.append(growing, self._continue(batch, growing, table[share[growing]]))
-            ended = (batch.newest(growing) == self._eos) | (batch.length[growing] == batch.limit[growing])
+            ended = torch.isin(batch.newest(growing), self._ends) | (batch.length[growing] == batch.limit[growing])
             if ended.any():
                 free += share[growing[ended]].tolist()
                 growing = growing[~ended]
-        return batch.completions(self._eos)
+        return batch.completions(self._ends.tolist())
 
     def _shares(self, longest: int) -> Tensor:
         """Blocks of the cache [n, b] for each of the ``n`` responses that can grow at a time. Block 0 is vLLM's."""

@@ -108,7 +108,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "rollout/unverifiable_frac",
         "0 to 1",
         "mean",
-        "share of responses whose answer could not be compared with the gold one: reward 0, but not known to be incorrect",
+        "share of responses whose answer could not be compared with the gold one: reward 0, though not shown incorrect",
     ),
     ("rollout/generated", "responses", "sum", "responses sampled, those thrown away by the rollout plan included"),
     (

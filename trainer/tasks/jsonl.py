@@ -14,9 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from trainer.tasks.answers import MAX_ANSWER_CHARACTERS, balanced, canonical, last_boxed, last_number, spelled
+from trainer.tasks.answers import (
+    MAX_ANSWER_CHARACTERS,
+    balanced,
+    canonical,
+    last_boxed,
+    last_number,
+    spelled,
+)
 from trainer.tasks.grader import judge
 from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary
+from trainer.tasks.template import CHAT, with_line_breaks
 from trainer.types import Prompt, Verdict
 
 log = logging.getLogger(__name__)
@@ -40,7 +48,14 @@ class JsonlTask:
     solution_field: str = "solution"
     """A worked answer, where a line has one; methods that follow an expert need it."""
     prompt_template: str = "{question}\nReason step by step and put the final answer within \\boxed{}.\n"
-    """Text of a prompt; ``{question}`` is replaced, other braces stay."""
+    r"""Text of a prompt; ``{question}`` is replaced, other braces stay. ``\n`` in two characters, as a command line
+    gives it, is a line break."""
+    prompt_format: Literal["auto", "chat", "raw"] = "auto"
+    """``chat``: the text is what a user says, in the tokenizer's chat template; ``raw``: it is the whole prompt;
+    ``auto``: chat if the tokenizer has a template. A template brings its own begin token and closes the text's last
+    line."""
+    system_prompt: str | None = None
+    """System turn before the question; needs a chat template that knows one."""
     extract: Literal["boxed", "number", "boxed_or_number"] = "boxed_or_number"
     """Where a response's answer is: the last ``\\boxed{...}``, the last number, or the first of these that exists."""
     match: Literal["math", "exact"] = "math"
@@ -70,12 +85,22 @@ class JsonlTask:
         for file in (self.path, *self.suite_paths.values()):
             if not Path(file).is_file():
                 raise ValueError(f"task math: {file} is not a file; set task.path and task.suite_paths to JSONL files")
-        choices = {"extract": ("boxed", "number", "boxed_or_number"), "match": ("math", "exact")}
-        for name, allowed in (choices | {"bad_rows": ("refuse", "drop")}).items():
+        choices: dict[str, tuple[str, ...]] = {
+            "extract": ("boxed", "number", "boxed_or_number"),
+            "match": ("math", "exact"),
+            "bad_rows": ("refuse", "drop"),
+            "prompt_format": tuple(CHAT),
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
         if "{question}" not in self.prompt_template:
             raise ValueError("task math: prompt_template lacks {question}; put it where the question goes")
+        if self.system_prompt is not None and self.prompt_format == "raw":
+            raise ValueError(
+                "task math: prompt_format is raw, which has no turns, so system_prompt would be dropped: write it into "
+                "prompt_template, or set prompt_format to chat"
+            )
         if self.num_prompts is not None and self.num_prompts < 1:
             raise ValueError(f"task math: num_prompts is {self.num_prompts}; set it to 1 or more, or null for all")
 
@@ -153,10 +178,11 @@ class JsonlTask:
         return [self._prompt(f"{suite}-{number}", row, f"{file}:{row.line}") for number, row in enumerate(usable)]
 
     def _prompt(self, identity: str, row: Row, where: str) -> Prompt:
-        text = self.prompt_template.replace("{question}", row.question)
+        text = with_line_breaks(self.prompt_template).replace("{question}", row.question)
+        system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
         solution = {} if row.solution is None else {"solution": row.solution}
         data: dict[str, object] = {"answer": self._canonical(reference(row.answer)), "where": where, **solution}
-        return Prompt(id=identity, text=text, data=data)
+        return Prompt(id=identity, text=text, data=data, chat=CHAT[self.prompt_format], system=system)
 
     def _unreadable(self, answer: str) -> str | None:
         """Why no response can give this answer, if so."""

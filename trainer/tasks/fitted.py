@@ -1,0 +1,35 @@
+"""A task without the prompts that do not fit into a model's context. Made by :mod:`trainer.examine`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.tasks.base import Task
+from trainer.types import Prompt, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """``task`` without the prompts whose ids are in ``left_out``."""
+
+    task: Task
+    left_out: frozenset[str]
+
+    def train_prompts(self) -> list[Prompt]:
+        """Those that fit."""
+        return self._fitting(self.task.train_prompts())
+
+    def suites(self) -> dict[str, list[Prompt]]:
+        """Those that fit."""
+        return {name: self._fitting(prompts) for name, prompts in self.task.suites().items()}
+
+    def verify(self, prompt: Prompt, text: str) -> Verdict:
+        """As the task does."""
+        return self.task.verify(prompt, text)
+
+    def expert(self, prompt: Prompt) -> str | None:
+        """As the task does."""
+        return self.task.expert(prompt)
+
+    def _fitting(self, prompts: list[Prompt]) -> list[Prompt]:
+        return [prompt for prompt in prompts if prompt.id not in self.left_out]
