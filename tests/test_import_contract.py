@@ -94,7 +94,7 @@ def test_sweeps_know_of_the_trainer_its_configuration_only() -> None:
         (path, line, name)
         for path in files("sweeps")
         for line, name in imports(path)
-        if name.partition(".")[0] == "trainer" and not f"{name}.".startswith("trainer.config.")
+        if name.partition(".")[0] == "trainer" and not f"{name}.".startswith(("trainer.config.", "trainer.settings."))
     )
     assert offences("sweeps", bad) == []
 
@@ -120,6 +120,7 @@ def test_the_parser_sees_imports_wherever_they_hide(tmp_path: Path) -> None:
     ("module", "absent"),
     [
         ("trainer.config", ("torch", "numpy", "omegaconf", "mlflow")),
+        ("trainer.settings", ("torch", "numpy", "omegaconf", "mlflow", "trainer.config")),
         ("sweeps.command", ("torch", "transformers", "vllm")),
         ("trainer.metrics.table", ("torch",)),
         ("dashboards.report", ("torch", "trainer", "sweeps")),

@@ -8,13 +8,18 @@ without importing it.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from trainer.settings import ConfigError as ConfigError
+from trainer.settings import Range
+from trainer.settings import nearest as nearest
+from trainer.settings import require as require
 
 SCHEMA = 1
 """Raised when the meaning of a configuration changes, so that old results are never mistaken for new ones."""
@@ -35,26 +40,6 @@ NOT_IDENTITY = frozenset(
     | {"study", "tracking", "method", "retry", "max_hours", "yes"}
 )
 """Top-level keys that cannot move a curve."""
-
-
-class ConfigError(ValueError):
-    """A configuration that a person has to mend; the message is one sentence that says what, where and what to do."""
-
-
-def require(condition: bool, key: str, value: object, remedy: str) -> None:
-    """Raise :class:`ConfigError` naming ``key``, its ``value`` and the ``remedy`` unless ``condition`` holds."""
-    if not condition:
-        raise ConfigError(f"{key}={value!r} cannot be used: {remedy}")
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """``did you mean 'X'?`` for the only option that begins so or the closest one, or all options if none is close."""
-    options = sorted(options)
-    if not options:
-        return "there is nothing to set"
-    longer = [option for option in options if name and option.startswith(name)]
-    close = longer if len(longer) == 1 else difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(options)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,9 +181,9 @@ class TrackingConfig:
     """Run of the sweep that this run is nested under."""
     run_name: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
-    flush_every_s: float = 5.0
+    flush_every_s: Annotated[float, Range(0.01, 3600)] = 5.0
     """Seconds between two writes of the mirror thread."""
-    samples: int = 8
+    samples: Annotated[int, Range(0)] = 8
     """Responses kept in samples.jsonl at each evaluation and every ten steps."""
 
 
