@@ -14,11 +14,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.components import normalised, unknown_keys
+from sweeps.components import normalised
 from sweeps.compose import Composed
 from sweeps.explain import explain
+from sweeps.judge import problems_of
 from sweeps.levels import Level, levels
 from trainer.config import ConfigError, group_signature, identity, require, signature
+from trainer.settings import coerced
 
 NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that are about this invocation only."""
@@ -51,6 +53,8 @@ class Member:
     config: Mapping[str, Any]
     """Read only: members share what is equal among them."""
     overrides: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """What presets say of groups that were chosen."""
 
 
 def members(composed: Iterable[Composed]) -> list[Member]:
@@ -63,6 +67,7 @@ def members(composed: Iterable[Composed]) -> list[Member]:
                 for key, value in resolved(item.config).items()
             },
             overrides=item.overrides,
+            left_out=item.left_out,
         )
         for item in composed
     ]
@@ -71,10 +76,10 @@ def members(composed: Iterable[Composed]) -> list[Member]:
 def cells(members: Sequence[Member]) -> list[Cell]:
     """The cells of a sweep, in its order. Raises :class:`ConfigError` listing every problem, one sentence a line."""
     configs = [member.config for member in members]
-    _same_for_all(configs)
-    problems = dict.fromkeys(sentence for config in configs for sentence in _problems(config))
+    problems = dict.fromkeys(sentence for config in configs for sentence in problems_of(config))
     if problems:
         raise ConfigError("\n".join(problems))
+    _same_for_all(configs)
     every = levels([member.overrides for member in members], configs[0].get("factor"))
     made = [_cell(member, level) for member, level in zip(members, every, strict=True)]
     _all_different(made)
@@ -92,6 +97,7 @@ def _cell(member: Member, level: Level) -> Cell:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Plain data, interpolations replaced, numbers in one form, paths absolute. Changes ``config``."""
     try:
+        coerced(OmegaConf.to_container(config).get("output"), str, "output")  # type: ignore[union-attr]
         bare = config
         if "hydra" in config:
             bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -108,18 +114,19 @@ def _frozen(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in NOT_FROZEN}
 
 
-def _problems(config: Mapping[str, Any]) -> Iterator[str]:
-    yield from unknown_keys(config)
-    for key, least in (("seed", 0), ("steps", 0)):
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            yield f"{key}={value!r} cannot be used: give a whole number, at least {least}"
-
-
 def _same_for_all(configs: Sequence[Mapping[str, Any]]) -> None:
     for key in SHARED:
         for config in configs[1:]:
-            require(config[key] == configs[0][key], key, config[key], "it cannot differ between the cells of one sweep")
+            for path, value in _differences(config[key], configs[0][key], key):
+                require(False, path, value, "it cannot differ between the cells of one sweep")
+
+
+def _differences(node: Any, other: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and isinstance(other, Mapping):
+        for key in {**node, **other}:
+            yield from _differences(node.get(key), other.get(key), f"{where}.{key}")
+    elif node != other:
+        yield where, node
 
 
 def _all_different(cells: Sequence[Cell]) -> None:
@@ -127,6 +134,8 @@ def _all_different(cells: Sequence[Cell]) -> None:
     seen: dict[str, Cell] = {}
     for cell in cells:
         other = seen.setdefault(cell.signature, cell)
+        if other is not cell and other.overrides == cell.overrides:
+            raise ConfigError(f"the cell ({cell.name}) is asked for twice: leave out a value that is repeated")
         if other is not cell:
             raise ConfigError(
                 f"the cells ({other.name}) and ({cell.name}) are the same experiment: what is swept does not reach the "

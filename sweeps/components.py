@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose import CONF
 from trainer.config import component_defaults, nearest
@@ -28,6 +29,17 @@ def with_defaults(value: Any) -> Any:
             return {"_target_": target} | component_defaults(target) | filled
         return filled
     return [with_defaults(item) for item in value] if isinstance(value, list) else value
+
+
+def open_mappings(node: Any) -> Any:
+    """``node``, where a setting whose default is a mapping (``task.suite_paths``) takes names of one's own."""
+    if isinstance(node, DictConfig):
+        for key, default in (_defaults(node) or {}).items():
+            if isinstance(default, dict) and isinstance(value := node._get_node(key), DictConfig):
+                OmegaConf.set_struct(value, False)
+        for key in node:
+            open_mappings(node._get_node(key))
+    return node
 
 
 def normalised(value: Any) -> Any:
@@ -56,6 +68,15 @@ def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
             yield f"{where}.{key} is not a setting of {name}: {nearest(key, defaults or ())}"
     for key, item in value.items():
         yield from unknown_keys(item, f"{where}.{key}" if where else str(key))
+
+
+def missing_keys(value: Any, where: str = "") -> Iterator[str]:
+    """A sentence for every key that its component has and the configuration lacks: it was deleted."""
+    if isinstance(value, Mapping):
+        for key in sorted((_defaults(value) or {}).keys() - value.keys()):
+            yield f"{where}.{key} is missing from the configuration: give {where}.{key}=VALUE instead of deleting it"
+        for key, item in value.items():
+            yield from missing_keys(item, f"{where}.{key}" if where else str(key))
 
 
 def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | None:

@@ -83,7 +83,7 @@ def test_null_is_accepted_only_where_it_means_something() -> None:
         (
             "model.path",
             7,
-            """model.path=7 cannot be used: give a text, which a number is in two kinds of quotes: model.path='"7"', or null""",
+            """model.path=7 cannot be used: give a text, which a number is in two kinds of quotes: model.path='"7"'""",
         ),
         ("model.trust_remote_code", 1, "model.trust_remote_code=1 cannot be used: give true or false"),
         ("tracking.tags", ["a"], "tracking.tags=['a'] cannot be used: give a mapping, 'tracking.tags={NAME: VALUE}'"),
