@@ -97,7 +97,7 @@ def _cell(member: Member, level: Level) -> Cell:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Plain data, interpolations replaced, numbers in one form, paths absolute. Changes ``config``."""
     try:
-        coerced(OmegaConf.to_container(config).get("output"), str, "output")  # type: ignore[union-attr]
+        _require_output(OmegaConf.to_container(config))
         bare = config
         if "hydra" in config:
             bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -108,6 +108,10 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(explain(error)) from error
     document: dict[str, Any] = normalised(plain)
     return document
+
+
+def _require_output(config: Any) -> None:
+    require(coerced(config.get("output"), str, "output") != "", "output", "", "give the folder that runs go to")
 
 
 def _frozen(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ reads defaults from the source.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose import CONF
-from trainer.config import component_defaults, nearest
+from trainer.config import component_annotations, component_defaults, nearest
 
 OWN = ("trainer.", "sweeps.")
 """Import paths whose defaults can be read; any other ``_target_`` belongs to Hydra."""
@@ -43,15 +44,24 @@ def open_mappings(node: Any) -> Any:
 
 
 def normalised(value: Any) -> Any:
-    """``value`` with floats where the default is a float: ``lr=1`` and ``lr=1.0`` are one experiment."""
+    """``value`` with numbers in the form of their setting: ``lr=1`` and ``lr=1.0`` are one experiment, and so are
+    ``epochs=2`` and ``epochs=2.0``."""
     if not isinstance(value, Mapping):
         return value
-    defaults = _defaults(value)
-    plain = {key: normalised(item) for key, item in value.items()}
-    return {
-        key: float(item) if _is_whole(item) and isinstance((defaults or {}).get(key), float) else item
-        for key, item in plain.items()
-    }
+    target = value.get("_target_")
+    own = isinstance(target, str) and target.startswith(OWN)
+    kinds = component_annotations(target) if own else dict.fromkeys(("seed", "steps"), "int")
+    return {key: _as_number(normalised(item), kinds.get(key, "")) for key, item in value.items()}
+
+
+def _as_number(value: Any, annotation: str) -> Any:
+    """A whole number as a float or an integer, as a setting with this annotation has it; in a list each one."""
+    if isinstance(value, list):
+        return [_as_number(item, annotation) for item in value]
+    if "float" in annotation:
+        return float(value) if _is_whole(value) else value
+    whole = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
+    return int(value) if whole else value
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
@@ -101,4 +111,4 @@ def _defaults(value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 5.0
 """How long a tracking server may take to answer before it counts as absent."""
 SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql", "databricks", "sqlite")
 STATUS = {"COMPLETED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}
 
 
@@ -42,6 +44,11 @@ def require_answer(uri: str) -> None:
         _require_server(uri)
     elif uri.startswith(SQLITE):
         _require_writable(Path(uri.removeprefix(SQLITE)), uri)
+    elif re.match(r"[a-z+]+://", uri) and not uri.startswith(("file:", *DATABASES)):
+        raise ConfigError(
+            f"tracking.uri={uri!r} is no address that MLflow knows: "
+            "use sqlite:///FILE, http://HOST:PORT, or tracking=none"
+        )
     elif uri.startswith("file:") or "://" not in uri:
         raise ConfigError(
             f"tracking.uri={uri!r} is a folder, which MLflow no longer writes to: "

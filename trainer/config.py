@@ -70,7 +70,7 @@ class ModelConfig:
 class OptimConfig:
     """AdamW and how often it steps."""
 
-    lr: float = 3e-4
+    lr: Annotated[float, Range(0, 10)] = 3e-4
     """Learning rate after warm-up."""
     warmup_steps: int = 0
     """Optimiser updates over which the learning rate rises linearly from 0."""
@@ -85,7 +85,6 @@ class OptimConfig:
     """Passes over each rollout batch."""
 
     def __post_init__(self) -> None:
-        require(self.lr >= 0, "optim.lr", self.lr, "a learning rate is at least 0")
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "give a number of updates, at least 0")
         require(
             self.updates_per_rollout >= 1,
@@ -186,6 +185,9 @@ class TrackingConfig:
     samples: Annotated[int, Range(0)] = 8
     """Responses kept in samples.jsonl at each evaluation and every ten steps."""
 
+    def __post_init__(self) -> None:
+        require(bool(self.experiment), "tracking.experiment", self.experiment, "give the experiment a name")
+
 
 def identity(config: Mapping[str, object]) -> dict[str, object]:
     """The part of a resolved configuration that can move a curve, with the schema number."""
@@ -255,6 +257,12 @@ def _literal(node: ast.expr | None, where: str) -> object:
         raise ConfigError(
             f"{where} needs a literal default, so that its configuration can be read without importing it"
         ) from error
+
+
+def component_annotations(target: str) -> dict[str, str]:
+    """Field names of the component dataclass at import path ``target`` and their annotations, read from its source."""
+    fields = [node for node in _class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}
 
 
 def component_defaults(target: str) -> dict[str, object]:

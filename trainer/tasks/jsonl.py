@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from trainer.settings import Range, Seed
 from trainer.tasks.answers import canonical_answer, last_boxed, last_number
 from trainer.types import Prompt, Verdict
 
@@ -39,9 +40,9 @@ class JsonlTask:
     """Where a response's answer is: the last ``\\boxed{...}``, the last number, or the first of these that exists."""
     match: Literal["numeric", "exact"] = "numeric"
     """``numeric``: equal as exact fractions (0.5 = 1/2), other answers as normalised text; ``exact``: text only."""
-    num_prompts: int | None = None
+    num_prompts: Annotated[int, Range(1)] | None = None
     """Distinct training questions, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
-    problem_seed: int = 0
+    problem_seed: Seed = 0
     """Fixes the subset; the seed of a run only orders it."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainer.objective.base import Advantage, Concern
-from trainer.objective.groups import group_statistics, plain_rewards
+from trainer.objective.groups import group_statistics, needs_peers
 from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RLOO(Advantage):
     """
 
     def concerns(self, run: Run) -> Iterator[Concern]:
-        return plain_rewards(run)
+        return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         group = group_statistics(batch.rewards, batch.group)
