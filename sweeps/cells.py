@@ -14,14 +14,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.components import normalised, unknown_keys
+from sweeps.components import normalised
 from sweeps.compose import Composed
 from sweeps.explain import explain
+from sweeps.judge import problems_of
 from sweeps.levels import Level, levels
 from sweeps.machine import settled
 from sweeps.queues.base import open_queue
 from trainer.config import ConfigError, require
 from trainer.identity import group_signature, identity, signature
+from trainer.settings import coerced
 
 NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that are about this invocation only."""
@@ -54,6 +56,8 @@ class Member:
     config: Mapping[str, Any]
     """Read only: members share what is equal among them."""
     overrides: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """What presets say of groups that were chosen."""
 
 
 def members(composed: Iterable[Composed]) -> list[Member]:
@@ -66,6 +70,7 @@ def members(composed: Iterable[Composed]) -> list[Member]:
                 for key, value in resolved(item.config).items()
             },
             overrides=item.overrides,
+            left_out=item.left_out,
         )
         for item in composed
     ]
@@ -74,10 +79,10 @@ def members(composed: Iterable[Composed]) -> list[Member]:
 def cells(members: Sequence[Member]) -> list[Cell]:
     """The cells of a sweep, in its order. Raises :class:`ConfigError` listing every problem, one sentence a line."""
     configs = [member.config for member in members]
-    _same_for_all(configs)
-    problems = dict.fromkeys(sentence for config in configs for sentence in _problems(config))
+    problems = dict.fromkeys(sentence for config in configs for sentence in problems_of(config))
     if problems:
         raise ConfigError("\n".join(problems))
+    _same_for_all(configs)
     every = levels([member.overrides for member in members], configs[0].get("factor"))
     made = [_cell(member, level) for member, level in zip(members, every, strict=True)]
     _all_different(made)
@@ -95,6 +100,7 @@ def _cell(member: Member, level: Level) -> Cell:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Plain data, interpolations replaced, numbers in one form, paths absolute. Changes ``config``."""
     try:
+        _require_output(OmegaConf.to_container(config))
         bare = config
         if "hydra" in config:
             bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -107,23 +113,28 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return document
 
 
+def _require_output(config: Any) -> None:
+    require(coerced(config.get("output"), str, "output") != "", "output", "", "give the folder that runs go to")
+
+
 def _frozen(config: Mapping[str, Any]) -> dict[str, Any]:
     on_gpus = config["hardware"]["device"] == "auto" and open_queue(config["launcher"]).devices > 0
     return {key: value for key, value in settled(config, on_gpus=on_gpus).items() if key not in NOT_FROZEN}
 
 
-def _problems(config: Mapping[str, Any]) -> Iterator[str]:
-    yield from unknown_keys(config)
-    for key, least in (("seed", 0), ("steps", 0)):
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            yield f"{key}={value!r} cannot be used: give a whole number, at least {least}"
-
-
 def _same_for_all(configs: Sequence[Mapping[str, Any]]) -> None:
     for key in SHARED:
         for config in configs[1:]:
-            require(config[key] == configs[0][key], key, config[key], "it cannot differ between the cells of one sweep")
+            for path, value in _differences(config[key], configs[0][key], key):
+                require(False, path, value, "it cannot differ between the cells of one sweep")
+
+
+def _differences(node: Any, other: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and isinstance(other, Mapping):
+        for key in {**node, **other}:
+            yield from _differences(node.get(key), other.get(key), f"{where}.{key}")
+    elif node != other:
+        yield where, node
 
 
 def _all_different(cells: Sequence[Cell]) -> None:
@@ -131,6 +142,8 @@ def _all_different(cells: Sequence[Cell]) -> None:
     seen: dict[str, Cell] = {}
     for cell in cells:
         other = seen.setdefault(cell.signature, cell)
+        if other is not cell and other.overrides == cell.overrides:
+            raise ConfigError(f"the cell ({cell.name}) is asked for twice: leave out a value that is repeated")
         if other is not cell:
             raise ConfigError(
                 f"the cells ({other.name}) and ({cell.name}) are the same experiment: what is swept does not reach the "

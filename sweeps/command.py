@@ -9,9 +9,8 @@ import os
 import sys
 
 from sweeps.compose import CONF, enable_plugins
-from sweeps.explain import explain
 from sweeps.help import help_text
-from trainer.config import ConfigError, require
+from trainer.config import ConfigError
 from trainer.contract.status import ExitCode
 
 MULTIRUN = ("-m", "--multirun")
@@ -24,38 +23,28 @@ def main() -> int:
         return 0
     enable_plugins()
     import hydra
-    import yaml
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
+    from sweeps.explain import explained
+    from sweeps.presets import choosing
     from sweeps.texts import quoted
+    from sweeps.words import refuse_words
 
     sys.argv[1:] = [quoted(word) for word in _arranged(sys.argv[1:])]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:
-        _refuse_other_folders(sys.argv[1:])
-        application()
+        with explained(sys.argv[1:]):
+            refuse_words(sys.argv[1:])
+            with choosing(sys.argv[1:]):
+                application()
     except KeyboardInterrupt:
         print("interrupted before anything was queued", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.BAD_CONFIGURATION
-    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
-        print(f"error: {explain(error, sys.argv[1:])}", file=sys.stderr)
+        for sentence in str(error).splitlines():
+            print(f"error: {sentence}", file=sys.stderr)
         return ExitCode.BAD_CONFIGURATION
     return 0
-
-
-def _refuse_other_folders(words: list[str]) -> None:
-    """Raise :class:`ConfigError` for a folder of Hydra's own, which it would make wherever it is told to."""
-    for word in words:
-        key, _, value = word.lstrip("+~").partition("=")
-        unused = key.startswith(("hydra.run.", "hydra.sweep.")) or key == "hydra.output_subdir"
-        require(
-            not unused, key, value, "runs are in folders named by their content; choose their place with output=FOLDER"
-        )
 
 
 def _arranged(words: list[str]) -> list[str]:
@@ -72,8 +61,9 @@ def _single(config: object) -> None:
 
     from sweeps.compose import Composed
     from sweeps.launch import launch
+    from sweeps.presets import left_out
 
     assert isinstance(config, DictConfig)
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(overrides, list)
-    sys.exit(launch([Composed(config=config, overrides=tuple(overrides))], multirun=False))
+    sys.exit(launch([Composed(config=config, overrides=tuple(overrides), left_out=left_out())], multirun=False))

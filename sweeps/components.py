@@ -6,14 +6,16 @@ reads defaults from the source.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose import CONF
-from trainer.config import component_defaults, nearest
+from trainer.config import component_annotations, component_defaults, nearest
 
 OWN = ("trainer.", "sweeps.")
 """Import paths whose defaults can be read; any other ``_target_`` belongs to Hydra."""
@@ -30,16 +32,36 @@ def with_defaults(value: Any) -> Any:
     return [with_defaults(item) for item in value] if isinstance(value, list) else value
 
 
+def open_mappings(node: Any) -> Any:
+    """``node``, where a setting whose default is a mapping (``task.suite_paths``) takes names of one's own."""
+    if isinstance(node, DictConfig):
+        for key, default in (_defaults(node) or {}).items():
+            if isinstance(default, dict) and isinstance(value := node._get_node(key), DictConfig):
+                OmegaConf.set_struct(value, False)
+        for key in node:
+            open_mappings(node._get_node(key))
+    return node
+
+
 def normalised(value: Any) -> Any:
-    """``value`` with floats where the default is a float: ``lr=1`` and ``lr=1.0`` are one experiment."""
+    """``value`` with numbers in the form of their setting: ``lr=1`` and ``lr=1.0`` are one experiment, and so are
+    ``epochs=2`` and ``epochs=2.0``."""
     if not isinstance(value, Mapping):
         return value
-    defaults = _defaults(value)
-    plain = {key: normalised(item) for key, item in value.items()}
-    return {
-        key: float(item) if _is_whole(item) and isinstance((defaults or {}).get(key), float) else item
-        for key, item in plain.items()
-    }
+    target = value.get("_target_")
+    own = isinstance(target, str) and target.startswith(OWN)
+    kinds = component_annotations(target) if own else dict.fromkeys(("seed", "steps"), "int")
+    return {key: _as_number(normalised(item), kinds.get(key, "")) for key, item in value.items()}
+
+
+def _as_number(value: Any, annotation: str) -> Any:
+    """A whole number as a float or an integer, as a setting with this annotation has it; in a list each one."""
+    if isinstance(value, list):
+        return [_as_number(item, annotation) for item in value]
+    if "float" in annotation:
+        return float(value) if _is_whole(value) else value
+    whole = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
+    return int(value) if whole else value
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
@@ -56,6 +78,15 @@ def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
             yield f"{where}.{key} is not a setting of {name}: {nearest(key, defaults or ())}"
     for key, item in value.items():
         yield from unknown_keys(item, f"{where}.{key}" if where else str(key))
+
+
+def missing_keys(value: Any, where: str = "") -> Iterator[str]:
+    """A sentence for every key that its component has and the configuration lacks: it was deleted."""
+    if isinstance(value, Mapping):
+        for key in sorted((_defaults(value) or {}).keys() - value.keys()):
+            yield f"{where}.{key} is missing from the configuration: give {where}.{key}=VALUE instead of deleting it"
+        for key, item in value.items():
+            yield from missing_keys(item, f"{where}.{key}" if where else str(key))
 
 
 def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | None:
@@ -80,4 +111,4 @@ def _defaults(value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.presets import choosing
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
@@ -27,6 +29,8 @@ class Composed:
 
     config: DictConfig
     overrides: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """What presets say of groups that the overrides choose themselves."""
 
 
 def enable_plugins() -> None:
@@ -44,7 +48,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     already = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
+        with choosing(overrides), hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
             return hydra.compose("config", list(overrides))
     finally:
         GlobalHydra.instance().hydra = already
@@ -63,12 +67,13 @@ def batch_composer(loader: Any, master: DictConfig) -> Callable[[Sequence[Sequen
     """
 
     @functools.cache
-    def files(choices: tuple[str, ...]) -> bytes:
-        config: DictConfig = loader.load_sweep_config(master, list(choices))
+    def files(choices: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+        with choosing(choices) as chosen:
+            config: DictConfig = loader.load_sweep_config(master, list(choices))
         config._set_flag("struct", False)
         del config["hydra"]
         config._set_flag("struct", True)
-        return pickle.dumps(config)
+        return pickle.dumps(config), tuple(chosen.left_out)
 
     def members(batch: Sequence[Sequence[str]]) -> Iterator[Composed]:
         for overrides in batch:
@@ -77,13 +82,13 @@ def batch_composer(loader: Any, master: DictConfig) -> Callable[[Sequence[Sequen
                 loader.repository.group_exists(item.key_or_group) and not isinstance(item.value(), dict)
                 for item in parsed
             ]
-            config: DictConfig = pickle.loads(
-                files(tuple(text for text, is_choice in zip(overrides, chosen, strict=True) if is_choice))
-            )
+            choices = tuple(text for text, is_choice in zip(overrides, chosen, strict=True) if is_choice)
+            composed, left_out = files(choices)
+            config: DictConfig = pickle.loads(composed)
             loader._apply_overrides_to_config(
                 [item for item, is_choice in zip(parsed, chosen, strict=True) if not is_choice], config
             )
-            yield Composed(config=config, overrides=tuple(overrides))
+            yield Composed(config=config, overrides=tuple(overrides), left_out=left_out)
 
     return members
 

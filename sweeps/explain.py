@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.components import belongs_elsewhere
 from sweeps.compose import compose, groups
-from trainer.config import LIST_SLOTS, SINGLE_SLOTS, nearest
+from sweeps.levels import key_of, parsed
+from trainer.config import LIST_SLOTS, SINGLE_SLOTS
+from trainer.settings import ConfigError, nearest
+
+
+@contextmanager
+def explained(arguments: Sequence[str]) -> Iterator[None]:
+    """Errors of Hydra, OmegaConf and YAML become a :class:`ConfigError` of one sentence."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(explain(error, arguments)) from error
 
 
 def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
@@ -28,10 +46,17 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
         first = " ".join(line for line in text.splitlines() if "hydra.cc" not in line)
         remedy = "write KEY=VALUE, and quote what has brackets, commas or spaces"
         return f"a part of the command line cannot be read ({first}): {remedy}"
+    if match := re.search(r"Could not delete from config\. '([^']+)'", text):
+        return f"{match[1]} cannot be deleted: it is not in the configuration"
+    if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"{match[1]} is in the configuration already: leave out the + before it"
+    if match := re.search(r"raised while resolving interpolation: (.+)", text):
+        return f"{getattr(error, 'full_key', 'a value')} refers to what cannot be found: {match[1]}"
     if match := re.search(r"Interpolation key '([^']+)' not found", text):
         return f"${{{match[1]}}} names nothing in the configuration: mend the value that refers to it"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{match[1]} has no value yet: give one, {match[1]}=VALUE"
+        key = getattr(error, "full_key", None) or match[1]
+        return f"{key} has no value yet: give one, {key}=VALUE"
     return _one_line(error)
 
 
@@ -47,6 +72,10 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     choices = groups()
     if slot in LIST_SLOTS and name in choices.get(slot, []):
         return f"{key} belongs to {slot}={name}, which is not chosen: add {slot}=[{name}]"
+    if slot == "hydra":
+        return f"{key} is no setting: what belongs to Hydra is set by sweep.py itself"
+    if key in choices and (parts := _parts(key, arguments)):
+        return _unknown_key(parts[0], ())
     nearby = _nearest_config(key, arguments)
     target = (nearby.get(slot) or {}).get("_target_") if slot in SINGLE_SLOTS else None
     if target and (elsewhere := belongs_elsewhere(slot, [rest], target)):
@@ -61,6 +90,12 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
         return f"a part of the value of {key} is not in the configuration: write ++{key}=... to add it"
     siblings = [path for path in known if path.startswith(f"{slot}.")]
     return f"{key} is not a setting: {nearest(key, siblings or [path for path in known if '.' in path])}"
+
+
+def _parts(key: str, arguments: Sequence[str]) -> list[str]:
+    """Dotted keys of the mapping that the command line gives ``key``."""
+    values = [parsed(text) for text in arguments if key_of(text) == key and text.partition("=")[2].startswith("{")]
+    return [path for value in values for path in _keys(value, f"{key}.") if "." in path.removeprefix(f"{key}.")]
 
 
 def _nearest_config(key: str, arguments: Sequence[str]) -> Any:

@@ -23,6 +23,7 @@ from sweeps.cells import Member, cells, members
 from sweeps.check import require_gpus, start_check
 from sweeps.compose import Composed
 from sweeps.estimate import Estimate, estimate, shares
+from sweeps.explain import explained
 from sweeps.finish import finish
 from sweeps.follow import Followed
 from sweeps.manage import sync
@@ -62,10 +63,13 @@ def launch(composed: Iterable[Composed], *, multirun: bool) -> int:
     """Run what Hydra composed; returns the exit code: 0, 1 if a cell failed, 2 after a sentence if nothing can run."""
 
     def run() -> int:
-        found = members(composed)
+        with explained(sys.argv[1:]):
+            found = members(composed)
         first = found[0].config
         _refuse_half_a_factor(found, multirun)
         made = tuple(cells(found))
+        for sentence in dict.fromkeys(sentence for member in found for sentence in member.left_out):
+            print(f"warning: {sentence}", file=sys.stderr)
         command = shlex.join(["python", "sweep.py", *sys.argv[1:]])
         study = Study(
             name=study_name(made, multirun), command=command, output=Path(made[0].config["output"]), cells=made

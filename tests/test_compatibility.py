@@ -76,9 +76,9 @@ def test_more_updates_than_prompts_is_refused() -> None:
     assert found(["optim.updates_per_rollout=4", "rollout.prompts_per_step=4"]) == []
 
 
-def test_a_group_of_one_is_a_warning() -> None:
+def test_a_group_of_one_leaves_nothing_to_compare() -> None:
     (problem,) = found(["rollout.group_size=1", "optim.updates_per_rollout=2"])
-    assert not problem.fatal
+    assert problem.fatal
     assert "rollout.group_size=1" in problem.sentence
 
 
@@ -211,10 +211,10 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
 @pytest.mark.parametrize(
     ("overrides", "fatal", "words"),
     [
-        (["advantage=dr_grpo", ONE], False, "nothing to compare a response with, so advantages are plain rewards"),
-        (["advantage=rloo", ONE], False, "nothing to compare a response with, so advantages are plain rewards"),
-        (["advantage=arm", ONE], False, "nothing to compare a response with, so advantages are plain rewards"),
-        (["advantage=entropy_shaped", ONE], False, "nothing to compare a response with"),
+        (["advantage=dr_grpo", ONE], True, "nothing to compare a response with, so advantages would be plain rewards"),
+        (["advantage=rloo", ONE], True, "nothing to compare a response with, so advantages would be plain rewards"),
+        (["advantage=arm", ONE], True, "nothing to compare a response with, so advantages would be plain rewards"),
+        (["advantage=entropy_shaped", ONE], True, "nothing to compare a response with"),
         (["advantage=qae", ONE], True, "every reward its own quantile, so all advantages are 0"),
         (["advantage=grpo_passk", ONE], True, "leaves no second best, so all advantages are 0"),
         (["advantage=passk", "rollout.group_size=4"], True, "advantage.k=4 and rollout.group_size=4 pass@k is 0 or 1"),
@@ -237,10 +237,10 @@ def test_remarks_of_advantages_shapings_and_rollouts(overrides: list[str], fatal
     assert all(words in problem.sentence for problem in problems)
 
 
-def test_dynamic_sampling_of_groups_of_one_is_a_warning() -> None:
-    (alone, problem) = sorted((p.sentence for p in found(["rollout=dynamic", ONE, CLIPS])), key=len, reverse=True)
-    assert problem.startswith("rollout.group_size=1 leaves nothing to compare")
-    assert alone.startswith("dynamic sampling has nothing to compare in groups of one")
+def test_dynamic_sampling_of_groups_of_one_has_nothing_to_compare() -> None:
+    fatal, remark = sorted(found(["rollout=dynamic", ONE, CLIPS]), key=lambda problem: not problem.fatal)
+    assert fatal.fatal and fatal.sentence.startswith("rollout.group_size=1 leaves nothing to compare")
+    assert remark.sentence.startswith("dynamic sampling has nothing to compare in groups of one")
 
 
 def test_an_anchor_penalty_needs_a_task_that_says_where_the_answer_is(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from trainer.config import (
     nearest,
 )
 from trainer.identity import NOT_IDENTITY, group_signature, identity, signature
+from trainer.settings import filled
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -193,9 +194,9 @@ def test_a_default_that_has_to_be_computed_is_refused(tmp_path: Path, monkeypatc
 )
 def test_values_out_of_range_are_one_sentence_with_key_and_value(cls: type, setting: dict[str, object]) -> None:
     ((key, value),) = setting.items()
-    with pytest.raises(ConfigError) as caught:
-        cls(**setting)
     group = cls.__name__.removesuffix("Config").lower()
+    with pytest.raises(ConfigError) as caught:
+        filled(cls, setting, group)
     assert str(caught.value).startswith(f"{group}.{key}={value!r} cannot be used: ")
     assert "\n" not in str(caught.value)
 

@@ -77,7 +77,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "out of range": ({"surrogate.clip_high": -1.0}, "surrogate.clip_high=-1"),
     "evaluation k above n": ({"evaluation.ks": [1, 64]}, "evaluation.ks"),
     "unknown suite": ({"evaluation.suites": ["heldin"]}, "did you mean 'heldout'?"),
-    "impossible task": ({"task.num_prompts": 9999}, "num_prompts is 9999; set it between 1 and 4096"),
+    "impossible task": (
+        {"task.num_prompts": 9999},
+        "task.num_prompts=9999 cannot be used: give a whole number",
+    ),
     "more updates than prompts": ({"optim.updates_per_rollout": 8}, "optim.updates_per_rollout=8"),
     "model folder that is not there": ({"model.path": "/nowhere/model"}, "model.path='/nowhere/model' holds no model"),
     "no GPU for fp16": ({"hardware.mixed_precision": "fp16"}, "hardware.mixed_precision='fp16' cannot be used"),

@@ -6,10 +6,9 @@ Called by ``__main__.py``. It must not read files or start anything.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +41,7 @@ from trainer.objective.base import (
 )
 from trainer.objective.objective import Objective
 from trainer.objective.rollouts.base import RolloutPlan
+from trainer.settings import Seed, Steps, coerced, filled
 from trainer.tasks.base import Task
 
 BASES: dict[str, type] = {
@@ -95,47 +95,11 @@ def build_component(node: object, key: str) -> Any:
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{key} has no _target_: give the import path of its component, as the files under conf/ do")
     target = str(node["_target_"])
-    fields = component_defaults(target)
-    for name in node:
-        if name not in fields and name != "_target_":
-            raise ConfigError(
-                f"{key}.{name} is not a setting of {target.rpartition('.')[2]}: {nearest(str(name), fields)}"
-            )
+    component_defaults(target)  # refuses what names no class of the project, before anything is imported
     module, _, name = target.rpartition(".")
     component = getattr(importlib.import_module(module), name)
-    hints = typing.get_type_hints(component)
-    values = {
-        field: _coerce(value, hints[field], f"{key}.{field}") for field, value in node.items() if field != "_target_"
-    }
-    return component(**values)
-
-
-def _coerce(value: Any, hint: Any, key: str) -> Any:
-    """``value`` as the annotated type, where that is possible without guessing; otherwise a :class:`ConfigError`."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or hint is object:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _coerce(value, next(kind for kind in arguments if kind is not type(None)), key)
-    if origin is typing.Literal:
-        require(value in arguments, key, value, f"choose one of {', '.join(map(str, arguments))}")
-        return value
-    if origin in (tuple, list) and isinstance(value, Sequence) and not isinstance(value, str):
-        kinds = [arguments[0]] * len(value) if origin is list or arguments[-1] is Ellipsis else list(arguments)
-        require(len(kinds) == len(value), key, value, f"{len(kinds)} values are expected")
-        return origin(_coerce(item, kind, key) for item, kind in zip(value, kinds, strict=True))
-    if (origin or hint) in (dict, Mapping) and isinstance(value, Mapping):
-        return {str(name): _coerce(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        require(value == value and abs(value) != float("inf"), key, value, "give a finite number")
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{key}={value!r} is a {type(value).__name__}, but {getattr(hint, '__name__', hint)} is expected")
+    require(dataclasses.is_dataclass(component), f"{key}._target_", target, "it is no component")
+    return filled(component, {field: value for field, value in node.items() if field != "_target_"}, key)
 
 
 def _member(node: object, group: str, key: str) -> Any:
@@ -158,9 +122,7 @@ def build_run(config: Mapping[str, Any]) -> Run:
             None,
             "it is missing from the configuration; start runs through sweep.py, which fills in defaults",
         )
-    seed, steps = _coerce(config["seed"], int, "seed"), _coerce(config["steps"], int, "steps")
-    require(seed >= 0, "seed", seed, "a seed is at least 0")
-    require(steps >= 0, "steps", steps, "give a number of training steps, at least 0")
+    seed, steps = coerced(config["seed"], Seed, "seed"), coerced(config["steps"], Steps, "steps")
     single: dict[str, Any] = {slot: _member(config[slot], slot, slot) for slot in (*SINGLE_SLOTS, *PLAIN_GROUPS)}
     lists: dict[str, Any] = {}
     for slot in LIST_SLOTS:

@@ -8,13 +8,17 @@ without importing it.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from trainer.settings import ConfigError as ConfigError
+from trainer.settings import Range
+from trainer.settings import nearest as nearest
+from trainer.settings import require as require
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,26 +33,6 @@ LIST_SLOTS = ("weight", "regularizer", "controller")
 
 PLAIN_GROUPS = ("model", "optim", "accounting", "checkpoint", "hardware", "tracking")
 """Groups whose dataclass is in this module."""
-
-
-class ConfigError(ValueError):
-    """A configuration that a person has to mend; the message is one sentence that says what, where and what to do."""
-
-
-def require(condition: bool, key: str, value: object, remedy: str) -> None:
-    """Raise :class:`ConfigError` naming ``key``, its ``value`` and the ``remedy`` unless ``condition`` holds."""
-    if not condition:
-        raise ConfigError(f"{key}={value!r} cannot be used: {remedy}")
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """``did you mean 'X'?`` for the only option that begins so or the closest one, or all options if none is close."""
-    options = sorted(options)
-    if not options:
-        return "there is nothing to set"
-    longer = [option for option in options if name and option.startswith(name)]
-    close = longer if len(longer) == 1 else difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(options)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +63,7 @@ class ModelConfig:
 class OptimConfig:
     """AdamW and how often it steps."""
 
-    lr: float = 3e-4
+    lr: Annotated[float, Range(0, 10)] = 3e-4
     """Learning rate after warm-up."""
     warmup_steps: int = 0
     """Optimiser updates over which the learning rate rises linearly from 0."""
@@ -94,7 +78,6 @@ class OptimConfig:
     """Passes over each rollout batch."""
 
     def __post_init__(self) -> None:
-        require(self.lr >= 0, "optim.lr", self.lr, "a learning rate is at least 0")
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "give a number of updates, at least 0")
         require(
             self.updates_per_rollout >= 1,
@@ -195,10 +178,13 @@ class TrackingConfig:
     """Run of the sweep that this run is nested under."""
     run_name: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
-    flush_every_s: float = 5.0
+    flush_every_s: Annotated[float, Range(0.01, 3600)] = 5.0
     """Seconds between two writes of the mirror thread."""
-    samples: int = 8
+    samples: Annotated[int, Range(0)] = 8
     """Responses kept in samples.jsonl at each evaluation and every ten steps."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.experiment), "tracking.experiment", self.experiment, "give the experiment a name")
 
 
 def derive_seed(*parts: object) -> int:
@@ -250,6 +236,12 @@ def _literal(node: ast.expr | None, where: str) -> object:
         raise ConfigError(
             f"{where} needs a literal default, so that its configuration can be read without importing it"
         ) from error
+
+
+def component_annotations(target: str) -> dict[str, str]:
+    """Field names of the component dataclass at import path ``target`` and their annotations, read from its source."""
+    fields = [node for node in _class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}
 
 
 def component_defaults(target: str) -> dict[str, object]:

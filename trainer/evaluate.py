@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.passk import avg_at_n, majority_accuracy, pass_at_k
 from trainer.metrics.rollout import unverifiable_frac
 from trainer.metrics.support import support
+from trainer.settings import Range, Seed
 
 if TYPE_CHECKING:
     from trainer.tasks.base import Task
@@ -39,11 +40,11 @@ class EvaluationConfig:
 
     every: int = 20
     """Steps between evaluations; 0 switches evaluation off altogether."""
-    samples: int = 16
+    samples: Annotated[int, Range(1, 65_536)] = 16
     """Responses per problem, n of avg@n and maj@n."""
     prompts: int = 64
     """Problems per suite: the first ones, so that a smaller number is a subset of a larger."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(0, 100)] = 1.0
     """Sampling temperature. Calibration speaks of the model itself only at 1."""
     max_tokens: int | None = None
     """Longest response; None is the rollout's."""
@@ -51,7 +52,7 @@ class EvaluationConfig:
     """The k of pass@k, none above ``samples``."""
     suites: tuple[str, ...] = ()
     """Suites of the task to use; empty: all it has."""
-    seed: int = 0
+    seed: Seed = 0
     """Noise stream, shared by all runs and steps."""
 
     def __post_init__(self) -> None:

@@ -7,16 +7,15 @@ runs are not its business: those are in the run folders.
 from __future__ import annotations
 
 import importlib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from sweeps.worker import Job
-from trainer.config import ConfigError, require
+from trainer.config import ConfigError, component_defaults
 from trainer.contract.run_folder import ask_to_stop
 from trainer.contract.status import UNFINISHED, read_status
+from trainer.settings import filled
 
 
 class Pool(Protocol):
@@ -100,40 +99,10 @@ def open_queue(settings: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = 
             f"launcher._target_={settings['_target_']!r} is not a queue of this project: "
             "use launcher=local or launcher=slurm"
         )
+    component_defaults(str(settings["_target_"]))  # refuses a class that is not there
     kind = getattr(importlib.import_module(module), name)
-    hints = typing.get_type_hints(kind)
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "_target_"
-    }
-    for key, value in fields.items():
-        require(_fits(value, hints[key]), f"launcher.{key}", value, f"{_words(hints[key])} is expected")
-    queue: Queue = kind(**fields)
+    queue: Queue = filled(kind, {key: value for key, value in settings.items() if key != "_target_"}, "launcher")
     return queue.fitted(runs) if runs else queue
-
-
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return tuple(typing.get_origin(option) or option for option in options)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    kinds = _kinds(hint)
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
-
-
-def _words(hint: Any) -> str:
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        tuple: "a list",
-        dict: "a mapping",
-        type(None): "null",
-    }
-    return " or ".join(names[kind] for kind in _kinds(hint))
 
 
 def job_fields(queue: Any) -> dict[str, Any]:

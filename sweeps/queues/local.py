@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import submitit
 from submitit.local.local import LocalJob
@@ -32,6 +32,7 @@ from sweeps.worker import ROOT, Job
 from trainer.config import require
 from trainer.contract.liveness import BEAT_S, beat
 from trainer.contract.status import UNFINISHED, read_status
+from trainer.settings import Range
 
 FOREVER_MIN = 10 * 365 * 24 * 60
 LARGEST_SHARE = 12
@@ -42,37 +43,27 @@ LARGEST_SHARE = 12
 class LocalQueue:
     """Slots on this machine. A run's threads are its own matter (``hardware.num_threads``); slots fill the cores."""
 
-    slots: int | None = None
+    slots: Annotated[int, Range(1, 4096)] | None = None
     """Jobs at the same time. null: one per GPU; for runs on CPUs as many as cores and memory allow."""
-    runs_per_job: int | None = None
+    runs_per_job: Annotated[int, Range(1)] | None = None
     """Cells that share a process, so that its start-up is paid once. null: 1 on GPUs, up to 12 on a CPU."""
-    gpus_per_job: int = 1
+    gpus_per_job: Annotated[int, Range(1, 1024)] = 1
     """GPUs of one slot, where there are any."""
     detach: bool = False
     """Not for a local queue: its waiting jobs need the launcher."""
-    grace_s: float = 30.0
+    grace_s: Annotated[float, Range(0, 86400)] = 30.0
     """Seconds a stopped run has to save before it is killed."""
     trainer: tuple[str, ...] = ("-m", "trainer")
     """Arguments after the Python executable that start the trainer."""
 
     def __post_init__(self) -> None:
         require(
-            self.slots is None or self.slots >= 1, "launcher.slots", self.slots, "nothing could run; give at least 1"
-        )
-        require(
-            self.runs_per_job is None or self.runs_per_job >= 1,
-            "launcher.runs_per_job",
-            self.runs_per_job,
-            "give at least 1",
-        )
-        require(self.gpus_per_job >= 1, "launcher.gpus_per_job", self.gpus_per_job, "give at least 1")
-        require(
             not self.detach,
             "launcher.detach",
             self.detach,
             "a local queue needs its launcher; use launcher=slurm or nohup",
         )
-        require(self.grace_s >= 0, "launcher.grace_s", self.grace_s, "give seconds, at least 0")
+        require(bool(self.trainer), "launcher.trainer", list(self.trainer), "name what starts the trainer")
 
     @property
     def concurrency(self) -> int:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import submitit
 
@@ -23,6 +23,7 @@ from sweeps.queues.scheduler import Scheduler, ask, cluster_name, job_name, num_
 from sweeps.worker import ROOT, Job
 from trainer.config import ConfigError, require
 from trainer.contract.status import read_status, write_status
+from trainer.settings import Range
 
 ASK_EVERY_S = 5.0
 CANCEL_AT_ONCE = 500
@@ -40,27 +41,27 @@ class SlurmQueue:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    parallel: int = 32
+    parallel: Annotated[int, Range(1, 10_000)] = 32
     """Array members that run at the same time."""
-    runs_per_job: int = 1
+    runs_per_job: Annotated[int, Range(1)] = 1
     """Cells that share a job and its process."""
-    gpus: int = 1
+    gpus: Annotated[int, Range(0, 1024)] = 1
     """GPUs of a job; 0 for a CPU partition."""
-    cpus: int = 8
+    cpus: Annotated[int, Range(1, 4096)] = 8
     """Cores of a job."""
-    memory_gib: int | None = None
+    memory_gib: Annotated[int, Range(1, 100_000)] | None = None
     """Memory of a job; null: the partition's default."""
-    time_min: int = 720
+    time_min: Annotated[int, Range(1, 525_600)] = 720
     """Time limit of one attempt, minutes. A run goes on from its checkpoint in the next one."""
-    signal_lead_s: int = 180
+    signal_lead_s: Annotated[int, Range(0)] = 180
     """Seconds before the limit at which the run is asked to save; below 120 the signal may come too late."""
-    max_timeouts: int = 20
+    max_timeouts: Annotated[int, Range(0, 10_000)] = 20
     """Times a job may hit its limit and be queued again."""
-    grace_s: float = 120.0
+    grace_s: Annotated[float, Range(0, 86400)] = 120.0
     """Seconds a preempted run has to save."""
     setup: tuple[str, ...] = ()
     """Shell lines before the job, e.g. module loads."""
-    extra: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str | int | float] = field(default_factory=dict)
     """Further sbatch options, by their long name."""
     detach: bool = False
     """Return once everything is queued; `python -m sweeps status` follows it."""
@@ -68,16 +69,10 @@ class SlurmQueue:
     """Arguments after the Python executable that start the trainer."""
 
     def __post_init__(self) -> None:
-        for name in ("parallel", "runs_per_job", "cpus", "time_min"):
-            require(getattr(self, name) >= 1, f"launcher.{name}", getattr(self, name), "give at least 1")
-        require(self.gpus >= 0, "launcher.gpus", self.gpus, "give at least 0")
-        require(
-            self.memory_gib is None or self.memory_gib >= 1,
-            "launcher.memory_gib",
-            self.memory_gib,
-            "give at least 1 or null",
-        )
-        require(self.max_timeouts >= 0, "launcher.max_timeouts", self.max_timeouts, "give at least 0")
+        lead, limit = self.signal_lead_s, self.time_min
+        remedy = f"a job has launcher.time_min={limit} minutes in all: save later, or give the job more time"
+        require(lead < 60 * limit, "launcher.signal_lead_s", lead, remedy)
+        require(bool(self.trainer), "launcher.trainer", list(self.trainer), "name what starts the trainer")
 
     @property
     def concurrency(self) -> int:

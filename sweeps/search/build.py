@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.cells import Cell, cells, members
 from sweeps.compose import batch_composer
-from sweeps.explain import explain
-from sweeps.levels import Level
+from sweeps.explain import explained
+from sweeps.levels import Level, key_of
+from sweeps.presets import chosen_groups
 from sweeps.queues.base import open_queue
 from sweeps.search.ground import Compose, Ground, merged
 from sweeps.search.settings import Settings, settings
@@ -40,7 +38,11 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Ground:
     assert isinstance(node, dict)
     asked = settings(component_defaults("sweeps.search.settings.Search") | {str(k): v for k, v in node.items()})
     _refuse(arguments, asked)
-    fixed = tuple(merged([*asked.search.fixed, *asked.search.measure, *arguments]))
+    chosen = chosen_groups(arguments)
+    own = [
+        text for text in (*asked.search.fixed, *asked.search.measure) if key_of(text).partition(".")[0] not in chosen
+    ]
+    fixed = tuple(merged([*own, *arguments]))
     compose = _composer(loader, master)
     first = compose([[*fixed, *asked.search.baseline, f"seed={asked.search.seeds[0]}"]])[0]
     name = given_name(first.config) or name_of(f"search-{choice}", arguments)
@@ -79,12 +81,8 @@ def _composer(loader: Any, master: DictConfig) -> Compose:
     composed = batch_composer(loader, master)
 
     def compose(batch: Sequence[Sequence[str]]) -> list[Cell]:
-        try:
+        with explained(batch[0]):
             return cells(members(composed(batch)))
-        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(explain(error, batch[0])) from error
 
     return compose
 

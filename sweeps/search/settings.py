@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from sweeps.search.space import Parameter, parameters
-from trainer.config import ConfigError, component_defaults, nearest, require
+from trainer.settings import ConfigError, Range, Seed, filled, nearest, require
 
 DIRECTIONS = ("maximize", "minimize")
 SAMPLERS = ("tpe", "nsga2", "gp", "random")
@@ -29,7 +29,7 @@ class Objective:
     direction: str = "maximize"
     label: str = ""
     """What people read; the metric's name if empty."""
-    last: int = 1
+    last: Annotated[int, Range(1)] = 1
     """Recorded values at the end of a run that are averaged."""
 
     @property
@@ -42,7 +42,7 @@ class Objective:
 class Search:
     """The settings of ``search=NAME``; every one is overridden by ``search.KEY=VALUE``."""
 
-    n_trials: int = 30
+    n_trials: Annotated[int, Range(1, 10**6)] = 30
     """Trials in all, over every restart; those that failed or were pruned count."""
     objectives: Sequence[Mapping[str, Any]] = ()
     """One or several of ``{metric, direction, label, last}``."""
@@ -55,44 +55,44 @@ class Search:
     is."""
     measure: Sequence[str] = ("evaluation.every=10", "evaluation.suites=[heldout]")
     """Overrides that say how runs are examined; no part of what is tuned."""
-    seeds: Sequence[int] = (0, 1, 2)
+    seeds: Sequence[Seed] = (0, 1, 2)
     """The same for every trial, so that trials are paired; the sampler never sees them."""
-    rungs: Sequence[int] = (1, 3)
+    rungs: Sequence[Annotated[int, Range(1)]] = (1, 3)
     """Seeds of a trial at each rung: with fewer at first, with more once it was promoted. The last is all of them."""
-    reduction: int = 3
+    reduction: Annotated[int, Range(2)] = 3
     """A trial is promoted when fewer than one in so many of the trials that came so far are better."""
     sampler: str = "tpe"
     """tpe, nsga2, gp or random."""
-    sampler_seed: int = 0
-    startup_trials: int = 10
+    sampler_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    startup_trials: Annotated[int, Range(1)] = 10
     """Trials drawn at random before the sampler learns (tpe, gp); members of a generation (nsga2)."""
     pruner: str = "median"
     """median, successive_halving or none. For one objective only; the two rules below hold for any number."""
     prune_metric: str | None = None
     """What a pruner compares between trials; null: the objective. Its direction is that of the objective."""
-    prune_after: int = 1
+    prune_after: Annotated[int, Range(1)] = 1
     """First step whose value a pruner looks at."""
-    prune_startup: int = 5
+    prune_startup: Annotated[int, Range(1)] = 5
     """Trials that have to end before the median prunes."""
-    collapse: float = 0.1
+    collapse: Annotated[float, Range(0, 1)] = 0.1
     """A run whose entropy stays below this share of its first is stopped; 0: never."""
-    explosion: float = 4.0
+    explosion: Annotated[float, Range(0)] = 4.0
     """A run whose entropy stays above this multiple of its first is stopped; 0: never."""
-    patience: int = 3
+    patience: Annotated[int, Range(1)] = 3
     """Recorded steps in a row that make a collapse or an explosion."""
-    confirm_seeds: Sequence[int] = (100, 101, 102, 103, 104)
+    confirm_seeds: Sequence[Seed] = (100, 101, 102, 103, 104)
     """Fresh seeds on which the best is compared with the untuned default; empty: no comparison."""
     confirm_suites: Sequence[str] = ("ood",)
     """Suites that no objective looks at, examined in that comparison only."""
-    confirm_noise: int = 1
+    confirm_noise: Seed = 1
     """``evaluation.seed`` of that comparison: a noise stream that the search has not seen."""
     preset: bool = True
     """Write the best as ``conf/method/tuned/NAME.yaml`` too, unless something else stands there."""
     storage: str | None = None
     """Any Optuna storage URL, or the path of a journal file; null: ``study.journal`` in the folder of the search."""
-    retries: int = 1
+    retries: Annotated[int, Range(0, 1000)] = 1
     """How often a trial that failed, or whose job was killed, is taken up again from its last checkpoint."""
-    max_failed: int = 5
+    max_failed: Annotated[int, Range(1)] = 5
     """Trials in a row that may fail before no further one is asked for."""
 
 
@@ -143,22 +143,9 @@ class Settings:
 
 def settings(node: Mapping[str, Any]) -> Settings:
     """The ``search`` node of a resolved configuration, checked. Raises :class:`ConfigError`."""
-    known = component_defaults("sweeps.search.settings.Search")
-    for key in node:
-        if key not in known and key != "_target_":
-            raise ConfigError(f"search.{key} is not a setting of a search: {nearest(str(key), known)}")
-    values = {key: value for key, value in node.items() if key != "_target_"}
-    for key in ("n_trials", "reduction", "startup_trials", "prune_after", "prune_startup", "patience", "max_failed"):
-        _whole(f"search.{key}", values.get(key, known[key]), 2 if key == "reduction" else 1)
-    for key in ("retries", "sampler_seed", "confirm_noise"):
-        _whole(f"search.{key}", values.get(key, known[key]), 0)
-    for key in ("collapse", "explosion"):
-        value = values.get(key, known[key])
-        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        require(number, f"search.{key}", value, "give a multiple of the first entropy, or 0 for never")
-    made = Search(**values)
-    require(made.sampler in SAMPLERS, "search.sampler", made.sampler, nearest(str(made.sampler), SAMPLERS))
-    require(made.pruner in PRUNERS, "search.pruner", made.pruner, nearest(str(made.pruner), PRUNERS))
+    made = filled(Search, {key: value for key, value in node.items() if key != "_target_"}, "search")
+    require(made.sampler in SAMPLERS, "search.sampler", made.sampler, nearest(made.sampler, SAMPLERS))
+    require(made.pruner in PRUNERS, "search.pruner", made.pruner, nearest(made.pruner, PRUNERS))
     _check_seeds(made)
     found = Settings(search=made, objectives=_objectives(made), space=parameters(made.space))
     if found.several and made.sampler in SINGLE_ONLY:
@@ -170,48 +157,28 @@ def settings(node: Mapping[str, Any]) -> Settings:
     return found
 
 
-def _whole(key: str, value: object, least: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    require(whole and value >= least, key, value, f"give a whole number, at least {least}")  # type: ignore[operator]
-
-
 def _objectives(made: Search) -> tuple[Objective, ...]:
-    require(
-        bool(made.objectives) and not isinstance(made.objectives, str | Mapping),
-        "search.objectives",
-        made.objectives,
-        "list at least one {metric: NAME, direction: maximize}",
-    )
-    found = []
-    for number, node in enumerate(made.objectives):
-        where = f"search.objectives[{number}]"
-        require(isinstance(node, Mapping) and "metric" in node, where, node, "give {metric: NAME, direction: maximize}")
-        unknown = set(node) - {"metric", "direction", "label", "last"}
-        require(not unknown, where, node, f"it has metric, direction, label and last, but no {', '.join(unknown)}")
-        objective = Objective(**node)
+    remedy = "list at least one {metric: NAME, direction: maximize}"
+    require(bool(made.objectives), "search.objectives", made.objectives, remedy)
+    found = tuple(filled(Objective, node, f"search.objectives[{i}]") for i, node in enumerate(made.objectives))
+    for number, objective in enumerate(found):
         direction = objective.direction
-        require(direction in DIRECTIONS, f"{where}.direction", direction, "choose maximize or minimize")
-        _whole(f"{where}.last", objective.last, 1)
-        found.append(objective)
+        where = f"search.objectives[{number}].direction"
+        require(direction in DIRECTIONS, where, direction, "choose maximize or minimize")
     metrics = [objective.metric for objective in found]
     require(len(set(metrics)) == len(metrics), "search.objectives", metrics, "name each metric once")
-    return tuple(found)
+    return found
 
 
 def _check_seeds(made: Search) -> None:
     for key, least in (("seeds", 1), ("confirm_seeds", 0)):
         value = getattr(made, key)
-        require(isinstance(value, list | tuple), f"search.{key}", value, "give a list of seeds")
-        for seed in value:
-            _whole(f"search.{key}", seed, 0)
         different = len(set(value)) == len(value) >= least
-        require(different, f"search.{key}", value, f"give at least {least} seeds, each once")
+        require(different, f"search.{key}", list(value), f"give at least {least} seeds, each once")
     both = sorted(set(made.seeds) & set(made.confirm_seeds))
     remedy = f"the search itself uses {both}: give fresh ones"
     require(not both, "search.confirm_seeds", list(made.confirm_seeds), remedy)
     rungs = list(made.rungs)
-    for rung in rungs:
-        _whole("search.rungs", rung, 1)
     require(
         bool(rungs) and rungs == sorted(set(rungs)) and rungs[-1] == len(made.seeds),
         "search.rungs",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sweeps.levels import parsed, value_text
-from trainer.config import ConfigError, nearest, require
+from trainer.settings import ConfigError, filled, nearest, require
 
 FIELDS = ("type", "low", "high", "log", "step", "choices", "when")
 TYPES = ("float", "int", "categorical")
@@ -75,44 +75,41 @@ def parameters(space: Mapping[str, Any]) -> tuple[Parameter, ...]:
 def _parameter(key: str, node: Any, earlier: Mapping[str, Parameter]) -> Parameter:
     where = f"search.space.{key}"
     require(isinstance(node, Mapping), where, node, "give {type: float, low: A, high: B} or {type: categorical, ...}")
-    for name in node:
-        require(
-            name in FIELDS, f"{where}.{name}", node[name], f"it is no part of a range: {nearest(str(name), FIELDS)}"
-        )
-    kind = node.get("type")
-    require(kind in TYPES, f"{where}.type", kind, "choose float, int or categorical")
+    if unknown := [str(name) for name in node if name not in FIELDS]:
+        raise ConfigError(f"{where}.{unknown[0]} is no part of a range: {nearest(unknown[0], FIELDS)}")
     require(key != "seed", where, "seed", "the search chooses seeds itself: set search.seeds")
     when = _conditions(where, node.get("when") or {}, earlier)
-    if kind == "categorical":
-        choices = node.get("choices")
-        plain = isinstance(choices, list | tuple) and all(isinstance(c, Value) for c in choices)
-        require(plain and bool(choices), f"{where}.choices", choices, "list at least one text, number or null")
-        require(len(set(map(repr, choices))) == len(choices), f"{where}.choices", choices, "name each choice once")
-        return Parameter(key=key, type=kind, choices=tuple(choices), when=when)
-    low, high, log, step = (node.get(name) for name in ("low", "high", "log", "step"))
-    number = int if kind == "int" else int | float
-    for name, value in (("low", low), ("high", high), ("step", step)):
-        right = isinstance(value, number) and not isinstance(value, bool)
+    given = {name: value for name, value in node.items() if value is not None} | {"key": key, "when": when}
+    require(node.get("type") in TYPES, f"{where}.type", node.get("type"), "choose float, int or categorical")
+    made = filled(Parameter, given, where)
+    if made.type == "categorical":
+        require(bool(made.choices), f"{where}.choices", list(made.choices), "list at least one text, number or null")
+        once = len(set(map(repr, made.choices))) == len(made.choices)
+        require(once, f"{where}.choices", list(made.choices), "name each choice once")
+        return Parameter(key=key, type=made.type, choices=made.choices, when=made.when)
+    return _checked_range(made, where)
+
+
+def _checked_range(made: Parameter, where: str) -> Parameter:
+    """A range of numbers that varies something. Raises :class:`ConfigError`."""
+    cast = float if made.type == "float" else int
+    what = "a number" if cast is float else "a whole number"
+    for name in ("low", "high", "step"):
+        value = getattr(made, name)
         absent = name == "step" and value is None
-        require(
-            right or absent, f"{where}.{name}", value, f"{'a whole number' if kind == 'int' else 'a number'} is needed"
-        )
+        right = value is not None and cast(value) == value
+        require(absent or right, f"{where}.{name}", value, f"{what} is needed")
+    low, high, step = made.low, made.high, made.step
+    assert low is not None and high is not None
     if low > high:
         raise ConfigError(f"{where} has its bounds the wrong way round: low={low} is above high={high}; swap them")
     require(low < high, where, f"{low} to {high}", "low and high are equal, so nothing is varied: widen the range")
-    require(not log or low > 0, f"{where}.low", low, "a logarithmic range begins above 0")
+    require(not made.log or low > 0, f"{where}.low", low, "a logarithmic range begins above 0")
     require(step is None or step > 0, f"{where}.step", step, "give a step above 0")
-    require(not (log and step is not None), f"{where}.step", step, "a logarithmic range has no steps: leave one away")
-    cast = float if kind == "float" else int
-    return Parameter(
-        key=key,
-        type=kind,
-        low=cast(low),
-        high=cast(high),
-        log=bool(log),
-        step=None if step is None else cast(step),
-        when=when,
+    require(
+        not (made.log and step is not None), f"{where}.step", step, "a logarithmic range has no steps: leave it out"
     )
+    return replace(made, low=cast(low), high=cast(high), step=None if step is None else cast(step), choices=())
 
 
 def _conditions(where: str, node: Any, earlier: Mapping[str, Parameter]) -> dict[str, tuple[Value, ...]]:

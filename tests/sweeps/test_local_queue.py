@@ -16,6 +16,7 @@ from sweeps.runs import write_run
 from sweeps.worker import Job
 from trainer.config import ConfigError
 from trainer.contract.status import read_status, write_status
+from trainer.settings import filled
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
@@ -185,7 +186,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        LocalQueue(**setting)  # type: ignore[arg-type]
+        filled(LocalQueue, setting, "launcher")
 
 
 def test_every_rank_needs_a_gpu_of_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from sweeps.runs import write_run
 from sweeps.worker import Job
 from trainer.config import ConfigError
 from trainer.contract.status import read_status, write_status
+from trainer.settings import filled
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
@@ -178,7 +179,7 @@ def test_a_path_that_slurm_would_read_as_a_pattern_is_refused(cluster: Path, job
 @pytest.mark.parametrize("setting", ["parallel", "runs_per_job", "cpus", "time_min"])
 def test_settings_below_one_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"launcher\.{setting}=0"):
-        SlurmQueue(**{setting: 0})  # type: ignore[arg-type]
+        filled(SlurmQueue, {setting: 0}, "launcher")
 
 
 def test_a_detached_sweep_returns_and_is_joined_later(

@@ -122,12 +122,12 @@ def test_problems_end_when_the_space_is_exhausted() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_prompts": 0}, "num_prompts is 0; set it between 1 and 4096"),
-        ({"num_prompts": 5000}, "num_prompts is 5000"),
-        ({"num_numbers": 9}, "num_numbers is 9; set it between 3 and 6"),
-        ({"min_steps": 4}, "min_steps is 4; set it between 1 and 3"),
-        ({"target_min": 100}, "target_min is 100"),
-        ({"number_min": 10}, "number_min is 10"),
+        ({"num_prompts": 0}, "task.num_prompts=0 cannot be used: give a whole number, 1 to 4096"),
+        ({"num_prompts": 5000}, "task.num_prompts=5000 cannot be used"),
+        ({"num_numbers": 9}, "task.num_numbers=9 cannot be used: give a whole number, 3 to 6"),
+        ({"min_steps": 4}, "task.min_steps=4 cannot be used: give a whole number, 1 to 3"),
+        ({"target_min": 100}, "task.target_min=100 cannot be used"),
+        ({"number_min": 10}, "task.number_min=10 cannot be used"),
         ({"subset": "sorted"}, "set it to random or clustered"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -27,6 +28,7 @@ PATIENCE_S = 5.0
 """How long a tracking server may take to answer before it counts as absent."""
 
 SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql", "databricks", "sqlite")
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -53,6 +55,11 @@ def require_answer(uri: str) -> None:
     elif database is not None:
         _require_writable(database, uri)
         _require_whole(database, uri)
+    elif re.match(r"[a-z+]+://", uri) and not uri.startswith(("file:", *DATABASES)):
+        raise ConfigError(
+            f"tracking.uri={uri!r} is no address that MLflow knows: "
+            "use sqlite:///FILE, http://HOST:PORT, or tracking=none"
+        )
     elif uri.startswith("file:") or "://" not in uri:
         raise ConfigError(
             f"tracking.uri={uri!r} is a folder, which MLflow no longer writes to: "

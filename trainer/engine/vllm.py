@@ -10,13 +10,14 @@ import importlib.util
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from trainer.config import ConfigError, require
 from trainer.engine.base import Completion, Engine, EngineSetup, fenced
+from trainer.settings import Range
 
 LOCKSTEP_FOR = "0.32.0"
 """Version of vLLM that ``vllm_lockstep.py`` knows the inside of."""
@@ -29,11 +30,11 @@ BLOCK = {"cpu": 128, "cuda": 16}
 class VLLMEngine:
     """Settings of the embedded vLLM engine."""
 
-    kv_cache_gib: float = 1.0
+    kv_cache_gib: Annotated[float, Range(0, 4096)] = 1.0
     """Memory for the key-value cache on a CPU, GiB."""
     gpu_memory_frac: float = 0.45
     """Share of GPU memory vLLM may take in all; the trainer needs the rest."""
-    max_sequences: int = 512
+    max_sequences: Annotated[int, Range(1, 65_536)] = 512
     """Sequences sampled at once; more wait their turn."""
     enforce_eager: bool | None = None
     """No CUDA graphs and no compilation. None: eager on a CPU, graphs on a GPU."""

@@ -66,11 +66,11 @@ def right(batch: TokenBatch) -> Bool[Tensor, " N"]:
     return batch.raw_rewards > RIGHT
 
 
-def plain_rewards(run: Run) -> Iterator[Concern]:
-    """The remark of an advantage that gives a group of one its reward."""
+def needs_peers(run: Run) -> Iterator[Concern]:
+    """The refusal of an advantage that compares a response with the others of its group."""
     if run.rollout.group_size == 1:
-        why = "rollout.group_size=1 leaves nothing to compare a response with, so advantages are plain rewards"
-        yield Concern(sentence=why, fatal=False)
+        why = "rollout.group_size=1 leaves nothing to compare a response with, so advantages would be plain rewards"
+        yield Concern(sentence=f"{why}: give at least 2, or choose advantage=signed")
 
 
 def thrown_away(run: Run, what: str) -> Iterator[Concern]:

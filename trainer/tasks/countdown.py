@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from trainer.settings import ConfigError, Seed
 from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, solve
 from trainer.tasks.countdown_steps import canonical, first_reached, parse, solves, spell
 from trainer.tasks.countdown_subsets import clustered_order
@@ -36,7 +37,7 @@ class Countdown:
     """Distinct training prompts, 1 to 4096; subsets nest: the first 8 are among the first 32."""
     subset: Literal["random", "clustered"] = "random"
     """``clustered``: whole groups of similar problems, low diversity at the same size."""
-    problem_seed: int = 0
+    problem_seed: Seed = 0
     """Fixes every problem; the seed of a run only orders them."""
     num_numbers: int = 4
     """Given numbers per problem, 3 to 6."""
@@ -62,12 +63,12 @@ class Countdown:
             "num_prompts": (1, POOL_SIZE),
             "num_numbers": (3, 6),
             "ood_num_numbers": (3, 6),
-            "number_min": (1, self.number_max),
             "number_max": (2, 99),
-            "target_min": (1, self.target_max),
+            "number_min": (1, self.number_max),
             "target_max": (1, 999),
-            "ood_target_min": (1, self.ood_target_max),
+            "target_min": (1, self.target_max),
             "ood_target_max": (1, 999),
+            "ood_target_min": (1, self.ood_target_max),
             "min_steps": (1, self.num_numbers - 1),
             "ood_min_steps": (1, self.ood_num_numbers - 1),
             "num_heldout": (1, 1024),
@@ -76,7 +77,7 @@ class Countdown:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ValueError(f"task countdown: {name} is {value}; set it between {low} and {high}")
+                raise ConfigError(f"task.{name}={value!r} cannot be used: give a whole number, {low} to {high}")
         if self.subset not in ("random", "clustered"):
             raise ValueError(f"task countdown: subset is {self.subset!r}; set it to random or clustered")
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from trainer.settings import Range, Seed
 from trainer.tasks.answers import (
     MAX_ANSWER_CHARACTERS,
     balanced,
@@ -65,9 +66,9 @@ class JsonlTask:
     """Whether ``Yes`` equals ``yes`` and ``X`` equals ``x``."""
     bad_rows: BadRows = "refuse"
     """Rows that cannot be used (no text, no readable answer, ...): ``refuse`` the file, or ``drop`` and count them."""
-    num_prompts: int | None = None
+    num_prompts: Annotated[int, Range(1)] | None = None
     """Distinct training questions, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
-    problem_seed: int = 0
+    problem_seed: Seed = 0
     """Fixes the subset; the seed of a run only orders it."""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Advantage, Concern
-from trainer.objective.groups import group_statistics, plain_rewards
+from trainer.objective.groups import group_statistics, needs_peers
 from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class GRPO(Advantage):
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
     def concerns(self, run: Run) -> Iterator[Concern]:
-        return plain_rewards(run)
+        return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         group = group_statistics(batch.rewards, batch.group)

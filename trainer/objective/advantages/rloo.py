@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.about import About
 from trainer.objective.base import Advantage, Concern
-from trainer.objective.groups import group_statistics, plain_rewards
+from trainer.objective.groups import group_statistics, needs_peers
 from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class RLOO(Advantage):
     )
 
     def concerns(self, run: Run) -> Iterator[Concern]:
-        return plain_rewards(run)
+        return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         group = group_statistics(batch.rewards, batch.group)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Controller, State
+from trainer.settings import Range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class ParEntropyGuided(Controller):
     )
 
     target: str = "weight.sign.positive"
-    threshold: float = 0.2
+    threshold: Annotated[float, Range(0, 100)] = 0.2
     """Entropy (delta) below which positive advantages lose weight, nats."""
     step: float = 0.05
     """Change of the weight per training step (Delta)."""

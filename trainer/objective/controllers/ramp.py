@@ -30,5 +30,5 @@ def require_span(name: str, from_frac: float, until_frac: float) -> None:
         0 <= from_frac <= until_frac <= 1,
         f"controller.{name}.from_frac",
         from_frac,
-        f"give shares of the run with 0 <= from_frac <= until_frac <= 1; until_frac={until_frac}",
+        f"give shares of the run with 0 <= from_frac <= until_frac <= 1; controller.{name}.until_frac={until_frac}",
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Controller, State
+from trainer.settings import Range
 from trainer.types import TokenBatch, masked_sum
 
 
@@ -41,7 +42,7 @@ class Skywork(Controller):
     )
 
     target: str = "regularizer.entropy_bonus.coef"
-    target_entropy: float = 0.2
+    target_entropy: Annotated[float, Range(0, 100)] = 0.2
     """Nats per token."""
     step: float = 0.005
     """Change of the coefficient per training step; 1e-4 in the released scripts."""
@@ -61,7 +62,8 @@ class Skywork(Controller):
             self.coef_min <= self.start <= self.coef_max,
             "controller.skywork.start",
             self.start,
-            f"it lies between coef_min={self.coef_min} and coef_max={self.coef_max}",
+            f"it lies between controller.skywork.coef_min={self.coef_min} and "
+            f"controller.skywork.coef_max={self.coef_max}",
         )
 
     def initial_state(self) -> State:

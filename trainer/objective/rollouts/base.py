@@ -15,6 +15,9 @@ from trainer.objective.base import Concern
 from trainer.objective.controllers.ramp import Curve, between
 from trainer.types import Prompt, Rollout
 
+MOST_RESPONSES = 2**20
+"""Of one step; a batch of more is surely a slip."""
+
 if TYPE_CHECKING:
     from trainer.build import Run
 
@@ -87,6 +90,8 @@ class RolloutPlan:
             value = getattr(self, name)
             fits = value is None or 0 < value <= 100
             require(fits, f"rollout.{name}", value, "give a temperature above 0 (and at most 100)")
+        remedy = f"rollout.prompts_per_step={prompts} times that is over {MOST_RESPONSES} responses a step: give less"
+        require(prompts * size <= MOST_RESPONSES, "rollout.group_size", size, remedy)
         require(length >= 1, "rollout.max_tokens", length, "a response needs room for at least one token")
 
     def temperature_at(self, step: int, num_steps: int) -> float:

@@ -59,7 +59,7 @@ class ClipCov(Weight):
             self.cov_low < self.cov_high,
             "weight.clip_cov.cov_low",
             self.cov_low,
-            f"the band is empty; give less than cov_high={self.cov_high}",
+            f"the band is empty; give less than weight.clip_cov.cov_high={self.cov_high}",
         )
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:

@@ -81,7 +81,7 @@ class Steer(Weight):
             0 <= self.linear_low <= self.linear_high,
             "weight.steer.linear_low",
             self.linear_low,
-            f"give at least 0 and at most linear_high={self.linear_high}",
+            f"give at least 0 and at most weight.steer.linear_high={self.linear_high}",
         )
         power = self.one_minus_pi_power
         require(power >= 0, "weight.steer.one_minus_pi_power", power, "give a power of at least 0")

@@ -12,7 +12,8 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from sweeps.components import with_defaults
+from sweeps.components import open_mappings, with_defaults
+from sweeps.presets import without_chosen
 
 
 class ComponentSource(FileConfigSource):
@@ -26,7 +27,10 @@ class ComponentSource(FileConfigSource):
         result = super().load_config(config_path)
         if isinstance(result.config, DictConfig):
             plain = OmegaConf.to_container(result.config, resolve=False)
-            result.config = OmegaConf.create(with_defaults(plain))  # type: ignore[call-overload]
+            assert isinstance(plain, dict)
+            if result.header.get("package") == "_global_":
+                plain = without_chosen(config_path, plain)
+            result.config = open_mappings(OmegaConf.create(with_defaults(plain)))
         return result
 
 
