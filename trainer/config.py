@@ -240,7 +240,7 @@ def _literal(node: ast.expr | None, where: str) -> object:
 
 def component_annotations(target: str) -> dict[str, str]:
     """Field names of the component dataclass at import path ``target`` and their annotations, read from its source."""
-    fields = [node for node in _class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
+    fields = [node for node in class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
     return {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}
 
 
@@ -256,7 +256,7 @@ def component_defaults(target: str) -> dict[str, object]:
 @functools.cache
 def text_settings(target: str) -> frozenset[str]:
     """Names of the fields of a component that are texts, may be None, or are mappings of texts."""
-    body, _ = _class_body(target)
+    body, _ = class_body(target)
     fields = [node for node in body.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
     texts = {"str", "str | None", "dict[str, str]"}
     return frozenset(node.target.id for node in fields if ast.unparse(node.annotation) in texts)  # type: ignore[union-attr]
