@@ -115,20 +115,42 @@ def test_start_up_is_shared_on_a_cpu(
     assert LocalQueue(runs_per_job=5).job_size(runs) == 5
 
 
+class EndlessExecutor:
+    """Starts nothing; its jobs never end."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.job_id = "0"
+
+    def update_parameters(self, **parameters: object) -> None:
+        """Nothing to set."""
+
+    def submit(self, job: Job) -> EndlessExecutor:
+        return self
+
+    def done(self) -> bool:
+        return False
+
+
 def test_no_more_jobs_start_at_a_time_than_there_are_cores(
-    jobs: Callable[..., list[Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., LocalPool]
+    jobs: Callable[..., list[Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("sweeps.queues.local.num_cores", lambda: 1)
-    pool = opened(LocalQueue(slots=3), jobs(16, 16, 16, steps=4))
-    running = 0
-    while pool.poll():
-        states = [read_status(path) for path in (tmp_path / "runs").iterdir()]
-        begun = [status for status in states if status is not None and status.attempt]
-        assert sum(status.state in ("QUEUED", "RUNNING") and not status.step for status in begun) <= 1
-        running = max(running, sum(status is not None and status.state == "RUNNING" for status in states))
-        time.sleep(0.05)
-    assert running == 3
+    monkeypatch.setattr(local, "num_cores", lambda: 2)
+    monkeypatch.setattr(local, "_SessionExecutor", EndlessExecutor)
+    made = jobs(0, 1, 2, 3)
+    pool = LocalQueue(slots=4).open(tmp_path, made)
+
+    def started() -> int:
+        pool.poll()
+        return len(pool._running)
+
+    assert started() == 2
+    write_status(Path(made[0].run_dirs[0]), "RUNNING", step=0)
+    assert started() == 2
+    write_status(Path(made[0].run_dirs[0]), "RUNNING", step=1)
+    assert started() == 3
+    write_status(Path(made[1].run_dirs[0]), "FAILED")
+    assert started() == 4
 
 
 def test_stopping_leaves_no_process_behind(
