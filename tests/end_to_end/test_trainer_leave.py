@@ -66,7 +66,7 @@ def test_runs_that_a_signal_kept_from_starting_are_called_for(trainer, tmp_path:
 
 def test_ctrl_c_cancels_and_the_run_can_go_on(trainer, undisturbed, tmp_path: Path) -> None:
     folder = write_run(tmp_path)
-    assert trainer(folder, faults=((STEP, 3, "int"),)) == 1
+    assert trainer(folder, faults=((STEP, 3, "int"),)) == 130
     assert state(folder) == ("CANCELLED", 2, 4)
     assert trainer(folder) == 0
     assert record(folder) == record(undisturbed)
