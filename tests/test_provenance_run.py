@@ -31,7 +31,7 @@ def test_a_run_folder_names_code_packages_hardware_seeds_data_and_command(tmp_pa
     config = run_config({"seed": 7, "task.problem_seed": 11})
     found = described(tmp_path, config)
     assert set(found) == {
-        *("command", "data", "directory", "earlier", "git", "hardware", "packages", "python", "seeds"),
+        *("command", "data", "directory", "earlier", "git", "hardware", "notes", "packages", "python", "seeds"),
     }
     assert found["seeds"]["seed"] == 7 and found["seeds"]["task.problem_seed"] == 11
     assert found["directory"] == str(Path.cwd())

@@ -128,3 +128,23 @@ def test_it_ends_with_the_run() -> None:
     while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
         time.sleep(0.1)
     assert not os.path.exists(f"/proc/{pid}")
+
+
+WARM = """
+import sys
+from trainer.tasks import algebra, grader
+from trainer.tasks.compare import same
+for pair in grader.WARM_UP:
+    same(*pair, algebra.equal)
+before = set(sys.modules)
+assert algebra.equal("x^2+2x+1", "(x+1)^2") and algebra.equal("2\\\\sqrt{3}", "\\\\sqrt{12}")
+assert algebra.equal("\\\\sin(2x)", "2\\\\sin(x)\\\\cos(x)") and algebra.equal("x^2=4", "2x^2=8")
+assert algebra.equal("\\\\int_0^1 x dx", "\\\\frac{1}{2}") is not False
+print(sorted(name for name in set(sys.modules) - before))
+"""
+
+
+def test_everything_is_imported_before_answers_come() -> None:
+    """An import would count against the limit of the first answer that needs it."""
+    done = subprocess.run([sys.executable, "-c", WARM], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

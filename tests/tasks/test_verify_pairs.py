@@ -99,6 +99,7 @@ PAIRS: list[tuple[str, str, bool | None]] = [
     (r"3+4i", r"4i+3", True),
     (r"2x+y=3", r"y=3-2x", True),
     (r"2x+y=3", r"4x+2y=6", True),
+    (r"x^2+y^2=4", r"2x^2+2y^2-8=0", True),
     (r"x^2=-1", r"x^2=-2", NOT_COMPARABLE),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2.0\end{pmatrix}", True),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}", False),

@@ -43,6 +43,8 @@ def equal(gold: str, answer: str) -> bool | None:
         opinion = agree(right, given)
         if opinion is False and isinstance(right, sympy.Expr):
             return False  # two values differ by more than any rounding
+        if opinion and isinstance(right, sympy.Eq):
+            return True  # one equation is a multiple of the other, which math-verify does not see
         says = bool(verify(right, given, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True))
     except Exception:  # parser and algebra raise whatever they like on text that is no mathematics
         return None

@@ -154,6 +154,7 @@ WARM_UP = (
     ("(-\\infty,2)\\cup[3,\\infty)", "x<2"),
     ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1\\\\x\\end{pmatrix}"),
     ("1\\le x<2", "[1,2)"),
+    ("\\int_0^1 x dx+\\sum_{k=1}^{3} k", "\\frac{13}{2}"),
     ("\\{1,x\\}", "\\binom{5}{2}+3!"),
 )
 
