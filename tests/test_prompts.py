@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainer.build import build_run
 from trainer.config import ConfigError, ModelConfig
 from trainer.engine.base import EngineSetup
 from trainer.engine.transformers import TransformersEngine
+from trainer.examine import check_lengths, fitting, measured_prompts
 from trainer.model import end_tokens, load_tokenizer
 from trainer.prompts import prompt_ids
 from trainer.session import engine_setup
@@ -182,6 +184,28 @@ def test_prompts_that_leave_no_room_are_counted_before_anything_starts(tmp_path:
     with pytest.raises(ConfigError, match="2 of 3 prompts"):
         run = build_run(config)
         engine_setup(run, load_tokenizer(run.model), torch.device("cpu"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropping(JsonlTask):
+    """A task that leaves out what cannot be used."""
+
+    bad_rows: str = "drop"
+
+
+def test_prompts_that_do_not_fit_are_left_out_where_the_task_says_so(tmp_path: Path) -> None:
+    model = instruct_model(tmp_path / "model", max_position_embeddings=64)
+    file = questions(tmp_path / "q.jsonl", "short", "a" * 50, "b" * 60)
+    run = build_run(math_run(model, file, prompt_template="{question}"))
+    run = replace(run, task=Dropping(path=str(file), prompt_template="{question}"))
+    fitted, longest = fitting(run)
+    assert [prompt.text for prompt in fitted.task.train_prompts()] == ["short"]
+    assert longest == len("short") + 4 + 12
+    _, (sentence,) = check_lengths(run, measured_prompts(run.task, run.model, evaluated=False))
+    assert "2 of 3 prompts" in sentence and sentence.endswith("they are left out (task.bad_rows=drop)")
+    none = replace(run, task=Dropping(path=str(questions(tmp_path / "long.jsonl", "a" * 90))))
+    with pytest.raises(ConfigError, match="1 of 1 prompts of the training set do not fit"):
+        fitting(none)
 
 
 @pytest.mark.parametrize("tokens", [58, 59])
