@@ -38,8 +38,8 @@ def open_mappings(node: Any) -> Any:
         for key, default in (_defaults(node) or {}).items():
             if isinstance(default, dict) and isinstance(value := node._get_node(key), DictConfig):
                 OmegaConf.set_struct(value, False)
-        for key in node:
-            open_mappings(node._get_node(key))
+        for name in node:
+            open_mappings(node._get_node(name))
     return node
 
 
@@ -49,8 +49,11 @@ def normalised(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     target = value.get("_target_")
-    own = isinstance(target, str) and target.startswith(OWN)
-    kinds = component_annotations(target) if own else dict.fromkeys(("seed", "steps"), "int")
+    kinds = (
+        component_annotations(target)
+        if isinstance(target, str) and target.startswith(OWN)
+        else dict.fromkeys(("seed", "steps"), "int")
+    )
     return {key: _as_number(normalised(item), kinds.get(key, "")) for key, item in value.items()}
 
 

@@ -31,5 +31,9 @@ class Fitted:
         """As the task does."""
         return self.task.expert(prompt)
 
+    def notes(self) -> list[str]:
+        """As the task has."""
+        return self.task.notes()
+
     def _fitting(self, prompts: list[Prompt]) -> list[Prompt]:
         return [prompt for prompt in prompts if prompt.id not in self.left_out]

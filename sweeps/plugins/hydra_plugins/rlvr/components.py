@@ -29,7 +29,7 @@ class ComponentSource(FileConfigSource):
             plain = OmegaConf.to_container(result.config, resolve=False)
             assert isinstance(plain, dict)
             if result.header.get("package") == "_global_":
-                plain = without_chosen(config_path, plain)
+                plain = without_chosen(config_path, {str(key): value for key, value in plain.items()})
             result.config = open_mappings(OmegaConf.create(with_defaults(plain)))
         return result
 
