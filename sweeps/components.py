@@ -35,11 +35,12 @@ def with_defaults(value: Any) -> Any:
 def open_mappings(node: Any) -> Any:
     """``node``, where a setting whose default is a mapping (``task.suite_paths``) takes names of one's own."""
     if isinstance(node, DictConfig):
-        for key, default in (_defaults(node) or {}).items():
-            if isinstance(default, dict) and isinstance(value := node._get_node(key), DictConfig):
+        defaults = _defaults(node) or {}  # type: ignore[arg-type]
+        for key in map(str, node):
+            value = node._get_node(key)
+            if isinstance(defaults.get(key), dict) and isinstance(value, DictConfig):
                 OmegaConf.set_struct(value, False)
-        for name in node:
-            open_mappings(node._get_node(name))
+            open_mappings(value)
     return node
 
 
@@ -49,11 +50,10 @@ def normalised(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     target = value.get("_target_")
-    kinds = (
-        component_annotations(target)
-        if isinstance(target, str) and target.startswith(OWN)
-        else dict.fromkeys(("seed", "steps"), "int")
-    )
+    if isinstance(target, str) and target.startswith(OWN):
+        kinds = component_annotations(target)
+    else:
+        kinds = dict.fromkeys(("seed", "steps"), "int")
     return {key: _as_number(normalised(item), kinds.get(key, "")) for key, item in value.items()}
 
 

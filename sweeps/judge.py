@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, Literal
 
 from sweeps.components import missing_keys, unknown_keys
@@ -37,7 +36,7 @@ def problems_of(config: Mapping[str, Any]) -> Iterator[str]:
         if key not in config:
             yield f"{key} is missing from the configuration: give {key}=VALUE instead of deleting it"
         else:
-            yield from _refusals(partial(coerced, config[key], hint, key))
+            yield from _refusals(coerced, config[key], hint, key)
     yield from unknown_keys(config)
     yield from missing_keys(config)
     yield from _not_finite(config)
@@ -45,12 +44,12 @@ def problems_of(config: Mapping[str, Any]) -> Iterator[str]:
         node = config.get(key)
         if isinstance(node, Mapping) and not [*unknown_keys(node, key), *_not_finite(node, key)]:
             values = {name: value for name, value in node.items() if name != "_target_"}
-            yield from _refusals(partial(filled, kind, values, key))
+            yield from _refusals(filled, kind, values, key)
 
 
-def _refusals(check: Callable[[], object]) -> Iterator[str]:
+def _refusals(check: Callable[..., object], *arguments: object) -> Iterator[str]:
     try:
-        check()
+        check(*arguments)
     except ConfigError as error:
         yield str(error)
 

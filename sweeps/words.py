@@ -28,9 +28,8 @@ def refuse_words(words: Sequence[str]) -> None:
     for override in overrides:
         problems += _problems(override, choices)
     for key in dict.fromkeys(item.key_or_group for item in overrides if item.key_or_group in choices):
-        said = list(
-            dict.fromkeys((item.input_line or "").partition("=")[2] for item in overrides if item.key_or_group == key)
-        )
+        named = (str(item.input_line).partition("=")[2] for item in overrides if item.key_or_group == key)
+        said = list(dict.fromkeys(named))
         if len(said) > 1:
             problems.append(f"{key} is chosen several times ({' and '.join(said)}): leave one of them")
     if problems:

@@ -29,7 +29,7 @@ BAD = [
     (["seed=range(3)"], "seed=range(3) names several values: put -m before it"),
     (["optim.lr=[1"], "a part of the command line cannot be read"),
     (["optim.lr"], "a part of the command line cannot be read"),
-    (["optim=5"], "Config group override must be a string"),
+    (["optim=5"], "optim=5 does not exist: choose one of adamw"),
     (["model.path=${nowhere}"], "${nowhere} names nothing in the configuration"),
     (["-m", "factor=clip_high", "optim.updates_per_rollout=1"], "every ratio is 1 and no threshold acts"),
     (["-m", "optim.lr=-1,1"], "optim.lr=-1.0 cannot be used: a learning rate is at least 0 (in -1)"),

@@ -27,9 +27,8 @@ class ComponentSource(FileConfigSource):
         result = super().load_config(config_path)
         if isinstance(result.config, DictConfig):
             plain = OmegaConf.to_container(result.config, resolve=False)
-            assert isinstance(plain, dict)
             if result.header.get("package") == "_global_":
-                plain = without_chosen(config_path, {str(key): value for key, value in plain.items()})
+                plain = without_chosen(config_path, plain)  # type: ignore[arg-type]
             result.config = open_mappings(OmegaConf.create(with_defaults(plain)))
         return result
 
