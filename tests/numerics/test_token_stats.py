@@ -406,6 +406,71 @@ def test_bfloat16_error_is_no_larger_than_that_of_plain_bfloat16_autograd(
     assert all(ours <= plain for ours, plain in zip(errors["ours"], errors["plain"], strict=True)), errors
 
 
+@pytest.mark.parametrize("level", [0.0, 100.0, -1e4, 1e4])
+def test_a_common_level_of_all_logits_costs_no_digit(level: float) -> None:
+    # Logits near 1e4 are multiples of 2^-10 in float32, so these are exact. lse, their size, has steps of 1e-3: made from
+    # z - lse, log-probs were 5e-4 off and probabilities in the backward pass as much.
+    generator = torch.Generator().manual_seed(0)
+    small = (torch.randn(60, 40, generator=generator) * 2**10).round() / 2**10
+    targets = torch.randint(0, 40, (60,), generator=generator)
+    exact = small.double().requires_grad_()
+    near = (small + level).requires_grad_()
+    assert torch.equal((near.detach().double() - level), small.double())
+    ours = from_logits(near, targets, statistics=ALL)
+    truth = from_logits(exact, targets, statistics=ALL)
+    for name, value in ours.items():
+        assert (value.double() - truth[name]).abs().max() < 2e-6, name
+        pair = [
+            torch.autograd.grad(stats[name].sum(), leaf, retain_graph=True, allow_unused=True)[0]
+            for stats, leaf in ((ours, near), (truth, exact))
+        ]
+        if pair[0] is not None:
+            assert (pair[0].double() - pair[1]).abs().max() < 2e-6, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("barred", [slice(0, 64), slice(64, 200), slice(10, 20), slice(0, 199)])
+def test_an_impossible_token_is_a_token_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, barred: slice
+) -> None:
+    """Logits of -inf: whole tiles of them first, last and between, against the vocabulary without them."""
+    small_tiles(monkeypatch, 64 * 64)
+    hidden, weight, bias, _ = case(rows=70, width=8, vocabulary=200, dtype=dtype)
+    there = torch.ones(200, dtype=torch.bool)
+    there[barred] = False
+    left = there.nonzero().squeeze(1)
+    among = torch.randint(0, len(left), (70,), generator=torch.Generator().manual_seed(1))
+    masked = bias.detach().masked_fill(~there, -torch.inf).requires_grad_()
+    names = tuple(name for name in ALL if name != "top_p_entropy@2") if len(left) == 1 else ALL
+    for chosen in ((), ("sum_p2_logp_h",), names):
+        ours = token_stats(hidden, weight, left[among], bias=masked, statistics=chosen, temperature=0.7)
+        alone = [hidden, weight[left], bias[left]]
+        theirs = token_stats(*alone[:2], among, bias=alone[2], statistics=chosen, temperature=0.7)
+        tolerance = 1e-12 if dtype == torch.float64 else 2e-5  # log-probs here reach -20
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=tolerance)
+            if not value.requires_grad:
+                continue
+            one, other = (
+                torch.autograd.grad(stats[name].sum(), leaves, retain_graph=True)
+                for stats, leaves in ((ours, (hidden, weight, masked)), (theirs, (hidden, weight, bias)))
+            )
+            for mine, yours in zip(one, other, strict=True):
+                torch.testing.assert_close(mine, yours, rtol=tolerance, atol=10 * tolerance)
+            assert not one[1][~there].any() and not one[2][~there].any()
+
+
+def test_an_impossible_target_has_the_log_prob_it_has_and_leaves_everything_else_finite() -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 1.0]], dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([1]), statistics=ALL)
+    assert stats.pop("logprobs").item() == -torch.inf
+    assert stats["entropy"].item() == pytest.approx(math.log(1 + math.e) - math.e / (1 + math.e), abs=1e-12)
+    for name, value in stats.items():
+        assert name == "top_gap" or value.isfinite().all(), name
+        if value.requires_grad:
+            assert torch.autograd.grad(value.sum(), logits, retain_graph=True)[0].isfinite().all(), name
+
+
 def test_unknown_statistic_is_refused() -> None:
     hidden, weight, _, targets = case()
     with pytest.raises(KeyError, match="no_such"):
