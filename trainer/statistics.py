@@ -76,22 +76,25 @@ def top_p_entropy(
 def min_p_logmass(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], min_p: float, *, temperature: float = 1.0
 ) -> Float[Tensor, " M"]:
-    """``log sum_kept p`` in nats, at most 0: the probability of all tokens with ``p_a >= min_p * max p``.
+    """``log sum_kept p`` in nats, at most 0: the probability of all tokens that :func:`min_p_kept` keeps.
 
     With the proxy ``q = p / sum_kept p`` on the kept tokens, ``KL(q || p) = -min_p_logmass``, and so is its gradient
-    with q held fixed: ``d/dz_a = p_a - q_a`` (METHODS.md 14.2). ``min_p = 0`` keeps all and gives exactly 0. Whether a
-    token is kept shows in its :func:`top_gap`, to the last bit.
+    with q held fixed: ``d/dz_a = p_a - q_a`` (METHODS.md 14.2). ``min_p = 0`` keeps all and gives exactly 0.
     """
     gaps = _below_top(logits)
     barred = ~_survives(gaps, min_p, temperature)
     return gaps.masked_fill(barred, -torch.inf).logsumexp(dim=-1) - gaps.logsumexp(dim=-1)
 
 
-def top_gap(
-    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
+def min_p_kept(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], min_p: float, *, temperature: float = 1.0
 ) -> Float[Tensor, " M"]:
-    """Log-prob of the target less that of the likeliest token, nats, at most 0."""
-    return logits.gather(1, targets[:, None]).squeeze(1) - logits.amax(dim=-1)
+    """1 where the target's probability *at temperature 1* is at least ``min_p`` times the largest, else 0; no gradient.
+
+    Lp-Reg's code filters the model's own logits and divides what is left by the temperature (METHODS.md 14.2).
+    """
+    gaps = _below_top(logits.detach()).gather(1, targets[:, None]).squeeze(1)
+    return _survives(gaps, min_p, temperature).to(logits.dtype)
 
 
 def _below_top(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
@@ -99,13 +102,13 @@ def _below_top(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
 
 
 def _survives(gaps: Tensor, min_p: float, temperature: float) -> Tensor:
-    return gaps >= (math.log(min_p) if min_p else -torch.inf)
+    return gaps * temperature >= (math.log(min_p) if min_p else -torch.inf)
 
 
 STATISTICS: dict[str, Callable[..., Tensor]] = {
+    "min_p_kept": min_p_kept,
     "min_p_logmass": min_p_logmass,
     "sum_p2_logp_h": sum_p2_logp_h,
-    "top_gap": top_gap,
     "top_p_entropy": top_p_entropy,
 }
 """By name; each maps scaled logits [M, V] (float32, nats), targets [M], the numbers of its name and the temperature to

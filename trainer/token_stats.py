@@ -222,8 +222,17 @@ def _grad_extras(
         with torch.enable_grad():
             leaf = few.detach().requires_grad_()
             outputs = [function(leaf, target) for function, _ in wanted]
-        into.copy_(torch.autograd.grad(outputs, leaf, rows)[0])
+        pairs = [(output, row) for output, row in zip(outputs, rows, strict=True) if output.requires_grad]
+        into.copy_(_summed_gradient(pairs, leaf))
     return total
+
+
+def _summed_gradient(pairs: list[tuple[Tensor, Tensor]], leaf: Tensor) -> Tensor:
+    """Gradient of outputs, each with its incoming one; a statistic may have none at all."""
+    if not pairs:
+        return torch.zeros_like(leaf)
+    outputs, incoming = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, leaf, incoming)[0]
 
 
 def token_stats(

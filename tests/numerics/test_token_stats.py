@@ -13,7 +13,7 @@ from trainer import token_stats as module
 from trainer.statistics import STATISTICS
 from trainer.token_stats import token_stats
 
-PARAMETERS = {"min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
+PARAMETERS = {"min_p_kept": ("@0.3",), "min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
 """Numbers for statistics that take some."""
 ALL = tuple(sorted(name + numbers for name in STATISTICS for numbers in PARAMETERS.get(name, ("",))))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
@@ -39,13 +39,14 @@ def reference(
     log_p = (logits / temperature).log_softmax(dim=-1)
     p = log_p.exp()
     entropy = -(p * log_p).sum(dim=-1)
-    kept = p >= 0.3 * p.max(dim=-1, keepdim=True).values
+    own = logits.softmax(dim=-1)  # the filter is that of temperature 1
+    kept = own >= 0.3 * own.max(dim=-1, keepdim=True).values
     return {
         "logprobs": log_p.gather(1, targets[:, None]).squeeze(1),
         "entropy": entropy,
         "min_p_logmass@0.3": (p * kept).sum(dim=-1).log(),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
-        "top_gap": log_p.gather(1, targets[:, None]).squeeze(1) - log_p.max(dim=-1).values,
+        "min_p_kept@0.3": kept.gather(1, targets[:, None]).squeeze(1).to(p.dtype),
         "top_p_entropy@0.8": nucleus_entropy(p, 0.8, include_crossing=False),
         "top_p_entropy@0.8@1": nucleus_entropy(p, 0.8, include_crossing=True),
         "top_p_entropy@2": entropy,
@@ -97,8 +98,9 @@ def of(p: list[float], name: str) -> float:
         # Above 1 everything is kept: the full entropy, 1.5 ln 2.
         ([0.5, 0.25, 0.25], "top_p_entropy@1.1", 1.039721),
         # The target is the first token.
-        ([0.9, 0.09, 0.01], "top_gap", 0.0),
-        ([0.09, 0.9, 0.01], "top_gap", math.log(0.1)),
+        ([0.9, 0.09, 0.01], "min_p_kept@1", 1.0),
+        ([0.09, 0.9, 0.01], "min_p_kept@0.09", 1.0),
+        ([0.09, 0.9, 0.01], "min_p_kept@0.11", 0.0),
         # 0.01 < 0.02 * 0.9 = 0.018 is filtered; 0.99 stays.
         ([0.9, 0.09, 0.01], "min_p_logmass@0.02", math.log(0.99)),
         ([0.9, 0.09, 0.01], "min_p_logmass@0.01", 0.0),
@@ -112,10 +114,11 @@ def test_hand_numbers_of_nuclei_and_floors(p: list[float], name: str, value: flo
 
 def test_keeping_every_token_changes_no_bit() -> None:
     hidden, weight, bias, _ = case(dtype=torch.float32)
-    # With a floor of 1 only the likeliest token is kept, and its gap is exactly 0.
+    # With a floor of 1 only the likeliest token is kept, and its distance to itself is exactly 0.
     likeliest = (hidden @ weight.T + bias).argmax(dim=-1)
-    stats = token_stats(hidden, weight, likeliest, bias=bias, statistics=("min_p_logmass@0", "top_gap"))
-    assert stats["min_p_logmass@0"].tolist() == stats["top_gap"].tolist() == [0.0] * 7
+    stats = token_stats(hidden, weight, likeliest, bias=bias, statistics=("min_p_logmass@0", "min_p_kept@1"))
+    assert stats["min_p_logmass@0"].tolist() == [0.0] * 7
+    assert stats["min_p_kept@1"].tolist() == [1.0] * 7
 
 
 def test_a_nucleus_looks_at_the_likeliest_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,7 +469,7 @@ def test_an_impossible_target_has_the_log_prob_it_has_and_leaves_everything_else
     assert stats.pop("logprobs").item() == -torch.inf
     assert stats["entropy"].item() == pytest.approx(math.log(1 + math.e) - math.e / (1 + math.e), abs=1e-12)
     for name, value in stats.items():
-        assert name == "top_gap" or value.isfinite().all(), name
+        assert value.isfinite().all(), name
         if value.requires_grad:
             assert torch.autograd.grad(value.sum(), logits, retain_graph=True)[0].isfinite().all(), name
 
