@@ -16,6 +16,7 @@ from torch import Tensor
 from trainer.config import OptimConfig
 from trainer.distributed import Ranks
 from trainer.objective.base import Context, State, SurrogateLoss
+from trainer.objective.estimators import k3
 from trainer.objective.objective import Objective
 from trainer.policy import Policy, fill
 from trainer.types import StepStats, TokenBatch, TokenTerms, masked_sum
@@ -152,12 +153,10 @@ def _differentiate_auxiliary(
 def _count(stats: StepStats, rows: TokenBatch, terms: TokenTerms, surrogate: SurrogateLoss, loss: Tensor) -> None:
     assert rows.old_logprobs is not None and rows.advantages is not None
     tokens = rows.mask.sum()
-    log_ratio = rows.old_logprobs - terms.logprobs
-    # k3 of Schulman: unbiased for KL(old || current) on old samples, and never negative.
-    kl = (-log_ratio).clamp(max=20).exp() - 1 + log_ratio
-    stats.add("policy/kl_old", masked_sum(kl, rows.mask), tokens)
+    log_ratio = terms.logprobs - rows.old_logprobs
+    stats.add("policy/kl_old", masked_sum(k3(log_ratio), rows.mask), tokens)
     stats.add("policy/clip_frac_low", surrogate.clipped_low.sum(), tokens)
     stats.add("policy/clip_frac_high", surrogate.clipped_high.sum(), tokens)
     stats.add("policy/loss", loss, 0.0)
     if int(tokens):
-        stats.peak("policy/ratio_max", (-log_ratio)[rows.mask].max().exp())
+        stats.peak("policy/ratio_max", log_ratio[rows.mask].max().exp())

@@ -17,7 +17,6 @@ from trainer.metrics.accounting import (
     account,
     average_ranks,
     compare,
-    covariance,
     exact,
     quadrants,
     steer_published,
@@ -25,6 +24,7 @@ from trainer.metrics.accounting import (
     token_change,
 )
 from trainer.metrics.table import check
+from trainer.objective.estimators import covariance
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -108,10 +108,12 @@ def flat(**columns: list[float]) -> TokenChange:
 
 def test_covariance_oracle() -> None:
     change = flat(logprobs_before=[-0.1, -0.1, -2, -3], advantages=[1, 1, -1, -1])
-    expected = -torch.tensor([1.2, 1.2, 0.7, 1.7], dtype=torch.float64)
-    torch.testing.assert_close(covariance(change), expected)
-    constant = covariance(flat(logprobs_before=[-0.1, -3], advantages=[1, 1]))
-    assert constant.tolist() == [0.0, 0.0]
+    expected = torch.tensor([1.2, 1.2, 0.7, 1.7], dtype=torch.float64)
+    torch.testing.assert_close(covariance(change.logprobs_before, change.advantages), expected)
+    # The prediction has the other sign: entropies that fell by exactly that are met with scale 1.
+    fell = replace(change, entropy_after=-expected)
+    assert account(fell)["entropy/scale_covariance"] == pytest.approx(1.0)
+    assert account(fell)["entropy/delta_predicted_covariance"] == pytest.approx(-1.2)
 
 
 def test_published_form_drops_clipped_tokens() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.config import ConfigError
 from trainer.objective.base import SurrogateLoss
-from trainer.objective.ratio import MAX_LOG_RATIO
+from trainer.objective.estimators import MAX_LOG_RATIO
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.pack import pack
 from trainer.types import TokenBatch, TokenTerms

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trainer.metrics.calibration import average_ranks
+from trainer.objective.estimators import covariance, k3
 from trainer.types import TokenBatch, TokenTerms
 
 SUM_P2_LOGP_H = "sum_p2_logp_h"
@@ -44,12 +45,6 @@ class TokenChange:
     def measured(self) -> Float[Tensor, " M"]:
         """Delta H = entropy after - entropy before, float64 nats."""
         return self.entropy_after.double() - self.entropy_before.double()
-
-
-def covariance(change: TokenChange) -> Float[Tensor, " M"]:
-    """-(l - mean l)(A - mean A): likely tokens with high advantage lower entropy (METHODS 3.2)."""
-    logprobs, advantages = change.logprobs_before.double(), change.advantages.double()
-    return -(logprobs - logprobs.mean()) * (advantages - advantages.mean())
 
 
 def steer_released(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
@@ -150,9 +145,9 @@ def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.
     metrics = {f"entropy/delta_{name}": part for name, part in parts.items()}
     metrics["entropy/delta_measured"] = math.fsum(parts.values())
     log_ratio = change.logprobs_after.double() - change.logprobs_before.double()
-    metrics["entropy/kl_step"] = float((torch.expm1(log_ratio) - log_ratio).mean())
+    metrics["entropy/kl_step"] = float(k3(log_ratio).mean())
     predictions = {
-        "covariance": covariance(change),
+        "covariance": -covariance(change.logprobs_before.double(), change.advantages.double()),
         "steer_published": steer_published(change, clip_low=clip_low, clip_high=clip_high),
         "steer_released": steer_released(change),
     }

@@ -15,16 +15,12 @@ from torch import Tensor
 
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
+from trainer.objective.estimators import MAX_K3, bounded, k3
 from trainer.objective.groups import RIGHT
 from trainer.pack import pack
 from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 
 log = logging.getLogger(__name__)
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this before exponentiation, as in the released code."""
-MAX_FORWARD = 10.0
-"""The forward divergence of a token is clamped to this, as in the released code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,14 +110,14 @@ class DPH(Regularizer):
 
     def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:
         assert rows.ref_logprobs is not None
-        log_u = (terms.logprobs - rows.ref_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        log_u = bounded(terms.logprobs - rows.ref_logprobs)
         return self.coef * rows.extras["dph_share"] * self.f(log_u)
 
     def f(self, log_u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The generator of the divergence at ``u = exp(log_u)``; 0 with slope 0 at u = 1."""
-        u = log_u.exp()
         if self.divergence == "forward":
-            return (u - 1 - log_u).clamp(max=MAX_FORWARD)
+            return k3(log_u).clamp(max=MAX_K3)
+        u = log_u.exp()
         if self.divergence == "js_low_var":
             return u * log_u - (u + 1) * ((u + 1) / 2).log()
         a = self.alpha

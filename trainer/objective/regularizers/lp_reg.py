@@ -13,16 +13,11 @@ from torch import Tensor
 
 from trainer.config import require
 from trainer.objective.base import Concern, Context, Regularizer
+from trainer.objective.estimators import MAX_K3, k3
 from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
     from trainer.build import Run
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this before exponentiation, as in the released code."""
-MAX_VALUE = 10.0
-"""The one-token estimate is clamped to this."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LpReg(Regularizer):
@@ -36,7 +31,7 @@ class LpReg(Regularizer):
     ``floor(lowest * n)`` of all n sampled tokens; the divergence is the full ``KL(proxy || p) = -log sum_kept p``.
     ``variant="released"``: the proxy is that of the sampling policy; the share is ``floor(lowest * n)`` of the n tokens
     of negative advantage, at least 2 or none, and only those below their proxy; the divergence is the one-token
-    estimate ``clamp(exp(d) - d - 1, -10, 10)`` with ``d = clamp(log proxy(token) - logprobs, -20, 20)``.
+    estimate ``min(exp(d) - d - 1, 10)`` with ``d = clamp(log proxy(token) - logprobs, -20, 20)``.
     The filter looks at the model's own probabilities, and the temperature divides the logits of what it keeps, as in
     the code's ``apply_min_p``. ``coef=0`` is plain GRPO.
 
@@ -101,8 +96,7 @@ class LpReg(Regularizer):
         if self.variant == "published":
             divergence = -terms.extras[self._names[0]]
         else:
-            d = (batch.extras["lp_reg_proxy"] - terms.logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-            divergence = (d.exp() - d - 1).clamp(-MAX_VALUE, MAX_VALUE)
+            divergence = k3(batch.extras["lp_reg_proxy"] - terms.logprobs).clamp(max=MAX_K3)
         return self.coef * scale * torch.where(batch.extras["lp_reg_selected"], divergence, 0.0)
 
 

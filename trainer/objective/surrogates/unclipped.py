@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from trainer.objective.base import Surrogate, SurrogateLoss
-from trainer.objective.ratio import importance_ratio
+from trainer.objective.estimators import importance_ratio
 from trainer.types import TokenBatch, TokenTerms
 
 

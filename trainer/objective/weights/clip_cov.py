@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.config import require
 from trainer.objective.base import Context, Weight
-from trainer.objective.selection import covariance, drawn, share
+from trainer.objective.selection import drawn, masked_covariance, share
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -60,7 +60,7 @@ class ClipCov(Weight):
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None and terms is not None
-        cov = covariance(terms.logprobs, batch.advantages, batch.mask)
+        cov = masked_covariance(terms.logprobs, batch.advantages, batch.mask)
         eligible = batch.mask & (cov > self.cov_low) & (cov < self.cov_high)
         if context.surrogate.clip_settings:
             policy = context.surrogate(terms, batch)
