@@ -63,6 +63,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/kl_old", "nats", "mean", "k3 estimate of KL(sampling policy, current policy) over the updates"),
     ("policy/clip_frac_low", "1", "mean", "share of response tokens whose gradient the lower clip removed"),
     ("policy/clip_frac_high", "1", "mean", "share of response tokens whose gradient the upper clip removed"),
+    ("policy/clip_frac_dual", "1", "mean", "share of response tokens whose gradient the dual clip removed (A < 0)"),
     ("policy/ratio_max", "1", "max", "largest importance ratio of the step"),
     ("policy/grad_norm", "1", "mean", "2-norm of the gradient before the cap, mean over updates"),
     ("policy/loss", "1", "mean", "objective as differentiated, mean over updates"),

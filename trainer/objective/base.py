@@ -210,6 +210,15 @@ class SurrogateLoss:
     """Gradient removed because the ratio fell below the lower threshold."""
     clipped_high: Bool[Tensor, "N T"]
     """Gradient removed because the ratio rose above the upper threshold."""
+    clipped_dual: Bool[Tensor, "N T"] | None = None
+    """Gradient removed because the ratio of a token of negative advantage rose above the dual clip. None: there is
+    none."""
+
+    @property
+    def clipped(self) -> Bool[Tensor, "N T"]:
+        """Gradient removed by any of them."""
+        either = self.clipped_low | self.clipped_high
+        return either if self.clipped_dual is None else either | self.clipped_dual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from trainer.types import TokenBatch, TokenTerms
 if TYPE_CHECKING:
     from trainer.build import Run
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KLReference(Regularizer):
     """Estimate of KL(policy || initial model) on the sampled tokens, added to the loss.

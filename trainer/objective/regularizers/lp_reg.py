@@ -19,6 +19,7 @@ from trainer.types import TokenBatch, TokenTerms
 if TYPE_CHECKING:
     from trainer.build import Run
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LpReg(Regularizer):
     """Pulls a few unlikely tokens of negative advantage towards a proxy without the noise below ``min_p``.

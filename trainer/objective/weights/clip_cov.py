@@ -64,6 +64,6 @@ class ClipCov(Weight):
         eligible = batch.mask & (cov > self.cov_low) & (cov < self.cov_high)
         if context.surrogate.clip_settings:
             policy = context.surrogate(terms, batch)
-            eligible &= ~(policy.clipped_low | policy.clipped_high)
+            eligible &= ~policy.clipped
         out = drawn(eligible, share(self.frac, batch.num_tokens), context.generator("clip_cov"))
         return torch.ones_like(batch.sampler_logprobs).masked_fill(out, 0.0)

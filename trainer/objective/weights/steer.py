@@ -106,7 +106,7 @@ class Steer(Weight):
         change = (push * inner).nan_to_num(0.0, 0.0, 0.0)
         if self.clip_indicator and context.surrogate.clip_settings:
             policy = context.surrogate(terms, batch)
-            change = change.masked_fill(policy.clipped_low | policy.clipped_high, 0.0)
+            change = change.masked_fill(policy.clipped, 0.0)
         return change
 
     def weights(self, size: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
