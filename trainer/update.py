@@ -12,7 +12,9 @@ from torch import Tensor
 
 from trainer.config import derive_seed
 from trainer.gradient import Differentiated, Learner, differentiate, measure, with_old_terms
+from trainer.metrics.accounting import KEPT_RATIO, RATIO
 from trainer.objective.base import Context, State
+from trainer.objective.estimators import importance_ratio
 from trainer.objective.objective import Objective
 from trainer.pack import mini_batches
 from trainer.policy import fill
@@ -40,6 +42,7 @@ def update(
     *,
     version: int,
     watch: Stopwatch | None = None,
+    note_ratios: bool = False,
 ) -> tuple[TokenBatch, StepStats]:
     """All optimiser steps on one rollout batch. ``version``: optimiser steps already taken in the run.
 
@@ -50,11 +53,13 @@ def update(
     step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that ``needs_current`` costs one pass without
     gradient per mini-batch that is too large for one micro-batch.
 
-    Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step. Raises
+    Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step; with ``note_ratios``
+    also the ratio at which each token was used, and whether it was clipped then (see ``metrics/accounting.py``). Raises
     :class:`NonFiniteLoss` or :class:`EngineMismatch` before the weights of that update are touched.
     """
     stats, watch = StepStats(), watch or Stopwatch()
     optim = learner.optim
+    ratios = {name: learner.policy.column(batch) for name in (RATIO, KEPT_RATIO)}
     for epoch in range(optim.epochs):
         generator = torch.Generator().manual_seed(derive_seed(context.seed, context.step, epoch, "minibatches"))
         for part, index in enumerate(mini_batches(batch.group, optim.updates_per_rollout, generator)):
@@ -67,8 +72,23 @@ def update(
                     batch = _with_old_terms(learner, objective, batch, index, done.terms)
                 check_gap(batch, learner.dtype)
             stats.merge(done.stats)
+            if note_ratios:
+                _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
             _step(learner, done, stats, version + number)
-    return batch, stats
+    return (replace(batch, extras=batch.extras | ratios) if note_ratios else batch), stats
+
+
+@torch.no_grad()
+def _note_ratios(
+    ratios: dict[str, Tensor], index: Tensor, objective: Objective, done: Differentiated, *, share: float
+) -> None:
+    """Add the ratios of an update's rows to the columns of the whole batch, and those of tokens it did not clip."""
+    rows, terms = done.batch, done.terms
+    assert rows.old_logprobs is not None
+    ratio = torch.where(rows.mask, importance_ratio(terms.logprobs, rows.old_logprobs), 0.0) * share
+    policy = objective.surrogate(terms, replace(rows, advantages=objective.advantage.adjusted(terms, rows)))
+    for name, values in ((RATIO, ratio), (KEPT_RATIO, ratio.masked_fill(policy.clipped, 0.0))):
+        ratios[name][index, : values.shape[1]] += values.to(ratios[name].dtype)
 
 
 def _with_old_terms(
