@@ -35,6 +35,22 @@ def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
     return -(p * log_p).sum(dim=-1)
 
 
+ENTROPY_T1 = "entropy_t1"
+"""Name of :func:`entropy_t1`, which :class:`trainer.policy.Policy` does not compute twice at temperature 1."""
+
+
+def entropy_t1(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
+) -> Float[Tensor, " M"]:
+    """:func:`entropy` of the model's own distribution, at temperature 1: what runs and steps that sample at different
+    temperatures can be compared by. From the same logits, ``logits * temperature``."""
+    return entropy(_own(logits, temperature))
+
+
+def _own(logits: Float[Tensor, "M V"], temperature: float) -> Float[Tensor, "M V"]:
+    return logits if temperature == 1 else logits * temperature
+
+
 def sum_p2_logp_h(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
 ) -> Float[Tensor, " M"]:
@@ -52,7 +68,7 @@ def top_p_entropy(
     *,
     temperature: float = 1.0,
 ) -> Float[Tensor, " M"]:
-    """Entropy of the distribution renormalised over its nucleus, nats; 0 where the nucleus is empty.
+    """Entropy at temperature 1 of the distribution renormalised over its nucleus, nats; 0 where the nucleus is empty.
 
         mass_j  = sum of the probabilities of ranks 0 to j                     (ranks from the likeliest token down)
         nucleus = ranks with mass_j < top_p,   or with mass_{j-1} < top_p if include_crossing
@@ -62,6 +78,7 @@ def top_p_entropy(
     more leaves nothing. Only the likeliest :data:`MAX_NUCLEUS` tokens are looked at. ``top_p`` above 1 keeps them all.
     The choice of the nucleus has no gradient; q has (METHODS.md 4).
     """
+    logits = _own(logits, temperature)
     ranked = logits.topk(min(MAX_NUCLEUS, logits.shape[-1]), dim=-1).values
     with torch.no_grad():
         top = ranked[:, :1]
@@ -106,6 +123,7 @@ def _survives(gaps: Tensor, min_p: float, temperature: float) -> Tensor:
 
 
 STATISTICS: dict[str, Callable[..., Tensor]] = {
+    ENTROPY_T1: entropy_t1,
     "min_p_kept": min_p_kept,
     "min_p_logmass": min_p_logmass,
     "sum_p2_logp_h": sum_p2_logp_h,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import derive_seed
-from trainer.gradient import Differentiated, Learner, differentiate, measure, with_old_terms
+from trainer.gradient import Differentiated, Learner, differentiate, measure, old_statistics, with_old_terms
 from trainer.metrics.accounting import KEPT_RATIO, RATIO
 from trainer.objective.base import Context, State
 from trainer.objective.estimators import importance_ratio
@@ -49,9 +49,9 @@ def update(
     Forward passes: each row goes through the model once with gradient per epoch. The first mini-batch of a step is at
     the sampling weights, so its own pass gives its old log-probs and entropy, which the sampler's are held against. The
     other rows get theirs from the sampler where it computes in float32 and tells the entropies too; otherwise, and
-    where a member wants further statistics of that time, from one pass without gradient before the first optimiser
-    step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that ``needs_current`` costs one pass without
-    gradient per mini-batch that is too large for one micro-batch.
+    where further statistics of that time are wanted (by a member, or the entropy at temperature 1), from one pass
+    without gradient before the first optimiser step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that
+    ``needs_current`` costs one pass without gradient per mini-batch that is too large for one micro-batch.
 
     Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step; with ``note_ratios``
     also the ratio at which each token was used, and whether it was clipped then (see ``metrics/accounting.py``). Raises
@@ -99,7 +99,7 @@ def _with_old_terms(
         return with_old_terms(batch, terms)
     rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
     others = _sampled_terms(learner, objective, batch.rows(rest))
-    whole = learner.policy.empty_terms(batch, objective.old_statistics)
+    whole = learner.policy.empty_terms(batch, old_statistics(learner, objective))
     for rows, part in ((index, terms), (rest, others)):
         fill(whole, rows, part)
     return with_old_terms(batch, whole)
@@ -107,9 +107,10 @@ def _with_old_terms(
 
 def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
     """Log-probs and entropy at the sampling weights, from whoever knows them."""
-    if learner.dtype in EXACT and rows.sampler_entropy is not None and not objective.old_statistics:
+    wanted = old_statistics(learner, objective)
+    if learner.dtype in EXACT and rows.sampler_entropy is not None and not wanted:
         return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})
-    return measure(learner, rows, objective.old_statistics)
+    return measure(learner, rows, wanted)
 
 
 def _step(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> None:

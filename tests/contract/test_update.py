@@ -17,6 +17,7 @@ from trainer.distributed import Ranks
 from trainer.gradient import Learner, with_old_terms
 from trainer.loop import with_advantages
 from trainer.metrics.accounting import steer_published, steer_released, token_change
+from trainer.metrics.entropy import entropy_stats
 from trainer.objective.base import Context
 from trainer.objective.objective import Objective
 from trainer.objective.surrogates.ppo_clip import PPOClip
@@ -34,11 +35,12 @@ def run(
     objective: Objective | None = None,
     version: int = 0,
     note_ratios: bool = False,
+    temperature: float = 0.9,
 ) -> tuple[TokenBatch, StepStats]:
     """``update`` with plain SGD, changing ``model``."""
     accelerator = Accelerator(cpu=True)
     learner = Learner(
-        policy=policy(model, micro_batch_tokens=40),
+        policy=policy(model, micro_batch_tokens=40, temperature=temperature),
         optimizer=accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1.0)),
         accelerator=accelerator,
         ranks=Ranks(),
@@ -154,6 +156,21 @@ def test_counts_by_hand() -> None:
     assert means["policy/kl_old"] == pytest.approx((ratio - 1 - ratio.log()).mean().item(), rel=1e-4)
     surrogate = -torch.minimum(ratio * advantages, ratio.clamp(0.9, 1.3) * advantages)
     assert means["policy/loss"] == pytest.approx(surrogate.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_the_entropy_at_temperature_one_is_that_of_the_same_weights_undivided(updates: int, temperature: float) -> None:
+    model = Toy()
+    batch = on_policy(model)
+    own = policy(model, temperature=1.0).measure(batch).entropy[batch.mask]
+    here = replace(batch, sampler_logprobs=policy(model, temperature=temperature).measure(batch).logprobs)
+    done, _ = run(model, here, OptimConfig(lr=0.1, updates_per_rollout=updates), temperature=temperature)
+    metrics = entropy_stats(done).means()
+    assert metrics["policy/entropy_t1"] == pytest.approx(own.mean().item(), abs=1e-12)
+    assert (metrics["policy/entropy_t1"] == metrics["policy/entropy"]) == (temperature == 1)
+    # At temperature 1 nothing more is computed: the column is the one that is there.
+    assert ("old_entropy_t1" in done.extras) == (temperature != 1)
 
 
 @pytest.mark.parametrize(("updates", "epochs"), [(1, 1), (4, 1), (2, 3)])

@@ -1,4 +1,4 @@
-"""Ratio, k1, k2, k3 and covariance: by hand, against exact divergences and finite differences, and one sign everywhere."""
+"""Ratio, k1, k2, k3 and covariance by hand, against exact divergences and finite differences; one sign everywhere."""
 
 from __future__ import annotations
 

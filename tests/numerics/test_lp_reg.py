@@ -186,8 +186,9 @@ def test_the_released_variant_remarks_on_a_single_update() -> None:
 
 def test_the_filter_looks_at_the_model_s_own_probabilities_whatever_the_temperature() -> None:
     # p = (0.9, 0.09, 0.01) at temperature 1: the third token is below 0.02 * 0.9, whatever p becomes at another
-    # temperature. At 2 the odds are square roots, 0.9487 : 0.3 : 0.1, and 0.1 is far above 0.02 * 0.9487, yet it is out:
-    # kept mass 1.248683 / 1.348683. At 0.4 they are 0.76843 : 0.00243 : 0.00001; the second is below 0.02 of the first, yet in.
+    # temperature. At 2 the odds are square roots, 0.9487 : 0.3 : 0.1, and 0.1 is far above 0.02 * 0.9487, yet it is
+    # out: kept mass 1.248683 / 1.348683. At 0.4 they are 0.76843 : 0.00243 : 0.00001; the second is below 0.02 of the
+    # first, yet in.
     logits = torch.tensor([[0.9, 0.09, 0.01]], dtype=torch.float64).log().expand(3, 3)
     for temperature, mass in (
         (1.0, 0.99),

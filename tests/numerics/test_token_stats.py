@@ -44,12 +44,13 @@ def reference(
     return {
         "logprobs": log_p.gather(1, targets[:, None]).squeeze(1),
         "entropy": entropy,
+        "entropy_t1": -(own * own.log()).sum(dim=-1),
         "min_p_logmass@0.3": (p * kept).sum(dim=-1).log(),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
         "min_p_kept@0.3": kept.gather(1, targets[:, None]).squeeze(1).to(p.dtype),
-        "top_p_entropy@0.8": nucleus_entropy(p, 0.8, include_crossing=False),
-        "top_p_entropy@0.8@1": nucleus_entropy(p, 0.8, include_crossing=True),
-        "top_p_entropy@2": entropy,
+        "top_p_entropy@0.8": nucleus_entropy(own, 0.8, include_crossing=False),
+        "top_p_entropy@0.8@1": nucleus_entropy(own, 0.8, include_crossing=True),
+        "top_p_entropy@2": -(own * own.log()).sum(dim=-1),
     }
 
 
@@ -411,8 +412,8 @@ def test_bfloat16_error_is_no_larger_than_that_of_plain_bfloat16_autograd(
 
 @pytest.mark.parametrize("level", [0.0, 100.0, -1e4, 1e4])
 def test_a_common_level_of_all_logits_costs_no_digit(level: float) -> None:
-    # Logits near 1e4 are multiples of 2^-10 in float32, so these are exact. lse, their size, has steps of 1e-3: made from
-    # z - lse, log-probs were 5e-4 off and probabilities in the backward pass as much.
+    # Logits near 1e4 are multiples of 2^-10 in float32, so these are exact. lse, their size, has steps of 1e-3: made
+    # from z - lse, log-probs were 5e-4 off and probabilities in the backward pass as much.
     generator = torch.Generator().manual_seed(0)
     small = (torch.randn(60, 40, generator=generator) * 2**10).round() / 2**10
     targets = torch.randint(0, 40, (60,), generator=generator)

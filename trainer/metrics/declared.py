@@ -55,6 +55,7 @@ _PHASES = (
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/entropy", "nats", "mean", "exact full-vocabulary entropy per response token, at the sampling weights"),
+    ("policy/entropy_t1", "nats", "mean", "the same at temperature 1, whatever the rollouts': comparable between them"),
     ("policy/entropy_positive", "nats", "mean", "the same over tokens with positive advantage"),
     ("policy/entropy_negative", "nats", "mean", "the same over tokens with negative advantage"),
     ("policy/surprisal", "nats", "mean", "-log-prob of the sampled tokens: noisy, and not the entropy"),

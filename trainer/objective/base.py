@@ -42,6 +42,11 @@ class Desk(Protocol):
         ...
 
     @property
+    def temperature(self) -> float:
+        """What the logits of this step are divided by; a schedule moves it."""
+        ...
+
+    @property
     def rollouts(self) -> Sequence[Rollout]:
         """The rollouts of this step, in the order of the batch's rows; empty before the first step."""
         ...
@@ -242,6 +247,16 @@ class Surrogate(Component):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auxiliary:
+    """Rows that a regularizer brings along."""
+
+    rows: TokenBatch
+    temperature: float
+    """What their logits are divided by: the temperature that they were sampled and first measured at, which need not be
+    the step's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Regularizer(Component):
     """A term added to the policy loss; differentiable and row-local."""
 
@@ -255,7 +270,7 @@ class Regularizer(Component):
         """Contributions whose plain sum is added to the loss; ``scale`` is the reduction's share of each token."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
-    def auxiliary(self, context: Context) -> TokenBatch | None:
+    def auxiliary(self, context: Context) -> Auxiliary | None:
         """Rows of its own that go through the model with this mini-batch (stored responses); None for none."""
         return None
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainer.config import require
-from trainer.objective.base import Context, Regularizer, State
+from trainer.objective.base import Auxiliary, Context, Regularizer, State
 from trainer.objective.estimators import MAX_K3, bounded, k3
 from trainer.objective.groups import RIGHT
 from trainer.pack import pack
@@ -38,7 +38,9 @@ class DPH(Regularizer):
     Before the first step every training prompt is sampled ``samples`` times. Where ``min_correct`` of them are right,
     one more sample is drawn, and if that is right too it is stored with its log-probs. ``rows_per_step`` stored
     responses, drawn afresh for every mini-batch, go through the model each step. They carry no policy loss, and the
-    rollouts no divergence. ``coef=0`` trains plainly on the prompts that are left.
+    rollouts no divergence. Both sides of ``u`` are at the temperature that the stored responses were sampled at,
+    whatever a schedule has made of the step's: at the base model's weights the term is 0. ``coef=0`` trains plainly on
+    the prompts that are left.
 
     Source: DPH-RL, arXiv 2509.07430, and its released code; METHODS.md 9. Departures: ``min_correct`` is 7 (the paper's
     notes say 6 to 7 of 8, its README all); stored rows are drawn at random, in the code chunks of a shuffled
@@ -71,7 +73,7 @@ class DPH(Regularizer):
         return False  # on the rollouts' rows; its own rows come through auxiliary()
 
     def initial_state(self) -> State:
-        return {"stored": []}
+        return {"stored": [], "temperature": 1.0}
 
     def setup(self, state: State, context: Context) -> State:
         desk = context.desk
@@ -90,15 +92,16 @@ class DPH(Regularizer):
                 self.min_correct,
                 self.samples,
             )
-            return {"stored": []}
+            return self.initial_state()
         batch = desk.pack(stored)
         logprobs = desk.measure(batch).logprobs
-        return {"stored": [_entry(r, logprobs[i, batch.mask[i]]) for i, r in enumerate(stored)]}
+        entries = [_entry(r, logprobs[i, batch.mask[i]]) for i, r in enumerate(stored)]
+        return {"stored": entries, "temperature": desk.temperature}
 
     def excluded_prompts(self, state: State) -> frozenset[str]:
         return frozenset(entry["prompt"] for entry in state["stored"])
 
-    def auxiliary(self, context: Context) -> TokenBatch | None:
+    def auxiliary(self, context: Context) -> Auxiliary | None:
         stored = context.state["stored"]
         count = min(-(-self.rows_per_step // context.num_updates), len(stored))
         if not count or not self.coef:
@@ -106,7 +109,8 @@ class DPH(Regularizer):
         chosen = torch.randperm(len(stored), generator=context.generator("dph"))[:count].tolist()
         batch = pack([_rollout(stored[number], row) for row, number in enumerate(chosen)], pad_id=0)
         share = batch.mask / batch.mask.sum()
-        return replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
+        rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
+        return Auxiliary(rows=rows, temperature=context.state["temperature"])
 
     def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:
         assert rows.ref_logprobs is not None

@@ -23,7 +23,8 @@ class PPOClip(Surrogate):
         loss   = min(loss, -advantages * dual_clip)          where advantages < 0 and dual_clip is set
 
     The gradient is exactly 0 where (A > 0 and ratio > 1 + clip_high), (A < 0 and ratio < 1 - clip_low),
-    (A < 0 and ratio > dual_clip) or A = 0; each of the first three has a clip fraction of its own. ``clip_low = clip_high = None`` removes clipping ("clip-free").
+    (A < 0 and ratio > dual_clip) or A = 0; each of the first three has a clip fraction of its own. ``clip_low =
+    clip_high = None`` removes clipping ("clip-free").
 
     Source: PPO, arXiv 1707.06347; separate thresholds from DAPO, arXiv 2503.14476; dual clip, arXiv 1912.09729.
     Departures: none. Shapes [N, T]; ratio dimensionless, loss in units of the advantage.

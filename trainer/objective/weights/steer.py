@@ -39,8 +39,8 @@ class Steer(Weight):
     compute_token_weights. The power of (1 - p) in the paper's theorem could not be verified. The released settings are
     ``method=steer_released``; the exact estimator is this project's.
 
-    Departures: maxima over the mini-batch instead of a micro-batch; ``p`` and ``p_old`` are kept within [1e-8, 1 - 1e-8]
-    as in the released code, in every estimator.
+    Departures: maxima over the mini-batch instead of a micro-batch; ``p`` and ``p_old`` are kept within [1e-8, 1 -
+    1e-8] as in the released code, in every estimator.
 
     Status: published.
 
