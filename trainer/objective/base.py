@@ -78,8 +78,9 @@ class Context:
     """Training step, counted from 0."""
     num_steps: int
     epoch: int = 0
-    """Pass over the training prompts, counted from 0."""
+    """Pass over the training prompts, counted from 0 and by the prompts trained on."""
     num_epochs: int = 1
+    """Whole passes of the run, counted likewise."""
     update: int = 0
     """Optimiser update within the step, counted from 0."""
     num_updates: int = 1

@@ -18,12 +18,14 @@ class ParEpoch(Controller):
 
         weight = min(1, epoch / (num_epochs - 1)),  1 with a single epoch
 
-    ``epoch`` counts from 0; ``num_epochs`` is the number of whole passes that the run's prompts make.
+    ``epoch`` counts from 0; ``num_epochs`` is the number of whole passes that the run's prompts make. Both count
+    prompts that are trained on, so the schedule has one pace whatever dynamic sampling throws away.
 
     Source: positive-advantage reweighting, "Revisiting Entropy in RL for Large Reasoning Models", arXiv 2511.05993
     (METHODS.md 2.3), read through secondary notes.
 
-    Departures: 1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one.
+    Departures: 1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one; prompts that
+    dynamic sampling throws away do not count.
 
     Status: published.
 
