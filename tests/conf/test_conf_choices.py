@@ -49,6 +49,15 @@ def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> 
     assert targets[0] == targets[1]
 
 
+@pytest.mark.parametrize(
+    "overrides", [["reduction=constant"], ["method=dr_grpo"], ["method=siren"], ["shaping=overlong"]]
+)
+def test_a_constant_that_is_the_budget_follows_it(overrides: list[str]) -> None:
+    config = resolved(compose([*overrides, "rollout.max_tokens=77"]))
+    slot, key = ("shaping", "max_tokens") if "shaping" in overrides[0] else ("reduction", "length")
+    assert config[slot][key] == 77
+
+
 @pytest.mark.parametrize("path", COMPONENTS, ids=[f"{path.parent.name}-{path.stem}" for path in COMPONENTS])
 def test_a_component_names_its_class_and_states_only_what_differs(path: Path) -> None:
     stated: dict[str, Any] = yaml.safe_load(path.read_text())

@@ -69,7 +69,7 @@ class Constant(Reduction):
     """``mean_i (sum_t L m) / length``: a constant instead of the response's length (Dr.GRPO; METHODS.md 0.4, 1.3)."""
 
     length: float = 40.0
-    """The constant; Dr.GRPO takes the generation budget in tokens."""
+    """The constant; Dr.GRPO takes the generation budget in tokens, and so does the YAML (``rollout.max_tokens``)."""
 
     def __post_init__(self) -> None:
         require(
