@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trainer.config import require
-from trainer.objective.base import Context, Controller, State
+from trainer.objective.base import Concern, Context, Controller, State
+from trainer.objective.groups import moving_temperature
+
+if TYPE_CHECKING:
+    from trainer.build import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,9 @@ class ParEntropyGuided(Controller):
 
     def __post_init__(self) -> None:
         require(0 <= self.step <= 1, "controller.par_entropy_guided.step", self.step, "give a step from 0 to 1")
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return moving_temperature(run, "controller par_entropy_guided")
 
     def initial_state(self) -> State:
         return {"weight": 0.0}
