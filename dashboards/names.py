@@ -37,6 +37,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "Shannon entropy of the next-token distribution over the full vocabulary, exact, mean over all response "
         "tokens, at the weights and temperature that sampled them.",
     ),
+    "policy/entropy_t1": (
+        "Policy entropy at temperature 1",
+        "nats per token",
+        "The same of the model's own distribution, whatever the temperature of the rollouts.",
+    ),
     "policy/entropy_positive": (
         "Entropy, positive advantage",
         "nats per token",
@@ -66,6 +71,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "Clipped above",
         "fraction of tokens",
         "Response tokens whose gradient the upper clip removed: positive advantage, ratio above the threshold.",
+    ),
+    "policy/clip_frac_dual": (
+        "Clipped by the dual clip",
+        "fraction of tokens",
+        "Response tokens whose gradient the dual clip removed: negative advantage, ratio above the bound.",
     ),
     "policy/grad_norm": ("Gradient norm", "", "Norm of the gradient before it is capped."),
     "entropy/delta_measured": (
