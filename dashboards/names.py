@@ -16,12 +16,14 @@ SAMPLED_REWARD = "rollout/generated_reward"
 
 _LABELS = {
     ENTROPY: "Policy entropy",
+    "policy/entropy_t1": "Policy entropy at temperature 1",
     "policy/entropy_positive": "Entropy, positive advantage",
     "policy/entropy_negative": "Entropy, negative advantage",
     "policy/surprisal": "Surprisal",
     "policy/kl_old": "KL to the sampling policy",
     "policy/clip_frac_low": "Clipped below",
     "policy/clip_frac_high": "Clipped above",
+    "policy/clip_frac_dual": "Clipped by the dual clip",
     "policy/grad_norm": "Gradient norm",
     "entropy/delta_measured": "Measured entropy change",
     REWARD: "Training reward",

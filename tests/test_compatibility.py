@@ -134,6 +134,11 @@ def test_a_schedule_that_ends_out_of_range_is_refused_at_once() -> None:
     assert problem.sentence == "weight.sign.positive=-1.0 cannot be used: a weight is at least 0"
 
 
+def test_what_throws_nothing_away_raises_no_concern() -> None:
+    for free in ("advantage.skip_all_correct=true", "advantage.alpha=0", "rollout.keep=all"):
+        assert found(["advantage=arm", "rollout=dynamic", free, "optim.updates_per_rollout=2"]) == []
+
+
 def test_two_controllers_of_one_number_are_refused() -> None:
     (problem,) = found(["regularizer=[entropy_bonus]", "controller=[linear,cosine]", "optim.updates_per_rollout=2"])
     assert problem.fatal
@@ -215,6 +220,22 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
         (["advantage=rloo", ONE], True, "nothing to compare a response with, so advantages would be plain rewards"),
         (["advantage=arm", ONE], True, "nothing to compare a response with, so advantages would be plain rewards"),
         (["advantage=entropy_shaped", ONE], True, "nothing to compare a response with"),
+        (["advantage=arm", "rollout=dynamic", CLIPS], False, "advantage ARM learns from groups whose rewards are all"),
+        (
+            ["shaping=apr", "rollout=dynamic", CLIPS],
+            False,
+            "shaping APR learns from groups whose rewards are all equal",
+        ),
+        (
+            ["method=skywork", "rollout.temperature_end=0.7", CLIPS],
+            False,
+            "controller skywork answers to the entropy at the step's own temperature, so it also follows the schedule",
+        ),
+        (
+            ["method=par_entropy_guided", "rollout.temperature_end=0.7", CLIPS],
+            False,
+            "it also follows the schedule from 1.0 to 0.7: set rollout.temperature_end=null",
+        ),
         (["advantage=qae", ONE], True, "every reward its own quantile, so all advantages are 0"),
         (["advantage=grpo_passk", ONE], True, "leaves no second best, so all advantages are 0"),
         (["advantage=passk", "rollout.group_size=4"], True, "advantage.k=4 and rollout.group_size=4 pass@k is 0 or 1"),

@@ -16,8 +16,10 @@ from torch import Tensor
 from trainer.config import OptimConfig
 from trainer.distributed import Ranks
 from trainer.objective.base import Context, State, SurrogateLoss
+from trainer.objective.estimators import k3
 from trainer.objective.objective import Objective
 from trainer.policy import Policy, fill
+from trainer.statistics import ENTROPY_T1
 from trainer.types import StepStats, TokenBatch, TokenTerms, masked_sum
 
 
@@ -48,6 +50,12 @@ def measure(
     ranks = learner.ranks
     terms = (policy or learner.policy).measure(batch, statistics, rank=ranks.rank, world=ranks.world)
     return ranks.sum_terms(terms)
+
+
+def old_statistics(learner: Learner, objective: Objective) -> frozenset[str]:
+    """Statistics at the sampling weights that members ask for, and the entropy at temperature 1 where that is another
+    than the one the log-probs are at."""
+    return objective.old_statistics | ({ENTROPY_T1} if learner.policy.temperature != 1 else frozenset())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +90,7 @@ def differentiate(
     """
     policy, ranks = learner.policy, learner.ranks
     fresh = mini.old_logprobs is None
-    names = objective.statistics | (objective.old_statistics if fresh else frozenset())
+    names = objective.statistics | (old_statistics(learner, objective) if fresh else frozenset())
     parts = _parts(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
     ahead = objective.any("needs_current") or (fresh and objective.any("needs_old"))
@@ -139,10 +147,10 @@ def _differentiate_auxiliary(
 ) -> None:
     """Add the gradient of rows that regularizers bring along."""
     policy, ranks = learner.policy, learner.ranks
-    for regularizer, batch in objective.auxiliary(context, state):
-        for index in policy.portions(batch, rank=ranks.rank, world=ranks.world):
-            rows = batch.rows(index).to(policy.device)
-            terms = policy.terms(rows, regularizer.statistics)
+    for regularizer, own in objective.auxiliary(context, state):
+        for index in policy.portions(own.rows, rank=ranks.rank, world=ranks.world):
+            rows = own.rows.rows(index).to(policy.device)
+            terms = policy.terms(rows, regularizer.statistics, temperature=own.temperature)
             values = regularizer.auxiliary_loss(terms, rows)
             loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
             stats.add("policy/loss", loss.detach(), 0.0)
@@ -152,12 +160,11 @@ def _differentiate_auxiliary(
 def _count(stats: StepStats, rows: TokenBatch, terms: TokenTerms, surrogate: SurrogateLoss, loss: Tensor) -> None:
     assert rows.old_logprobs is not None and rows.advantages is not None
     tokens = rows.mask.sum()
-    log_ratio = rows.old_logprobs - terms.logprobs
-    # k3 of Schulman: unbiased for KL(old || current) on old samples, and never negative.
-    kl = (-log_ratio).clamp(max=20).exp() - 1 + log_ratio
-    stats.add("policy/kl_old", masked_sum(kl, rows.mask), tokens)
+    log_ratio = terms.logprobs - rows.old_logprobs
+    stats.add("policy/kl_old", masked_sum(k3(log_ratio), rows.mask), tokens)
     stats.add("policy/clip_frac_low", surrogate.clipped_low.sum(), tokens)
     stats.add("policy/clip_frac_high", surrogate.clipped_high.sum(), tokens)
+    stats.add("policy/clip_frac_dual", 0.0 if surrogate.clipped_dual is None else surrogate.clipped_dual.sum(), tokens)
     stats.add("policy/loss", loss, 0.0)
     if int(tokens):
-        stats.peak("policy/ratio_max", (-log_ratio)[rows.mask].max().exp())
+        stats.peak("policy/ratio_max", log_ratio[rows.mask].max().exp())

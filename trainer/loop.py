@@ -117,14 +117,21 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     before = accounting_rows(session, batch, watch)
     with watch("update"):
         batch, stats = update(
-            session.learner, objective, batch, context, session.state, version=session.version, watch=watch
+            session.learner,
+            objective,
+            batch,
+            context,
+            session.state,
+            version=session.version,
+            watch=watch,
+            note_ratios=before is not None,
         )
     session.version += run.optim.num_updates
     with watch("sync"):
         session.sync()
     with watch("metrics"):
         metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(run.objective, objective)
-    metrics |= accounting_metrics(session, before, watch)
+    metrics |= accounting_metrics(session, before, batch, watch)
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1
     if session.ranks.is_main and step % 10 == 0:

@@ -13,7 +13,7 @@ import torch
 from trainer.config import derive_seed
 from trainer.evaluate import evaluate
 from trainer.gradient import with_old_terms
-from trainer.metrics.accounting import SUM_P2_LOGP_H, account, token_change
+from trainer.metrics.accounting import KEPT_RATIO, RATIO, SUM_P2_LOGP_H, account, token_change
 from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
@@ -23,6 +23,9 @@ from trainer.probe import logprob_gap
 from trainer.session import Session
 from trainer.stopwatch import Stopwatch
 from trainer.types import Rollout, StepStats, TokenBatch
+
+_ROW = "accounting_row"
+"""Column [N] of the measured rows: where each of them is in the rollout batch."""
 
 
 def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, stats: StepStats) -> dict[str, float]:
@@ -98,14 +101,20 @@ def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> To
     with watch("accounting"):
         rows = batch.rows(index)
         terms = session.policy.measure(rows, {SUM_P2_LOGP_H})
-        return replace(with_old_terms(rows, terms), extras=rows.extras | {SUM_P2_LOGP_H: terms.extras[SUM_P2_LOGP_H]})
+        extras = {SUM_P2_LOGP_H: terms.extras[SUM_P2_LOGP_H], _ROW: index}
+        return replace(with_old_terms(rows, terms), extras=rows.extras | extras)
 
 
-def accounting_metrics(session: Session, before: TokenBatch | None, watch: Stopwatch) -> dict[str, float]:
-    """The measured change of entropy beside its predictions, on the rows of :func:`accounting_rows`."""
+def accounting_metrics(
+    session: Session, before: TokenBatch | None, batch: TokenBatch, watch: Stopwatch
+) -> dict[str, float]:
+    """The measured change of entropy beside its predictions, on the rows of :func:`accounting_rows`; ``batch`` is what
+    the updates returned, with the ratios at which they used each token."""
     if before is None:
         return {}
     with watch("accounting"):
+        used = batch.rows(before.extras[_ROW]).extras
+        before = replace(before, extras=before.extras | {name: used[name] for name in (RATIO, KEPT_RATIO)})
         return account(token_change(before, session.policy.measure(before)))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainer import packed
 from trainer.model import backbone
 from trainer.pack import micro_batches, shared_micro_batches
+from trainer.statistics import ENTROPY_T1
 from trainer.token_stats import token_stats
 from trainer.types import TokenBatch, TokenTerms
 
@@ -36,10 +37,14 @@ class Policy:
     shares_prompts: bool = False
     """The model uses the attention of ``packed.py``: a prompt is computed once, and no padding at all."""
 
-    def terms(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
+    def terms(
+        self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
+    ) -> TokenTerms:
         """One forward pass over rows on the policy's device; columns are 0 outside the mask. Differentiable where
-        gradients are enabled.
+        gradients are enabled. ``temperature`` stands in for the policy's own, for rows sampled at another.
         """
+        temperature = self.temperature if temperature is None else temperature
+        alike = {ENTROPY_T1} & set(statistics) if temperature == 1 else set()
         autocast = (
             torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
         )
@@ -52,11 +57,12 @@ class Policy:
             head.weight,
             batch.targets[mask],
             bias=getattr(head, "bias", None),
-            temperature=self.temperature,
-            statistics=statistics,
+            temperature=temperature,
+            statistics=set(statistics) - alike,
             chunk=self.head_chunk,
         )
         full = {name: _scatter(value, mask) for name, value in stats.items()}
+        full |= dict.fromkeys(alike, full["entropy"])
         return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
 
     def _hidden(self, batch: TokenBatch) -> Float[Tensor, "M D"]:

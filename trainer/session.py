@@ -73,9 +73,21 @@ class Session:
 
     def context(self) -> Context:
         """Where the run is."""
-        stream, steps = self.sampler.stream, self.run.steps
-        num_epochs = max(1, steps * self.run.rollout.prompts_per_step // len(stream.prompts))
-        return Context(seed=self.run.seed, step=self.step, num_steps=steps, epoch=stream.epoch, num_epochs=num_epochs)
+        return Context(
+            seed=self.run.seed,
+            step=self.step,
+            num_steps=self.run.steps,
+            epoch=self._passes(self.step),
+            num_epochs=max(1, self._passes(self.run.steps)),
+        )
+
+    def _passes(self, steps: int) -> int:
+        """Whole passes over the training prompts that so many steps train on.
+
+        Not those that were drawn: how many prompts dynamic sampling will throw away is known only at the end, and a
+        schedule needs the present and the end on one scale.
+        """
+        return steps * self.run.rollout.prompts_per_step // len(self.sampler.stream.prompts)
 
     def desk(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
         """What components may ask for, with the rollouts of this step."""

@@ -84,19 +84,22 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor, *, once: bool) -> No
 
 def _gradient(z: Tensor, rows: tuple[Tensor, ...], columns: slice, grads: list[Tensor | None]) -> Tensor:
     """``d/dz`` of log-prob, entropy and :data:`TILED` on one tile (see :class:`_TokenStats`); overwrites ``z``."""
-    targets, lse, entropy, tiled, squares = rows
-    grad_logprobs, grad_entropy, grad_tiled = grads
-    log_p, dz = _exp(z.sub_(lse[:, None]))
+    targets, top, mass, entropy, tiled, squares = rows
+    grad_logprobs = grads[0]
+    # With e = exp(z - top): p = e / mass, and the division is left to the factors, which are one number a row.
+    own_logprobs, own_entropy, own_tiled = (None if grad is None else (grad / mass)[:, None] for grad in grads)
+    shifted, dz = _exp(z.sub_(top[:, None]))
+    to_f = (entropy - mass.log())[:, None]
     factor = torch.zeros((), dtype=z.dtype, device=z.device)
-    if grad_tiled is not None:
-        f = log_p + entropy[:, None]
-        factor = (dz * (1 + 2 * f)).sub_(f.add_(1).mul_(squares[:, None])).sub_(2 * tiled[:, None])
-        factor.mul_(grad_tiled[:, None])
-    if grad_entropy is not None:
-        of_entropy = log_p.add_(entropy[:, None]).mul_(-grad_entropy[:, None])
-        factor = of_entropy if grad_tiled is None else factor.add_(of_entropy)
-    if grad_logprobs is not None:
-        factor = factor - grad_logprobs[:, None] if factor.ndim == 0 else factor.sub_(grad_logprobs[:, None])
+    if own_tiled is not None:
+        f = shifted + to_f
+        factor = (dz / mass[:, None]).mul_(1 + 2 * f).sub_(f.add_(1).mul_(squares[:, None])).sub_(2 * tiled[:, None])
+        factor.mul_(own_tiled)
+    if own_entropy is not None:
+        of_entropy = shifted.add_(to_f).mul_(-own_entropy)
+        factor = of_entropy if own_tiled is None else factor.add_(of_entropy)
+    if own_logprobs is not None:
+        factor = factor - own_logprobs if factor.ndim == 0 else factor.sub_(own_logprobs)
     dz.mul_(factor)
     if grad_logprobs is not None:
         index, here = _find(targets, columns)
@@ -107,9 +110,11 @@ def _gradient(z: Tensor, rows: tuple[Tensor, ...], columns: slice, grads: list[T
 class _TokenStats(torch.autograd.Function):
     """Forward keeps per-row numbers only; backward rebuilds each tile of logits.
 
-    With ``z`` the scaled logits, ``log_p = z - lse``, ``f = log_p + H``, ``Q = sum p^2``, ``S = sum p^2 f``, and
-    ``g_l``, ``g_H``, ``g_S`` the incoming gradients:
+    With ``z`` the scaled logits, ``top`` the largest of them, ``mass = sum exp(z - top)``,
+    ``log_p = (z - top) - log(mass)``, ``f = log_p + H``, ``Q = sum p^2``, ``S = sum p^2 f``, and ``g_l``, ``g_H``,
+    ``g_S`` the incoming gradients:
     ``d/dz_a = g_l (1[a = target] - p_a) - g_H p_a f_a + g_S p_a (p_a (1 + 2 f_a) - Q (1 + f_a) - 2 S)``.
+    ``top + log(mass)`` is never made: at logits near 10^4 its rounding would move every log-prob by 5e-4.
     """
 
     @staticmethod
@@ -119,7 +124,7 @@ class _TokenStats(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        inverse_temperature: float,
+        temperature: float,
         chunk: int,
         names: tuple[str, ...],
         with_tiled: bool,
@@ -128,17 +133,18 @@ class _TokenStats(torch.autograd.Function):
         rows, vocabulary = hidden.shape[0], weight.shape[0]
         height, width = _tile(rows, vocabulary, chunk, hidden.device, whole_rows=bool(names))
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        results = [torch.zeros(rows, dtype=dtype, device=hidden.device) for _ in range(5 + len(names))]
-        logprobs, entropies, tiled, lses, squares, *extras = results
+        results = [torch.zeros(rows, dtype=dtype, device=hidden.device) for _ in range(6 + len(names))]
+        logprobs, entropies, tiled, tops, masses, squares, *extras = results
         for part in _spans(rows, height):
             # Over the columns so far: the largest z, z of the target, and with e = exp(z - top) the sums of e,
             # e (z - top), e^2 and e^2 (z - top).
-            top = torch.full_like(lses[part], torch.finfo(dtype).min)
+            top = torch.full_like(tops[part], torch.finfo(dtype).min)
             chosen, mass, moment, mass2, moment2 = (torch.zeros_like(top) for _ in range(5))
             for columns in _spans(vocabulary, width):
-                z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
+                z = _scaled_logits(hidden[part], weight, bias, 1 / temperature, columns)
                 for name, column in zip(names, extras, strict=True):
-                    column[part] = torch.cat([statistic(name)(*few) for few in _few_rows(z, targets[part])])
+                    function = statistic(name, temperature)
+                    column[part] = torch.cat([function(*few) for few in _few_rows(z, targets[part])])
                 index, here = _find(targets[part], columns)
                 chosen = torch.where(here, z.gather(1, index), chosen[:, None]).squeeze(1)
                 before, top = top, torch.maximum(top, z.amax(dim=-1))
@@ -149,20 +155,20 @@ class _TokenStats(torch.autograd.Function):
                 if with_tiled:
                     moment2 = (moment2 + mass2 * drop) * (2 * drop).exp() + shifted.mul_(e).sum(dim=-1)
                     mass2 = mass2 * (2 * drop).exp() + e.mul_(e).sum(dim=-1)
-            lses[part] = top + mass.log()
-            logprobs[part] = chosen - lses[part]
+            tops[part], masses[part] = top, mass
+            logprobs[part] = (chosen - top) - mass.log()
             # Both terms are small beside the largest logit; lse - sum p z would lose 25 times more in float32.
             entropies[part] = mass.log() - moment / mass
             squares[part] = mass2 / mass**2
             tiled[part] = moment2 / mass**2 - squares[part] * moment / mass
-        ctx.save_for_backward(hidden, weight, bias, targets, lses, entropies, tiled, squares)
-        ctx.settings = (inverse_temperature, height, width, names)
+        ctx.save_for_backward(hidden, weight, bias, targets, tops, masses, entropies, tiled, squares)
+        ctx.settings = (temperature, height, width, names)
         return logprobs, entropies, tiled if with_tiled else None, *extras
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, *by_row = ctx.saved_tensors
-        inverse_temperature, height, width, names = ctx.settings
+        temperature, height, width, names = ctx.settings
         # Accumulated in float32 at least: bfloat16 sums over thousands of rows would lose the small ones. The weight's
         # gradient is the largest of all, so columns come first, and only those at hand are wide.
         wide = by_row[-1].dtype
@@ -176,12 +182,12 @@ class _TokenStats(torch.autograd.Function):
             for part in parts:
                 own = tuple(value[part] for value in by_row)
                 rows = [None if grad is None else grad[part] for grad in grads]
-                z = _scaled_logits(hidden[part], weight, bias, inverse_temperature, columns)
-                extra = _grad_extras(z, own[0], names, rows[3:])
+                z = _scaled_logits(hidden[part], weight, bias, 1 / temperature, columns)
+                extra = _grad_extras(z, own[0], names, temperature, rows[3:])
                 dz = _gradient(z, own, columns, rows[:3])
                 if extra is not None:
                     dz += extra
-                dz *= inverse_temperature
+                dz *= 1 / temperature
                 if grad_hidden is not None:
                     _accumulate(grad_hidden[part], dz, weight[columns], once=len(tiles) == 1)
                 if of_weight is not None:
@@ -204,9 +210,11 @@ def _few_rows(z: Tensor, *columns: Tensor) -> Iterable[tuple[Tensor, ...]]:
     return zip(*(value.split(few) for value in (z, *columns)), strict=True)
 
 
-def _grad_extras(z: Tensor, targets: Tensor, names: tuple[str, ...], grads: list[Tensor | None]) -> Tensor | None:
+def _grad_extras(
+    z: Tensor, targets: Tensor, names: tuple[str, ...], temperature: float, grads: list[Tensor | None]
+) -> Tensor | None:
     """Gradient of the asked-for statistics by their own autograd, a few rows at a time."""
-    wanted = [(statistic(name), grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
+    wanted = [(statistic(name, temperature), grad) for name, grad in zip(names, grads, strict=True) if grad is not None]
     if not wanted:
         return None
     total = torch.empty_like(z)
@@ -214,8 +222,17 @@ def _grad_extras(z: Tensor, targets: Tensor, names: tuple[str, ...], grads: list
         with torch.enable_grad():
             leaf = few.detach().requires_grad_()
             outputs = [function(leaf, target) for function, _ in wanted]
-        into.copy_(torch.autograd.grad(outputs, leaf, rows)[0])
+        pairs = [(output, row) for output, row in zip(outputs, rows, strict=True) if output.requires_grad]
+        into.copy_(_summed_gradient(pairs, leaf))
     return total
+
+
+def _summed_gradient(pairs: list[tuple[Tensor, Tensor]], leaf: Tensor) -> Tensor:
+    """Gradient of outputs, each with its incoming one; a statistic may have none at all."""
+    if not pairs:
+        return torch.zeros_like(leaf)
+    outputs, incoming = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, leaf, incoming)[0]
 
 
 def token_stats(
@@ -244,7 +261,7 @@ def token_stats(
         statistic(name)
     whole = tuple(name for name in names if name != TILED)
     logprobs, entropies, tiled, *extras = _TokenStats.apply(
-        hidden, weight, bias, targets, 1.0 / temperature, chunk, whole, TILED in names
+        hidden, weight, bias, targets, temperature, chunk, whole, TILED in names
     )
     found = {"logprobs": logprobs, "entropy": entropies} | ({TILED: tiled} if TILED in names else {})
     return found | dict(zip(whole, extras, strict=True))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from trainer.config import derive_seed
-from trainer.gradient import Differentiated, Learner, differentiate, measure, with_old_terms
+from trainer.gradient import Differentiated, Learner, differentiate, measure, old_statistics, with_old_terms
+from trainer.metrics.accounting import KEPT_RATIO, RATIO
 from trainer.objective.base import Context, State
+from trainer.objective.estimators import importance_ratio
 from trainer.objective.objective import Objective
 from trainer.pack import mini_batches
 from trainer.policy import fill
@@ -40,21 +42,24 @@ def update(
     *,
     version: int,
     watch: Stopwatch | None = None,
+    note_ratios: bool = False,
 ) -> tuple[TokenBatch, StepStats]:
     """All optimiser steps on one rollout batch. ``version``: optimiser steps already taken in the run.
 
     Forward passes: each row goes through the model once with gradient per epoch. The first mini-batch of a step is at
     the sampling weights, so its own pass gives its old log-probs and entropy, which the sampler's are held against. The
     other rows get theirs from the sampler where it computes in float32 and tells the entropies too; otherwise, and
-    where a member wants further statistics of that time, from one pass without gradient before the first optimiser
-    step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that ``needs_current`` costs one pass without
-    gradient per mini-batch that is too large for one micro-batch.
+    where further statistics of that time are wanted (by a member, or the entropy at temperature 1), from one pass
+    without gradient before the first optimiser step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that
+    ``needs_current`` costs one pass without gradient per mini-batch that is too large for one micro-batch.
 
-    Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step. Raises
+    Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step; with ``note_ratios``
+    also the ratio at which each token was used, and whether it was clipped then (see ``metrics/accounting.py``). Raises
     :class:`NonFiniteLoss` or :class:`EngineMismatch` before the weights of that update are touched.
     """
     stats, watch = StepStats(), watch or Stopwatch()
     optim = learner.optim
+    ratios = {name: learner.policy.column(batch) for name in (RATIO, KEPT_RATIO)}
     for epoch in range(optim.epochs):
         generator = torch.Generator().manual_seed(derive_seed(context.seed, context.step, epoch, "minibatches"))
         for part, index in enumerate(mini_batches(batch.group, optim.updates_per_rollout, generator)):
@@ -67,8 +72,23 @@ def update(
                     batch = _with_old_terms(learner, objective, batch, index, done.terms)
                 check_gap(batch, learner.dtype)
             stats.merge(done.stats)
+            if note_ratios:
+                _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
             _step(learner, done, stats, version + number)
-    return batch, stats
+    return (replace(batch, extras=batch.extras | ratios) if note_ratios else batch), stats
+
+
+@torch.no_grad()
+def _note_ratios(
+    ratios: dict[str, Tensor], index: Tensor, objective: Objective, done: Differentiated, *, share: float
+) -> None:
+    """Add the ratios of an update's rows to the columns of the whole batch, and those of tokens it did not clip."""
+    rows, terms = done.batch, done.terms
+    assert rows.old_logprobs is not None
+    ratio = torch.where(rows.mask, importance_ratio(terms.logprobs, rows.old_logprobs), 0.0) * share
+    policy = objective.surrogate(terms, replace(rows, advantages=objective.advantage.adjusted(terms, rows)))
+    for name, values in ((RATIO, ratio), (KEPT_RATIO, ratio.masked_fill(policy.clipped, 0.0))):
+        ratios[name][index, : values.shape[1]] += values.to(ratios[name].dtype)
 
 
 def _with_old_terms(
@@ -79,7 +99,7 @@ def _with_old_terms(
         return with_old_terms(batch, terms)
     rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
     others = _sampled_terms(learner, objective, batch.rows(rest))
-    whole = learner.policy.empty_terms(batch, objective.old_statistics)
+    whole = learner.policy.empty_terms(batch, old_statistics(learner, objective))
     for rows, part in ((index, terms), (rest, others)):
         fill(whole, rows, part)
     return with_old_terms(batch, whole)
@@ -87,9 +107,10 @@ def _with_old_terms(
 
 def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
     """Log-probs and entropy at the sampling weights, from whoever knows them."""
-    if learner.dtype in EXACT and rows.sampler_entropy is not None and not objective.old_statistics:
+    wanted = old_statistics(learner, objective)
+    if learner.dtype in EXACT and rows.sampler_entropy is not None and not wanted:
         return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})
-    return measure(learner, rows, objective.old_statistics)
+    return measure(learner, rows, wanted)
 
 
 def _step(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> None:

@@ -50,6 +50,15 @@ def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> 
     assert targets[0] == targets[1]
 
 
+@pytest.mark.parametrize(
+    "overrides", [["reduction=constant"], ["method=dr_grpo"], ["method=siren"], ["shaping=overlong"]]
+)
+def test_a_constant_that_is_the_budget_follows_it(overrides: list[str]) -> None:
+    config = resolved(compose([*overrides, "rollout.max_tokens=77"]))
+    slot, key = ("shaping", "max_tokens") if "shaping" in overrides[0] else ("reduction", "length")
+    assert config[slot][key] == 77
+
+
 @pytest.mark.parametrize("path", COMPONENTS, ids=[f"{path.parent.name}-{path.stem}" for path in COMPONENTS])
 def test_a_component_names_its_class_and_states_only_what_differs(path: Path) -> None:
     stated: dict[str, Any] = yaml.safe_load(path.read_text())
@@ -94,7 +103,59 @@ def targets(node: Any) -> Any:
     return {name: targets(member) for name, member in node.items()}
 
 
+PAPERS = [name for name in groups()["method"] if "/" not in name]
+ON_POLICY = {"lp_reg"}
+"""Presets whose paper has a clip of its own and one update per rollout: the clip is there for who takes more."""
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_no_preset_sets_a_clip_that_its_number_of_updates_makes_inert(name: str) -> None:
+    ours, plain = (resolved(compose([f"method={choice}"])) for choice in (name, "grpo"))
+    changed = {
+        key for key, value in ours["surrogate"].items() if value is not None and value != plain["surrogate"].get(key)
+    }
+    clips = changed & {"clip_low", "clip_high", "dual_clip"}
+    updates = ours["optim"]["updates_per_rollout"] * ours["optim"]["epochs"]
+    assert updates > 1 or not clips or name in ON_POLICY
+
+
+UPDATES = {"siren": 16, "steer": 16, "qae": 16, "forking_tokens": 16, "cure": 16, "dapo": 16} | {
+    **dict.fromkeys(("dph_alpha", "dph_forward", "dph_js"), 2),
+    **dict.fromkeys(("nsr", "psr", "w_reinforce", "calibrl", "gspo"), 4),
+    **dict.fromkeys(("clip_cov", "kl_cov"), 8),
+}
+"""Rollout batch over mini-batch of the papers (METHODS.md 1.2, 1.4, 3, 4, 5, 7, 9, 10, 13.1, 14.3, 14.4)."""
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_a_preset_makes_as_many_updates_as_its_paper(name: str) -> None:
+    chosen = [name, f"{name}_released"] if f"{name}_released" in PAPERS else [name]
+    assert {resolved(compose([f"method={one}"]))["optim"]["updates_per_rollout"] for one in chosen} == {UPDATES[name]}
+
+
+def test_the_factor_of_methods_has_every_published_preset_once_at_the_embedded_scale() -> None:
+    params = yaml.safe_load((CONF / "factor" / "method.yaml").read_text())["hydra"]["sweeper"]["params"]
+    listed = params["method"].split(",")
+    scaled = {path.stem for path in CONF.glob("method/small/*.yaml")}
+    published = [name for name in PAPERS if not name.endswith("_released")]
+    expected = {f"small/{name}" if name in scaled else name for name in published}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == expected, "conf/factor/method.yaml and conf/method/ differ: list a new preset there"
+    assert listed[0] == "grpo"
+
+
 FACTORS = groups()["factor"]
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_every_hypothesis_can_come_out_true(name: str) -> None:
+    hypothesis = yaml.safe_load((CONF / "factor" / f"{name}.yaml").read_text())["factor"]["hypothesis"]
+    # Nothing moves at all only within a margin: without one no interval is ever narrow enough.
+    assert (hypothesis["direction"] == "none") == ("margin" in hypothesis)
+    assert hypothesis.get("margin", 1.0) > 0
+    # Levels that differ in the temperature differ in the entropy at it before the first update.
+    if name == "temperature":
+        assert hypothesis["metric"] == "policy/entropy_t1"
 
 
 @pytest.mark.parametrize("name", FACTORS)

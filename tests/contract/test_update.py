@@ -16,6 +16,8 @@ from trainer.config import OptimConfig
 from trainer.distributed import Ranks
 from trainer.gradient import Learner, with_old_terms
 from trainer.loop import with_advantages
+from trainer.metrics.accounting import steer_published, steer_released, token_change
+from trainer.metrics.entropy import entropy_stats
 from trainer.objective.base import Context
 from trainer.objective.objective import Objective
 from trainer.objective.surrogates.ppo_clip import PPOClip
@@ -27,12 +29,18 @@ from trainer.update import NonFiniteLoss, update
 
 
 def run(
-    model: nn.Module, batch: TokenBatch, optim: OptimConfig, objective: Objective | None = None, version: int = 0
+    model: nn.Module,
+    batch: TokenBatch,
+    optim: OptimConfig,
+    objective: Objective | None = None,
+    version: int = 0,
+    note_ratios: bool = False,
+    temperature: float = 0.9,
 ) -> tuple[TokenBatch, StepStats]:
     """``update`` with plain SGD, changing ``model``."""
     accelerator = Accelerator(cpu=True)
     learner = Learner(
-        policy=policy(model, micro_batch_tokens=40),
+        policy=policy(model, micro_batch_tokens=40, temperature=temperature),
         optimizer=accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1.0)),
         accelerator=accelerator,
         ranks=Ranks(),
@@ -41,7 +49,8 @@ def run(
     )
     objective = objective or plain()
     batch = with_advantages(batch, objective)
-    return update(learner, objective, batch, CONTEXT, objective.initial_state(), version=version)
+    state = objective.initial_state()
+    return update(learner, objective, batch, CONTEXT, state, version=version, note_ratios=note_ratios)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -147,6 +156,47 @@ def test_counts_by_hand() -> None:
     assert means["policy/kl_old"] == pytest.approx((ratio - 1 - ratio.log()).mean().item(), rel=1e-4)
     surrogate = -torch.minimum(ratio * advantages, ratio.clamp(0.9, 1.3) * advantages)
     assert means["policy/loss"] == pytest.approx(surrogate.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_the_entropy_at_temperature_one_is_that_of_the_same_weights_undivided(updates: int, temperature: float) -> None:
+    model = Toy()
+    batch = on_policy(model)
+    own = policy(model, temperature=1.0).measure(batch).entropy[batch.mask]
+    here = replace(batch, sampler_logprobs=policy(model, temperature=temperature).measure(batch).logprobs)
+    done, _ = run(model, here, OptimConfig(lr=0.1, updates_per_rollout=updates), temperature=temperature)
+    metrics = entropy_stats(done).means()
+    assert metrics["policy/entropy_t1"] == pytest.approx(own.mean().item(), abs=1e-12)
+    assert (metrics["policy/entropy_t1"] == metrics["policy/entropy"]) == (temperature == 1)
+    # At temperature 1 nothing more is computed: the column is the one that is there.
+    assert ("old_entropy_t1" in done.extras) == (temperature != 1)
+
+
+@pytest.mark.parametrize(("updates", "epochs"), [(1, 1), (4, 1), (2, 3)])
+def test_ratios_and_clipping_of_the_updates_reach_the_accounting(updates: int, epochs: int) -> None:
+    model, objective = Toy(), plain(surrogate=PPOClip(clip_low=0.05, clip_high=0.05))
+    batch = on_policy(model, groups=8)
+    optim = OptimConfig(lr=0.3, updates_per_rollout=updates, epochs=epochs)
+    before = policy(model).measure(batch)
+    done, stats = run(model, batch, optim, objective, note_ratios=True)
+    ratio, kept = (done.extras[f"update_{name}"][batch.mask] for name in ("ratio", "kept_ratio"))
+    if updates == epochs == 1:
+        assert torch.equal(ratio, torch.ones_like(ratio)) and torch.equal(kept, ratio)
+        return
+    assert ratio.unique().numel() > 10 and not done.extras["update_ratio"][~batch.mask].any()
+    if epochs == 1:  # every token is used once: a share of exactly the clip fractions is dropped
+        means = stats.means()
+        clipped = means["policy/clip_frac_low"] + means["policy/clip_frac_high"]
+        assert 0 < clipped == pytest.approx((kept == 0).double().mean().item(), abs=1e-6)
+        assert torch.equal(kept[kept != 0], ratio[kept != 0])
+        assert ratio.max().item() == pytest.approx(means["policy/ratio_max"], rel=1e-6)
+        terms = replace(with_old_terms(batch, before), advantages=done.advantages, extras=done.extras)
+        change = token_change(terms, policy(model).measure(batch))
+        dropped = steer_released(change) != steer_published(change)
+        assert torch.equal(dropped, (kept == 0) & (change.advantages != 0))
+    else:
+        assert ((kept > 0) & (kept < ratio)).any(), "clipped in one epoch and not in another"
 
 
 def test_gradient_norm_is_reported_before_the_cap_and_the_step_obeys_it() -> None:

@@ -27,7 +27,7 @@ pytestmark = [
 
 SMALL = (
     "steps=5",
-    "rollout.prompts_per_step=8",
+    "rollout.prompts_per_step=16",  # a prompt for every update of those presets that make 16
     "rollout.group_size=8",
     "task.num_prompts=64",
     "evaluation=none",

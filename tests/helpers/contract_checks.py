@@ -298,8 +298,9 @@ def state_survives_json(case: Case) -> None:
         kept, again = (bench.step(objective, off_policy(model, step), copy.deepcopy(s)) for s in (state, stored))
         assert _same(kept, again)
         assert kept.state == again.state
-        state = objective.end_step(kept.state, plain_metrics | {"policy/entropy": entropy})
-        assert objective.end_step(again.state, plain_metrics | {"policy/entropy": entropy}) == state
+        seen = plain_metrics | {"policy/entropy": entropy, "policy/entropy_t1": entropy}
+        state = objective.end_step(kept.state, seen)
+        assert objective.end_step(again.state, seen) == state
     json.dumps(state, allow_nan=False)
 
 
@@ -401,7 +402,7 @@ def asks_for_no_more_forward_passes_than_it_says(case: Case) -> None:
     """One pass over each row, one over rows that a member brings, and a second one only for ``needs_current``."""
     model = Toy()
     batch = off_policy(model)
-    own = sum(rows.num_rows for _, rows in case.objective.auxiliary(CONTEXT, started(case.objective)))
+    own = sum(found.rows.num_rows for _, found in case.objective.auxiliary(CONTEXT, started(case.objective)))
     seen = Bench(model, micro_batch_tokens=30).step(case.objective, batch).rows_seen
     assert seen == batch.num_rows * (2 if case.objective.any("needs_current") else 1) + own
 

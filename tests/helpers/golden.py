@@ -41,7 +41,8 @@ def measured(preset: str) -> dict[str, float]:
         numbers[f"{name}/loss"] = outcome.stats.means()["policy/loss"]
         numbers[f"{name}/grad_norm"] = norm
         state = objective.end_step(
-            outcome.state, {"policy/entropy": 0.1, "policy/surprisal": 0.1, "rollout/reward": 0.5}
+            outcome.state,
+            {"policy/entropy": 0.1, "policy/entropy_t1": 0.1, "policy/surprisal": 0.1, "rollout/reward": 0.5},
         )
         context = replace(context, step=2)
     return numbers

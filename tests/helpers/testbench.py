@@ -216,6 +216,7 @@ class Bench:
     model: nn.Module
     micro_batch_tokens: int = 10**6
     head_chunk: int = 4096
+    temperature: float = 0.9
     ranks: Ranks = field(default_factory=Ranks)
     context: Context = CONTEXT
     spoil: Callable[[TokenBatch], TokenBatch] = _as_it_is
@@ -224,7 +225,12 @@ class Bench:
     def step(self, objective: Objective, batch: TokenBatch, state: dict[str, Any] | None = None) -> Outcome:
         """Advantages, weights, one update, in the order of ``loop.train_step``; ``self.model`` stays as it is."""
         model = copy.deepcopy(self.model)
-        actor = policy(model, micro_batch_tokens=self.micro_batch_tokens, head_chunk=self.head_chunk)
+        actor = policy(
+            model,
+            micro_batch_tokens=self.micro_batch_tokens,
+            head_chunk=self.head_chunk,
+            temperature=self.temperature,
+        )
         accelerator = Accelerator(cpu=True)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         gradient: dict[str, Tensor] = {}
@@ -306,6 +312,10 @@ class ModelDesk:
         return [
             replace(rollout, prompt=prompts[rollout.group], verdict=_verdict(rollout, prompts)) for rollout in drawn
         ]
+
+    @property
+    def temperature(self) -> float:
+        return self.policy.temperature
 
     def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
         return pack(rollouts, pad_id=PAD)

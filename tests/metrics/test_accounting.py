@@ -17,7 +17,6 @@ from trainer.metrics.accounting import (
     account,
     average_ranks,
     compare,
-    covariance,
     exact,
     quadrants,
     steer_published,
@@ -25,6 +24,7 @@ from trainer.metrics.accounting import (
     token_change,
 )
 from trainer.metrics.table import check
+from trainer.objective.estimators import covariance
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -108,24 +108,29 @@ def flat(**columns: list[float]) -> TokenChange:
 
 def test_covariance_oracle() -> None:
     change = flat(logprobs_before=[-0.1, -0.1, -2, -3], advantages=[1, 1, -1, -1])
-    expected = -torch.tensor([1.2, 1.2, 0.7, 1.7], dtype=torch.float64)
-    torch.testing.assert_close(covariance(change), expected)
-    constant = covariance(flat(logprobs_before=[-0.1, -3], advantages=[1, 1]))
-    assert constant.tolist() == [0.0, 0.0]
+    expected = torch.tensor([1.2, 1.2, 0.7, 1.7], dtype=torch.float64)
+    torch.testing.assert_close(covariance(change.logprobs_before, change.advantages), expected)
+    # The prediction has the other sign: entropies that fell by exactly that are met with scale 1.
+    fell = replace(change, entropy_after=-expected)
+    assert account(fell)["entropy/scale_covariance"] == pytest.approx(1.0)
+    assert account(fell)["entropy/delta_predicted_covariance"] == pytest.approx(-1.2)
 
 
 def test_published_form_drops_clipped_tokens() -> None:
     # p = 1/2, H = 1: released = -r A (1/2)(1 - ln 2). Clipped: A > 0 above 1.2 and A < 0 below 0.8.
     ratio = [1.3, 1.3, 0.7, 0.7, 1.0]
+    kept = [0.0, 1.3, 0.7, 0.0, 1.0]
     advantages = [1.0, -1.0, 1.0, -1.0, 1.0]
     change = flat(logprobs_before=[math.log(0.5)] * 5, entropy_before=[1.0] * 5, advantages=advantages)
-    change = replace(change, ratio=torch.tensor(ratio, dtype=torch.float64))
+    used = {"ratio": torch.tensor(ratio, dtype=torch.float64), "kept_ratio": torch.tensor(kept, dtype=torch.float64)}
+    change = replace(change, **used)
     unit = 0.5 * (1 - math.log(2))
     released = [-r * a * unit for r, a in zip(ratio, advantages, strict=True)]
     assert steer_released(change).tolist() == pytest.approx(released)
     assert steer_published(change).tolist() == pytest.approx([0.0, released[1], released[2], 0.0, released[4]])
-    assert steer_published(change, clip_high=0.5).tolist() == pytest.approx([*released[:3], 0.0, released[4]])
-    first = replace(change, ratio=None)
+    metrics = account(replace(change, entropy_after=torch.linspace(0.9, 1.2, 5, dtype=torch.float64)))
+    assert metrics["entropy/scale_steer_published"] != metrics["entropy/scale_steer_released"]
+    first = replace(change, ratio=None, kept_ratio=None)
     assert steer_published(first).tolist() == steer_released(first).tolist()
     squared = steer_released(first, one_minus_pi_power=2.0)
     assert squared.tolist() == pytest.approx([0.5 * value for value in steer_released(first).tolist()])
@@ -230,5 +235,10 @@ def test_token_change_flattens_by_the_mask() -> None:
     assert change.logprobs_after.tolist() == [-2, -3, -5]
     assert change.advantages.tolist() == [11, 12, 14]
     assert change.sum_p2_logp_h is not None and change.sum_p2_logp_h.tolist() == [21, 22, 24]
+    assert change.ratio is None and change.kept_ratio is None
+    used = replace(batch, extras=batch.extras | {"update_ratio": grid + 1, "update_kept_ratio": grid})
+    change = token_change(used, after)
+    assert change.ratio is not None and change.ratio.tolist() == [2, 3, 5]
+    assert change.kept_ratio is not None and change.kept_ratio.tolist() == [1, 2, 4]
     with pytest.raises(ValueError, match="run the old pass first"):
         token_change(replace(batch, old_entropy=None), after)

@@ -56,7 +56,7 @@ def drive(controller: AERController, entropies: list[float]) -> list[float]:
     state: State = controller.initial_state()
     values = [controller.value(state, CONTEXT)]
     for entropy in entropies:
-        state = controller.end_step(state, {"policy/entropy": entropy})
+        state = controller.end_step(state, {"policy/entropy": 9.0, "policy/entropy_t1": entropy})
         values.append(controller.value(state, CONTEXT))
     return values
 
@@ -77,7 +77,7 @@ def test_a_coefficient_that_started_at_zero_reaches_the_loss() -> None:
     bench, batch = Bench(Toy()), graded(0.25, 0.5)
     first = bench.step(objective, batch)
     assert first.distance(bench.step(plain(), batch)) == 0.0
-    state = objective.end_step(first.state, {"policy/entropy": 0.3})
+    state = objective.end_step(first.state, {"policy/entropy": 9.0, "policy/entropy_t1": 0.3})
     assert objective.controlled(state, CONTEXT).regularizer["aer"].coef == pytest.approx(0.3)
     second = bench.step(objective, batch, state)
     assert second.distance(bench.step(plain(regularizer={"aer": AER(coef=0.3)}), batch)) < 1e-12

@@ -158,6 +158,7 @@ def test_nothing_retained_is_said_in_one_sentence(caplog: pytest.LogCaptureFixtu
 def entries(count: int) -> dict[str, Any]:
     rollouts = make_rollouts(9, groups=count, group_size=1, given=0)
     return {
+        "temperature": 0.8,
         "stored": [
             {
                 "prompt": f"s{number}",
@@ -166,15 +167,17 @@ def entries(count: int) -> dict[str, Any]:
                 "logprobs": [-1.0 - 0.1 * number] * len(r.completion_ids),
             }
             for number, r in enumerate(rollouts)
-        ]
+        ],
     }
 
 
 @pytest.mark.parametrize(("rows", "updates", "expected"), [(256, 1, 7), (4, 1, 4), (4, 2, 2), (5, 2, 3), (1, 8, 1)])
 def test_rows_of_a_step_are_shared_out_over_its_updates(rows: int, updates: int, expected: int) -> None:
     context = replace(CONTEXT, state=entries(7), num_updates=updates)
-    batch = DPH(rows_per_step=rows).auxiliary(context)
-    assert batch is not None and batch.num_rows == expected
+    found = DPH(rows_per_step=rows).auxiliary(context)
+    assert found is not None and found.temperature == 0.8
+    batch = found.rows
+    assert batch.num_rows == expected
     assert batch.extras["dph_share"].sum().item() == pytest.approx(1.0)
     assert not batch.extras["dph_share"][~batch.mask].any()
     # Every row keeps its own log-probs: entry s_n has -1 - n/10 throughout.
@@ -184,9 +187,9 @@ def test_rows_of_a_step_are_shared_out_over_its_updates(rows: int, updates: int,
 
 def test_rows_are_drawn_afresh_for_every_mini_batch_and_again_for_the_same() -> None:
     def lengths(context: Context) -> list[list[int]]:
-        batch = DPH(rows_per_step=6).auxiliary(context)
-        assert batch is not None
-        return batch.targets.tolist()
+        found = DPH(rows_per_step=6).auxiliary(context)
+        assert found is not None
+        return found.rows.targets.tolist()
 
     context = replace(CONTEXT, state=entries(12), num_updates=2)
     draws = [lengths(replace(context, step=step, update=update)) for step in (0, 1) for update in (0, 1)]
@@ -219,12 +222,26 @@ def test_at_the_base_model_there_is_no_pull_and_away_from_it_there_is(divergence
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_schedule_of_the_temperature_is_no_move_away_from_the_base_model(divergence: Any) -> None:
+    # The weights are the base model's, so u = 1 and the term is 0. Measured at 0.7, log-probs stored at 0.9 would be a
+    # policy that has sharpened.
+    objective = plain(regularizer={"dph": DPH(min_correct=6, coef=5.0, divergence=divergence)})
+    state = objective.setup(objective.initial_state(), replace(CONTEXT, desk=Solving(policy=policy(Toy()))))
+    for temperature in (0.9, 0.7, 1.4):
+        bench = Bench(Toy(), temperature=temperature)
+        ours, alone = bench.step(objective, off_policy(Toy()), state), bench.step(plain(), off_policy(Toy()))
+        assert ours.stats.sums["policy/loss"] == pytest.approx(alone.stats.sums["policy/loss"], abs=1e-9)
+        assert ours.distance(alone) < 1e-5
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_loss_is_the_mean_over_stored_tokens(divergence: Any) -> None:
     dph = DPH(min_correct=6, coef=5.0, divergence=divergence)
     desk = Solving(policy=policy(Toy(seed=1)))
     state = dph.setup(dph.initial_state(), replace(CONTEXT, desk=desk))
-    rows = dph.auxiliary(replace(CONTEXT, state=state))
-    assert rows is not None
+    found = dph.auxiliary(replace(CONTEXT, state=state))
+    assert found is not None and found.temperature == 0.9
+    rows = found.rows
     log_u = (policy(Toy()).measure(rows).logprobs - rows.ref_logprobs)[rows.mask]  # type: ignore[operator]
     expected = 5.0 * float(dph.f(log_u).mean())
     alone = Bench(Toy()).step(plain(), off_policy(Toy()))

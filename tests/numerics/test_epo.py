@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain
+from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain, policy
 from torch import Tensor
 
 from trainer.config import ConfigError
@@ -24,7 +24,9 @@ def values(epo: EPO, entropy: Tensor, *, history: float, steps: int, step: int =
     state = {"sum": history * steps, "steps": steps}
     context = replace(CONTEXT, step=step, num_steps=num_steps, state=state)
     ready = replace(batch, extras=epo.prepare(batch, None, context))
-    terms = TokenTerms(logprobs=torch.zeros(1, len(entropy)), entropy=entropy[None])
+    terms = TokenTerms(
+        logprobs=torch.zeros(1, len(entropy)), entropy=entropy[None], extras={"entropy_t1": entropy[None]}
+    )
     return epo(terms, ready, torch.ones(1, 1))[0]
 
 
@@ -99,11 +101,24 @@ def test_history_is_the_mean_of_the_steps_before() -> None:
     epo = EPO(coef=1.0, high=None)
     state = epo.initial_state()
     for entropy in (0.2, 0.7, 0.6):
-        state = epo.end_step(state, {"policy/entropy": entropy})
+        state = epo.end_step(state, {"policy/entropy": 9.0, "policy/entropy_t1": entropy})
     assert state == {"sum": pytest.approx(1.5), "steps": 3}
     # Mean 0.5, lower end 0.4: below it the slope is -(1 + beta), above -1.
     found = slopes(epo, [0.39, 0.41], history=state["sum"] / 3, steps=3)
     assert found == pytest.approx([-3.0, -1.0])
+
+
+def test_a_schedule_of_the_temperature_moves_no_token_out_of_the_corridor() -> None:
+    # The penalty, which is what is left of the term without the bonus, is one number at every temperature.
+    model, batch = Toy(), off_policy(Toy())
+    epo, found = EPO(coef=1.0, low=0.9, high=1.1), []
+    for temperature in (1.0, 0.7):
+        terms = policy(model, temperature=temperature).measure(batch, epo.statistics)
+        ready = replace(batch, extras=epo.prepare(batch, None, replace(CONTEXT, state={"sum": 1.5, "steps": 1})))
+        values = epo(terms, ready, torch.ones(batch.num_rows, 1)) + terms.entropy
+        found.append(values[batch.mask])
+    assert found[0].max() > 0.01
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
 
 
 def test_certain_tokens_and_those_on_the_edge_are_finite() -> None:

@@ -61,8 +61,9 @@ def test_clamps() -> None:
     value, slope = both("k3", [-5.0, -101.0, -1.0], [-2.0, -1.0, -301.0])
     assert value == pytest.approx([10.0, 10.0, 10.0])
     assert slope == [0.0, 0.0, 0.0]
-    # k2 is cut through d alone: 20^2 / 2.
-    assert both("k2", [-101.0], [-1.0]) == ([200.0], [0.0])
+    # k1 and k2 are not cut: d = 100 gives -100 with slope 1, and 100^2 / 2 with slope -100.
+    assert both("k1", [-101.0], [-1.0]) == ([-100.0], [1.0])
+    assert both("k2", [-101.0], [-1.0]) == ([5000.0], [-100.0])
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])

@@ -16,6 +16,7 @@ from trainer.config import ConfigError, OptimConfig
 from trainer.objective.regularizers.lp_reg import LpReg
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.pack import pack
+from trainer.token_stats import token_stats
 from trainer.types import TokenBatch, TokenTerms
 
 BASE = PPOClip(clip_low=1.0, clip_high=9.0)
@@ -49,16 +50,16 @@ def released(**settings: Any) -> LpReg:
 
 # pi_p = (0.9, 0.09, 0.01) and min_p 0.02: the third token is filtered, the proxy is (0.909091, 0.090909, 0).
 MASS = math.log(0.99)
-NAMES = ("min_p_logmass@0.02", "top_gap")
+NAMES = ("min_p_logmass@0.02", "min_p_kept@0.02")
 
 
-def gap(probability: float) -> float:
-    return math.log(probability / 0.9)
+def kept(probability: float) -> float:
+    return float(probability >= 0.02 * 0.9)
 
 
 def test_one_token_estimate_by_hand() -> None:
     # Second token: log proxy = log 0.09/0.99; d = -log 0.99 = 0.0100503; exp(d) - d - 1 = 1/99 - d = 5.0674e-05.
-    low, column = math.log(0.09), {"old_min_p_logmass@0.02": [MASS] * 2, "old_top_gap": [gap(0.09)] * 2}
+    low, column = math.log(0.09), {"old_min_p_logmass@0.02": [MASS] * 2, "old_min_p_kept@0.02": [kept(0.09)] * 2}
     batch = line([-1.0, -1.0], old_logprobs=[low, low], **column)
     member, terms = released(coef=1.0, lowest=1.0), terms_of([low, low])
     extras = member.prepare(batch, terms, CONTEXT)
@@ -92,8 +93,8 @@ def test_published_selection_is_low_negative_and_kept() -> None:
     # Four tokens of eight are the lowest half; of these one has positive advantage, one is noise (below 0.02 * 0.9).
     probabilities = [0.05, 0.06, 0.01, 0.07, 0.5, 0.6, 0.7, 0.8]
     advantages = [-1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0, 1.0]
-    gaps = [gap(p) for p in probabilities]
-    terms = terms_of([math.log(p) for p in probabilities], **{NAMES[0]: [MASS] * 8, NAMES[1]: gaps})
+    survivors = [kept(p) for p in probabilities]
+    terms = terms_of([math.log(p) for p in probabilities], **{NAMES[0]: [MASS] * 8, NAMES[1]: survivors})
     found = selected(LpReg(lowest=0.5), line(advantages), terms)
     assert found == [True, False, False, True, False, False, False, False]
 
@@ -103,7 +104,7 @@ def test_released_selection_counts_negative_tokens_and_asks_for_less_than_the_pr
     # last stands above its proxy 0.04 / 0.99 already. The low token of positive advantage is not counted.
     now = [0.05, 0.06, 0.01, 0.5, 0.6, 0.7, 0.001]
     before = [0.05, 0.04, 0.01, 0.5, 0.6, 0.7, 0.001]
-    columns = {"old_min_p_logmass@0.02": [MASS] * 7, "old_top_gap": [gap(p) for p in before]}
+    columns = {"old_min_p_logmass@0.02": [MASS] * 7, "old_min_p_kept@0.02": [kept(p) for p in before]}
     batch = line([-1.0] * 6 + [1.0], old_logprobs=[math.log(p) for p in before], **columns)
     found = selected(released(lowest=0.5), batch, terms_of([math.log(p) for p in now]))
     assert found == [True, False, False, False, False, False, False]
@@ -111,7 +112,7 @@ def test_released_selection_counts_negative_tokens_and_asks_for_less_than_the_pr
 
 @pytest.mark.parametrize(("lowest", "count"), [(0.0, 0), (0.1, 0), (0.2, 2), (0.39, 3), (1.0, 10)])
 def test_released_share_is_floored_and_one_token_is_none(lowest: float, count: int) -> None:
-    columns = {"old_min_p_logmass@0.02": [MASS] * 10, "old_top_gap": [gap(0.05)] * 10}
+    columns = {"old_min_p_logmass@0.02": [MASS] * 10, "old_min_p_kept@0.02": [kept(0.05)] * 10}
     logprobs = [math.log(0.05 + 0.01 * number) for number in range(10)]
     batch = line([-1.0] * 10, old_logprobs=logprobs, **columns)
     assert sum(selected(released(lowest=lowest), batch, terms_of(logprobs))) == count
@@ -120,15 +121,15 @@ def test_released_share_is_floored_and_one_token_is_none(lowest: float, count: i
 @pytest.mark.parametrize(("lowest", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.39, 3)])
 def test_published_share_is_floored(lowest: float, count: int) -> None:
     logprobs = [math.log(0.05 + 0.01 * number) for number in range(10)]
-    terms = terms_of(logprobs, **{NAMES[0]: [MASS] * 10, NAMES[1]: [gap(0.05)] * 10})
+    terms = terms_of(logprobs, **{NAMES[0]: [MASS] * 10, NAMES[1]: [kept(0.05)] * 10})
     assert sum(selected(LpReg(lowest=lowest), line([-1.0] * 10), terms)) == count
 
 
 def test_a_filtered_token_is_never_protected_however_low() -> None:
-    columns = {"old_min_p_logmass@0.02": [MASS] * 3, "old_top_gap": [gap(0.01)] * 3}
+    columns = {"old_min_p_logmass@0.02": [MASS] * 3, "old_min_p_kept@0.02": [kept(0.01)] * 3}
     noise = [math.log(0.01)] * 3
     assert not any(selected(released(lowest=1.0), line([-1.0] * 3, old_logprobs=noise, **columns), terms_of(noise)))
-    terms = terms_of(noise, **{NAMES[0]: [MASS] * 3, NAMES[1]: [gap(0.01)] * 3})
+    terms = terms_of(noise, **{NAMES[0]: [MASS] * 3, NAMES[1]: [kept(0.01)] * 3})
     assert not any(selected(LpReg(lowest=1.0), line([-1.0] * 3), terms))
 
 
@@ -181,6 +182,24 @@ def test_the_released_variant_remarks_on_a_single_update() -> None:
     (concern,) = released().concerns(run(1))
     assert not concern.fatal and "take more updates" in concern.sentence
     assert list(released().concerns(run(2))) == list(LpReg().concerns(run(1))) == []
+
+
+def test_the_filter_looks_at_the_model_s_own_probabilities_whatever_the_temperature() -> None:
+    # p = (0.9, 0.09, 0.01) at temperature 1: the third token is below 0.02 * 0.9, whatever p becomes at another
+    # temperature. At 2 the odds are square roots, 0.9487 : 0.3 : 0.1, and 0.1 is far above 0.02 * 0.9487, yet it is
+    # out: kept mass 1.248683 / 1.348683. At 0.4 they are 0.76843 : 0.00243 : 0.00001; the second is below 0.02 of the
+    # first, yet in.
+    logits = torch.tensor([[0.9, 0.09, 0.01]], dtype=torch.float64).log().expand(3, 3)
+    for temperature, mass in (
+        (1.0, 0.99),
+        (2.0, 0.9258535),
+        (0.4, (0.9**2.5 + 0.09**2.5) / (0.9**2.5 + 0.09**2.5 + 1e-5)),
+    ):
+        stats = token_stats(
+            torch.eye(3, dtype=torch.float64), logits.T, torch.arange(3), temperature=temperature, statistics=NAMES
+        )
+        assert stats[NAMES[1]].tolist() == [1.0, 1.0, 0.0]
+        assert stats[NAMES[0]].tolist() == pytest.approx([math.log(mass)] * 3, abs=1e-6)
 
 
 def test_variants_ask_for_statistics_where_they_look() -> None:

@@ -8,12 +8,12 @@ from itertools import product
 
 import pytest
 import torch
-from testbench import PAD, make_rollouts
+from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain
 from torch import Tensor
 
 from trainer.config import ConfigError
 from trainer.objective.base import SurrogateLoss
-from trainer.objective.ratio import MAX_LOG_RATIO
+from trainer.objective.estimators import MAX_LOG_RATIO
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.pack import pack
 from trainer.types import TokenBatch, TokenTerms
@@ -68,6 +68,23 @@ def test_every_case_by_hand(
     assert (out.clipped_low.item(), out.clipped_high.item()) == (low, high)
     if gradient == 0:
         assert grad.item() == 0.0
+    # Whoever has an advantage and no gradient has been clipped by one of the three, and nobody else.
+    assert out.clipped.item() == (gradient == 0 and advantage != 0)
+    assert out.clipped_dual is not None and out.clipped_dual.item() == (ratio == 4.0 and advantage < 0)
+
+
+def test_the_dual_clip_has_a_fraction_of_its_own() -> None:
+    # Every ratio is 4: tokens with A < 0 are beyond a dual clip of 3, and without thresholds nothing else is clipped.
+    model = Toy()
+    batch = off_policy(model)
+    batch = replace(batch, old_logprobs=torch.where(batch.mask, batch.sampler_logprobs - math.log(4), 0.0))
+    outcome = Bench(model).step(plain(surrogate=PPOClip(clip_low=None, clip_high=None, dual_clip=3.0)), batch)
+    negative = (outcome.batch.advantages < 0) & batch.mask  # type: ignore[operator]
+    means = outcome.stats.means()
+    assert 0 < means["policy/clip_frac_dual"] == pytest.approx(int(negative.sum()) / batch.num_tokens)
+    assert means["policy/clip_frac_high"] == means["policy/clip_frac_low"] == 0.0
+    free = Bench(model).step(plain(surrogate=PPOClip(clip_low=None, clip_high=None)), batch)
+    assert free.stats.means()["policy/clip_frac_dual"] == 0.0
 
 
 @pytest.mark.parametrize("dual", [None, 3.0])

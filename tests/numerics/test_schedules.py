@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from testbench import CONTEXT, Bench, Toy, off_policy, plain
@@ -15,7 +17,13 @@ from trainer.objective.controllers.linear import Linear
 from trainer.objective.controllers.par_entropy_guided import ParEntropyGuided
 from trainer.objective.controllers.par_epoch import ParEpoch
 from trainer.objective.controllers.par_stage import ParStage
+from trainer.objective.rollouts.base import RolloutPlan
+from trainer.objective.rollouts.dynamic import Dynamic
+from trainer.objective.rollouts.standard import Standard
 from trainer.objective.weights.sign import Sign
+from trainer.sampling import PromptStream
+from trainer.session import Session
+from trainer.types import Prompt
 
 
 def curve(controller: Controller, num_steps: int) -> list[float]:
@@ -79,6 +87,24 @@ def test_epoch_rises_with_every_pass(num_epochs: int, expected: list[float]) -> 
     contexts = [replace(CONTEXT, epoch=epoch, num_epochs=num_epochs) for epoch in range(len(expected))]
     assert [ParEpoch().value({}, context) for context in contexts] == pytest.approx(expected)
     assert math.isfinite(ParEpoch().value({}, contexts[0]))
+
+
+@pytest.mark.parametrize("rollout", [Standard(prompts_per_step=4), Dynamic(prompts_per_step=4)])
+def test_epochs_pass_at_the_pace_of_the_prompts_trained_on(rollout: RolloutPlan) -> None:
+    # 16 prompts, 4 a step, 12 steps: three passes, the second from step 4 on. Dynamic sampling has drawn three times as
+    # many by then: by those the run would be in its fourth pass, and the weight 1, at step 4 already.
+    stream = PromptStream([Prompt(id=str(number), text="") for number in range(16)], seed=0)
+    weights = []
+    for step in range(12):
+        stream.position = step * rollout.prompts_per_draw if isinstance(rollout, Dynamic) else step * 4
+        session: Any = SimpleNamespace(
+            run=SimpleNamespace(seed=0, steps=12, rollout=rollout), sampler=SimpleNamespace(stream=stream), step=step
+        )
+        session._passes = lambda steps, session=session: Session._passes(session, steps)
+        context = Session.context(session)
+        assert (context.epoch, context.num_epochs) == (step // 4, 3)
+        weights.append(ParEpoch().value({}, context))
+    assert weights == [0.0] * 4 + [0.5] * 4 + [1.0] * 4
 
 
 def guided(controller: ParEntropyGuided, entropies: list[float]) -> list[float]:

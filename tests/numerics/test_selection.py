@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.objective.selection import covariance, drawn, largest, quantile, share
+from trainer.objective.selection import drawn, largest, masked_covariance, quantile, share
 
 
 def column(values: list[list[float]]) -> torch.Tensor:
@@ -14,16 +14,16 @@ def column(values: list[list[float]]) -> torch.Tensor:
 
 def test_covariance_of_four_tokens() -> None:
     # Means -1.3 and 0: (1.2)(1), (1.2)(1), (-0.7)(-1), (-1.7)(-1), mean 1.2 (METHODS.md 3).
-    value = covariance(column([[-0.1, -0.1], [-2.0, -3.0]]), column([[1, 1], [-1, -1]]), torch.ones(2, 2).bool())
+    value = masked_covariance(column([[-0.1, -0.1], [-2.0, -3.0]]), column([[1, 1], [-1, -1]]), torch.ones(2, 2).bool())
     assert value.flatten().tolist() == pytest.approx([1.2, 1.2, 0.7, 1.7], abs=1e-12)
 
 
 def test_covariance_sees_the_mask_only() -> None:
     nan = float("nan")
     mask = torch.tensor([[True, False, True]])
-    assert covariance(column([[-1, nan, -3]]), column([[1, nan, -1]]), mask).tolist() == [[1.0, 0.0, 1.0]]
-    assert covariance(column([[nan]]), column([[nan]]), torch.tensor([[False]])).tolist() == [[0.0]]
-    assert covariance(column([[-5]]), column([[2]]), torch.tensor([[True]])).tolist() == [[0.0]]
+    assert masked_covariance(column([[-1, nan, -3]]), column([[1, nan, -1]]), mask).tolist() == [[1.0, 0.0, 1.0]]
+    assert masked_covariance(column([[nan]]), column([[nan]]), torch.tensor([[False]])).tolist() == [[0.0]]
+    assert masked_covariance(column([[-5]]), column([[2]]), torch.tensor([[True]])).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize(

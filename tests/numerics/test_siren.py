@@ -28,7 +28,7 @@ def rows(*lengths: int) -> TokenBatch:
 def terms_of(values: list[list[float]], name: str = NAME) -> TokenTerms:
     width = max(map(len, values))
     column = torch.tensor([row + [0.0] * (width - len(row)) for row in values], dtype=torch.float64)
-    return TokenTerms(logprobs=column, entropy=column, extras={name: column})
+    return TokenTerms(logprobs=column, entropy=column, extras={name: column, "entropy_t1": column})
 
 
 def term(siren: Siren, batch: TokenBatch, terms: TokenTerms, anchor: float | None) -> float:
@@ -113,8 +113,9 @@ def step(bench: Bench, siren: Siren, batch: TokenBatch, anchor: float | None) ->
 def whole(siren: Siren, model: nn.Module, batch: TokenBatch, anchor: float | None) -> tuple[Tensor, list[Tensor]]:
     """Value and gradient of the term as the paper writes it, by autograd through the unsplit batch."""
     terms = policy(model).terms(batch, siren.statistics)
-    h = terms.entropy if siren.top_p is None else next(iter(terms.extras.values()))
-    by = h if siren.peaks_of == "nucleus" else terms.entropy
+    own = terms.extras.get("entropy_t1", terms.entropy)
+    h = own if siren.top_p is None else next(v for name, v in terms.extras.items() if name != "entropy_t1")
+    by = h if siren.peaks_of == "nucleus" else own
     means = []
     for row in range(batch.num_rows):
         own = batch.mask[row]
@@ -156,7 +157,7 @@ def test_value_and_gradient_are_those_of_the_whole_mini_batch(name: str, micro_b
 def test_at_the_anchor_nothing_and_a_sign_that_flips_across_it() -> None:
     model, batch = Toy(), off_policy(Toy())
     siren, base = Siren(coef=1.0, quantile=None, top_p=None), Bench(model).step(plain(), batch)
-    terms = policy(model).measure(batch)
+    terms = policy(model).measure(batch, siren.statistics)
     here = mean(siren, batch, terms)
     pulls = {}
     for shift in (-0.2, 0.0, 0.2):
@@ -170,10 +171,11 @@ def test_at_the_anchor_nothing_and_a_sign_that_flips_across_it() -> None:
 
 def test_everything_switched_off_is_the_mean_entropy() -> None:
     model, batch = Toy(), off_policy(Toy())
-    terms = policy(model).measure(batch)
-    per_row = [float(terms.entropy[row, batch.mask[row]].mean()) for row in range(batch.num_rows)]
     siren = Siren(top_p=None, quantile=None, anchor=False, coef=1.0)
-    assert siren.statistics == frozenset()
+    assert siren.statistics == {"entropy_t1"}
+    terms = policy(model).measure(batch, siren.statistics)
+    own = policy(model, temperature=1.0).measure(batch).entropy
+    per_row = [float(own[row, batch.mask[row]].mean()) for row in range(batch.num_rows)]
     assert mean(siren, batch, terms) == pytest.approx(sum(per_row) / len(per_row), abs=1e-7)
 
 
@@ -189,6 +191,25 @@ def test_the_anchor_is_measured_once_over_the_whole_rollout_batch() -> None:
     assert siren.begin_step(state, on_policy(Toy(seed=4), 4), later) == state
     free = Siren(anchor=False)
     assert free.begin_step(free.initial_state(), batch, here) == {"anchor": None}
+
+
+@pytest.mark.parametrize("variant", [{}, {"top_p": None}, {"peaks_of": "full"}])
+def test_a_schedule_of_the_temperature_does_not_move_the_policy_from_its_anchor(variant: dict[str, Any]) -> None:
+    # The weights are those of the anchor, so the term and its gradient are 0 at any temperature. Measured at the
+    # step's, the mean would be below an anchor of temperature 1 by as much as the temperature sharpens the policy.
+    model, objective = Toy(), plain(regularizer={"siren": Siren(coef=1.0, quantile=0.5, **variant)})
+    batch = on_policy(model)
+    state = Bench(model, temperature=1.0).step(objective, sampled_at(1.0, model, batch)).state
+    for temperature in (1.0, 0.7, 1.3):
+        bench, here = Bench(model, temperature=temperature), sampled_at(temperature, model, batch)
+        ours, base = bench.step(objective, here, state), bench.step(plain(), here)
+        assert ours.stats.sums["policy/loss"] == pytest.approx(base.stats.sums["policy/loss"], abs=1e-12)
+        assert ours.distance(base) < 1e-9
+
+
+def sampled_at(temperature: float, model: nn.Module, batch: TokenBatch) -> TokenBatch:
+    logprobs = policy(model, temperature=temperature).measure(batch).logprobs
+    return replace(batch, sampler_logprobs=logprobs)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from trainer.config import ConfigError
 from trainer.gradient import with_old_terms
 from trainer.loop import with_advantages
 from trainer.metrics.accounting import TokenChange, exact, steer_published, steer_released
+from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.surrogates.unclipped import Unclipped
 from trainer.objective.weights.steer import Steer
 from trainer.statistics import entropy, sum_p2_logp_h
@@ -85,6 +86,14 @@ def test_the_clip_indicator_spares_tokens_without_gradient() -> None:
     assert all(changes(Steer(clip_indicator=False), p, advantages, **columns))
     terms, batch = handmade([[math.log(0.4)]], [[1.0]], old=[[math.log(0.2)]], entropy=[[1.5]])
     assert Steer().change(batch, terms.detach(), replace(HERE, surrogate=Unclipped())).item() != 0
+
+
+def test_the_clip_indicator_knows_the_dual_clip() -> None:
+    # Ratio 4 and A = -1: above a dual clip of 3 the token has no gradient, so it changes no entropy; below 10 it does.
+    terms, batch = handmade([[math.log(0.4)]], [[-1.0]], old=[[math.log(0.1)]], entropy=[[1.5]])
+    for dual, changed in ((3.0, False), (10.0, True), (None, True)):
+        here = replace(HERE, surrogate=PPOClip(dual_clip=dual))
+        assert (Steer().change(batch, terms.detach(), here).item() != 0) == changed
 
 
 @pytest.mark.parametrize("vocabulary", [2, 5])

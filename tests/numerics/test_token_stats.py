@@ -13,7 +13,7 @@ from trainer import token_stats as module
 from trainer.statistics import STATISTICS
 from trainer.token_stats import token_stats
 
-PARAMETERS = {"min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
+PARAMETERS = {"min_p_kept": ("@0.3",), "min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
 """Numbers for statistics that take some."""
 ALL = tuple(sorted(name + numbers for name in STATISTICS for numbers in PARAMETERS.get(name, ("",))))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
@@ -39,16 +39,18 @@ def reference(
     log_p = (logits / temperature).log_softmax(dim=-1)
     p = log_p.exp()
     entropy = -(p * log_p).sum(dim=-1)
-    kept = p >= 0.3 * p.max(dim=-1, keepdim=True).values
+    own = logits.softmax(dim=-1)  # the filter is that of temperature 1
+    kept = own >= 0.3 * own.max(dim=-1, keepdim=True).values
     return {
         "logprobs": log_p.gather(1, targets[:, None]).squeeze(1),
         "entropy": entropy,
+        "entropy_t1": -(own * own.log()).sum(dim=-1),
         "min_p_logmass@0.3": (p * kept).sum(dim=-1).log(),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
-        "top_gap": log_p.gather(1, targets[:, None]).squeeze(1) - log_p.max(dim=-1).values,
-        "top_p_entropy@0.8": nucleus_entropy(p, 0.8, include_crossing=False),
-        "top_p_entropy@0.8@1": nucleus_entropy(p, 0.8, include_crossing=True),
-        "top_p_entropy@2": entropy,
+        "min_p_kept@0.3": kept.gather(1, targets[:, None]).squeeze(1).to(p.dtype),
+        "top_p_entropy@0.8": nucleus_entropy(own, 0.8, include_crossing=False),
+        "top_p_entropy@0.8@1": nucleus_entropy(own, 0.8, include_crossing=True),
+        "top_p_entropy@2": -(own * own.log()).sum(dim=-1),
     }
 
 
@@ -97,8 +99,9 @@ def of(p: list[float], name: str) -> float:
         # Above 1 everything is kept: the full entropy, 1.5 ln 2.
         ([0.5, 0.25, 0.25], "top_p_entropy@1.1", 1.039721),
         # The target is the first token.
-        ([0.9, 0.09, 0.01], "top_gap", 0.0),
-        ([0.09, 0.9, 0.01], "top_gap", math.log(0.1)),
+        ([0.9, 0.09, 0.01], "min_p_kept@1", 1.0),
+        ([0.09, 0.9, 0.01], "min_p_kept@0.09", 1.0),
+        ([0.09, 0.9, 0.01], "min_p_kept@0.11", 0.0),
         # 0.01 < 0.02 * 0.9 = 0.018 is filtered; 0.99 stays.
         ([0.9, 0.09, 0.01], "min_p_logmass@0.02", math.log(0.99)),
         ([0.9, 0.09, 0.01], "min_p_logmass@0.01", 0.0),
@@ -112,10 +115,11 @@ def test_hand_numbers_of_nuclei_and_floors(p: list[float], name: str, value: flo
 
 def test_keeping_every_token_changes_no_bit() -> None:
     hidden, weight, bias, _ = case(dtype=torch.float32)
-    # With a floor of 1 only the likeliest token is kept, and its gap is exactly 0.
+    # With a floor of 1 only the likeliest token is kept, and its distance to itself is exactly 0.
     likeliest = (hidden @ weight.T + bias).argmax(dim=-1)
-    stats = token_stats(hidden, weight, likeliest, bias=bias, statistics=("min_p_logmass@0", "top_gap"))
-    assert stats["min_p_logmass@0"].tolist() == stats["top_gap"].tolist() == [0.0] * 7
+    stats = token_stats(hidden, weight, likeliest, bias=bias, statistics=("min_p_logmass@0", "min_p_kept@1"))
+    assert stats["min_p_logmass@0"].tolist() == [0.0] * 7
+    assert stats["min_p_kept@1"].tolist() == [1.0] * 7
 
 
 def test_a_nucleus_looks_at_the_likeliest_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,6 +408,71 @@ def test_bfloat16_error_is_no_larger_than_that_of_plain_bfloat16_autograd(
         pairs = [(value, exact), *zip(gradients, exact_grad, strict=True)]
         errors[way] = [float((got.double() - want).detach().norm() / want.detach().norm()) for got, want in pairs]
     assert all(ours <= plain for ours, plain in zip(errors["ours"], errors["plain"], strict=True)), errors
+
+
+@pytest.mark.parametrize("level", [0.0, 100.0, -1e4, 1e4])
+def test_a_common_level_of_all_logits_costs_no_digit(level: float) -> None:
+    # Logits near 1e4 are multiples of 2^-10 in float32, so these are exact. lse, their size, has steps of 1e-3: made
+    # from z - lse, log-probs were 5e-4 off and probabilities in the backward pass as much.
+    generator = torch.Generator().manual_seed(0)
+    small = (torch.randn(60, 40, generator=generator) * 2**10).round() / 2**10
+    targets = torch.randint(0, 40, (60,), generator=generator)
+    exact = small.double().requires_grad_()
+    near = (small + level).requires_grad_()
+    assert torch.equal((near.detach().double() - level), small.double())
+    ours = from_logits(near, targets, statistics=ALL)
+    truth = from_logits(exact, targets, statistics=ALL)
+    for name, value in ours.items():
+        assert (value.double() - truth[name]).abs().max() < 2e-6, name
+        pair = [
+            torch.autograd.grad(stats[name].sum(), leaf, retain_graph=True, allow_unused=True)[0]
+            for stats, leaf in ((ours, near), (truth, exact))
+        ]
+        if pair[0] is not None:
+            assert (pair[0].double() - pair[1]).abs().max() < 2e-6, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("barred", [slice(0, 64), slice(64, 200), slice(10, 20), slice(0, 199)])
+def test_an_impossible_token_is_a_token_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, barred: slice
+) -> None:
+    """Logits of -inf: whole tiles of them first, last and between, against the vocabulary without them."""
+    small_tiles(monkeypatch, 64 * 64)
+    hidden, weight, bias, _ = case(rows=70, width=8, vocabulary=200, dtype=dtype)
+    there = torch.ones(200, dtype=torch.bool)
+    there[barred] = False
+    left = there.nonzero().squeeze(1)
+    among = torch.randint(0, len(left), (70,), generator=torch.Generator().manual_seed(1))
+    masked = bias.detach().masked_fill(~there, -torch.inf).requires_grad_()
+    names = tuple(name for name in ALL if name != "top_p_entropy@2") if len(left) == 1 else ALL
+    for chosen in ((), ("sum_p2_logp_h",), names):
+        ours = token_stats(hidden, weight, left[among], bias=masked, statistics=chosen, temperature=0.7)
+        alone = [hidden, weight[left], bias[left]]
+        theirs = token_stats(*alone[:2], among, bias=alone[2], statistics=chosen, temperature=0.7)
+        tolerance = 1e-12 if dtype == torch.float64 else 2e-5  # log-probs here reach -20
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=tolerance)
+            if not value.requires_grad:
+                continue
+            one, other = (
+                torch.autograd.grad(stats[name].sum(), leaves, retain_graph=True)
+                for stats, leaves in ((ours, (hidden, weight, masked)), (theirs, (hidden, weight, bias)))
+            )
+            for mine, yours in zip(one, other, strict=True):
+                torch.testing.assert_close(mine, yours, rtol=tolerance, atol=10 * tolerance)
+            assert not one[1][~there].any() and not one[2][~there].any()
+
+
+def test_an_impossible_target_has_the_log_prob_it_has_and_leaves_everything_else_finite() -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 1.0]], dtype=torch.float64, requires_grad=True)
+    stats = from_logits(logits, torch.tensor([1]), statistics=ALL)
+    assert stats.pop("logprobs").item() == -torch.inf
+    assert stats["entropy"].item() == pytest.approx(math.log(1 + math.e) - math.e / (1 + math.e), abs=1e-12)
+    for name, value in stats.items():
+        assert value.isfinite().all(), name
+        if value.requires_grad:
+            assert torch.autograd.grad(value.sum(), logits, retain_graph=True)[0].isfinite().all(), name
 
 
 def test_unknown_statistic_is_refused() -> None:

@@ -15,10 +15,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trainer.metrics.calibration import average_ranks
+from trainer.objective.estimators import covariance, k3
 from trainer.types import TokenBatch, TokenTerms
 
 SUM_P2_LOGP_H = "sum_p2_logp_h"
 """Name in TokenTerms.extras of sum_a p_a^2 (log p_a + H), which the exact estimator needs."""
+RATIO, KEPT_RATIO = "update_ratio", "update_kept_ratio"
+"""Columns of ``batch.extras`` that ``update.py`` fills when asked (see :class:`TokenChange`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,10 @@ class TokenChange:
     sum_p2_logp_h: Float[Tensor, " M"] | None = None
     """sum_a p_a^2 (log p_a + H) before the updates, nats; without it there is no exact estimate."""
     ratio: Float[Tensor, " M"] | None = None
-    """Importance ratio r at which the predictions are taken; None means 1, the first update."""
+    """Importance ratio r at the update that used the token, the mean over its updates; None means 1, the first
+    update."""
+    kept_ratio: Float[Tensor, " M"] | None = None
+    """r I: the same, 0 at updates where the surrogate's clipping had removed the token's gradient; None: never."""
 
     @property
     def measured(self) -> Float[Tensor, " M"]:
@@ -46,46 +52,36 @@ class TokenChange:
         return self.entropy_after.double() - self.entropy_before.double()
 
 
-def covariance(change: TokenChange) -> Float[Tensor, " M"]:
-    """-(l - mean l)(A - mean A): likely tokens with high advantage lower entropy (METHODS 3.2)."""
-    logprobs, advantages = change.logprobs_before.double(), change.advantages.double()
-    return -(logprobs - logprobs.mean()) * (advantages - advantages.mean())
-
-
 def steer_released(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
     """-r A (1 - p)^power (log p + H), as in the authors' code: one factor p less than the exact term."""
-    logprobs = change.logprobs_before.double()
-    rest = (-torch.expm1(logprobs)).clamp(min=0.0) ** one_minus_pi_power
-    return -_weight(change) * rest * (logprobs + change.entropy_before.double())
+    return -_times(change.ratio, change.advantages) * _steer(change, one_minus_pi_power)
 
 
-def steer_published(
-    change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.2, one_minus_pi_power: float = 1.0
-) -> Float[Tensor, " M"]:
-    """:func:`steer_released` times the clip indicator of the paper; equal to it while r = 1.
+def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
+    """:func:`steer_released` times the clip indicator I of the paper; equal to it while nothing is clipped.
 
-    The indicator is 0 where the clipped surrogate has no gradient: A > 0 and r > 1 + clip_high, or A < 0 and
-    r < 1 - clip_low. The paper's exponent on (1 - p) could not be verified (METHODS 5); the default is 1.
+    I is 0 where the surrogate in use has removed the token's gradient, whatever it clips by. The paper's exponent on
+    (1 - p) could not be verified (METHODS 5); the default is 1.
     """
-    released = steer_released(change, one_minus_pi_power=one_minus_pi_power)
-    if change.ratio is None:
-        return released
-    above = (change.advantages > 0) & (change.ratio > 1 + clip_high)
-    below = (change.advantages < 0) & (change.ratio < 1 - clip_low)
-    return torch.where(above | below, torch.zeros_like(released), released)
+    return -_push(change) * _steer(change, one_minus_pi_power)
+
+
+def _steer(change: TokenChange, power: float) -> Float[Tensor, " M"]:
+    logprobs = change.logprobs_before.double()
+    return (-torch.expm1(logprobs)).clamp(min=0.0) ** power * (logprobs + change.entropy_before.double())
 
 
 def exact(change: TokenChange) -> Float[Tensor, " M"]:
-    """-r A [p_k (log p_k + H) - sum_a p_a^2 (log p_a + H)], k the sampled token.
+    """-r I A [p_k (log p_k + H) - sum_a p_a^2 (log p_a + H)], k the sampled token, I the clip indicator.
 
-    The exact first order of H under logits z += eta r A (onehot_k - p), a tabular softmax-policy-gradient step, over
-    eta.
+    The exact first order of H under logits z += eta r I A (onehot_k - p), a tabular softmax-policy-gradient step, over
+    eta: a token without gradient moves no logit.
     """
     if change.sum_p2_logp_h is None:
         raise ValueError(f"the exact entropy estimate needs {SUM_P2_LOGP_H}; ask the policy for that statistic")
     logprobs = change.logprobs_before.double()
     own = logprobs.exp() * (logprobs + change.entropy_before.double())
-    return -_weight(change) * (own - change.sum_p2_logp_h.double())
+    return -_push(change) * (own - change.sum_p2_logp_h.double())
 
 
 def quadrants(change: TokenChange) -> dict[str, Bool[Tensor, " M"]]:
@@ -137,7 +133,7 @@ def compare(
     )
 
 
-def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.2) -> dict[str, float]:
+def account(change: TokenChange) -> dict[str, float]:
     """The ``entropy/*`` metrics of one step, {} without tokens. The five quadrants sum to
     ``entropy/delta_measured``.
     """
@@ -150,10 +146,10 @@ def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.
     metrics = {f"entropy/delta_{name}": part for name, part in parts.items()}
     metrics["entropy/delta_measured"] = math.fsum(parts.values())
     log_ratio = change.logprobs_after.double() - change.logprobs_before.double()
-    metrics["entropy/kl_step"] = float((torch.expm1(log_ratio) - log_ratio).mean())
+    metrics["entropy/kl_step"] = float(k3(log_ratio).mean())
     predictions = {
-        "covariance": covariance(change),
-        "steer_published": steer_published(change, clip_low=clip_low, clip_high=clip_high),
+        "covariance": -covariance(change.logprobs_before.double(), change.advantages.double()),
+        "steer_published": steer_published(change),
         "steer_released": steer_released(change),
     }
     if change.sum_p2_logp_h is not None:
@@ -169,30 +165,34 @@ def account(change: TokenChange, *, clip_low: float = 0.2, clip_high: float = 0.
     return {key: value for key, value in metrics.items() if math.isfinite(value)}
 
 
-def token_change(batch: TokenBatch, after: TokenTerms, ratio: Float[Tensor, "N T"] | None = None) -> TokenChange:
+def token_change(batch: TokenBatch, after: TokenTerms) -> TokenChange:
     """The sampled tokens of a batch, flat. ``after`` [N, T] is a forward pass at the updated weights on the same batch.
 
-    Takes ``sum_p2_logp_h`` from ``batch.extras`` if the old pass left it there.
+    Takes :data:`SUM_P2_LOGP_H`, :data:`RATIO` and :data:`KEPT_RATIO` from ``batch.extras`` if they are there.
     """
     if batch.old_logprobs is None or batch.old_entropy is None or batch.advantages is None:
         raise ValueError("entropy accounting needs old_logprobs, old_entropy and advantages; run the old pass first")
     mask = batch.mask
-    statistic = batch.extras.get(SUM_P2_LOGP_H)
+    named = {name: batch.extras[name][mask] for name in (SUM_P2_LOGP_H, RATIO, KEPT_RATIO) if name in batch.extras}
     return TokenChange(
         logprobs_before=batch.old_logprobs[mask],
         logprobs_after=after.logprobs.detach()[mask],
         entropy_before=batch.old_entropy[mask],
         entropy_after=after.entropy.detach()[mask],
         advantages=batch.advantages[mask],
-        sum_p2_logp_h=None if statistic is None else statistic[mask],
-        ratio=None if ratio is None else ratio.detach()[mask],
+        sum_p2_logp_h=named.get(SUM_P2_LOGP_H),
+        ratio=named.get(RATIO),
+        kept_ratio=named.get(KEPT_RATIO),
     )
 
 
-def _weight(change: TokenChange) -> Float[Tensor, " M"]:
-    """r A in float64."""
-    advantages = change.advantages.double()
-    return advantages if change.ratio is None else change.ratio.double() * advantages
+def _push(change: TokenChange) -> Float[Tensor, " M"]:
+    """r I A in float64: what the gradient of the token's log-prob was multiplied by."""
+    return _times(change.ratio if change.kept_ratio is None else change.kept_ratio, change.advantages)
+
+
+def _times(ratio: Float[Tensor, " M"] | None, advantages: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    return advantages.double() if ratio is None else ratio.double() * advantages.double()
 
 
 def _ranks(values: Float[Tensor, " M"]) -> Float[Tensor, " M"]:

@@ -61,6 +61,12 @@ _PHASES = (
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/entropy", "nats", "mean", "exact full-vocabulary entropy per response token, at the sampling weights"),
+    (
+        "policy/entropy_t1",
+        "nats",
+        "mean",
+        "exact entropy per response token at temperature 1, whatever that of the rollouts: comparable between them",
+    ),
     ("policy/entropy_positive", "nats", "mean", "exact entropy per response token of positive advantage"),
     ("policy/entropy_negative", "nats", "mean", "exact entropy per response token of negative advantage"),
     ("policy/surprisal", "nats", "mean", "-log-prob of the sampled tokens: noisy, and not the entropy"),
@@ -69,6 +75,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/kl_old", "nats", "mean", "k3 estimate of KL(sampling policy, policy before an update), mean over updates"),
     ("policy/clip_frac_low", "0 to 1", "mean", "share of response tokens whose gradient the lower clip removed"),
     ("policy/clip_frac_high", "0 to 1", "mean", "share of response tokens whose gradient the upper clip removed"),
+    (
+        "policy/clip_frac_dual",
+        "0 to 1",
+        "mean",
+        "share of response tokens whose gradient the dual clip removed",
+    ),
     ("policy/ratio_max", "1", "max", "largest importance ratio of the step"),
     ("policy/grad_norm", "1", "mean", "2-norm of the gradient before the cap, mean over updates"),
     ("policy/loss", "1", "mean", "objective as differentiated, mean over updates"),

@@ -7,6 +7,7 @@ is surprisal.
 
 from __future__ import annotations
 
+from trainer.statistics import ENTROPY_T1
 from trainer.types import StepStats, TokenBatch, masked_sum
 
 CERTAIN_NATS = 0.05
@@ -14,7 +15,8 @@ CERTAIN_NATS = 0.05
 
 
 def entropy_stats(batch: TokenBatch) -> StepStats:
-    """``policy/entropy``, by sign of advantage, surprisal and shares, as sums and counts over the tokens of ``batch``.
+    """``policy/entropy``, the same at temperature 1 and by sign of advantage, surprisal and shares, as sums and counts
+    over the tokens of ``batch``.
 
     Uses ``old_entropy``, ``old_logprobs``, ``advantages`` [N, T] in nats where ``mask`` [N, T]; ValueError if one is
     missing. Tokens with advantage exactly 0 count in ``policy/entropy`` only.
@@ -28,6 +30,8 @@ def entropy_stats(batch: TokenBatch) -> StepStats:
     stats = StepStats()
     # float64 sums: 512 x 8192 float32 values would lose the digits that tell two late steps apart.
     stats.add("policy/entropy", masked_sum(entropy.double(), mask), tokens)
+    own = batch.extras.get(f"old_{ENTROPY_T1}", entropy)  # one and the same at temperature 1
+    stats.add("policy/entropy_t1", masked_sum(own.double(), mask), tokens)
     stats.add("policy/entropy_positive", masked_sum(entropy.double(), positive), positive.sum())
     stats.add("policy/entropy_negative", masked_sum(entropy.double(), negative), negative.sum())
     stats.add("policy/surprisal", -masked_sum(logprobs.double(), mask), tokens)

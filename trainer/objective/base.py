@@ -43,6 +43,11 @@ class Desk(Protocol):
         ...
 
     @property
+    def temperature(self) -> float:
+        """What the logits of this step are divided by; a schedule moves it."""
+        ...
+
+    @property
     def rollouts(self) -> Sequence[Rollout]:
         """The rollouts of this step, in the order of the batch's rows; empty before the first step."""
         ...
@@ -74,8 +79,9 @@ class Context:
     """Training step, counted from 0."""
     num_steps: int
     epoch: int = 0
-    """Pass over the training prompts, counted from 0."""
+    """Pass over the training prompts, counted from 0 and by the prompts trained on."""
     num_epochs: int = 1
+    """Whole passes of the run, counted likewise."""
     update: int = 0
     """Optimiser update within the step, counted from 0."""
     num_updates: int = 1
@@ -211,6 +217,15 @@ class SurrogateLoss:
     """Gradient removed because the ratio fell below the lower threshold."""
     clipped_high: Bool[Tensor, "N T"]
     """Gradient removed because the ratio rose above the upper threshold."""
+    clipped_dual: Bool[Tensor, "N T"] | None = None
+    """Gradient removed because the ratio of a token of negative advantage rose above the dual clip. None: there is
+    none."""
+
+    @property
+    def clipped(self) -> Bool[Tensor, "N T"]:
+        """Gradient removed by any of them."""
+        either = self.clipped_low | self.clipped_high
+        return either if self.clipped_dual is None else either | self.clipped_dual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +249,16 @@ class Surrogate(Component):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auxiliary:
+    """Rows that a regularizer brings along."""
+
+    rows: TokenBatch
+    temperature: float
+    """What their logits are divided by: the temperature that they were sampled and first measured at, which need not be
+    the step's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Regularizer(Component):
     """A term added to the policy loss; differentiable and row-local."""
 
@@ -247,7 +272,7 @@ class Regularizer(Component):
         """Contributions whose plain sum is added to the loss; ``scale`` is the reduction's share of each token."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
-    def auxiliary(self, context: Context) -> TokenBatch | None:
+    def auxiliary(self, context: Context) -> Auxiliary | None:
         """Rows of its own that go through the model with this mini-batch (stored responses); None for none."""
         return None
 

@@ -80,6 +80,14 @@ def thrown_away(run: Run, what: str) -> Iterator[Concern]:
         yield Concern(sentence=f"{why}: choose rollout=standard", fatal=False)
 
 
+def moving_temperature(run: Run, what: str) -> Iterator[Concern]:
+    """The remark of a member that holds the entropy of the rollouts against a fixed number of nats."""
+    start, end = run.rollout.temperature, run.rollout.temperature_end
+    if end is not None and end != start:
+        why = f"{what} answers to the entropy at the step's own temperature, so it also follows the schedule from"
+        yield Concern(sentence=f"{why} {start} to {end}: set rollout.temperature_end=null to hold one", fatal=False)
+
+
 def ignores_shaping(run: Run, name: str) -> Iterator[Concern]:
     """The remark of an advantage that asks only whether a response is right."""
     if run.objective.shaping.neutral != {}:

@@ -81,7 +81,7 @@ class Constant(Reduction):
     about: ClassVar[About] = About(source="Dr. GRPO, arXiv 2503.20783", status="published")
 
     length: float = 40.0
-    """The constant; Dr.GRPO takes the generation budget in tokens."""
+    """The constant; Dr.GRPO takes the generation budget in tokens, and so does the YAML (``rollout.max_tokens``)."""
 
     def __post_init__(self) -> None:
         require(

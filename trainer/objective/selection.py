@@ -10,19 +10,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trainer.objective.estimators import covariance
 
-def covariance(
+
+def masked_covariance(
     logprobs: Float[Tensor, "N T"], advantages: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"]
 ) -> Float[Tensor, "N T"]:
-    """``cov = (logprobs - mean logprobs) (advantages - mean advantages)`` with means over the mask; 0 outside it.
-
-    A token's share of the covariance that drives entropy down (METHODS.md 3.2). Nats times units of the advantage.
-    """
+    """:func:`trainer.objective.estimators.covariance` with means over the mask; 0 outside it."""
     value = torch.zeros_like(logprobs)
     if not bool(mask.any()):
         return value
-    chosen, gained = logprobs[mask], advantages[mask].to(logprobs.dtype)
-    return value.masked_scatter(mask, (chosen - chosen.mean()) * (gained - gained.mean()))
+    return value.masked_scatter(mask, covariance(logprobs[mask], advantages[mask].to(logprobs.dtype)))
 
 
 def share(fraction: float, total: int) -> int:

@@ -15,7 +15,7 @@ from trainer.about import About
 from trainer.config import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Concern
-from trainer.objective.groups import group_statistics, right
+from trainer.objective.groups import group_statistics, right, thrown_away
 from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class ARM(Advantage):
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
     def concerns(self, run: Run) -> Iterator[Concern]:
-        return GRPO(eps=self.eps).concerns(run)
+        yield from GRPO(eps=self.eps).concerns(run)
+        if self.alpha and not self.skip_all_correct:
+            yield from thrown_away(run, "advantage ARM")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         own = low_confidence(batch, self.low_frac)

@@ -19,7 +19,8 @@ class AERController(Controller):
         target_entropy = anchor * entropy of the first step
         coef           = max(0, coef + gain * (target_entropy - entropy))          after every step
 
-    ``entropy`` is the full-vocabulary entropy of the step's rollouts (``policy/entropy``). The coefficient starts at
+    ``entropy`` is the full-vocabulary entropy of the step's rollouts at temperature 1 (``policy/entropy_t1``), which a
+    schedule of the temperature does not move. The coefficient starts at
     ``start``.
 
     Shape: one number a step; coef in loss units per nat, gain in loss units per square nat.
@@ -55,7 +56,7 @@ class AERController(Controller):
         return float(state["coef"])
 
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
-        entropy, initial = metrics["policy/entropy"], state["initial_entropy"]
+        entropy, initial = metrics["policy/entropy_t1"], state["initial_entropy"]
         initial = entropy if initial is None else initial
         coef = max(0.0, state["coef"] + self.gain * (self.anchor * initial - entropy))
         return {"coef": coef, "initial_entropy": initial}

@@ -19,7 +19,8 @@ class ParEpoch(Controller):
 
         weight = min(1, epoch / (num_epochs - 1)),  1 with a single epoch
 
-    ``epoch`` counts from 0; ``num_epochs`` is the number of whole passes that the run's prompts make.
+    ``epoch`` counts from 0; ``num_epochs`` is the number of whole passes that the run's prompts make. Both count
+    prompts that are trained on, so the schedule has one pace whatever dynamic sampling throws away.
 
     Shape: one number a step; dimensionless.
     """
@@ -30,7 +31,10 @@ class ParEpoch(Controller):
             "2511.05993, read through secondary notes"
         ),
         status="published",
-        departures="1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one",
+        departures=(
+            "1 where one epoch makes the rule 0 / 0, and in an unfinished pass after the last whole one; prompts that "
+            "dynamic sampling throws away do not count"
+        ),
     )
 
     target: str = "weight.sign.positive"

@@ -3,15 +3,19 @@ through the ``controller`` slot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from trainer.about import About
 from trainer.config import require
-from trainer.objective.base import Context, Controller, State
+from trainer.objective.base import Concern, Context, Controller, State
+from trainer.objective.groups import moving_temperature
 from trainer.settings import Range
 from trainer.types import TokenBatch, masked_sum
+
+if TYPE_CHECKING:
+    from trainer.build import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,9 @@ class Skywork(Controller):
             f"it lies between controller.skywork.coef_min={self.coef_min} and "
             f"controller.skywork.coef_max={self.coef_max}",
         )
+
+    def concerns(self, run: Run) -> Iterator[Concern]:
+        return moving_temperature(run, "controller skywork")
 
     def initial_state(self) -> State:
         return {"coef": self.start, "open": True}

@@ -15,17 +15,13 @@ from torch import Tensor
 
 from trainer.about import About
 from trainer.config import require
-from trainer.objective.base import Context, Regularizer, State
+from trainer.objective.base import Auxiliary, Context, Regularizer, State
+from trainer.objective.estimators import MAX_K3, bounded, k3
 from trainer.objective.groups import RIGHT
 from trainer.pack import pack
 from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 
 log = logging.getLogger(__name__)
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this before exponentiation, as in the released code."""
-MAX_FORWARD = 10.0
-"""The forward divergence of a token is clamped to this, as in the released code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +39,9 @@ class DPH(Regularizer):
     Before the first step every training prompt is sampled ``samples`` times. Where ``min_correct`` of them are right,
     one more sample is drawn, and if that is right too it is stored with its log-probs. ``rows_per_step`` stored
     responses, drawn afresh for every mini-batch, go through the model each step. They carry no policy loss, and the
-    rollouts no divergence. ``coef=0`` trains plainly on the prompts that are left.
+    rollouts no divergence. Both sides of ``u`` are at the temperature that the stored responses were sampled at,
+    whatever a schedule has made of the step's: at the base model's weights the term is 0. ``coef=0`` trains plainly on
+    the prompts that are left.
 
     Shape [rows, T]; coef in loss units.
     """
@@ -83,7 +81,7 @@ class DPH(Regularizer):
         return False  # on the rollouts' rows; its own rows come through auxiliary()
 
     def initial_state(self) -> State:
-        return {"stored": []}
+        return {"stored": [], "temperature": 1.0}
 
     def setup(self, state: State, context: Context) -> State:
         desk = context.desk
@@ -102,15 +100,16 @@ class DPH(Regularizer):
                 self.min_correct,
                 self.samples,
             )
-            return {"stored": []}
+            return self.initial_state()
         batch = desk.pack(stored)
         logprobs = desk.measure(batch).logprobs
-        return {"stored": [_entry(r, logprobs[i, batch.mask[i]]) for i, r in enumerate(stored)]}
+        entries = [_entry(r, logprobs[i, batch.mask[i]]) for i, r in enumerate(stored)]
+        return {"stored": entries, "temperature": desk.temperature}
 
     def excluded_prompts(self, state: State) -> frozenset[str]:
         return frozenset(entry["prompt"] for entry in state["stored"])
 
-    def auxiliary(self, context: Context) -> TokenBatch | None:
+    def auxiliary(self, context: Context) -> Auxiliary | None:
         stored = context.state["stored"]
         count = min(-(-self.rows_per_step // context.num_updates), len(stored))
         if not count or not self.coef:
@@ -118,18 +117,19 @@ class DPH(Regularizer):
         chosen = torch.randperm(len(stored), generator=context.generator("dph"))[:count].tolist()
         batch = pack([_rollout(stored[number], row) for row, number in enumerate(chosen)], pad_id=0)
         share = batch.mask / batch.mask.sum()
-        return replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
+        rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
+        return Auxiliary(rows=rows, temperature=context.state["temperature"])
 
     def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:
         assert rows.ref_logprobs is not None
-        log_u = (terms.logprobs - rows.ref_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        log_u = bounded(terms.logprobs - rows.ref_logprobs)
         return self.coef * rows.extras["dph_share"] * self.f(log_u)
 
     def f(self, log_u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The generator of the divergence at ``u = exp(log_u)``; 0 with slope 0 at u = 1."""
-        u = log_u.exp()
         if self.divergence == "forward":
-            return (u - 1 - log_u).clamp(max=MAX_FORWARD)
+            return k3(log_u).clamp(max=MAX_K3)
+        u = log_u.exp()
         if self.divergence == "js_low_var":
             return u * log_u - (u + 1) * ((u + 1) / 2).log()
         a = self.alpha

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
+from trainer.statistics import ENTROPY_T1
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -23,8 +24,8 @@ class EPO(Regularizer):
     """An entropy bonus less a penalty on tokens whose entropy leaves a corridor around the mean of earlier steps.
 
         term    = -coef * scale * ( entropy - beta_k * smooth * penalty )
-        history = mean over the earlier steps of the step's mean entropy;     penalty = 0 in the first step
-        penalty = [low * history - entropy]_+ + [entropy - high * history]_+
+        history = mean over the earlier steps of the step's mean h;     penalty = 0 in the first step
+        penalty = [low * history - h]_+ + [h - high * history]_+          h = entropy at temperature 1
         beta_k  = 1 + exp(-gamma * k / floor(steps / 2))                      (k counts steps from 0)
 
     ``variant="released"`` is what the authors' code does: the penalty is the constant ``out_of_range`` outside the
@@ -39,9 +40,11 @@ class EPO(Regularizer):
         source="EPO, arXiv 2509.22576, and its released code",
         status="published",
         departures=(
-            "one turn per response; the released weight runs over the steps of this run, in the code over 150 "
-            "epochs; the code's condition that a turn of index 25 be present is left out (a single turn never has "
-            "one); gamma was not found in the source: 1 is assumed; low and high are the code's defaults"
+            "one turn per response; the released weight runs over the steps of this run, in the code over 150 epochs; "
+            "the code's condition that a turn of index 25 be present is left out (a single turn never has one); the "
+            "corridor compares entropies at temperature 1, in the code at that of the rollouts, so that a schedule of "
+            "the temperature does not move tokens out of it; gamma was not found in the source: 1 is assumed; low and "
+            "high are the code's defaults"
         ),
         released={"variant": "released"},
     )
@@ -72,11 +75,15 @@ class EPO(Regularizer):
     def active(self) -> bool:
         return self.coef != 0
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        return frozenset({ENTROPY_T1})
+
     def initial_state(self) -> State:
         return {"sum": 0.0, "steps": 0}
 
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
-        return {"sum": state["sum"] + metrics["policy/entropy"], "steps": state["steps"] + 1}
+        return {"sum": state["sum"] + metrics["policy/entropy_t1"], "steps": state["steps"] + 1}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         steps = context.state["steps"]
@@ -97,8 +104,9 @@ class EPO(Regularizer):
         history, weight = (
             batch.extras[name][:, None].to(terms.entropy.dtype) for name in ("epo_history", "epo_weight")
         )
-        below = self.low * history - terms.entropy
-        above = torch.full_like(below, -torch.inf) if self.high is None else terms.entropy - self.high * history
+        h = terms.extras[ENTROPY_T1]
+        below = self.low * history - h
+        above = torch.full_like(below, -torch.inf) if self.high is None else h - self.high * history
         if self.variant == "released":
             penalty = self.out_of_range * ((below >= 0) | (above >= 0)).to(below.dtype)
         else:

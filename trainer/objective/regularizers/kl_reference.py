@@ -12,33 +12,30 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Regularizer
+from trainer.objective.estimators import MAX_K3, k1, k2, k3
 from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
     from trainer.build import Run
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this before exponentiation, as in verl."""
-MAX_VALUE = 10.0
-"""An estimate per token is clamped to this, as in verl; beyond it the gradient is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KLReference(Regularizer):
     """Estimate of KL(policy || initial model) on the sampled tokens, added to the loss.
 
-        d    = clamp(ref_logprobs - logprobs, -20, 20)
-        k1   = -d;     k2 = d^2 / 2;     k3 = clamp(exp(d) - d - 1, -10, 10)
+        d    = ref_logprobs - logprobs
+        k1   = -d;     k2 = d^2 / 2;     k3 = min(exp(d') - d' - 1, 10),   d' = clamp(d, -20, 20)
         term = coef * scale * k
 
     Aggregated like the policy loss (same ``scale``). Gradients per token: k1 1, k2 -d, k3 1 - exp(d), each times
-    the gradient of ``logprobs``. ``coef=0`` is plain GRPO.
+    the gradient of ``logprobs``; k3 has none where it is clamped, k1 and k2 are never clamped. ``coef=0`` is plain
+    GRPO.
 
     Shape [N, T]; coef in loss units per nat.
     """
 
     about: ClassVar[About] = About(
-        source="DeepSeekMath, arXiv 2402.03300 (k3); estimators and clamps as in verl",
+        source="DeepSeekMath, arXiv 2402.03300 (k3); estimators and the clamps of k3 as in verl's kl_penalty_forward",
         status="published",
     )
 
@@ -63,9 +60,6 @@ class KLReference(Regularizer):
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         assert batch.ref_logprobs is not None
-        d = (batch.ref_logprobs - terms.logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        if self.estimator == "k1":
-            return -self.coef * scale * d
-        if self.estimator == "k2":
-            return self.coef * scale * d * d / 2
-        return self.coef * scale * (d.exp() - d - 1).clamp(-MAX_VALUE, MAX_VALUE)
+        d = batch.ref_logprobs - terms.logprobs
+        estimate = {"k1": k1, "k2": k2, "k3": k3}[self.estimator](d)
+        return self.coef * scale * (estimate.clamp(max=MAX_K3) if self.estimator == "k3" else estimate)

@@ -3,7 +3,6 @@ called through the ``regularizer`` slot."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,22 +14,18 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Context, Regularizer
+from trainer.objective.estimators import MAX_K3, k3
 from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
     from trainer.build import Run
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this before exponentiation, as in the released code."""
-MAX_VALUE = 10.0
-"""The one-token estimate is clamped to this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LpReg(Regularizer):
     """Pulls a few unlikely tokens of negative advantage towards a proxy without the noise below ``min_p``.
 
-        proxy    = p where p_a >= min_p * max p, else 0, renormalised
+        proxy    = p where p'_a >= min_p * max p', else 0, renormalised          p' = p at temperature 1
         selected = advantages < 0  and  logprobs among the lowest share  and  the token is kept by the proxy
         term     = coef * scale * divergence                                   on the selected tokens
 
@@ -38,8 +33,9 @@ class LpReg(Regularizer):
     ``floor(lowest * n)`` of all n sampled tokens; the divergence is the full ``KL(proxy || p) = -log sum_kept p``.
     ``variant="released"``: the proxy is that of the sampling policy; the share is ``floor(lowest * n)`` of the n tokens
     of negative advantage, at least 2 or none, and only those below their proxy; the divergence is the one-token
-    estimate ``clamp(exp(d) - d - 1, -10, 10)`` with ``d = clamp(log proxy(token) - logprobs, -20, 20)``.
-    ``coef=0`` is plain GRPO.
+    estimate ``min(exp(d) - d - 1, 10)`` with ``d = clamp(log proxy(token) - logprobs, -20, 20)``.
+    The filter looks at the model's own probabilities, and the temperature divides the logits of what it keeps, as in
+    the code's ``apply_min_p``. ``coef=0`` is plain GRPO.
 
     Shape [N, T]; coef in loss units per nat.
     """
@@ -92,29 +88,25 @@ class LpReg(Regularizer):
 
     @property
     def _names(self) -> tuple[str, str]:
-        return f"min_p_logmass@{self.min_p}", "top_gap"
+        return f"min_p_logmass@{self.min_p}", f"min_p_kept@{self.min_p}"
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         assert terms is not None and batch.advantages is not None and batch.old_logprobs is not None
         negative = batch.mask & (batch.advantages < 0)
         if self.variant == "published":
             low = _lowest(terms.logprobs, batch.mask, self.lowest, at_least=1)
-            return {"lp_reg_selected": negative & low & self._kept(terms.extras["top_gap"])}
-        mass, gap = (batch.extras[f"old_{name}"] for name in self._names)
+            return {"lp_reg_selected": negative & low & (terms.extras[self._names[1]] > 0)}
+        mass, kept = (batch.extras[f"old_{name}"] for name in self._names)
         proxy = batch.old_logprobs - mass
         low = _lowest(terms.logprobs, negative, self.lowest, at_least=2)
-        selected = negative & low & self._kept(gap) & (terms.logprobs < proxy)
+        selected = negative & low & (kept > 0) & (terms.logprobs < proxy)
         return {"lp_reg_selected": selected, "lp_reg_proxy": proxy}
-
-    def _kept(self, gap: Float[Tensor, "N T"]) -> Bool[Tensor, "N T"]:
-        return gap >= (math.log(self.min_p) if self.min_p else -torch.inf)
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         if self.variant == "published":
             divergence = -terms.extras[self._names[0]]
         else:
-            d = (batch.extras["lp_reg_proxy"] - terms.logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-            divergence = (d.exp() - d - 1).clamp(-MAX_VALUE, MAX_VALUE)
+            divergence = k3(batch.extras["lp_reg_proxy"] - terms.logprobs).clamp(max=MAX_K3)
         return self.coef * scale * torch.where(batch.extras["lp_reg_selected"], divergence, 0.0)
 
 

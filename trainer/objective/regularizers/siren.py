@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Regularizer, State
+from trainer.statistics import ENTROPY_T1
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -20,7 +21,7 @@ from trainer.types import TokenBatch, TokenTerms
 class Siren(Regularizer):
     """Squared distance of the mean entropy of peak tokens from what it was before training.
 
-        h     = entropy renormalised over the nucleus of mass top_p                    (the likeliest tokens)
+        h     = entropy at temperature 1, renormalised over the nucleus of mass top_p  (the likeliest tokens)
         peaks = h > quantile(h of the row's sampled tokens, quantile)                  (strictly)
         mean  = mean over rows of ( sum_peaks h / |peaks| )                            (0 for a row without a peak)
         term  = coef * (mean - anchor)^2
@@ -45,8 +46,10 @@ class Siren(Regularizer):
         ),
         status="released",
         departures=(
-            "the square is over the mini-batch, the released one over each micro-batch; logarithms are exact "
-            "instead of guarded by 1e-12; peaks are sampled tokens only"
+            "the square is over the mini-batch, the released one over each micro-batch; logarithms are exact instead "
+            "of guarded by 1e-12; peaks are sampled tokens only; h is at temperature 1, in the code at that of the "
+            "rollouts (1 in its scripts): an anchor of the first step would otherwise be held against entropies of "
+            "another temperature"
         ),
     )
 
@@ -78,10 +81,12 @@ class Siren(Regularizer):
 
     @property
     def statistics(self) -> frozenset[str]:
-        return frozenset() if self.top_p is None else frozenset({self._name})
+        return frozenset({self._name} | ({ENTROPY_T1} if self.peaks_of == "full" else set()))
 
     @property
     def _name(self) -> str:
+        if self.top_p is None:
+            return ENTROPY_T1
         return f"top_p_entropy@{self.top_p}" + ("@1" if self.include_crossing else "")
 
     def initial_state(self) -> State:
@@ -110,11 +115,11 @@ class Siren(Regularizer):
         return batch.extras["siren_slope"] * self._h(terms) + batch.extras["siren_offset"]
 
     def _h(self, terms: TokenTerms) -> Float[Tensor, "N T"]:
-        return terms.entropy if self.top_p is None else terms.extras[self._name]
+        return terms.extras[self._name]
 
     def _share(self, terms: TokenTerms, mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N T"]:
         """Weight of each token in ``mean``: 1 / (peaks of its row * rows with a sampled token), 0 off the peaks."""
-        by = self._h(terms) if self.peaks_of == "nucleus" else terms.entropy
+        by = self._h(terms) if self.peaks_of == "nucleus" else terms.extras[ENTROPY_T1]
         peaks = mask if self.quantile is None else mask & (by > row_quantile(by, mask, self.quantile))
         rows = mask.any(dim=1).sum().clamp(min=1)
         return peaks / (peaks.sum(dim=1, keepdim=True).clamp(min=1) * rows).to(by.dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Shaping
+from trainer.objective.groups import thrown_away
 from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class APR(Shaping):
         require(self.max_tail >= 1, "shaping.max_tail", self.max_tail, "give a number of characters, at least 1")
 
     def concerns(self, run: Run) -> Iterator[Concern]:
+        if self.coef:
+            yield from thrown_away(run, "shaping APR")
         prompt = run.task.train_prompts()[0]
         solution = run.task.expert(prompt)
         if solution is None or run.task.verify(prompt, solution).anchor is None:

@@ -10,7 +10,7 @@ import torch
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
-from trainer.objective.ratio import importance_ratio
+from trainer.objective.estimators import importance_ratio
 from trainer.types import TokenBatch, TokenTerms
 
 

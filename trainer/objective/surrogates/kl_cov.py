@@ -12,8 +12,8 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Concern, Context, Surrogate, SurrogateLoss
-from trainer.objective.ratio import importance_ratio
-from trainer.objective.selection import covariance, largest, share
+from trainer.objective.estimators import importance_ratio
+from trainer.objective.selection import largest, masked_covariance, share
 from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class KLCov(Surrogate):
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         assert batch.advantages is not None and terms is not None
-        cov = covariance(terms.logprobs, batch.advantages, batch.mask)
+        cov = masked_covariance(terms.logprobs, batch.advantages, batch.mask)
         count = share(self.top_frac, batch.num_tokens) if self.coef else 0
         return {SELECTED: largest(cov, batch.mask, count)}
 

@@ -11,7 +11,7 @@ import torch
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
-from trainer.objective.ratio import importance_ratio
+from trainer.objective.estimators import importance_ratio
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -24,7 +24,8 @@ class PPOClip(Surrogate):
         loss   = min(loss, -advantages * dual_clip)          where advantages < 0 and dual_clip is set
 
     The gradient is exactly 0 where (A > 0 and ratio > 1 + clip_high), (A < 0 and ratio < 1 - clip_low),
-    (A < 0 and ratio > dual_clip) or A = 0. ``clip_low = clip_high = None`` removes clipping ("clip-free").
+    (A < 0 and ratio > dual_clip) or A = 0; each of the first three has a clip fraction of its own. ``clip_low =
+    clip_high = None`` removes clipping ("clip-free").
 
     Shapes [N, T]; ratio dimensionless, loss in units of the advantage.
     """
@@ -67,10 +68,12 @@ class PPOClip(Surrogate):
         else:
             # At a tie maximum() halves the gradient between two equal branches, so ratio 1 is plain policy gradient.
             loss = torch.maximum(plain, -advantages * ratio.clamp(min=floor, max=ceiling))
+        dual = None
         if self.dual_clip is not None:
             bound = -advantages * self.dual_clip
-            loss = torch.where((advantages < 0) & (bound < loss), bound, loss)
+            dual = batch.mask & (advantages < 0) & (bound < loss)
+            loss = torch.where(dual, bound, loss)
         with torch.no_grad():
             low = (advantages < 0) & (ratio < floor) if floor is not None else torch.zeros_like(batch.mask)
             high = (advantages > 0) & (ratio > ceiling) if ceiling is not None else torch.zeros_like(batch.mask)
-        return SurrogateLoss(loss=loss, clipped_low=low & batch.mask, clipped_high=high & batch.mask)
+        return SurrogateLoss(loss=loss, clipped_low=low & batch.mask, clipped_high=high & batch.mask, clipped_dual=dual)

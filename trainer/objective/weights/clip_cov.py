@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.about import About
 from trainer.config import require
 from trainer.objective.base import Context, Weight
-from trainer.objective.selection import covariance, drawn, share
+from trainer.objective.selection import drawn, masked_covariance, share
 from trainer.types import TokenBatch, TokenTerms
 
 
@@ -64,10 +64,10 @@ class ClipCov(Weight):
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None and terms is not None
-        cov = covariance(terms.logprobs, batch.advantages, batch.mask)
+        cov = masked_covariance(terms.logprobs, batch.advantages, batch.mask)
         eligible = batch.mask & (cov > self.cov_low) & (cov < self.cov_high)
         if context.surrogate.clip_settings:
             policy = context.surrogate(terms, batch)
-            eligible &= ~(policy.clipped_low | policy.clipped_high)
+            eligible &= ~policy.clipped
         out = drawn(eligible, share(self.frac, batch.num_tokens), context.generator("clip_cov"))
         return torch.ones_like(batch.sampler_logprobs).masked_fill(out, 0.0)

@@ -46,8 +46,9 @@ class Steer(Weight):
         ),
         status="published",
         departures=(
-            "maxima over the mini-batch instead of a micro-batch; the power of (1 - p) in the paper's theorem could"
-            " not be verified; the exact estimator is this project's"
+            "maxima over the mini-batch instead of a micro-batch; p and p_old are kept within [1e-8, 1 - 1e-8] as in "
+            "the released code, in every estimator; the power of (1 - p) in the paper's theorem could not be verified; "
+            "the exact estimator is this project's"
         ),
         released={"estimator": "released"},
     )
@@ -111,7 +112,7 @@ class Steer(Weight):
         change = (push * inner).nan_to_num(0.0, 0.0, 0.0)
         if self.clip_indicator and context.surrogate.clip_settings:
             policy = context.surrogate(terms, batch)
-            change = change.masked_fill(policy.clipped_low | policy.clipped_high, 0.0)
+            change = change.masked_fill(policy.clipped, 0.0)
         return change
 
     def weights(self, size: Float[Tensor, " M"]) -> Float[Tensor, " M"]:

@@ -1,0 +1,60 @@
+"""Ratios and divergences of two policies on sampled tokens, and the covariance that drives entropy down: one definition
+and one sign of each.
+
+Called by surrogates, weights, regularizers and metrics alike. Pure functions; they must not know any method.
+
+``log_ratio = log q - log p`` is always the policy ``q`` that is asked about less the policy ``p`` that the tokens were
+drawn from (Schulman, "Approximating KL divergence"); the estimators of ``KL(p || q)`` are functions of it alone, and
+the importance ratio is its exponential.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to this before exponentiation, as in verl; exp(20) is 5e8."""
+MAX_K3 = 10.0
+"""Regularizers clamp k3 of a token to this, as verl does; beyond it there is no gradient."""
+
+
+def bounded(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``clamp(log_ratio, -20, 20)``; no gradient beyond the clamp."""
+    return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def importance_ratio(
+    logprobs: Float[Tensor, "*shape"], old_logprobs: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """``ratio = exp(clamp(logprobs - old_logprobs, -20, 20))``; no gradient beyond the clamp."""
+    return bounded(logprobs - old_logprobs).exp()
+
+
+def k1(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``-log_ratio``: unbiased for ``KL(p || q)``, of either sign, nats; not clamped."""
+    return -log_ratio
+
+
+def k2(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log_ratio^2 / 2``: biased, but its expected gradient is that of the divergence, nats; not clamped."""
+    return log_ratio * log_ratio / 2
+
+
+def k3(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``exp(d) - 1 - d`` with ``d = clamp(log_ratio, -20, 20)``: unbiased and never negative, nats.
+
+    By ``expm1``, so that small ones keep their digits: at d = 1e-4 float32 would lose all of 5e-9.
+    """
+    d = bounded(log_ratio)
+    return torch.expm1(d) - d
+
+
+def covariance(logprobs: Float[Tensor, " M"], advantages: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """``(logprobs - mean logprobs) (advantages - mean advantages)``: each token's share of the covariance.
+
+    Positive where a likely token gains or an unlikely one loses, which lowers entropy: to first order the change of
+    entropy is minus a step size times this (arXiv 2505.22617; METHODS.md 3.2). Nats times units of the advantage.
+    """
+    return (logprobs - logprobs.mean()) * (advantages - advantages.mean())
