@@ -5,7 +5,7 @@ Everything is in :mod:`sweeps`; this file is the name people type.
 
 import sys
 
-from sweeps.command import main
+from sweeps.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -102,7 +102,7 @@ def ceilings(shape: Shape) -> dict[str, float]:
     """Operations and bytes per second of a large matrix product, of one in the model's own shape, and of a copy."""
     import torch
 
-    from trainer.onednn import matmul
+    from trainer.policy.cpu_matmul import matmul
 
     def product(left: Any, right: Any) -> float:
         return min(_best(lambda: left @ right), _best(lambda: matmul(left, right)))

@@ -77,7 +77,7 @@ def axis(name: str, folder: Path, steps: int) -> list[dict[str, Any]]:
 
 def stored(folder: Path, run: Path, count: int) -> list[dict[str, float]]:
     """Seconds to copy one more run into an MLflow store that holds ``x`` runs already."""
-    from trainer.tracking import sync
+    from trainer.tracking.mlflow_copy import sync
 
     points = []
     for number in range(count):

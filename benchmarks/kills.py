@@ -86,7 +86,7 @@ class Sweep:
         """Processes of this sweep that are a ``target``."""
         if target == "launcher":
             return [self.launcher.pid] if self.launcher is not None and self.launcher.poll() is None else []
-        module = {"trainer": "trainer", "mirror": "trainer.mirror"}[target]
+        module = {"trainer": "trainer", "mirror": "trainer.tracking.mirror"}[target]
         return [pid for pid, words in _commands() if _runs(words, module, self.output)]
 
     def states(self) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import ours
 from benchmarks.common import RESULTS, save
 from benchmarks.testbed_table import cells, final, interval
-from sweeps.compose import groups
+from sweeps.compose.compose import groups
 
 BASE = "grpo"
 EVERY = 6

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from benchmarks.common import NUM_THREADS, ROOT, ChildFailed, environment
-from trainer import run_yaml
-from trainer.identity import SCHEMA
+from trainer.contract import run_yaml
+from trainer.contract.identity import SCHEMA
 
 
 def make_run(folder: Path, *overrides: str) -> Path:

@@ -23,7 +23,7 @@ import yaml
 from benchmarks import ours
 from benchmarks.common import MODEL, NUM_THREADS, save
 from benchmarks.floor import Load, ceilings, floor, shape_of
-from trainer.probe import EXACT
+from trainer.update.logprob_gap import EXACT
 
 OBSERVING = ("time/metrics_s", "time/accounting_s")
 """Diversity, calibration and accounting: what item 9 of the plan caps at a tenth of a step."""
@@ -41,7 +41,7 @@ def phases(run: Path, since: int) -> dict[str, float]:
 def _prompt_tokens(model: str, task: str) -> float:
     from transformers import AutoTokenizer
 
-    from trainer.build import build_component
+    from trainer.setup.build import build_component
 
     texts = [prompt.text for prompt in build_component(yaml.safe_load(task), "task").train_prompts()]
     return statistics.fmean(len(ids) for ids in AutoTokenizer.from_pretrained(model)(texts)["input_ids"])

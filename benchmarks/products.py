@@ -1,4 +1,4 @@
-"""Float32 matrix products on this CPU: MKL, as PyTorch calls it, beside oneDNN, as ``trainer/onednn.py`` does.
+"""Float32 matrix products on this CPU: MKL, as PyTorch calls it, beside oneDNN, as ``trainer/policy/cpu_matmul.py`` does.
 
     python -m benchmarks.products [--rounds 9]
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import NUM_THREADS, save
-from trainer.onednn import matmul
+from trainer.policy.cpu_matmul import matmul
 
 TOKENS = 6700
 SHAPES = {

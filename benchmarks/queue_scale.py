@@ -26,19 +26,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sweeps import study as studies
-from sweeps.alive import close_dead
-from sweeps.cells import Cell, cells, members
-from sweeps.compose import CONF, Composed, compose_batch, enable_plugins
-from sweeps.estimate import estimate
-from sweeps.follow import Followed
-from sweeps.manage import reopened
-from sweeps.plan import plan_text
+from sweeps.after.manage import reopened
+from sweeps.compose.compose import CONF, Composed, compose_batch, enable_plugins
+from sweeps.grid import sweep as studies
+from sweeps.grid.cells import Cell, cells, members
+from sweeps.grid.sweep import Study
+from sweeps.plan.estimate import estimate
+from sweeps.plan.plan import plan_text
+from sweeps.plan.reconcile import reconcile
+from sweeps.plan.register import Place, register
+from sweeps.queues.liveness import close_dead
 from sweeps.queues.slurm import SlurmQueue
-from sweeps.reconcile import reconcile
-from sweeps.register import Place, register
-from sweeps.study import Study
-from sweeps.table import status_lines
+from sweeps.runs.progress import Followed
+from sweeps.terminal.status import status_lines
 from trainer.contract.status import write_status
 
 STEPS = 40

@@ -3,7 +3,7 @@
     python -m benchmarks.realistic [--prompts 2] [--group-size 4] [--steps 3] [--layers 24] [--dtype float32]
 
 One optimiser step on given responses: forward with log-probs and exact entropy, GRPO loss, backward, gradient cap,
-AdamW. Ours goes through ``trainer.update.update``. TRL goes through ``GRPOTrainer.train()`` with its one method that
+AdamW. Ours goes through ``trainer.update.update.update``. TRL goes through ``GRPOTrainer.train()`` with its one method that
 generates and scores replaced by one that returns the same given responses, so generation is on neither side. A process
 each, taking turns. Tokens are all tokens of the batch, prompts once per response. Runs on a GPU where there is one.
 """
@@ -76,12 +76,12 @@ def our_learner(request: dict[str, Any]) -> Any:
     import torch
     from accelerate import Accelerator
 
-    from trainer.config import OptimConfig
-    from trainer.distributed import Ranks
-    from trainer.model import share_prompts
-    from trainer.onednn import use_onednn
-    from trainer.policy import Policy
-    from trainer.update import Learner
+    from trainer.contract.config import OptimConfig
+    from trainer.policy.cpu_matmul import use_onednn
+    from trainer.policy.model import share_prompts
+    from trainer.policy.policy import Policy
+    from trainer.runtime.ranks import Ranks
+    from trainer.update.update import Learner
 
     accelerator, model = Accelerator(cpu=device() == "cpu"), use_onednn(make_model(request)).eval()
     policy = Policy(
@@ -104,7 +104,7 @@ def our_learner(request: dict[str, Any]) -> Any:
 
 def our_rollouts(request: dict[str, Any], columns: list[tuple[float, ...]]) -> Any:
     """The responses of a request as rollouts, with these log-probs of the sampler."""
-    from trainer.types import Prompt, Rollout, Verdict
+    from trainer.batch.types import Prompt, Rollout, Verdict
 
     prompts, completions, rewards = tokens(request)
     groups = [row // request["group_size"] for row in range(len(completions))]
@@ -128,6 +128,7 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds of each optimiser step of ours."""
     import torch
 
+    from trainer.batch.collate import pack
     from trainer.loop import with_advantages
     from trainer.objective.advantages.grpo import GRPO
     from trainer.objective.base import Context
@@ -135,8 +136,7 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
     from trainer.objective.reductions import TokenMean
     from trainer.objective.shaping.none import NoShaping
     from trainer.objective.surrogates.ppo_clip import PPOClip
-    from trainer.pack import pack
-    from trainer.update import update
+    from trainer.update.update import update
 
     learner = our_learner(request)
     objective = Objective(shaping=NoShaping(), advantage=GRPO(), surrogate=PPOClip(), reduction=TokenMean())

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.kills import arguments_of, drill  # noqa: E402
-from sweeps.cells import cells, members  # noqa: E402
-from sweeps.compose import Composed, compose  # noqa: E402
-from trainer import run_yaml  # noqa: E402
-from trainer.identity import SCHEMA  # noqa: E402
+from sweeps.compose.compose import Composed, compose  # noqa: E402
+from sweeps.grid.cells import cells, members  # noqa: E402
+from trainer.contract import run_yaml  # noqa: E402
+from trainer.contract.identity import SCHEMA  # noqa: E402
 
 ROUNDS = 3
 DEFAULTS = ("steps=40", "evaluation=none", "checkpoint.every=5", "tracking=none")

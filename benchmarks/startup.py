@@ -27,17 +27,24 @@ from benchmarks.common import child, save, spread
 
 PARTS = {
     "check and build the configuration": "trainer.__main__:_checked",
-    "describe the run (git, packages)": "trainer.provenance:describe_run",
+    "describe the run (git, packages)": "trainer.storage.provenance:describe_run",
     "open the session": "trainer.loop:open_session",
-    "of it: tokenizer": "trainer.session:load_tokenizer",
-    "of it: model": "trainer.session:load_model",
+    "of it: tokenizer": "trainer.session.session:load_tokenizer",
+    "of it: model": "trainer.session.session:load_model",
     "of it: engine": "trainer.engine.base:EnginePool.get",
-    "of it: checkpoint and weight sync": "trainer.session:Session.resume",
-    "start the MLflow mirror": "trainer.mirror:Mirror.__init__",
-    "wait for the MLflow mirror": "trainer.mirror:Mirror.close",
+    "of it: checkpoint and weight sync": "trainer.session.session:Session.resume",
+    "start the MLflow mirror": "trainer.tracking.mirror:Mirror.__init__",
+    "wait for the MLflow mirror": "trainer.tracking.mirror:Mirror.close",
 }
 """Names and functions that are timed; those of a session lie within it."""
-IMPORTS = ("torch", "transformers", "trainer.build", "trainer.compatibility", "trainer.loop", "trainer.mirror")
+IMPORTS = (
+    "torch",
+    "transformers",
+    "trainer.setup.build",
+    "trainer.setup.checks",
+    "trainer.loop",
+    "trainer.tracking.mirror",
+)
 OVERRIDES = ("steps=2", "evaluation=none", "checkpoint.every=2")
 
 

@@ -39,7 +39,7 @@ FULL_GIB_PER_ROW = VOCABULARY * 4 * 5 / 2**30
 def way(name: str, request: dict[str, Any]) -> Callable[..., tuple[Any, Any]]:
     """(hidden, weight, targets) -> (log-probs, entropy), as the named library computes them."""
     if name.startswith("ours"):
-        from trainer.token_stats import token_stats
+        from trainer.policy.token_stats import token_stats
 
         wanted = ("sum_p2_logp_h",) if request.get("statistics") else ()
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dashboards.store import default_uri, open_store
+from dashboards.store.store import default_uri, open_store
 
 _REPORTS = Path("outputs/reports")
 
@@ -106,8 +106,8 @@ def _report_search(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from dashboards.load import find_parent, list_studies, load_study, search_folder
-    from dashboards.report import log_report, write_report
+    from dashboards.page.report import log_report, write_report
+    from dashboards.study.load import find_parent, list_studies, load_study, search_folder
 
     store = open_store(options.uri)
     if folder := search_folder(store, find_parent(list_studies(store), options.study, options.uri)):
@@ -123,14 +123,14 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from dashboards.load import load_study
-    from dashboards.terminal import level_table
+    from dashboards.page.terminal import level_table
+    from dashboards.study.load import load_study
 
     print(level_table(load_study(options.uri, options.study)))
 
 
 def _claims(options: argparse.Namespace) -> None:
-    from dashboards.claims import claims_text, load_claims, write_claims
+    from dashboards.page.claims import claims_text, load_claims, write_claims
 
     claims = load_claims(options.uri)
     path = write_claims(claims, options.uri, options.output or _REPORTS / "claims.html")
@@ -140,8 +140,8 @@ def _claims(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from dashboards.load import list_studies
-    from dashboards.terminal import aligned
+    from dashboards.page.terminal import aligned
+    from dashboards.study.load import list_studies
 
     parents = list_studies(open_store(options.uri))
     if not parents:

@@ -17,10 +17,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sweeps.compose import CONF, compose, groups  # noqa: E402
-from trainer.about import SLOTS, about, furthest, members  # noqa: E402
-from trainer.build import build_component  # noqa: E402
-from trainer.config import LIST_SLOTS  # noqa: E402
+from sweeps.compose.compose import CONF, compose, groups  # noqa: E402
+from trainer.contract.about import SLOTS, about, furthest, members  # noqa: E402
+from trainer.contract.config import LIST_SLOTS  # noqa: E402
+from trainer.setup.build import build_component  # noqa: E402
 
 COSTS = ROOT / "benchmarks" / "results" / "methods.json"
 HEADER = """# Methods

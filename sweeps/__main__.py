@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps import study as studies
-from sweeps.finish import close_abandoned
-from sweeps.follow import Followed
-from sweeps.leftovers import leftovers, remove, size_text
-from sweeps.manage import cancel, drop_lost, reopened, sync
+from sweeps.after.finish import close_abandoned
+from sweeps.after.leftovers import leftovers, remove, size_text
+from sweeps.after.manage import cancel, drop_lost, reopened, sync
+from sweeps.grid import sweep as studies
+from sweeps.plan.schema import outdated_line, require_current
 from sweeps.queues.base import open_queue
-from sweeps.runs import read_run
-from sweeps.schema import outdated_line, require_current
-from sweeps.table import show, status_lines
-from trainer.config import ConfigError
+from sweeps.runs.progress import Followed
+from sweeps.runs.run_folder import read_run
+from sweeps.terminal.status import show, status_lines
+from trainer.contract.config import ConfigError
 from trainer.contract.errors import unusable
 from trainer.contract.run_folder import last_attempt
 from trainer.contract.status import ExitCode
@@ -171,7 +171,7 @@ def _cancel(output: Path, document: studies.Document, options: argparse.Namespac
 def _again(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
     """plan, attach, retry and resume: the launcher once more, over the frozen configurations."""
     if document.get("search"):
-        from sweeps.search.again import again
+        from sweeps.search.resume import again
 
         return again(output, document, plan=options.command == "plan", yes=getattr(options, "yes", False))
     from sweeps.launch import Request, run_study

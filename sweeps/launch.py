@@ -18,25 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.alive import close_dead
-from sweeps.cells import Member, cells, members
-from sweeps.check import require_gpus, start_check
-from sweeps.compose import Composed
-from sweeps.estimate import Estimate, estimate, shares
-from sweeps.explain import explained
-from sweeps.finish import finish
-from sweeps.follow import Followed
-from sweeps.manage import sync
-from sweeps.origin import origin
-from sweeps.plan import opening, plan_text, require_affordable
+from sweeps.after.finish import finish
+from sweeps.after.manage import sync
+from sweeps.compose.compose import Composed
+from sweeps.compose.explain import explained
+from sweeps.grid.cells import Member, cells, members
+from sweeps.grid.sweep import Study, save, study_name
+from sweeps.plan.check import require_gpus, start_check
+from sweeps.plan.estimate import Estimate, estimate, shares
+from sweeps.plan.origin import origin
+from sweeps.plan.plan import opening, plan_text, require_affordable
+from sweeps.plan.reconcile import Action, Decision, reconcile, unsure
+from sweeps.plan.register import Place, adopt, private_folder, register, require_folder, require_room
 from sweeps.queues.base import Queue, job_fields, open_queue
-from sweeps.reconcile import Action, Decision, reconcile, unsure
-from sweeps.register import Place, adopt, private_folder, register, require_folder, require_room
-from sweeps.study import Study, save, study_name
+from sweeps.queues.liveness import close_dead
+from sweeps.queues.worker import Job
+from sweeps.runs.progress import Followed
+from sweeps.terminal.watch import interrupted, watch
 from sweeps.tracking import Tracker, absolute
-from sweeps.watch import interrupted, watch
-from sweeps.worker import Job
-from trainer.config import ConfigError, require
+from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import unusable
 from trainer.contract.files import room_for
 from trainer.contract.status import ExitCode

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import ROOT, SHIPPED_MODEL, ConfigError, ModelConfig
-from trainer.model import load_model
+from trainer.contract.config import ROOT, SHIPPED_MODEL, ConfigError, ModelConfig
+from trainer.policy.model import load_model
 
 PACKAGES = ("trainer", "sweeps", "dashboards")
 RUNS_WHAT_IT_READS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "code", "codeop", "runpy"}
@@ -52,7 +52,7 @@ def suspects(path: Path) -> Iterator[str]:
 
 def test_no_source_runs_what_it_reads() -> None:
     found = [suspect for path in sources() for suspect in suspects(path)]
-    # sweeps/compose.py copies a configuration in memory that way, faster than copy.deepcopy; what it loads is
+    # sweeps/compose/compose.py copies a configuration in memory that way, faster than copy.deepcopy; what it loads is
     # what it dumped a moment before, and never comes from a file.
     (copying,) = [suspect for suspect in found if suspect.startswith("compose.py")]
     assert copying.endswith("imports pickle")
@@ -93,8 +93,8 @@ HOSTILE_RESPONSES = (
 
 JUDGE = """
 import json, sys
-from trainer.build import build_component
-from trainer.types import Prompt
+from trainer.setup.build import build_component
+from trainer.batch.types import Prompt
 config, prompts, responses = json.loads(sys.stdin.read())
 task = build_component(config, "task")
 prompts = task.train_prompts()[:2] + [p for suite in task.suites().values() for p in suite[:1]]

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from trainer.contract.status import ExitCode
-from trainer.record import RunFolder
+from trainer.storage.record import RunFolder
 from trainer.supervise import run_all, say
 
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["export"]:
-        from trainer import export
+        from trainer.storage import export
 
         return export.main(arguments[1:])
     parser = argparse.ArgumentParser(
@@ -68,8 +68,8 @@ def check(lines: str) -> int:
     A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted, and
     ``here``, false if it is for another machine.
     """
-    from trainer.compatibility import problems
     from trainer.objective.base import Concern
+    from trainer.setup.checks import problems
 
     failed = False
     for number, line in enumerate(lines.splitlines(), start=1):
@@ -97,7 +97,7 @@ def sync_all(folders: list[Path]) -> int:
     """
     from trainer.contract.errors import is_unreachable, reason
     from trainer.contract.store import require_answer
-    from trainer.tracking import store_of, sync
+    from trainer.tracking.mlflow_copy import store_of, sync
 
     failed, silent = 0, dict[str, Exception]()
     for folder in folders:

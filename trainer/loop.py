@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import torch
 
-from trainer.build import Run
+from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
-from trainer.gradient import measure
 from trainer.objective.objective import Objective
 from trainer.observe import (
     accounting_metrics,
@@ -25,12 +24,13 @@ from trainer.observe import (
     sample_rows,
     step_metrics,
 )
-from trainer.probe import EngineMismatch
-from trainer.record import RunFolder
-from trainer.session import Session, open_session
-from trainer.stopwatch import Stopwatch
-from trainer.types import Rollout, TokenBatch
-from trainer.update import update
+from trainer.runtime.stopwatch import Stopwatch
+from trainer.session.session import Session, open_session
+from trainer.setup.build import Run
+from trainer.storage.record import RunFolder
+from trainer.update.gradient import measure
+from trainer.update.logprob_gap import EngineMismatch
+from trainer.update.update import update
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (step, steps, all metrics)."""

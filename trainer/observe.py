@@ -10,19 +10,19 @@ from dataclasses import replace
 
 import torch
 
-from trainer.config import derive_seed
-from trainer.evaluate import evaluate
-from trainer.gradient import with_old_terms
+from trainer.batch.types import Rollout, StepStats, TokenBatch
+from trainer.contract.config import derive_seed
+from trainer.evaluation.evaluate import evaluate
 from trainer.metrics.accounting import KEPT_RATIO, RATIO, SUM_P2_LOGP_H, account, token_change
 from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
 from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.objective.objective import Objective
-from trainer.probe import logprob_gap
-from trainer.session import Session
-from trainer.stopwatch import Stopwatch
-from trainer.types import Rollout, StepStats, TokenBatch
+from trainer.runtime.stopwatch import Stopwatch
+from trainer.session.session import Session
+from trainer.update.gradient import with_old_terms
+from trainer.update.logprob_gap import logprob_gap
 
 _ROW = "accounting_row"
 """Column [N] of the measured rows: where each of them is in the rollout batch."""

@@ -15,18 +15,18 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer.config import ConfigError, require
+from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import unusable
 from trainer.contract.files import OutOfSpace, room_for
+from trainer.contract.identity import SCHEMA
 from trainer.contract.liveness import Taken, having
 from trainer.contract.run_folder import last_number
 from trainer.contract.status import EXIT_CODES, ExitCode, Status
-from trainer.identity import SCHEMA
-from trainer.record import RunFolder
+from trainer.storage.record import RunFolder
 
 if TYPE_CHECKING:
-    from trainer.build import Run
     from trainer.engine.base import EnginePool
+    from trainer.setup.build import Run
 
 WORST = (
     ExitCode.DONE,
@@ -123,8 +123,8 @@ def _check_and_train(
 
 def _checked(config: dict[str, Any]) -> Run:
     """The run of a configuration; warnings are printed, the first problem is raised as :class:`ConfigError`."""
-    from trainer.build import build_run
-    from trainer.compatibility import problems
+    from trainer.setup.build import build_run
+    from trainer.setup.checks import problems
 
     old = "another version of this program made this run folder; start the sweep again, which makes one of its own"
     require(config.get("schema") == SCHEMA, "schema", config.get("schema", 1), old)
@@ -145,8 +145,8 @@ def _train(
 ) -> int:
     """Train; whatever happens is in ``status.json`` afterwards, and a crash also in ``attempts/<n>/traceback``."""
     from trainer.loop import train
-    from trainer.mirror import Mirror
-    from trainer.provenance import describe_run
+    from trainer.storage.provenance import describe_run
+    from trainer.tracking.mirror import Mirror
 
     mirror: Mirror | None = None
 
@@ -231,7 +231,7 @@ def _keep(folder: RunFolder, error: Exception) -> None:
     """Write down the traceback of a crash, and the mini-batch of a loss that was not finite, where there is room."""
     import torch
 
-    from trainer.update import NonFiniteLoss
+    from trainer.update.update import NonFiniteLoss
 
     text = traceback.format_exc()
     say(text)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.names import evaluation_keys, suite_name
 from dashboards.search.load import Objective, Search, read_document
 from dashboards.search.outcome import winners
-from dashboards.stats import Interval, PairedEffect, bounded_interval, paired_effect
-from dashboards.verdict import FEWEST_SEEDS
+from dashboards.statistics.intervals import Interval, PairedEffect, bounded_interval, paired_effect
+from dashboards.study.names import evaluation_keys, suite_name
+from dashboards.study.verdict import FEWEST_SEEDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

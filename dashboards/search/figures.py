@@ -1,6 +1,6 @@
 """Figures of the search as it went: history, intermediate values, timeline, importances, confirmation.
 
-Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.figures`.
+Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.page.figures`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import optuna
 import plotly.graph_objects as go
 
-from dashboards.figures import INK, base_figure, plain, whisker
+from dashboards.page.figures import INK, base_figure, plain, whisker
 from dashboards.search.confirm import Comparison
 from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, Trial
 from dashboards.search.outcome import Importance, best_so_far, front

@@ -1,6 +1,6 @@
 """Figures of the space that was searched: slices, contour, parallel coordinates, Pareto fronts.
 
-Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.figures`. Parallel coordinates are
+Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.page.figures`. Parallel coordinates are
 drawn with plain lines: plotly's own need WebGL and code made at run time, which the page's policy forbids.
 """
 
@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution
 from plotly.colors import sample_colorscale
 
-from dashboards.figures import base_figure, plain
+from dashboards.page.figures import base_figure, plain
 from dashboards.search.figures import BEST, MARKS, short_name, trial_text, value_text
 from dashboards.search.load import COMPLETE, Objective, Search, Trial
 from dashboards.search.outcome import front, single_study

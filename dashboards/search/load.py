@@ -18,8 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from dashboards.glossary import GLOSSARY_FILE, Glossary, parse_glossary
-from dashboards.names import label_of
+from dashboards.study.glossary import GLOSSARY_FILE, Glossary, parse_glossary
+from dashboards.study.names import label_of
 
 COMPLETE, PRUNED, FAILED, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 JOURNAL = "study.journal"

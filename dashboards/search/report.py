@@ -15,17 +15,17 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from dashboards.format import number
-from dashboards.load import find_parent, list_studies
-from dashboards.page import Section, render, write_atomically
-from dashboards.report import attach_page, shown_uri
+from dashboards.page.page import Section, render, write_atomically
+from dashboards.page.report import attach_page, shown_uri
 from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
 from dashboards.search.figures import MARKS, value_text
 from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, Trial, load_search
 from dashboards.search.outcome import Saving, front, saving, winners
 from dashboards.search.sections import parameter_columns, search_sections
 from dashboards.search.verdict import conclude
-from dashboards.store import open_store
+from dashboards.statistics.format import number
+from dashboards.store.store import open_store
+from dashboards.study.load import find_parent, list_studies
 
 SUMMARY, PAGE = "summary.json", "index.html"
 MOST_NAMED = 4

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from dashboards.page import Panel, Section
+from dashboards.page.page import Panel, Section
+from dashboards.page.sections import without_gap
 from dashboards.search.confirm import Confirmation
 from dashboards.search.figures import effects, history, importance_bars, intermediate, short_name, timeline
 from dashboards.search.figures_space import MOST_LINES, contour, numeric, parallel, pareto, slice_plot
 from dashboards.search.load import COMPLETE, Search
 from dashboards.search.outcome import Importance, importances, parameters, saving
-from dashboards.sections import without_gap
 
 MOST_SLICES = 18
 """Slices shown; with several objectives more than these leave all but the first objective out."""

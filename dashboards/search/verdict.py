@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dashboards.format import interval_text, number, p_text, signed
 from dashboards.search.confirm import Comparison, Confirmation
 from dashboards.search.load import Search
 from dashboards.search.outcome import front
-from dashboards.stats import holm
-from dashboards.verdict import FEWEST_SEEDS, SIGNIFICANT
+from dashboards.statistics.format import interval_text, number, p_text, signed
+from dashboards.statistics.intervals import holm
+from dashboards.study.verdict import FEWEST_SEEDS, SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

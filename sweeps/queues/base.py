@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeps.worker import Job
-from trainer.config import ConfigError, component_defaults
+from sweeps.queues.worker import Job
+from trainer.contract.config import ConfigError, component_defaults
 from trainer.contract.run_folder import ask_to_stop
+from trainer.contract.settings import filled
 from trainer.contract.status import UNFINISHED, read_status
-from trainer.settings import filled
 
 
 class Pool(Protocol):
@@ -106,5 +106,5 @@ def open_queue(settings: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = 
 
 
 def job_fields(queue: Any) -> dict[str, Any]:
-    """What a queue's settings say about every :class:`~sweeps.worker.Job`."""
+    """What a queue's settings say about every :class:`~sweeps.queues.worker.Job`."""
     return {"trainer": tuple(queue.trainer), "grace_s": float(queue.grace_s)}

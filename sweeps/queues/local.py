@@ -24,15 +24,15 @@ from typing import Annotated, Any
 import submitit
 from submitit.local.local import LocalJob
 
-from sweeps.machine import num_cores, num_slots
-from sweeps.processes import MARK, kill_marked
 from sweeps.queues.base import cancel_runs
 from sweeps.queues.gpus import visible_gpus
-from sweeps.worker import ROOT, Job
-from trainer.config import require
+from sweeps.queues.machine import num_cores, num_slots
+from sweeps.queues.processes import MARK, kill_marked
+from sweeps.queues.worker import Job
+from trainer.contract.config import ROOT, require
 from trainer.contract.liveness import BEAT_S, beat
+from trainer.contract.settings import Range
 from trainer.contract.status import UNFINISHED, read_status
-from trainer.settings import Range
 
 FOREVER_MIN = 10 * 365 * 24 * 60
 LARGEST_SHARE = 12
@@ -200,7 +200,7 @@ class _Running:
     work: Job
     job: LocalJob[Any]
     mark: str
-    """What everything that the job starts carries; see :mod:`sweeps.processes`."""
+    """What everything that the job starts carries; see :mod:`sweeps.queues.processes`."""
 
 
 class _SessionExecutor(submitit.LocalExecutor):

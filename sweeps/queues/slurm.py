@@ -20,10 +20,10 @@ import submitit
 
 from sweeps.queues.base import cancel_runs
 from sweeps.queues.scheduler import Scheduler, ask, cluster_name, job_name, num_nodes, setting
-from sweeps.worker import ROOT, Job
-from trainer.config import ConfigError, require
+from sweeps.queues.worker import Job
+from trainer.contract.config import ROOT, ConfigError, require
+from trainer.contract.settings import Range
 from trainer.contract.status import read_status, write_status
-from trainer.settings import Range
 
 ASK_EVERY_S = 5.0
 CANCEL_AT_ONCE = 500

@@ -1,4 +1,4 @@
-"""From the command line to a :class:`~sweeps.search.ground.Ground`, and every check that can be made beforehand.
+"""From the command line to a :class:`~sweeps.search.context.Ground`, and every check that can be made beforehand.
 
 Called by :mod:`sweeps.search.start`. Nothing is written here.
 """
@@ -15,18 +15,18 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from sweeps.cells import Cell, cells, members
-from sweeps.compose import batch_composer
-from sweeps.explain import explained
-from sweeps.levels import Level, key_of
-from sweeps.presets import chosen_groups
+from sweeps.compose.compose import batch_composer
+from sweeps.compose.explain import explained
+from sweeps.compose.presets import chosen_groups
+from sweeps.grid.cells import Cell, cells, members
+from sweeps.grid.levels import Level, key_of
+from sweeps.grid.sweep import given_name, name_of
 from sweeps.queues.base import open_queue
-from sweeps.search.ground import Compose, Ground, merged
+from sweeps.search.context import Compose, Ground, merged
 from sweeps.search.settings import Settings, settings
 from sweeps.search.space import described, overrides, probes
 from sweeps.search.store import place
-from sweeps.study import given_name, name_of
-from trainer.config import ConfigError, component_defaults
+from trainer.contract.config import ConfigError, component_defaults
 
 UNTUNED = Level(name="untuned", label="untuned", index=0)
 

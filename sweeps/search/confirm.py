@@ -13,14 +13,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from sweeps.cells import Cell
+from sweeps.grid.cells import Cell
+from sweeps.grid.levels import Level
+from sweeps.grid.sweep import Study
 from sweeps.launch import Request, run_study
-from sweeps.levels import Level
-from sweeps.search.ground import Ground
+from sweeps.search.context import Ground
 from sweeps.search.progress import best
 from sweeps.search.settings import Settings, suites_of
 from sweeps.search.space import overrides
-from sweeps.study import Study
 
 MOST = 4
 """Members of a Pareto front that are trained again, or become presets when none was."""

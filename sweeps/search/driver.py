@@ -16,23 +16,23 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from sweeps import watch
-from sweeps.alive import close_dead, is_alive
-from sweeps.cells import Cell
+from sweeps.grid.cells import Cell
+from sweeps.plan.reconcile import reconcile
+from sweeps.plan.register import Place, adopt, register
 from sweeps.queues.base import Pool, job_fields
+from sweeps.queues.liveness import close_dead, is_alive
 from sweeps.queues.scheduler import Scheduler, ask
 from sweeps.queues.slurm import ASK_EVERY_S
-from sweeps.reconcile import reconcile
-from sweeps.register import Place, adopt, register
-from sweeps.search.ground import Ground
+from sweeps.search.context import Ground
+from sweeps.search.entropy_rule import EntropyRule
 from sweeps.search.job import TrialJob, pruned_by
+from sweeps.search.objectives import mean_over_seeds, num_better, value_of
 from sweeps.search.progress import Progress
 from sweeps.search.record import Ledger, spent
-from sweeps.search.rules import EntropyRule
 from sweeps.search.space import Value, suggest
 from sweeps.search.store import sampler, trial
-from sweeps.search.values import mean_over_seeds, num_better, value_of
-from trainer.config import ConfigError
+from sweeps.terminal import watch
+from trainer.contract.config import ConfigError
 from trainer.contract.status import UNFINISHED, read_status
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sweeps.search.rules import ENTROPY, EntropyRule
+from sweeps.queues.worker import Job
+from sweeps.search.entropy_rule import ENTROPY, EntropyRule
+from sweeps.search.objectives import series
 from sweeps.search.settings import Search
-from sweeps.search.values import series
-from sweeps.worker import Job
 from trainer.contract.records import read_records
 from trainer.contract.run_folder import ask_to_stop, stop_asked
 from trainer.contract.status import read_status, write_status
@@ -45,7 +45,7 @@ class TrialJob(Job):
     rule: EntropyRule = field(default_factory=EntropyRule)
 
     def __call__(self) -> dict[str, str]:
-        """Bring every run to an end, or to a stop. Raises what a :class:`~sweeps.worker.Job` raises."""
+        """Bring every run to an end, or to a stop. Raises what a :class:`~sweeps.queues.worker.Job` raises."""
         try:
             with _watched(_Judge(self)):
                 return super().__call__()

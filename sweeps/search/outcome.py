@@ -11,15 +11,15 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from sweeps import study as studies
-from sweeps.compose import CONF
-from sweeps.finish import not_mirrored
+from sweeps.after.finish import not_mirrored
+from sweeps.after.manage import reopened, sync
+from sweeps.after.results import show_search
+from sweeps.compose.compose import CONF
+from sweeps.grid import sweep as studies
 from sweeps.launch import come_back
-from sweeps.manage import reopened, sync
-from sweeps.results import show_search
 from sweeps.search.confirm import confirm
+from sweeps.search.context import Ground
 from sweeps.search.driver import Driver
-from sweeps.search.ground import Ground
 from sweeps.search.overview import dashboard_line
 from sweeps.search.preset import write_preset
 from sweeps.search.progress import best, counted, numbers

@@ -12,16 +12,16 @@ from dataclasses import replace
 import optuna
 from optuna.trial import TrialState
 
-from sweeps.cells import Cell
-from sweeps.estimate import estimate
-from sweeps.levels import Level, value_text
-from sweeps.plan import aligned, duration
-from sweeps.reconcile import Action, Decision
-from sweeps.schema import outdated_line
-from sweeps.search.ground import Ground
+from sweeps.grid.cells import Cell
+from sweeps.grid.levels import Level, value_text
+from sweeps.plan.estimate import estimate
+from sweeps.plan.plan import aligned, duration
+from sweeps.plan.reconcile import Action, Decision
+from sweeps.plan.schema import outdated_line
+from sweeps.search.context import Ground
 from sweeps.search.progress import best_text
 from sweeps.search.space import Parameter
-from trainer.config import ConfigError
+from trainer.contract.config import ConfigError
 
 
 def remaining(ground: Ground, study: optuna.Study | None) -> int:

@@ -18,15 +18,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.compose import CONF
-from sweeps.levels import key_of, parsed
+from sweeps.compose.compose import CONF
+from sweeps.grid.levels import key_of, parsed
 from sweeps.search.confirm import MOST
 from sweeps.search.progress import best
-from sweeps.worker import ROOT
-from trainer import run_yaml
-from trainer.config import ConfigError
+from trainer.contract import run_yaml
+from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.files import write_atomic
-from trainer.identity import NOT_IDENTITY
+from trainer.contract.identity import NOT_IDENTITY
 
 GROUP = "tuned"
 """Folder of ``conf/method`` for presets that a search wrote."""
@@ -81,7 +80,7 @@ def preset_text(
 ) -> str:
     """The preset as YAML with its provenance as comments and, last of these, a hash of everything else.
 
-    Raises :class:`~trainer.config.ConfigError` for an override that no preset can hold.
+    Raises :class:`~trainer.contract.config.ConfigError` for an override that no preset can hold.
     """
     overrides = list(trial.user_attrs.get("overrides") or ())
     kept = [

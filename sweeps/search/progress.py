@@ -16,8 +16,8 @@ from typing import TextIO
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.follow import Followed
-from sweeps.plan import duration
+from sweeps.plan.plan import duration
+from sweeps.runs.progress import Followed
 from sweeps.search.settings import Settings
 from sweeps.search.space import Value, described
 from trainer.contract.status import FINISHED

@@ -12,10 +12,10 @@ from typing import Any
 
 import optuna
 
-from sweeps import study as studies
-from sweeps.cells import Cell
-from sweeps.estimate import busy_s, timings
-from sweeps.search.ground import Ground, level
+from sweeps.grid import sweep as studies
+from sweeps.grid.cells import Cell
+from sweeps.plan.estimate import busy_s, timings
+from sweeps.search.context import Ground, level
 from sweeps.search.space import Value
 from trainer.contract.status import read_object, read_status
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from sweeps.search.space import Parameter, parameters
-from trainer.settings import ConfigError, Range, Seed, filled, nearest, require
+from trainer.contract.settings import ConfigError, Range, Seed, filled, nearest, require
 
 DIRECTIONS = ("maximize", "minimize")
 SAMPLERS = ("tpe", "nsga2", "gp", "random")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from sweeps.levels import parsed, value_text
-from trainer.settings import ConfigError, filled, nearest, require
+from sweeps.grid.levels import parsed, value_text
+from trainer.contract.settings import ConfigError, filled, nearest, require
 
 FIELDS = ("type", "low", "high", "log", "step", "choices", "when")
 TYPES = ("float", "int", "categorical")

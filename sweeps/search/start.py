@@ -12,28 +12,28 @@ from typing import Any
 import optuna
 from omegaconf import DictConfig
 
-from sweeps import study as studies
-from sweeps.check import Check, require_gpus, start_check
+from sweeps.grid import sweep as studies
 from sweeps.launch import come_back, hours_allowed, jobs_folder, refusing
-from sweeps.origin import origin
+from sweeps.plan.check import Check, require_gpus, start_check
+from sweeps.plan.origin import origin
+from sweeps.plan.register import Place, require_folder, require_room
 from sweeps.queues.base import Pool
-from sweeps.register import Place, require_folder, require_room
 from sweeps.search import outcome, store
 from sweeps.search.build import build, probe_cells
 from sweeps.search.confirm import confirmation_probe
+from sweeps.search.context import Ground
 from sweeps.search.driver import Driver
-from sweeps.search.ground import Ground
 from sweeps.search.overview import expected_s, opening, plan_text, require_affordable
 from sweeps.search.progress import Progress
 from sweeps.search.record import document
+from sweeps.terminal.watch import interrupted
 from sweeps.tracking import Tracker, absolute
-from sweeps.watch import interrupted
-from trainer.config import ConfigError, require
+from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import reason
+from trainer.contract.identity import group_signature
 from trainer.contract.liveness import lock
 from trainer.contract.status import ExitCode
 from trainer.contract.store import require_answer
-from trainer.identity import group_signature
 
 
 def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:

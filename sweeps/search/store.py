@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from sweeps.search.settings import Search, Settings
-from trainer.config import ConfigError, derive_seed
+from trainer.contract.config import ConfigError, derive_seed
 from trainer.contract.errors import reason
 
 JOURNAL = "study.journal"

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from sweeps.cells import cells, members, resolved
-from sweeps.components import unknown_keys
-from sweeps.compose import CONF, Composed, compose, compose_batch, groups
-from trainer.config import LIST_SLOTS, component_defaults
-from trainer.identity import identity
+from sweeps.compose.components import unknown_keys
+from sweeps.compose.compose import CONF, Composed, compose, compose_batch, groups
+from sweeps.grid.cells import cells, members, resolved
+from trainer.contract.config import LIST_SLOTS, component_defaults
+from trainer.contract.identity import identity
 
 PLAIN = {"factor", "study", "method", "clip_regime"}
 """Groups of presets: several components, or none."""
@@ -79,7 +79,7 @@ def test_members_of_a_list_slot_stand_under_their_own_name(slot: str) -> None:
 def test_defaults_come_from_the_dataclass_and_the_command_line_wins() -> None:
     config = compose(["optim.lr=0.5"])
     assert config.optim.lr == 0.5
-    assert config.optim.max_grad_norm == component_defaults("trainer.config.OptimConfig")["max_grad_norm"]
+    assert config.optim.max_grad_norm == component_defaults("trainer.contract.config.OptimConfig")["max_grad_norm"]
 
 
 @pytest.mark.parametrize("name", groups()["method"])
@@ -201,7 +201,7 @@ def test_a_batch_composes_to_what_its_members_compose_to_alone() -> None:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from sweeps.compose import enable_plugins
+    from sweeps.compose.compose import enable_plugins
 
     enable_plugins()
     batch = [

@@ -10,9 +10,9 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from sweeps.compose import CONF, batch_composer, enable_plugins, groups
-from sweeps.presets import COMPONENTS
-from trainer.config import LIST_SLOTS
+from sweeps.compose.compose import CONF, batch_composer, enable_plugins, groups
+from sweeps.compose.presets import COMPONENTS
+from trainer.contract.config import LIST_SLOTS
 
 CHOICES = groups()
 PRESETS = [(group, name) for group in ("method", "study", "factor") for name in CHOICES[group]]

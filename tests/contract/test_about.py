@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from runs import run_config
 
-from sweeps.compose import CONF
-from sweeps.help import help_text
-from tests.runs import run_config
-from trainer.about import SLOTS, STATUSES, About, about, furthest, members
-from trainer.config import ROOT, ConfigError
-from trainer.labels import tags
+from sweeps.cli.help import help_text
+from sweeps.compose.compose import CONF
+from trainer.contract.about import SLOTS, STATUSES, About, about, furthest, members
+from trainer.contract.config import ROOT, ConfigError
 from trainer.objective.base import Component
+from trainer.tracking.mlflow_tags import tags
 
 CHOICES = [(slot, path.stem) for slot in SLOTS for path in sorted((CONF / slot).glob("*.yaml"))]
 
@@ -66,7 +66,7 @@ def test_a_setting_can_turn_a_member_into_the_released_one(target: str, settings
 
 def test_a_class_that_states_nothing_is_named() -> None:
     with pytest.raises(ConfigError, match="EvaluationConfig does not say where it comes from"):
-        about({"_target_": "trainer.evaluate.EvaluationConfig"})
+        about({"_target_": "trainer.evaluation.evaluate.EvaluationConfig"})
 
 
 def test_the_furthest_status_counts() -> None:

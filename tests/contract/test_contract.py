@@ -15,7 +15,7 @@ import pytest
 from contract_checks import CHECKS, GROUPS, Case, choices, from_yaml, neutral_is_plain
 
 import trainer.objective
-from sweeps.compose import CONF
+from sweeps.compose.compose import CONF
 from trainer.objective.base import (
     Advantage,
     Component,

@@ -12,6 +12,7 @@ import torch
 from contract_checks import CHECKS, Case, from_member
 from torch import Tensor
 
+from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.objective.base import (
     Component,
     Context,
@@ -25,7 +26,6 @@ from trainer.objective.base import (
 )
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.surrogates.ppo_clip import PPOClip
-from trainer.types import TokenBatch, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

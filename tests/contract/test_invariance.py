@@ -14,15 +14,15 @@ import torch
 from testbench import SUM_TOLERANCE, VOCABULARY, Bench, Toy, off_policy, on_policy, on_ranks, plain, policy, widened
 from torch import nn
 
-from trainer.config import ROOT
-from trainer.distributed import Ranks
-from trainer.model import check_head, share_prompts
+from trainer.batch.types import TokenBatch
+from trainer.contract.config import ROOT
 from trainer.objective.objective import Objective
 from trainer.objective.reductions import SequenceMean
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
-from trainer.types import TokenBatch
+from trainer.policy.model import check_head, share_prompts
+from trainer.runtime.ranks import Ranks
 
 QWEN_TOLERANCE = 2e-5
 """Relative to the largest gradient. The model computes in float32, where a matrix product of another shape rounds

@@ -12,9 +12,8 @@ from accelerate import Accelerator
 from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
 from torch import Tensor, nn
 
-from trainer.config import OptimConfig
-from trainer.distributed import Ranks
-from trainer.gradient import Learner, with_old_terms
+from trainer.batch.types import StepStats, TokenBatch
+from trainer.contract.config import OptimConfig
 from trainer.loop import with_advantages
 from trainer.metrics.accounting import steer_published, steer_released, token_change
 from trainer.metrics.entropy import entropy_stats
@@ -22,10 +21,11 @@ from trainer.objective.base import Context
 from trainer.objective.objective import Objective
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
-from trainer.policy import Policy
-from trainer.probe import EngineMismatch, check_gap, logprob_gap
-from trainer.types import StepStats, TokenBatch
-from trainer.update import NonFiniteLoss, update
+from trainer.policy.policy import Policy
+from trainer.runtime.ranks import Ranks
+from trainer.update.gradient import Learner, with_old_terms
+from trainer.update.logprob_gap import EngineMismatch, check_gap, logprob_gap
+from trainer.update.update import NonFiniteLoss, update
 
 
 def run(

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_study import HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_study import HOSTILE, FakeSpec, write_study
-
-from dashboards.load import Study, load_study
+from dashboards.study.load import Study, load_study
 
 
 @pytest.fixture(scope="session")

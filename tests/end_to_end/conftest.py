@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import write_run
 
-from tests.runs import write_run
-from trainer.config import ROOT
-from trainer.record import RunFolder
+from trainer.contract.config import ROOT
+from trainer.storage.record import RunFolder
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 

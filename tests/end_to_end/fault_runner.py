@@ -23,10 +23,10 @@ PRELOADED = (
     "accelerate",
     "torch",
     "trainer.__main__",
-    "trainer.compatibility",
+    "trainer.setup.checks",
     "trainer.engine.transformers",
     "trainer.loop",
-    "trainer.mirror",
+    "trainer.tracking.mirror",
     "transformers.models.qwen3.modeling_qwen3",
 )
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 from golden import PRESETS
+from runs import metrics
 
-from sweeps.cells import NOT_FROZEN, resolved
-from sweeps.compose import compose
-from tests.runs import metrics
-from trainer import run_yaml
-from trainer.build import build_run
+from sweeps.compose.compose import compose
+from sweeps.grid.cells import NOT_FROZEN, resolved
+from trainer.contract import run_yaml
+from trainer.contract.identity import signature
 from trainer.engine.base import EnginePool
-from trainer.identity import signature
 from trainer.loop import train
-from trainer.record import RunFolder
+from trainer.setup.build import build_run
+from trainer.storage.record import RunFolder
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import record
 
-from sweeps.processes import marked
-from sweeps.worker import ROOT
-from tests.runs import record
-from trainer.record import RunFolder
+from sweeps.queues.processes import marked
+from trainer.contract.config import ROOT
+from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow
 SETTINGS = ("study=smoke", "steps=80", "engine=transformers", "hardware.num_threads=1", "study.name=killed")

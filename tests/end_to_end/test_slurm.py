@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import record
 from slurm_node import NoCluster, SlurmNode, slurm_node
 
-from sweeps.worker import ROOT
-from tests.runs import record
-from trainer.record import RunFolder
+from trainer.contract.config import ROOT
+from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow
 FAKE = ROOT / "tests" / "sweeps" / "fake_trainer.py"

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from copiers import Copier, copied, follow_to_the_end, record, recorded, run_folder
 from mlflow_server import Line, Server
+from runs import run_config, steps, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
-from tests.runs import run_config, steps, write_run
-from trainer.config import ROOT
+from trainer.contract.config import ROOT
 from trainer.contract.store import ENVIRONMENT as MLFLOW
-from trainer.record import RunFolder
-from trainer.tracking import sync
+from trainer.storage.record import RunFolder
+from trainer.tracking.mlflow_copy import sync
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def line(server: Server) -> Iterator[Line]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of what the copy sets reaches other tests, and a busy machine is no reason to give up."""
-    monkeypatch.setattr("trainer.mirror.LINGER_S", 300.0)
+    monkeypatch.setattr("trainer.tracking.mirror.LINGER_S", 300.0)
     for name, value in MLFLOW.items():
         monkeypatch.setenv(name, value)
 
@@ -123,7 +123,7 @@ def test_a_fault_in_mid_run_leaves_the_copy_late_and_whole(
 def test_a_fault_for_the_whole_run_is_made_up_for_by_sync(
     fault: str, server: Server, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.mirror.LINGER_S", 0.0)
+    monkeypatch.setattr("trainer.tracking.mirror.LINGER_S", 0.0)
     experiment = f"whole {fault}"
     folder = run_folder(tmp_path / "run", configuration(line.uri, experiment))
     line.fault = fault
@@ -205,7 +205,7 @@ def test_sixteen_processes_on_a_fresh_store_lose_no_point(tmp_path: Path) -> Non
         folder.write_status("COMPLETED", 40, 40)
         folders.append(folder)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow.tracking", "trainer.tracking"])
+    context.set_forkserver_preload(["mlflow.tracking", "trainer.tracking.mlflow_copy"])
     together = context.Barrier(16)
     jobs = [context.Process(target=follow_to_the_end, args=(str(folder.path), together.wait)) for folder in folders]
     for job in jobs:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from contract_checks import composed
+from runs import MOVING, SMALL, record, run_config, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
-from tests.runs import MOVING, SMALL, record, run_config, write_run
-from trainer import run_yaml
-from trainer.config import ROOT
-from trainer.identity import signature
-from trainer.record import RunFolder
+from trainer.contract import run_yaml
+from trainer.contract.config import ROOT
+from trainer.contract.identity import signature
+from trainer.storage.record import RunFolder
 
 SLOTS = ("controller", "rollout", "weight", "regularizer")
 """Slots whose members may keep something from one step to the next."""
@@ -49,7 +49,9 @@ def test_a_killed_run_of_every_choice_resumes_bit_for_bit(slot: str, choice: str
     config = chosen(slot, choice)
     quiet, killed = folder_of(tmp_path / "quiet", config), folder_of(tmp_path / "killed", config)
     assert trainer(quiet) == 0, trainer.log.read_text()
-    assert trainer(killed, faults=(("trainer.update:_step", 6, "kill"),)) == -signal.SIGKILL, trainer.log.read_text()
+    assert trainer(killed, faults=(("trainer.update.update:_step", 6, "kill"),)) == -signal.SIGKILL, (
+        trainer.log.read_text()
+    )
     assert trainer(killed) == 0, trainer.log.read_text()
     assert record(killed) == record(quiet)
 

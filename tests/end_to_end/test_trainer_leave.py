@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from disks import fill, small_disk
+from runs import record, run_config, steps, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
-from tests.runs import record, run_config, steps, write_run
-from trainer import run_yaml
-from trainer.config import ROOT
-from trainer.record import RunFolder
+from trainer.contract import run_yaml
+from trainer.contract.config import ROOT
+from trainer.storage.record import RunFolder
 
-STEP = "trainer.update:_step"
+STEP = "trainer.update.update:_step"
 GENERATE = "trainer.engine.transformers:_Transformers.generate"
 START = "trainer.engine.transformers:TransformersEngine.start"
 
@@ -95,7 +95,7 @@ def test_a_run_that_a_person_does_not_want_any_more_is_cancelled(trainer, undist
 
 def test_stop_in_the_middle_keeps_what_was_done(trainer, undisturbed, tmp_path: Path) -> None:
     folder = write_run(tmp_path, {"checkpoint.every": 10})
-    assert trainer(folder, faults=(("trainer.record:RunFolder.write_status", 3, "stop"),)) == 10
+    assert trainer(folder, faults=(("trainer.storage.record:RunFolder.write_status", 3, "stop"),)) == 10
     assert state(folder) == ("PRUNED", 2, 4)
     assert steps(folder) == [0, 1]
     assert trainer(folder) == 10, "the file is still there"
@@ -108,7 +108,9 @@ def test_stop_in_the_middle_keeps_what_was_done(trainer, undisturbed, tmp_path: 
 def test_stop_counts_for_more_than_a_signal(trainer, tmp_path: Path) -> None:
     # A preempted run is queued again, which is not what somebody wants who asked it to stop.
     folder = write_run(tmp_path)
-    assert trainer(folder, faults=((STEP, 2, "term"), ("trainer.record:RunFolder.write_status", 3, "stop"))) == 10
+    assert (
+        trainer(folder, faults=((STEP, 2, "term"), ("trainer.storage.record:RunFolder.write_status", 3, "stop"))) == 10
+    )
     assert state(folder)[0] == "PRUNED"
 
 
@@ -172,7 +174,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(trainer, tm
     assert not folder.metrics.exists() and not folder.checkpoints.exists()
 
 
-@pytest.mark.parametrize(("at", "call"), [("os:write", 5), ("trainer.checkpoint:save_file", 3), ("os:fsync", 12)])
+@pytest.mark.parametrize(
+    ("at", "call"), [("os:write", 5), ("trainer.storage.checkpoint:save_file", 3), ("os:fsync", 12)]
+)
 def test_a_full_disk_is_one_sentence_and_loses_nothing(at, call, trainer, undisturbed, tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     assert trainer(folder, faults=((at, call, "full"),)) == 1

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import metrics, write_run
 
-from sweeps.worker import launcher
-from tests.runs import metrics, write_run
-from trainer.record import RunFolder
+from sweeps.queues.worker import launcher
+from trainer.storage.record import RunFolder
 
 RANK_TOLERANCE = 1e-4
 """The gradient is a sum of two parts instead of one: rounding only, carried through a few updates."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from runs import record, steps, write_run
 
-from tests.runs import record, steps, write_run
-from trainer.record import RunFolder
+from trainer.storage.record import RunFolder
 
 KEPT = {"checkpoint.keep": 10}
-KILL = (("trainer.update:_step", 4, "kill"),)
+KILL = (("trainer.update.update:_step", 4, "kill"),)
 """In the fourth step: checkpoints are at 1, 2 and 3."""
 
 

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import MOVING, VLLM, record, steps, write_run
 
-from tests.runs import MOVING, VLLM, record, steps, write_run
-from trainer.config import ROOT
-from trainer.record import RunFolder
+from trainer.contract.config import ROOT
+from trainer.storage.record import RunFolder
 
 pytestmark = [
     pytest.mark.slow,

@@ -35,15 +35,15 @@ from testbench import (
 )
 from torch import Tensor
 
-from sweeps.compose import CONF, compose
-from trainer.build import build_component
-from trainer.config import LIST_SLOTS, ConfigError
+from sweeps.compose.compose import CONF, compose
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.config import LIST_SLOTS, ConfigError
 from trainer.loop import with_advantages
 from trainer.metrics.table import METRICS
 from trainer.objective import reductions
 from trainer.objective.base import Component, Context
 from trainer.objective.objective import Objective
-from trainer.types import TokenBatch, TokenTerms
+from trainer.setup.build import build_component
 
 SINGLE = ("shaping", "advantage", "surrogate", "reduction")
 GROUPS = (*SINGLE, *LIST_SLOTS)

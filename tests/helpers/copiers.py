@@ -15,8 +15,8 @@ from typing import Any
 import mlflow.tracking  # noqa: F401  (two threads that import it at the same time both fail)
 
 from trainer.contract.records import read_records
-from trainer.mirror import follow
-from trainer.record import RunFolder
+from trainer.storage.record import RunFolder
+from trainer.tracking.mirror import follow
 
 History = dict[str, list[tuple[int, int, float]]]
 
@@ -65,7 +65,7 @@ def follow_to_the_end(run_dir: str, started: Callable[[], object]) -> None:
 
 
 class Copier:
-    """:func:`trainer.mirror.follow` in a thread: the copier's own code at the price of no process."""
+    """:func:`trainer.tracking.mirror.follow` in a thread: the copier's own code at the price of no process."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._source, self._sink = os.pipe()

@@ -9,10 +9,10 @@ import torch
 from testbench import CONTEXT, PAD, make_rollouts
 from torch import Tensor
 
+from trainer.batch.collate import pack
+from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.objective.base import Context
 from trainer.objective.surrogates.ppo_clip import PPOClip
-from trainer.pack import pack
-from trainer.types import TokenBatch, TokenTerms
 
 Rows = Sequence[Sequence[float]]
 

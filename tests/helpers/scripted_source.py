@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trainer.types import Prompt, Rollout, Verdict
+from trainer.batch.types import Prompt, Rollout, Verdict
 
 
 @dataclass

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import yaml
+from runs import run_config
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.runs import run_config
-from trainer.compatibility import problems
-from trainer.config import component_defaults, signature
-from trainer.record import RunFolder
+from trainer.contract.config import component_defaults, signature
+from trainer.setup.checks import problems
+from trainer.storage.record import RunFolder
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
 BEGIN, END, TURN_END = 1, 2, 3

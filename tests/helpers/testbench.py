@@ -17,10 +17,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trainer import packed
-from trainer.config import OptimConfig
-from trainer.distributed import Ranks
-from trainer.gradient import Learner
+from trainer.batch.collate import pack
+from trainer.batch.types import Prompt, Rollout, StepStats, TokenBatch, TokenTerms, Verdict
+from trainer.contract.config import OptimConfig
 from trainer.loop import with_advantages
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Context
@@ -28,10 +27,11 @@ from trainer.objective.objective import Objective
 from trainer.objective.reductions import TokenMean
 from trainer.objective.shaping.none import NoShaping
 from trainer.objective.surrogates.ppo_clip import PPOClip
-from trainer.pack import pack
-from trainer.policy import Policy
-from trainer.types import Prompt, Rollout, StepStats, TokenBatch, TokenTerms, Verdict
-from trainer.update import update
+from trainer.policy import shared_prompt as packed
+from trainer.policy.policy import Policy
+from trainer.runtime.ranks import Ranks
+from trainer.update.gradient import Learner
+from trainer.update.update import update
 
 VOCABULARY = 11
 PAD = EOS = 0
@@ -211,7 +211,7 @@ def _as_it_is(batch: TokenBatch) -> TokenBatch:
 
 @dataclass
 class Bench:
-    """One step through ``trainer.update`` on a copy of the model, keeping the gradient the optimiser was given."""
+    """One step through ``trainer.update.update`` on a copy of the model, keeping the gradient the optimiser was given."""
 
     model: nn.Module
     micro_batch_tokens: int = 10**6

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from testbench import Bench, Toy, off_policy, on_policy, plain
 
-from trainer.distributed import Ranks
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.weights.sign import Sign
+from trainer.runtime.ranks import Ranks
 
 
 def main(path: str) -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cells import Cell, cells, members
-from sweeps.command import main
-from sweeps.compose import Composed, compose
+from sweeps.cli.command import main
+from sweeps.compose.compose import Composed, compose
+from sweeps.grid.cells import Cell, cells, members
+from trainer.contract.config import ROOT
 
 HOSTILE = "a b 'c' \"d\" ü 日本 $HOME;#&=,[x]"
 """A folder name with everything that shells, URIs, YAML and Hydra give a meaning to."""
 
-FAKE = Path(__file__).with_name("fake_trainer.py")
+FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def sweep(tmp_path: Path, fake: list[str], monkeypatch: pytest.MonkeyPatch) -> C
 
     def run(*arguments: str, base: Sequence[str] = tuple(fake)) -> int:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sweeps.watch.LOOK_EVERY_S", 0.05)
+        monkeypatch.setattr("sweeps.terminal.watch.LOOK_EVERY_S", 0.05)
         # One slot unless a test says otherwise: what it expects must not depend on the machine's cores.
         slots = (
             []

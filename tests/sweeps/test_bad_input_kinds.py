@@ -163,7 +163,7 @@ class Here:
 
 @pytest.fixture
 def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.check.subprocess", SimpleNamespace(Popen=Here, PIPE=None))
+    monkeypatch.setattr("sweeps.plan.check.subprocess", SimpleNamespace(Popen=Here, PIPE=None))
 
 
 def test_there_are_enough() -> None:

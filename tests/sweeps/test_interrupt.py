@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.worker import ROOT
+from trainer.contract.config import ROOT
 
-FAKE = Path(__file__).with_name("fake_trainer.py")
+FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 GRID = (
     "-m",
     "seed=16,2",

@@ -58,7 +58,7 @@ BAD = [
         "tracking.uri='file:///somewhere' is a folder, which MLflow no longer writes to",
     ),
     (["launcher._target_=os.path.Path"], "launcher._target_='os.path.Path' is not a queue of this project"),
-    (["optim._target_=trainer.config.Optim"], "names no class"),
+    (["optim._target_=trainer.contract.config.Optim"], "names no class"),
 ]
 
 
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_while_runs_are_registered(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device", "run.yaml")
 
-    monkeypatch.setattr("sweeps.register.write_run", full)
+    monkeypatch.setattr("sweeps.plan.register.write_run", full)
     assert sweep() == 2
     assert "cannot be written (No space left on device): nothing was queued" in capsys.readouterr().err
 

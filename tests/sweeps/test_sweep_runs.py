@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeps.compose import groups
-from sweeps.help import QUESTIONS
-from sweeps.worker import ROOT
-from trainer.identity import signature
+from sweeps.cli.help import QUESTIONS
+from sweeps.compose.compose import groups
+from trainer.contract.config import ROOT
+from trainer.contract.identity import signature
 
 Sweep = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
-FAKE = Path(__file__).with_name("fake_trainer.py")
+FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 
 
 def statuses(tmp_path: Path) -> dict[str, str]:

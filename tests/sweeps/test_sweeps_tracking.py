@@ -12,12 +12,11 @@ from threading import Thread
 
 import pytest
 
-from sweeps.cells import Cell
-from sweeps.finish import close_abandoned
-from sweeps.study import Study
+from sweeps.after.finish import close_abandoned
+from sweeps.grid.cells import Cell
+from sweeps.grid.sweep import Study
 from sweeps.tracking import Tracker, absolute
-from sweeps.worker import ROOT
-from trainer.config import ConfigError
+from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.status import write_status
 from trainer.contract.store import require_answer
 

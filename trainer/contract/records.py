@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.config import ConfigError
+from trainer.contract.config import ConfigError
 from trainer.contract.files import room_for
 
 

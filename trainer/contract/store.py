@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.config import ConfigError
+from trainer.contract.config import ConfigError
 from trainer.contract.errors import reason
 from trainer.contract.files import alone, make_folder, persist, room_for
 

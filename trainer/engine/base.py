@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.signals import signals_held_back
+from trainer.runtime.signals import signals_held_back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from trainer.config import derive_seed, require
+from trainer.contract.config import derive_seed, require
 from trainer.engine.base import Completion, Engine, EngineSetup, entropy, fenced
 
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from trainer.config import ConfigError, require
+from trainer.contract.config import ConfigError, require
+from trainer.contract.settings import Range
 from trainer.engine.base import Completion, Engine, EngineSetup, fenced
-from trainer.settings import Range
 
 LOCKSTEP_FOR = "0.32.0"
 """Version of vLLM that ``vllm_lockstep.py`` knows the inside of."""

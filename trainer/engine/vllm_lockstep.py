@@ -4,7 +4,7 @@ one token a step, and whatever is known of them lies in tensors with one row for
 Chosen by ``engine/vllm.py`` on a CPU, for the version of vLLM it was written for. vLLM's scheduler serves requests that
 come and go, one by one and in Python, which takes longer than a small model does. A rollout batch is known as a whole,
 and its prompts go through the model once for all their samples. The responses are those of ``LLM.generate``
-(``tests/engine/test_vllm_lockstep.py``).
+(``tests/trainer/engine/test_vllm_lockstep.py``).
 """
 
 from __future__ import annotations

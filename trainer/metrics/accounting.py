@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.metrics.calibration import average_ranks
-from trainer.objective.estimators import covariance, k3
-from trainer.types import TokenBatch, TokenTerms
+from trainer.metrics.estimators import covariance, k3
 
 SUM_P2_LOGP_H = "sum_p2_logp_h"
 """Name in TokenTerms.extras of sum_a p_a^2 (log p_a + H), which the exact estimator needs."""

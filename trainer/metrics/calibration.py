@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from trainer.types import Rollout
+    from trainer.batch.types import Rollout
 
 BINS = 10
 """Equal-width bins on [0, 1]; bin b holds b/10 <= confidence < (b+1)/10, the last one 1.0 too."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trainer.metrics.ngrams import GramTable, Ints, Responses, gram_tables, lay_out
 
 if TYPE_CHECKING:
-    from trainer.types import Rollout
+    from trainer.batch.types import Rollout
 
 Floats = NDArray[np.float64]
 

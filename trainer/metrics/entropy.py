@@ -7,8 +7,8 @@ is surprisal.
 
 from __future__ import annotations
 
-from trainer.statistics import ENTROPY_T1
-from trainer.types import StepStats, TokenBatch, masked_sum
+from trainer.batch.types import StepStats, TokenBatch, masked_sum
+from trainer.policy.distribution_stats import ENTROPY_T1
 
 CERTAIN_NATS = 0.05
 """A token below this entropy is nearly certain: no choice was made there."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from trainer.types import Rollout
+    from trainer.batch.types import Rollout
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> dict[str, float]:

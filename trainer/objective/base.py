@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import derive_seed
-from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms
+from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import derive_seed
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 State = dict[str, Any]
 """What a component remembers between steps: JSON-able, stored in every checkpoint."""
@@ -112,7 +112,7 @@ class Component:
 
     needs_current: ClassVar[bool] = False
     """``prepare`` looks at terms of the *current* policy over the whole mini-batch: one more forward pass where the
-    mini-batch does not fit one micro-batch (trainer/update.py)."""
+    mini-batch does not fit one micro-batch (trainer/update/update.py)."""
     needs_old: ClassVar[bool] = False
     """``prepare`` reads ``batch.old_logprobs``, ``batch.old_entropy`` or an ``old_`` column: costs like
     ``needs_current``, in the first update of a step only."""
@@ -130,7 +130,7 @@ class Component:
     @property
     def statistics(self) -> frozenset[str]:
         """Statistics of the current policy wanted beside log-probs and entropy (names as in
-        :mod:`trainer.statistics`)."""
+        :mod:`trainer.policy.distribution_stats`)."""
         return frozenset()
 
     @property
@@ -138,7 +138,7 @@ class Component:
         """Statistics at the weights that sampled, found in ``batch.extras["old_" + name]``."""
         return frozenset()
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         """What is wrong or surprising about this member in this run, before anything is queued."""
         return iter(())
 

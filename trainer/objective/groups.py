@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from trainer.batch.types import TokenBatch
 from trainer.objective.base import Concern
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 RIGHT = 0.5
 """A response is right when the verifier's reward exceeds this, here as in all metrics."""
@@ -66,21 +66,21 @@ def right(batch: TokenBatch) -> Bool[Tensor, " N"]:
     return batch.raw_rewards > RIGHT
 
 
-def needs_peers(run: Run) -> Iterator[Concern]:
+def needs_peers(run: RunSettings) -> Iterator[Concern]:
     """The refusal of an advantage that compares a response with the others of its group."""
     if run.rollout.group_size == 1:
         why = "rollout.group_size=1 leaves nothing to compare a response with, so advantages would be plain rewards"
         yield Concern(sentence=f"{why}: give at least 2, or choose advantage=signed")
 
 
-def thrown_away(run: Run, what: str) -> Iterator[Concern]:
+def thrown_away(run: RunSettings, what: str) -> Iterator[Concern]:
     """The remark of a member that learns from groups without a spread of rewards."""
     if getattr(run.rollout, "keep", "all") == "signal":
         why = f"{what} learns from groups whose rewards are all equal, but dynamic sampling throws those away"
         yield Concern(sentence=f"{why}: choose rollout=standard", fatal=False)
 
 
-def moving_temperature(run: Run, what: str) -> Iterator[Concern]:
+def moving_temperature(run: RunSettings, what: str) -> Iterator[Concern]:
     """The remark of a member that holds the entropy of the rollouts against a fixed number of nats."""
     start, end = run.rollout.temperature, run.rollout.temperature_end
     if end is not None and end != start:
@@ -88,7 +88,7 @@ def moving_temperature(run: Run, what: str) -> Iterator[Concern]:
         yield Concern(sentence=f"{why} {start} to {end}: set rollout.temperature_end=null to hold one", fatal=False)
 
 
-def ignores_shaping(run: Run, name: str) -> Iterator[Concern]:
+def ignores_shaping(run: RunSettings, name: str) -> Iterator[Concern]:
     """The remark of an advantage that asks only whether a response is right."""
     if run.objective.shaping.neutral != {}:
         shaping = type(run.objective.shaping).__name__

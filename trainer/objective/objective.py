@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.config import ConfigError, nearest
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.config import ConfigError, nearest
 from trainer.objective.base import (
     Advantage,
     Auxiliary,
@@ -30,10 +31,9 @@ from trainer.objective.base import (
     SurrogateLoss,
     Weight,
 )
-from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Objective:
         """Whether any member declares ``need`` (e.g. ``needs_current``)."""
         return any(getattr(member, need) for _, member in self.components())
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         """What any member finds wrong or surprising about the run."""
         for _, member in self.components():
             yield from member.concerns(run)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Reduction
-from trainer.types import TokenBatch
 
 
 def _token_counts(batch: TokenBatch) -> Float[Tensor, "N 1"]:

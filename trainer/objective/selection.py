@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.objective.estimators import covariance
+from trainer.metrics.estimators import covariance
 
 
 def masked_covariance(
     logprobs: Float[Tensor, "N T"], advantages: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"]
 ) -> Float[Tensor, "N T"]:
-    """:func:`trainer.objective.estimators.covariance` with means over the mask; 0 outside it."""
+    """:func:`trainer.metrics.estimators.covariance` with means over the mask; 0 outside it."""
     value = torch.zeros_like(logprobs)
     if not bool(mask.any()):
         return value

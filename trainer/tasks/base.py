@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from trainer.types import Prompt, Verdict
+from trainer.batch.types import Prompt, Verdict
 
 
 @runtime_checkable

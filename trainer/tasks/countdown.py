@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from trainer.settings import ConfigError, Seed
+from trainer.batch.types import Prompt, Verdict
+from trainer.contract.settings import ConfigError, Seed
 from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, solve
 from trainer.tasks.countdown_steps import canonical, first_reached, parse, solves, spell
 from trainer.tasks.countdown_subsets import clustered_order
-from trainer.types import Prompt, Verdict
 
 POOL_SIZE = 4096
 """Training problems in the pool; ``num_prompts=4096`` is "all"."""

@@ -1,11 +1,11 @@
-"""A task without the prompts that do not fit into a model's context. Made by :mod:`trainer.examine`."""
+"""A task without the prompts that do not fit into a model's context. Made by :mod:`trainer.setup.examine`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.batch.types import Prompt, Verdict
 from trainer.tasks.base import Task
-from trainer.types import Prompt, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

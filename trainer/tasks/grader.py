@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.signals import signals_held_back
+from trainer.runtime.signals import signals_held_back
 from trainer.tasks.compare import same
 
 CPU_SECONDS = 2.0

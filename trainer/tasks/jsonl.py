@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from trainer.settings import Range, Seed
+from trainer.batch.types import Prompt, Verdict
+from trainer.contract.settings import Range, Seed
 from trainer.tasks.answers import (
     MAX_ANSWER_CHARACTERS,
     balanced,
@@ -26,7 +27,6 @@ from trainer.tasks.answers import (
 from trainer.tasks.grader import judge
 from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary
 from trainer.tasks.template import CHAT, with_line_breaks
-from trainer.types import Prompt, Verdict
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from trainer.types import Prompt
+from trainer.batch.types import Prompt
 
 BadRows = Literal["refuse", "drop"]
 SHOWN = 5

@@ -11,7 +11,7 @@ from typing import Literal
 PromptFormat = Literal["auto", "chat", "raw"]
 
 CHAT: dict[str, bool | None] = {"auto": None, "chat": True, "raw": False}
-"""What :attr:`trainer.types.Prompt.chat` is for each format."""
+"""What :attr:`trainer.batch.types.Prompt.chat` is for each format."""
 
 _LATEX = (
     "abla|atural|cong|e|earrow|eg|eq|ewline|exists|geq|i|leq|mid|olimits|onumber|ormal|ot|otin|parallel|prec|sim"

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, right, thrown_away
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class ARM(Advantage):
         require(0 < self.low_frac <= 1, "advantage.low_frac", self.low_frac, "give a share above 0 and at most 1")
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         yield from GRPO(eps=self.eps).concerns(run)
         if self.alpha and not self.skip_all_correct:
             yield from thrown_away(run, "advantage ARM")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, needs_peers
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class DrGRPO(Advantage):
 
     about: ClassVar[About] = About(source="Dr. GRPO, arXiv 2503.20783; sail-sg/understand-r1-zero", status="published")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Concern
-from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class EntropyShaped(Advantage):
         require(self.kappa >= 1, "advantage.kappa", self.kappa, "below 1 the bonus could turn an advantage's sign")
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         return GRPO(eps=self.eps).concerns(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics, needs_peers
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class GRPO(Advantage):
     def __post_init__(self) -> None:
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class GRPOPassK(Advantage):
     def __post_init__(self) -> None:
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if run.rollout.group_size == 1:
             yield Concern(
                 sentence="rollout.group_size=1 leaves no second best, so all advantages are 0: raise rollout.group_size"

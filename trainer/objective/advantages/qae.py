@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import group_statistics
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class QAE(Advantage):
         require(0 < self.quantile < 1, "advantage.quantile", self.quantile, "give a number between 0 and 1")
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if run.rollout.group_size == 1:
             why = "rollout.group_size=1 makes every reward its own quantile, so all advantages are 0"
             yield Concern(sentence=f"{why}: raise rollout.group_size")

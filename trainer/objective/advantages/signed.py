@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Advantage, Concern
 from trainer.objective.groups import ignores_shaping, right, thrown_away
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Signed(Advantage):
             self.positive + self.negative > 0, "advantage.negative", self.negative, "one of the two has to be above 0"
         )
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         yield from ignores_shaping(run, "Signed")
         yield from thrown_away(run, "advantage Signed")
 

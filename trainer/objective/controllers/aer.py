@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainer.about import About
-from trainer.config import require
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Context, Controller, State
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainer.about import About
+from trainer.contract.about import About
 from trainer.objective.base import Context, Controller, State
 from trainer.objective.controllers.ramp import between, require_span, risen
 

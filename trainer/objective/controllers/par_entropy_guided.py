@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from trainer.about import About
-from trainer.config import require
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.contract.settings import Range
 from trainer.objective.base import Concern, Context, Controller, State
 from trainer.objective.groups import moving_temperature
-from trainer.settings import Range
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class ParEntropyGuided(Controller):
     def __post_init__(self) -> None:
         require(0 <= self.step <= 1, "controller.par_entropy_guided.step", self.step, "give a step from 0 to 1")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         return moving_temperature(run, "controller par_entropy_guided")
 
     def initial_state(self) -> State:

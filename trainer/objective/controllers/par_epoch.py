@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainer.about import About
+from trainer.contract.about import About
 from trainer.objective.base import Concern, Context, Controller, State
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class ParEpoch(Controller):
 
     target: str = "weight.sign.positive"
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         drawn, prompts = run.steps * run.rollout.prompts_per_step, len(run.task.train_prompts())
         if drawn < 2 * prompts:
             yield Concern(

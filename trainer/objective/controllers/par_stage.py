@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainer.about import About
-from trainer.config import require
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Context, Controller, State
 from trainer.objective.controllers.ramp import risen
 

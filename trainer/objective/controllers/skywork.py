@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, masked_sum
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.contract.settings import Range
 from trainer.objective.base import Concern, Context, Controller, State
 from trainer.objective.groups import moving_temperature
-from trainer.settings import Range
-from trainer.types import TokenBatch, masked_sum
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Skywork(Controller):
             f"controller.skywork.coef_max={self.coef_max}",
         )
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         return moving_temperature(run, "controller skywork")
 
     def initial_state(self) -> State:

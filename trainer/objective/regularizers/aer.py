@@ -11,11 +11,11 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Context, Regularizer
 from trainer.objective.groups import group_statistics
-from trainer.types import TokenBatch, TokenTerms
 
 SHARE = "aer_share"
 """Column of ``batch.extras``: each row's share of the coefficient."""

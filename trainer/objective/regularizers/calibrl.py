@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Concern, Context, Regularizer
-from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 RIGHT = 0.1
 """A response is right when its reward exceeds this, as in the released code."""
@@ -63,7 +63,7 @@ class CalibRL(Regularizer):
     def active(self) -> bool:
         return False  # a token without advantage gets no guidance
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if all(run.task.expert(prompt) is None for prompt in run.task.train_prompts()):
             yield Concern(
                 sentence=f"regularizer.calibrl needs an expert's answer, and {type(run.task).__name__} has none for "

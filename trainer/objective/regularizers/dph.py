@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.collate import pack
+from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.metrics.estimators import MAX_K3, bounded, k3
 from trainer.objective.base import Auxiliary, Context, Regularizer, State
-from trainer.objective.estimators import MAX_K3, bounded, k3
 from trainer.objective.groups import RIGHT
-from trainer.pack import pack
-from trainer.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Regularizer
-from trainer.types import TokenBatch, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.metrics.estimators import MAX_K3, k1, k2, k3
 from trainer.objective.base import Concern, Regularizer
-from trainer.objective.estimators import MAX_K3, k1, k2, k3
-from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class KLReference(Regularizer):
     def active(self) -> bool:
         return self.coef != 0
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if self.estimator == "k1" and self.coef:
             why = "k1 as a term of the loss has an expected gradient of 0: set regularizer.kl_reference.estimator=k3"
             yield Concern(sentence=why, fatal=False)

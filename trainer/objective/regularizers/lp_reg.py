@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.metrics.estimators import MAX_K3, k3
 from trainer.objective.base import Concern, Context, Regularizer
-from trainer.objective.estimators import MAX_K3, k3
-from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class LpReg(Regularizer):
         require(0 <= self.min_p <= 1, "regularizer.lp_reg.min_p", self.min_p, "give a share from 0 to 1")
         require(0 <= self.lowest <= 1, "regularizer.lp_reg.lowest", self.lowest, "give a share from 0 to 1")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if self.variant == "released" and run.optim.num_updates == 1:
             why = "with optim.updates_per_rollout=1 the released Lp-Reg hardly pulls: its proxy is the policy itself"
             yield Concern(sentence=f"{why}; take more updates, or regularizer.lp_reg.variant=published", fatal=False)

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Context, Regularizer, State
-from trainer.statistics import ENTROPY_T1
-from trainer.types import TokenBatch, TokenTerms
+from trainer.policy.distribution_stats import ENTROPY_T1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import Prompt, Rollout
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Concern
 from trainer.objective.controllers.ramp import Curve, between
-from trainer.types import Prompt, Rollout
 
 MOST_RESPONSES = 2**20
 """Of one step; a batch of more is surely a slip."""
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 class Source(Protocol):
-    """Where prompts and verified samples come from (see ``trainer.sampling.Sampler``)."""
+    """Where prompts and verified samples come from (see ``trainer.rollout.sampler.Sampler``)."""
 
     def next_prompts(self, count: int) -> list[Prompt]:
         """The next training prompts in the run's own order; epochs follow one another."""
@@ -101,7 +101,7 @@ class RolloutPlan:
         progress = step / max(num_steps - 1, 1)
         return between(self.temperature, self.temperature_end, progress, self.temperature_curve)
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         """What is wrong or surprising about this plan in this run, before anything is queued."""
         return iter(())
 

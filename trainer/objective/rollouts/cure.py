@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from trainer.about import About
-from trainer.config import require
-from trainer.model import load_tokenizer
+from trainer.batch.types import Prompt, Rollout
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Concern
 from trainer.objective.rollouts.base import Groups, Source, by_group
 from trainer.objective.rollouts.dynamic import Dynamic
-from trainer.types import Prompt, Rollout
+from trainer.policy.model import load_tokenizer
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class Cure(Dynamic):
         require(self.top_k >= 1, "rollout.top_k", self.top_k, "at least one position is needed")
         require(self.min_characters >= 1, "rollout.min_characters", self.min_characters, "empty tokens are no choice")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         yield from Dynamic.concerns(self, run)
         try:
             tokenizer = load_tokenizer(run.model)

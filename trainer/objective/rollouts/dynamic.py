@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from trainer.about import About
-from trainer.config import ConfigError, require
+from trainer.batch.types import Rollout
+from trainer.contract.about import About
+from trainer.contract.config import ConfigError, require
 from trainer.objective.base import Concern
 from trainer.objective.rollouts.base import Groups, RolloutPlan, Source, numbered
-from trainer.types import Rollout
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Dynamic(RolloutPlan):
         """Prompts sampled before the filter looks again."""
         return self.prompts_per_step if self.keep == "all" else math.ceil(self.oversampling * self.prompts_per_step)
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if self.keep == "signal" and self.group_size == 1:
             yield Concern(
                 sentence="dynamic sampling has nothing to compare in groups of one and keeps them all: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from trainer.about import About
+from trainer.contract.about import About
 from trainer.objective.rollouts.base import RolloutPlan
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Concern, Shaping
 from trainer.objective.groups import thrown_away
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class APR(Shaping):
         require(self.coef >= 0, "shaping.coef", self.coef, "give a penalty of at least 0")
         require(self.max_tail >= 1, "shaping.max_tail", self.max_tail, "give a number of characters, at least 1")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if self.coef:
             yield from thrown_away(run, "shaping APR")
         prompt = run.task.train_prompts()[0]

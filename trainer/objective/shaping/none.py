@@ -8,9 +8,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
 from trainer.objective.base import Shaping
-from trainer.types import TokenBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Concern, Shaping
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Overlong(Shaping):
         )
         require(self.factor >= 0, "shaping.factor", self.factor, "give a penalty of at least 0")
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         longest = run.rollout.max_tokens
         if self.max_tokens * (1 - self.buffer_frac) >= longest:
             yield Concern(

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.metrics.calibration import average_ranks
 from trainer.objective.base import Concern, Shaping
 from trainer.objective.groups import right, thrown_away
-from trainer.types import TokenBatch
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Unlikeliness(Shaping):
             0 <= self.beta <= 1, "shaping.beta", self.beta, "give a share from 0 to 1, so that rewards keep their sign"
         )
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         return thrown_away(run, "shaping Unlikeliness")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Surrogate, SurrogateLoss
-from trainer.objective.estimators import importance_ratio
-from trainer.types import TokenBatch, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

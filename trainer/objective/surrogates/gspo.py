@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Surrogate, SurrogateLoss
-from trainer.types import TokenBatch, TokenTerms
 
 MAX_LOG_RATIO = 10.0
 """Upper clamp of a sequence's log-ratio, as in verl."""

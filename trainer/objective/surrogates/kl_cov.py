@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Concern, Context, Surrogate, SurrogateLoss
-from trainer.objective.estimators import importance_ratio
 from trainer.objective.selection import largest, masked_covariance, share
-from trainer.types import TokenBatch, TokenTerms
 
 if TYPE_CHECKING:
-    from trainer.build import Run
+    from trainer.objective.run_settings import RunSettings
 
 SELECTED = "kl_cov_selected"
 """Column of ``batch.extras``: True where the penalty applies."""
@@ -69,7 +69,7 @@ class KLCov(Surrogate):
     def silent_without_advantage(self) -> bool:
         return self.top_frac == 0 or self.coef == 0
 
-    def concerns(self, run: Run) -> Iterator[Concern]:
+    def concerns(self, run: RunSettings) -> Iterator[Concern]:
         if run.optim.num_updates == 1:
             yield Concern(
                 sentence="with optim.updates_per_rollout=1 current and sampling policy are the same, so the penalty of"

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from trainer.about import About
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Surrogate, SurrogateLoss
-from trainer.objective.estimators import importance_ratio
-from trainer.types import TokenBatch, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Context, Weight
 from trainer.objective.selection import quantile
-from trainer.types import TokenBatch, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

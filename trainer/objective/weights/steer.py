@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.about import About
-from trainer.config import require
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
 from trainer.objective.base import Context, Weight
-from trainer.types import TokenBatch, TokenTerms
 
 TINY = 1e-8
 """Probabilities are kept this far from 0 and 1, as in the authors' code."""

@@ -1,7 +1,7 @@
 """Lets a YAML state only what differs: the defaults of a component come from the dataclass its ``_target_`` names.
 
 Used by Hydra for every file under ``conf/``. It must not import components (that would import torch): their defaults
-are read from their source by :func:`trainer.config.component_defaults`.
+are read from their source by :func:`trainer.contract.config.component_defaults`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from sweeps.components import open_mappings, with_defaults
-from sweeps.presets import without_chosen
+from sweeps.compose.components import open_mappings, with_defaults
+from sweeps.compose.presets import without_chosen
 
 
 class ComponentSource(FileConfigSource):

@@ -23,7 +23,7 @@ class QueueLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from sweeps.compose import compose_batch
+        from sweeps.compose.compose import compose_batch
         from sweeps.launch import launch
 
         setup_globals()

@@ -1,0 +1,162 @@
+"""Figures against the training step, and the look that all figures share.
+
+Called by the report; every function is pure: a study in, a plotly figure out, None where nothing was logged.
+Must not escape for HTML pages, but level labels are neutralised for plotly's own pseudo-HTML by :func:`plain`.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboards.page.palette import Style
+from dashboards.statistics.intervals import UNBOUNDED, Interval, Range, bounded_interval
+from dashboards.study.load import Study
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+INK = "#1f2933"
+_GRID = "#e8ebef"
+RANGE_BELOW = 5
+"""With fewer seeds than this a band spans their range; from here on it is the 95 % interval of the mean."""
+
+
+def plain(text: str) -> str:
+    """Text that plotly shows letter by letter instead of reading tags in it."""
+    return html.escape(text, quote=False)
+
+
+def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: int = 340) -> go.Figure:
+    """An empty figure in the house style; ``legend`` is the legend's title."""
+    axis = {
+        "gridcolor": _GRID,
+        "zeroline": False,
+        "linecolor": "#9aa5b1",
+        "ticks": "outside",
+        "tickcolor": "#9aa5b1",
+        "automargin": True,
+        "exponentformat": "power",
+        "tickfont": {"size": 12},
+    }
+    figure = go.Figure()
+    figure.update_layout(
+        title={
+            "text": plain(title),
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "font": {"size": 15},
+            "y": 0.97,
+            "yanchor": "top",
+        },
+        xaxis={**axis, "title": {"text": plain(x_title), "standoff": 8, "font": {"size": 13}}},
+        yaxis={**axis, "title": {"text": plain(y_title), "standoff": 8, "font": {"size": 13}}},
+        font={"family": FONT, "size": 13, "color": INK},
+        height=height,
+        margin={"l": 64, "r": 16, "t": 48, "b": 48},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hovermode="closest",
+        legend={"title": {"text": plain(legend), "font": {"size": 13}}, "tracegroupgap": 2},
+        hoverlabel={"font": {"family": FONT, "size": 12}, "bgcolor": "white"},
+    )
+    return figure
+
+
+def seed_curve(points: pd.DataFrame, bounds: Range = UNBOUNDED) -> pd.DataFrame:
+    """One row a step: mean, low, high and the number of seeds n, from the points (step, value) of one level.
+
+    Low and high are the range over seeds below 5 of them, from 5 on the 95 % t interval within ``bounds``.
+    """
+    grouped = points.dropna(subset=["value"]).groupby("step")["value"]
+    frame = grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
+    if len(frame) and frame["n"].max() >= RANGE_BELOW:
+        intervals = [bounded_interval(values, bounds) for _, values in grouped]
+        frame["low"], frame["high"] = [item.low for item in intervals], [item.high for item in intervals]
+    return frame
+
+
+def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = "") -> go.Figure | None:
+    """``metric`` against step: mean over seeds with a band, one line a level, every cell that logged it."""
+    points = study.metrics[study.metrics["metric"] == metric]
+    if points["value"].notna().sum() == 0:
+        return None
+    name = study.describe(metric)
+    figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=study.factor.axis)
+    figure.update_layout(meta=[metric])
+    if points["step"].max() <= 10:  # whole steps only
+        figure.update_xaxes(dtick=1)
+    if points["value"].min() >= 0:
+        figure.update_yaxes(rangemode="nonnegative")
+    for style in styles:
+        frame = seed_curve(points[points["level"] == style.level], name.range)
+        if len(frame):
+            add_band(figure, frame, style)
+            figure.add_trace(_line(frame, style))
+    return figure
+
+
+def add_band(figure: go.Figure, frame: pd.DataFrame, style: Style) -> None:
+    """A band between ``low`` and ``high`` where more than one seed is behind it."""
+    banded = frame[frame["n"] > 1]
+    if banded.empty:
+        return
+    outline = pd.concat([banded["high"], banded["low"][::-1]])
+    figure.add_trace(
+        go.Scatter(
+            x=pd.concat([banded["step"], banded["step"][::-1]]).to_numpy(),
+            y=outline.to_numpy(),
+            fill="toself",
+            fillcolor=style.fill(0.14),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=style.level,
+            name=plain(style.label),
+        )
+    )
+
+
+def _line(frame: pd.DataFrame, style: Style) -> go.Scatter:
+    # About six markers on a long line: enough to tell lines apart, too few to hide them. 0 shows every marker.
+    markers = 0 if len(frame) <= 12 else 7
+    return go.Scatter(
+        x=frame["step"].to_numpy(),
+        y=frame["mean"].to_numpy(),
+        name=plain(style.label),
+        legendgroup=style.level,
+        mode="lines+markers",
+        line={"color": style.color, "dash": style.dash, "width": 2},
+        marker={"symbol": style.symbol, "size": 7, "color": style.color, "maxdisplayed": markers},
+        customdata=frame[["low", "high", "n"]].to_numpy(dtype="float64"),
+        hovertemplate=(
+            f"<b>{plain(style.label)}</b><br>step %{{x}}: %{{y:.4g}}<br>"
+            "%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>seeds: %{customdata[2]:.0f}<extra></extra>"
+        ),
+    )
+
+
+def whisker(interval: Interval, color: str) -> dict[str, object]:
+    """An error bar from end to end of the interval; none where there is no interval."""
+    return {
+        "type": "data",
+        "array": [interval.high - interval.mean],
+        "arrayminus": [interval.mean - interval.low],
+        "color": color,
+        "thickness": 2,
+        "width": 7,
+        "visible": interval.high > interval.low,
+    }
+
+
+def band_note(study: Study) -> str:
+    """What a band means in this study, in one sentence."""
+    seeds = study.cells.groupby("level")["seed"].nunique().max()
+    if seeds < 2:
+        return "Lines are single runs: one seed has no band."
+    if seeds < RANGE_BELOW:
+        return f"Lines are means over seeds; bands span the lowest to the highest of the {seeds} seeds."
+    return "Lines are means over seeds; bands are 95 % t intervals of the mean."

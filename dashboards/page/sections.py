@@ -1,0 +1,157 @@
+"""Which figures a report shows, in which order, with which words.
+
+Called by :mod:`dashboards.page.report`. Must not draw: a figure whose metric no cell logged is simply absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboards.page.figures import band_note, curve
+from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, reliability, reward_entropy
+from dashboards.page.page import Panel, Section
+from dashboards.page.palette import Style
+from dashboards.statistics.intervals import PairedEffect
+from dashboards.study.load import Study
+from dashboards.study.names import ENTROPY, REWARD, evaluation_keys, label_of, suite_name
+from dashboards.study.summary import LevelLaw, metric_keys
+
+
+def report_sections(
+    study: Study,
+    styles: Sequence[Style],
+    effects: Sequence[tuple[str, PairedEffect]],
+    laws: Sequence[LevelLaw],
+    points: pd.DataFrame,
+) -> list[Section]:
+    """Every section that has at least one figure, in reading order."""
+    sections = [
+        _main(study, styles, effects),
+        _reward(study, styles),
+        _curves(study, styles, "diversity", "Diversity of responses", [*_DIVERSITY, *_support_keys(study)]),
+        _calibration(study, styles, points),
+        _law(study, styles, laws),
+        _curves(study, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
+        _curves(study, styles, "accounting", "Entropy accounting", _ACCOUNTING, _ACCOUNTING_INTRO),
+        _curves(study, styles, "health", "Health of the runs", _HEALTH),
+    ]
+    return [without_gap(section) for section in sections if section.panels]
+
+
+def without_gap(section: Section) -> Section:
+    """An odd number of narrow figures leaves a hole in the grid: the first one takes the whole row instead."""
+    narrow = [panel for panel in section.panels if not panel.wide]
+    if len(narrow) % 2 == 0:
+        return section
+    narrow[0].figure.update_layout(showlegend=True)
+    return replace(section, panels=[replace(panel, wide=panel.wide or panel is narrow[0]) for panel in section.panels])
+
+
+_ONE_SEED = "One seed: points without an interval, a description and no evidence."
+_FINAL_NOTE = "Open marks are seeds, joined by thin lines; filled marks are means with 95 % t intervals over seeds."
+_FOREST_NOTE = (
+    "Same-seed differences with 95 % t intervals: what the seeds share cancels, so these intervals are the ones to "
+    "judge by. From three seeds on an interval that leaves zero out is evidence of a difference."
+)
+_DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
+_UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
+_UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
+_ACCOUNTING = (
+    "entropy/delta_measured",
+    "entropy/corr_pearson_exact",
+    "entropy/corr_pearson_covariance",
+    "entropy/corr_pearson_steer_published",
+)
+_ACCOUNTING_INTRO = (
+    "The entropy change of each update, measured on the same contexts before and after it, and how well first-order "
+    "estimates predict it token by token."
+)
+_HEALTH = (
+    "engine/logprob_gap_max",
+    "rollout/length_mean",
+    "rollout/truncated_frac",
+    "rollout/zero_std_frac_all_right",
+    "rollout/zero_std_frac_all_wrong",
+    "time/step_s",
+)
+
+
+def _support_keys(study: Study) -> list[str]:
+    return sorted(key for key in metric_keys(study) if key.startswith("support/") and key.endswith(("_srr", "_ndr")))
+
+
+def primary_metric(study: Study) -> str:
+    """The hypothesis' metric where it was logged, else the policy entropy."""
+    wanted = study.factor.hypothesis.metric if study.factor.hypothesis else ENTROPY
+    return wanted if wanted in metric_keys(study) else ENTROPY
+
+
+def _main(study: Study, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
+    metric = primary_metric(study)
+    title = label_of(metric)
+    single = study.cells["seed"].nunique() == 1
+    candidates = [
+        (curve(study, metric, styles, title=f"{title} during training"), band_note(study), True),
+        (final_by_level(study, metric, styles), _ONE_SEED if single else _FINAL_NOTE, False),
+        (forest(study, metric, effects, styles), _ONE_SEED if single else _FOREST_NOTE, False),
+    ]
+    if metric != ENTROPY:
+        candidates.append((curve(study, ENTROPY, styles), "", False))
+    return Section(id="main", title=title, panels=_panels(candidates))
+
+
+def _reward(study: Study, styles: Sequence[Style]) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(study, REWARD, styles), "", False)]
+    evaluations = evaluation_keys(metric_keys(study))
+    for suite in dict.fromkeys(item.suite for item in evaluations):
+        for kind in ("avg", "pass"):
+            widest = [item.key for item in evaluations if item.suite == suite and item.kind == kind][-1:]
+            candidates += [(curve(study, key, styles), "", False) for key in widest]
+        candidates.append((pass_at_k(study, suite, styles), "", False))
+    words = ", ".join(dict.fromkeys(suite_name(item.suite) for item in evaluations))
+    title = "Reward and problem solving" if words else "Reward"
+    return Section(id="reward", title=title, panels=_panels(candidates))
+
+
+def _calibration(study: Study, styles: Sequence[Style], points: pd.DataFrame) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(study, "calibration/ece", styles), "", False)]
+    note = "On the dotted diagonal confidence equals accuracy; below it the model is over-confident. Seeds are pooled."
+    for suite in points["suite"].dropna().unique():
+        candidates.append((reliability(study, points, str(suite), styles), note, False))
+    return Section(id="calibration", title="Calibration", panels=_panels(candidates))
+
+
+def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
+    intro = (
+        "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy; R is the mean reward of everything "
+        "sampled in a step. A level whose points leave the common curve upwards earns more from the same entropy."
+    )
+    note = "Marks are steps (mean over seeds), lines the mean of the fits to the level's runs."
+    return Section(
+        id="law",
+        title="Reward against entropy",
+        intro=intro,
+        panels=_panels([(reward_entropy(study, laws, styles), note, True)]),
+    )
+
+
+def _curves(
+    study: Study, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = ""
+) -> Section:
+    return Section(
+        id=name, title=title, intro=intro, panels=_panels([(curve(study, key, styles), "", False) for key in keys])
+    )
+
+
+def _panels(candidates: Sequence[tuple[go.Figure | None, str, bool]]) -> list[Panel]:
+    """Panels of the figures that exist; all but the wide ones leave their legend to the page."""
+    panels = []
+    for figure, caption, wide in candidates:
+        if figure is not None:
+            figure.update_layout(showlegend=wide)
+            panels.append(Panel(figure=figure, caption=caption, wide=wide))
+    return panels

@@ -1,0 +1,134 @@
+"""The reward-entropy law R = -a e^H + b of one run, with intervals, and what its beginning predicts of the rest.
+
+The only place where the law is fitted: the fit looks at a whole stored curve, is compared over seeds, and needs
+Student's t, all of which is at home here; the trainer logs the two curves. Pure functions, called by
+:mod:`dashboards.study.summary`. Must not read runs. H is ``policy/entropy`` in nats, R ``rollout/generated_reward`` in reward
+units: the mean reward of everything sampled, because a rollout plan that chooses groups by their reward would put the
+reward of the chosen ones beyond the law.
+
+Cui et al. 2025, arXiv 2505.22617, section 2.4. Departure: R is the training reward of every step, where the paper takes
+the validation score of every fourth.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
+from scipy.stats import t as student
+
+from dashboards.statistics.intervals import CONFIDENCE, Floats, Interval
+
+EARLY_FRAC = 0.15
+EARLY_STEPS = 36
+"""The two beginnings that the paper predicts from (36 steps were 15 % of its runs)."""
+_FEWEST_POINTS = 3
+_ROUNDING = 1e-24
+"""Share of the reward's spread below which residuals are rounding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Law:
+    """A least-squares fit of R = -a e^H + b. ``count`` of the intervals is the number of steps."""
+
+    a: Interval
+    """Reward bought per unit of e^H."""
+    b: Interval
+    """Intercept."""
+    ceiling: Interval
+    """b - a: the reward at H = 0."""
+    r_squared: Interval
+    """Share of the reward's variance explained in the sample; NaN where the reward does not vary."""
+
+    def reward(self, entropy: ArrayLike) -> Floats:
+        """Predicted reward at ``entropy`` (nats), any shape."""
+        return -self.a.mean * np.exp(np.asarray(entropy, dtype=np.float64)) + self.b.mean
+
+
+def fit_law(entropy: ArrayLike, reward: ArrayLike) -> Law | None:
+    """Least squares of [n] reward on e^[n] entropy in order of steps; None below 3 finite points or where entropy does
+    not vary.
+
+    Neighbouring steps err alike, so the intervals count fewer steps than there are: with r the residuals' correlation
+    from one step to the next, corrected for its bias and not below 0,
+
+        n_eff = n (1 - r) / (1 + r),      r = r_1 + (2 + 4 r_1) / n
+
+    The correction is Orcutt & Winokur's 1969, for residuals of a line. a, b and b - a have t intervals with n_eff - 2
+    degrees of freedom; R^2 has that of the correlation by Fisher's z with n_eff steps.
+    """
+    x, y = _finite_pairs(entropy, reward)
+    if x.size < _FEWEST_POINTS or np.ptp(x) < 1e-12:
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = float(dx @ dy / (dx @ dx))
+    offset = float(y.mean() - slope * x.mean())
+    residuals = dy - slope * dx
+    if float(residuals @ residuals) <= _ROUNDING * float(dy @ dy):
+        residuals = np.zeros_like(residuals)
+    steps = _effective_steps(residuals)
+    variance = float(residuals @ residuals) / x.size / (steps - 2) if steps > 2 else math.nan
+
+    def interval(value: float, at: float, level: float) -> Interval:
+        """Of ``level * (mean of y) + slope * at``."""
+        error = math.sqrt(variance * (level + at**2 / float(dx @ dx / x.size)))
+        half = float(student.ppf(0.5 + CONFIDENCE / 2, steps - 2)) * error
+        return Interval(mean=value, low=value - half, high=value + half, count=x.size)
+
+    return Law(
+        a=interval(-slope, 1.0, 0.0),
+        b=interval(offset, float(x.mean()), 1.0),
+        ceiling=interval(offset + slope, 1.0 - float(x.mean()), 1.0),
+        r_squared=_r_squared(dx, dy, residuals, steps),
+    )
+
+
+def prediction_error(entropy: ArrayLike, reward: ArrayLike, steps: int) -> float:
+    """RMSE over the steps after the first ``steps`` of a run, in reward units, by the law fitted on those.
+
+    The prediction is given the later steps' entropy: the law maps entropy to reward, it does not forecast entropy. NaN
+    where the beginning allows no fit or is all there is.
+    """
+    x, y = np.asarray(entropy, dtype=np.float64), np.asarray(reward, dtype=np.float64)
+    law = fit_law(x[:steps], y[:steps]) if x.size > steps else None
+    if law is None:
+        return math.nan
+    return float(np.sqrt(np.nanmean((law.reward(x[steps:]) - y[steps:]) ** 2)))
+
+
+def early_steps(count: int) -> int:
+    """The first 15 % of ``count`` steps, and no fewer than a fit needs."""
+    return max(_FEWEST_POINTS, math.ceil(EARLY_FRAC * count))
+
+
+def _finite_pairs(entropy: ArrayLike, reward: ArrayLike) -> tuple[Floats, Floats]:
+    """e^H and R of the steps at which both are finite."""
+    x, y = np.exp(np.asarray(entropy, dtype=np.float64)), np.asarray(reward, dtype=np.float64)
+    keep = np.isfinite(x) & np.isfinite(y)
+    return x[keep], y[keep]
+
+
+def _effective_steps(residuals: Floats) -> float:
+    """n_eff of :func:`fit_law`."""
+    count, square = residuals.size, float(residuals @ residuals)
+    if square == 0.0:
+        return float(count)
+    lag = float(residuals[1:] @ residuals[:-1]) / square
+    correlation = min(max(lag + (2 + 4 * lag) / count, 0.0), 0.99)
+    return count * (1 - correlation) / (1 + correlation)
+
+
+def _r_squared(dx: Floats, dy: Floats, residuals: Floats, steps: float) -> Interval:
+    """Squared correlation of centred [n] dx and dy; its interval ends at 0 where the correlation's holds 0."""
+    spread, count = float(dy @ dy), dx.size
+    share = 1 - float(residuals @ residuals) / spread if spread > 0 else math.nan
+    if share == 1.0:
+        return Interval(mean=1.0, low=1.0, high=1.0, count=count)
+    if math.isnan(share) or steps <= 3:
+        return Interval(mean=share, low=math.nan, high=math.nan, count=count)
+    z, half = math.atanh(math.sqrt(max(share, 0.0))), float(ndtri(0.5 + CONFIDENCE / 2)) / math.sqrt(steps - 3)
+    low, high = math.tanh(z - half), math.tanh(z + half)
+    return Interval(mean=share, low=max(low, 0.0) ** 2, high=high**2, count=count)

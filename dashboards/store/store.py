@@ -1,0 +1,97 @@
+"""Where runs are read from: a SQLite file directly and read-only, anything else through the MLflow client.
+
+Called by :mod:`dashboards.study.load`. Must not create a database, change a run, or know what a study is.
+A SQLite store is read with SQL because it is 50 times faster than one call per metric and needs no MLflow import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlparse
+
+import pandas as pd
+
+DEFAULT_URI = "sqlite:///outputs/mlflow.db"
+METRIC_COLUMNS = ("run_id", "metric", "step", "value", "time")
+_INFINITE = 1.7e308
+"""MLflow stores an infinity as the largest double."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One MLflow run as the dashboards need it."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    """MLflow's own status: RUNNING, SCHEDULED, FINISHED, FAILED or KILLED."""
+    start_time: float
+    """Unix seconds."""
+    artifact_uri: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """What a study is read through. Deleted runs and experiments do not exist for it."""
+
+    def runs_with_tag(
+        self, key: str, values: Sequence[str], experiment_id: str | None = None, *, params: bool = False
+    ) -> list[RunRecord]:
+        """Active runs whose tag ``key`` is one of ``values``, newest first."""
+        ...
+
+    def metrics(self, run_ids: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
+        """Every logged point of the runs: columns run_id, metric, step, value, time (unix ms); NaN where not finite."""
+        ...
+
+    def read_text(self, run: RunRecord, path: str) -> str | None:
+        """An artifact's text, or None when the run has no artifact of that path."""
+        ...
+
+
+def default_uri() -> str:
+    """The tracking URI in force: MLFLOW_TRACKING_URI, else the project's SQLite file below the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def open_store(uri: str) -> Store:
+    """The store behind ``uri``. Raises ValueError when a SQLite file does not exist or is no MLflow store."""
+    if uri.startswith("sqlite:"):
+        from dashboards.store.sqlite import SqliteStore
+
+        return SqliteStore.open(uri)
+    from dashboards.store.client import ClientStore
+
+    return ClientStore.open(uri)
+
+
+def finite_or_nan(values: pd.Series) -> pd.Series:
+    """Values with every infinity (also MLflow's stand-in for one) replaced by NaN."""
+    numbers = values.astype("float64")
+    return numbers.where(numbers.abs() < _INFINITE)
+
+
+def local_artifact(artifact_uri: str, path: str) -> Path | None:
+    """The file behind an artifact that lies on this machine; None when its root has another scheme."""
+    parsed = urlparse(artifact_uri)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path)) / path
+    return Path(artifact_uri) / path if parsed.scheme == "" else None
+
+
+def download_text(uri: str, run_id: str, path: str) -> str | None:
+    """An artifact's text through MLflow; None when the run has no such artifact."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by mlflow at import
+    from mlflow.artifacts import download_artifacts
+    from mlflow.tracking import MlflowClient
+
+    parent = path.rpartition("/")[0] or None
+    if path not in {item.path for item in MlflowClient(tracking_uri=uri).list_artifacts(run_id, parent)}:
+        return None
+    return Path(download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=uri)).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""One study as tidy frames, and what they add up to."""

@@ -1,0 +1,100 @@
+"""The factor of a study and the hypothesis it tests, parsed from the sweep's ``sweep.json``.
+
+Called by :mod:`dashboards.study.load`. Must not judge the hypothesis (:mod:`dashboards.study.verdict` does) or read any store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_DIRECTIONS = {
+    1: ("increase", "increases", "increasing", "up", "higher", "positive", "rise", "rises", "rising"),
+    -1: ("decrease", "decreases", "decreasing", "down", "lower", "negative", "fall", "falls", "falling"),
+    0: ("none", "no effect", "unchanged", "equal", "same"),
+}
+"""Words for a direction in a factor's YAML."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """What a factor claims before anything is run."""
+
+    metric: str
+    """Metric key whose final value the claim is about."""
+    direction: int | None
+    """+1: the metric rises along ``levels``; -1: it falls; 0: it does not move; None: nothing readable was stated."""
+    statement: str = ""
+    source: str = ""
+    levels: tuple[str, ...] = ()
+    """Levels (names or labels) along which the direction is claimed. Empty: all levels in order (ordered factor), or
+    the reference and the only other level."""
+    margin: float = math.nan
+    """With direction 0: the largest end-to-end difference that still counts as none, in the metric's unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """What a study varies."""
+
+    name: str
+    key: str
+    label: str
+    unit: str = ""
+    ordered: bool = False
+    hypothesis: Hypothesis | None = None
+    held: Mapping[str, str] = field(default_factory=dict)
+    """What the factor says is held while it varies, with the value."""
+    crossed: tuple[str, ...] = ()
+    """Other keys that vary in the same sweep: its levels then have no single order."""
+
+    @property
+    def axis(self) -> str:
+        """Axis title: label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def parse_factor(document: Mapping[str, Any] | None, study: str, cells: Sequence[Mapping[str, Any]] = ()) -> Factor:
+    """The factor of a sweep; a sweep of plain overrides (``None``) becomes an unordered factor without hypothesis.
+
+    ``cells`` are those of ``sweep.json``: their overrides tell what else the sweep varies.
+    """
+    if document is None:
+        return Factor(name=study, key="", label="Configuration")
+    crossed = crossed_keys(cells, str(document.get("key") or ""))
+    name = str(document.get("name") or study)
+    hypothesis = document.get("hypothesis")
+    return Factor(
+        name=name,
+        key=str(document.get("key") or ""),
+        label=", ".join([str(document.get("label") or name.replace("_", " ")), *crossed]),
+        unit=str(document.get("unit") or ""),
+        ordered=bool(document.get("ordered")) and not crossed,
+        hypothesis=_parse_hypothesis(hypothesis) if hypothesis else None,
+        held={str(key): str(value) for key, value in (document.get("held") or {}).items()},
+        crossed=crossed,
+    )
+
+
+def crossed_keys(cells: Sequence[Mapping[str, Any]], key: str) -> tuple[str, ...]:
+    """Override keys, but for ``key`` and the seed, whose values differ between the cells; in order of appearance."""
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for override in cell.get("overrides") or ():
+            name, _, value = str(override).partition("=")
+            values.setdefault(name.lstrip("+~"), set()).add(value)
+    return tuple(name for name, seen in values.items() if len(seen) > 1 and name not in (key, "seed"))
+
+
+def _parse_hypothesis(document: Mapping[str, Any]) -> Hypothesis:
+    word = str(document.get("direction") or "").strip().lower()
+    return Hypothesis(
+        metric=str(document.get("metric") or "policy/entropy"),
+        direction=next((sign for sign, words in _DIRECTIONS.items() if word in words), None),
+        statement=str(document.get("statement") or ""),
+        source=str(document.get("source") or ""),
+        levels=tuple(str(level) for level in document.get("levels") or ()),
+        margin=float(document["margin"]) if document.get("margin") is not None else math.nan,
+    )

@@ -1,0 +1,106 @@
+"""What the metrics of a study mean: the ``metrics.json`` that its runs logged, with labels for people.
+
+Called by :mod:`dashboards.study.load` and :mod:`dashboards.search.load`. Definitions, units and ranges are the trainer's and
+are never written down here; a run that logged none leaves its metrics without them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dashboards.statistics.intervals import UNBOUNDED, Range
+from dashboards.study.names import label_of
+
+GLOSSARY_FILE = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric as a page presents it."""
+
+    key: str
+    label: str
+    unit: str = ""
+    """Unit in words ("nats", "0 to 1"); empty for a plain number."""
+    definition: str = ""
+    """Empty where the run did not say."""
+    better: str = ""
+    """higher, lower, or empty where neither is better."""
+    range: Range = UNBOUNDED
+    """The values it can take, in its unit."""
+
+    @property
+    def axis(self) -> str:
+        """Axis title: label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of ``metrics.json``: a metric, or a family of them where the name has ``<placeholders>``."""
+
+    name: str
+    pattern: re.Pattern[str]
+    unit: str
+    definition: str
+    better: str
+    range: Range
+
+    @property
+    def literal(self) -> int:
+        """Characters outside placeholders: of two families that cover a key the one with more of them is meant."""
+        return len(re.sub(r"<\w+>", "", self.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glossary:
+    """All entries of a study."""
+
+    entries: tuple[Entry, ...] = ()
+
+    def describe(self, key: str) -> Metric:
+        """Label of ``key`` with its unit, definition and range as far as the runs gave them."""
+        found = [(entry, match) for entry in self.entries if (match := entry.pattern.fullmatch(key))]
+        if not found:
+            return Metric(key=key, label=label_of(key))
+        entry, match = max(found, key=lambda pair: pair[0].literal)
+        definition = entry.definition
+        for name, value in match.groupdict().items():
+            definition = definition.replace(f"<{name}>", value)
+        return Metric(
+            key=key,
+            label=label_of(key),
+            unit="" if entry.unit == "1" else entry.unit,
+            definition=definition,
+            better=entry.better,
+            range=entry.range,
+        )
+
+
+def parse_glossary(text: str, where: str) -> Glossary:
+    """The glossary in the text of a ``metrics.json``; ValueError naming ``where`` when it is not one."""
+    try:
+        rows: Sequence[Mapping[str, Any]] = json.loads(text)
+        return Glossary(entries=tuple(_entry(row) for row in rows))
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
+        raise ValueError(f"{GLOSSARY_FILE} of {where} cannot be read: {error}") from error
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    name = str(row["name"])
+    parts = re.split(r"<(\w+)>", name)
+    pattern = "".join(f"(?P<{part}>[^/]+)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
+    low, high = row.get("range") or (None, None)
+    return Entry(
+        name=name,
+        pattern=re.compile(pattern),
+        unit=str(row.get("unit") or ""),
+        definition=str(row.get("definition") or ""),
+        better=str(row.get("better") or ""),
+        range=Range(low=-math.inf if low is None else float(low), high=math.inf if high is None else float(high)),
+    )

@@ -1,0 +1,235 @@
+"""One study as frozen, tidy frames: which cells it has, in which state, and everything they logged.
+
+Called by the pages, the terminal table and ``python -m dashboards``. Must not compute statistics, and must never drop
+a cell: one that is missing, unfinished or failed is a row of ``cells`` with its state.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dashboards.store.store import RunRecord, Store, open_store
+from dashboards.study.factor import Factor, parse_factor
+from dashboards.study.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
+
+CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed", "state", "run_id", "last_step", "message")
+METRIC_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "metric", "value")
+_STATE_OF_STATUS = {
+    "RUNNING": "RUNNING",
+    "SCHEDULED": "QUEUED",
+    "FINISHED": "COMPLETED",
+    "FAILED": "FAILED",
+    "KILLED": "CANCELLED",
+}
+_UNFINISHED = {"", "PLANNED", "QUEUED", "RUNNING"}
+_OUTSIDE = ("provenance.", "tracking.", "launcher.", "factor.", "study.", "checkpoint.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A sweep and what its cells logged."""
+
+    name: str
+    uri: str
+    parent: RunRecord
+    factor: Factor
+    command: str
+    cells: pd.DataFrame
+    """One row a cell of the sweep, by level and seed; columns ``CELL_COLUMNS``. ``state`` is MISSING without a run."""
+    metrics: pd.DataFrame
+    """One row a logged point, one point a (cell, metric, step); columns ``METRIC_COLUMNS``; NaN where not finite."""
+    settings: Mapping[str, str]
+    """Parameters that every cell shares."""
+    provenance: Mapping[str, str]
+    """Git revision, versions and the like, where the runs say so."""
+    runs: Mapping[str, RunRecord]
+    """The MLflow run of each signature that has one."""
+    glossary: Glossary
+    """What its metrics mean, as its newest run says."""
+
+    def describe(self, key: str) -> Metric:
+        """Label, unit, definition and range of a metric."""
+        return self.glossary.describe(key)
+
+    @property
+    def completed(self) -> pd.DataFrame:
+        """The cells that ran to their end: the only ones final values are taken from."""
+        return self.cells[self.cells["state"] == "COMPLETED"]
+
+    @property
+    def levels(self) -> pd.DataFrame:
+        """One row a level in order: level, label, level_index."""
+        columns = ["level", "label", "level_index"]
+        return self.cells[columns].drop_duplicates("level").sort_values("level_index").reset_index(drop=True)
+
+    @property
+    def reference(self) -> str:
+        """The level that others are compared with: the first one."""
+        return str(self.levels["level"].iloc[0])
+
+
+def list_studies(store: Store) -> list[RunRecord]:
+    """The parent run of every sweep in the store, newest first."""
+    return store.runs_with_tag("kind", ["sweep"])
+
+
+def load_study(uri: str, study: str, metrics: Sequence[str] | None = None) -> Study:
+    """The newest sweep whose study, run id or run name is ``study``; ``metrics`` limits what is read.
+
+    Raises ValueError when the store or the study does not exist or its ``sweep.json`` is absent or unreadable.
+    """
+    store = open_store(uri)
+    parent = find_parent(list_studies(store), study, uri)
+    return build_study(store, uri, parent, metrics)
+
+
+def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str] | None = None) -> Study:
+    """The study of a parent run."""
+    document = _read_sweep(store, parent)
+    planned = _planned_cells(document, parent)
+    runs = _newest_runs(store, parent, [str(cell["signature"]) for cell in document["cells"]])
+    points = store.metrics([run.run_id for run in runs.values()], metrics)
+    cells = _cells(planned, runs, points)
+    name = str(document.get("study") or parent.tags.get("study") or parent.name)
+    return Study(
+        name=name,
+        uri=uri,
+        parent=parent,
+        factor=parse_factor(document.get("factor"), name, document["cells"]),
+        command=str(document.get("command") or parent.tags.get("command") or ""),
+        cells=cells,
+        metrics=_tidy(points, cells),
+        settings=_settings(runs),
+        runs=runs,
+        provenance=_provenance(document, parent, runs),
+        glossary=_glossary(store, runs),
+    )
+
+
+def search_folder(store: Store, parent: RunRecord) -> Path | None:
+    """The folder of a sweep that is a search (its report is another one); None for any other sweep."""
+    text = store.read_text(parent, "sweep.json")
+    try:
+        document = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        return None  # whoever needs the document says so
+    if not isinstance(document, dict) or not document.get("search"):
+        return None
+    return Path(str(document.get("output") or "outputs")) / "sweeps" / str(document.get("study") or parent.name)
+
+
+def find_parent(parents: Sequence[RunRecord], study: str, uri: str) -> RunRecord:
+    """The newest of ``parents`` that ``study`` names; ValueError naming the nearest and all others."""
+    for parent in parents:
+        if study in (parent.tags.get("study"), parent.run_id, parent.name):
+            return parent
+    names = sorted({parent.tags.get("study") or parent.name for parent in parents})
+    if not names:
+        raise ValueError(f"no study named {study!r}: the MLflow store {uri} holds no sweep yet")
+    near = difflib.get_close_matches(study, names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"no study named {study!r} in {uri}: {hint}Available: {', '.join(names)}")
+
+
+def _read_sweep(store: Store, parent: RunRecord) -> dict[str, Any]:
+    text = store.read_text(parent, "sweep.json")
+    if text is None:
+        raise ValueError(
+            f"the sweep {parent.name or parent.run_id} has no artifact sweep.json at {parent.artifact_uri}: "
+            "the folder was moved, or the sweep stopped before anything was queued"
+        )
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"sweep.json of run {parent.run_id} is not valid JSON: {error}") from error
+    if not isinstance(document, dict) or not document.get("cells"):
+        raise ValueError(f"sweep.json of run {parent.run_id} names no cells: there is nothing to show")
+    return document
+
+
+def _planned_cells(document: Mapping[str, Any], parent: RunRecord) -> pd.DataFrame:
+    rows = []
+    for position, cell in enumerate(document["cells"]):
+        level = str(cell.get("level") if cell.get("level") is not None else " ".join(cell.get("overrides") or ()))
+        index = cell.get("level_index")
+        rows.append(
+            {
+                "signature": str(cell["signature"]),
+                "level": level,
+                "label": str(cell.get("label") or level),
+                "level_index": int(index) if index is not None else position,
+                "seed": int(cell.get("seed") or 0),
+            }
+        )
+    frame = pd.DataFrame(rows).drop_duplicates("signature")
+    return frame.sort_values(["level_index", "seed"]).reset_index(drop=True)
+
+
+def _newest_runs(store: Store, parent: RunRecord, signatures: Sequence[str]) -> dict[str, RunRecord]:
+    """The newest run of each signature: a cell reused from an earlier sweep hangs under another parent."""
+    newest: dict[str, RunRecord] = {}
+    for run in store.runs_with_tag("signature", signatures, parent.experiment_id, params=True):
+        newest.setdefault(run.tags["signature"], run)
+    return newest
+
+
+def _glossary(store: Store, runs: Mapping[str, RunRecord]) -> Glossary:
+    """That of the newest run that logged one; empty where none did."""
+    for run in sorted(runs.values(), key=lambda run: run.start_time, reverse=True):
+        if text := store.read_text(run, GLOSSARY_FILE):
+            return parse_glossary(text, f"run {run.run_id}")
+    return Glossary()
+
+
+def _state(run: RunRecord | None) -> str:
+    """The run's own state, unless MLflow knows that a run which never said so has ended."""
+    if run is None:
+        return "MISSING"
+    state, status = run.tags.get("state", ""), _STATE_OF_STATUS.get(run.status, run.status)
+    return status if state in _UNFINISHED and status != "QUEUED" else state or status
+
+
+def _cells(planned: pd.DataFrame, runs: Mapping[str, RunRecord], points: pd.DataFrame) -> pd.DataFrame:
+    found = [runs.get(signature) for signature in planned["signature"]]
+    last_step = points.groupby("run_id")["step"].max()
+    run_ids = [run.run_id if run else "" for run in found]
+    return planned.assign(
+        state=[_state(run) for run in found],
+        run_id=run_ids,
+        last_step=[float(last_step.get(run_id, float("nan"))) for run_id in run_ids],
+        message=[run.tags.get("message", "") if run else "" for run in found],
+    )[list(CELL_COLUMNS)]
+
+
+def _tidy(points: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """A step logged twice (resumed run) keeps the point written last."""
+    latest = points.sort_values("time").drop_duplicates(["run_id", "metric", "step"], keep="last")
+    columns = ["run_id", "signature", "level", "label", "level_index", "seed"]
+    frame = latest.merge(cells[columns], on="run_id")
+    frame = frame.astype({"step": "int64", "value": "float64"})
+    return frame.sort_values(["metric", "level_index", "seed", "step"])[list(METRIC_COLUMNS)].reset_index(drop=True)
+
+
+def _settings(runs: Mapping[str, RunRecord]) -> dict[str, str]:
+    every = [set(run.params.items()) for run in runs.values()]
+    common = set.intersection(*every) if every else set()
+    return {key: value for key, value in sorted(common) if not key.startswith(_OUTSIDE)}
+
+
+def _provenance(document: Mapping[str, Any], parent: RunRecord, runs: Mapping[str, RunRecord]) -> dict[str, str]:
+    """Short facts only; a key on which cells disagree lists every value, because the cells then differ in code."""
+    facts: dict[str, list[str]] = {}
+    stated = [("git revision", parent.tags.get("git_revision", ""))]
+    stated += [("git revision", run.tags.get("mlflow.source.git.commit", "")) for run in runs.values()]
+    stated += [(str(key), str(value)) for key, value in (document.get("provenance") or {}).items()]
+    for key, value in stated:
+        if value and value not in facts.setdefault(key, []):
+            facts[key].append(value)
+    return {key: "; ".join(values) for key, values in facts.items() if values}

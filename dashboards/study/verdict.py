@@ -1,0 +1,198 @@
+"""Does the study support its factor's hypothesis? One word, one sentence, the number and its interval.
+
+Pure; called by the pages with the table of final values. The rule is fixed before results are seen, and word, number
+and interval cannot disagree: a movement is claimed only where the interval of the number shown leaves 0 out as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dashboards.statistics.format import interval_text, number, p_text, signed
+from dashboards.statistics.intervals import CONFIDENCE, Interval, PairedEffect, paired_effect
+from dashboards.statistics.trend import Trend, page_trend
+from dashboards.study.factor import Factor, Hypothesis
+from dashboards.study.glossary import Metric
+
+SIGNIFICANT = 0.05
+FEWEST_SEEDS = 3
+"""Below this many seeds nothing is supported or contradicted: two differences say next to nothing of their spread."""
+TOO_FEW = "too few seeds"
+RULE = (
+    f"Below {FEWEST_SEEDS} seeds with every level compared the verdict is that there are too few. Supported (or "
+    "contradicted): the final value moves in the expected (or the opposite) direction with a two-sided p of at most "
+    "0.05, by Page's trend test within seeds for three or more levels and by the paired t test for two, and the 95 % t "
+    "interval of the paired difference between the last and the first level lies wholly on the same side of 0. A claim "
+    "that nothing moves is contradicted by such a movement, and supported only where it states a margin that holds the "
+    "whole interval. Everything else is inconclusive."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judgement of one hypothesis."""
+
+    outcome: str
+    """supported, contradicted, inconclusive, too few seeds or no hypothesis."""
+    reason: str
+    """Why, in words that follow the outcome."""
+    seeds: int = 0
+    """Seeds with every level compared."""
+    effect: PairedEffect | None = None
+    """Last minus first of the hypothesis' levels."""
+    trend: Trend | None = None
+    """With three levels or more."""
+
+    @property
+    def badge(self) -> str:
+        """The outcome; where seeds are too few, how many there are."""
+        outcome = self.outcome.capitalize()
+        return f"{outcome} ({self.seeds} of {FEWEST_SEEDS})" if self.outcome == TOO_FEW else outcome
+
+    @property
+    def sentence(self) -> str:
+        """Badge and reason."""
+        return f"{self.badge}: {self.reason}."
+
+
+def judge(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str], metric: Metric) -> Verdict:
+    """Judge the factor's hypothesis on ``finals`` [seed, level] of the hypothesis' metric (NaN where not completed)."""
+    hypothesis = factor.hypothesis
+    if hypothesis is None:
+        return Verdict(outcome="no hypothesis", reason="this study is a description")
+    levels, problem = _levels(factor, hypothesis, finals, labels)
+    if problem:
+        return Verdict(outcome="inconclusive", reason=problem)
+    table = finals[levels].dropna()
+    if len(table) < 2:
+        return Verdict(outcome=TOO_FEW, reason=_too_few(len(table), hypothesis), seeds=len(table))
+    if bool(table.eq(table[levels[0]], axis=0).all(axis=None)):
+        return Verdict(outcome="inconclusive", reason=_identical(factor, metric, len(table)), seeds=len(table))
+    effect = paired_effect(table[levels[-1]], table[levels[0]], metric.range)
+    trend = page_trend(table) if len(levels) > 2 else None
+    outcome = TOO_FEW if len(table) < FEWEST_SEEDS else _outcome(hypothesis, effect, trend)
+    movement = _movement(outcome, factor, hypothesis, [labels.get(level, level) for level in levels], table, metric)
+    reason = f"{movement}: {_evidence(effect, trend, len(levels), metric)}{_disagreement(outcome, effect, trend)}"
+    return Verdict(outcome=outcome, reason=reason, seeds=len(table), effect=effect, trend=trend)
+
+
+def _levels(
+    factor: Factor, hypothesis: Hypothesis, finals: pd.DataFrame, labels: Mapping[str, str]
+) -> tuple[list[str], str]:
+    """The levels the claim runs along, or why there are none."""
+    if hypothesis.direction is None:
+        return [], "the hypothesis states no direction (increase, decrease or none)"
+    if factor.crossed:
+        return [], f"this sweep also varies {', '.join(factor.crossed)}, so its levels have no single order"
+    if finals.empty or finals.isna().all(axis=None):
+        return [], f"no completed cell logged {hypothesis.metric}"
+    names = {label: level for level, label in labels.items()}
+    levels = [level if level in finals.columns else names.get(level, level) for level in hypothesis.levels]
+    levels = levels or [str(level) for level in finals.columns]
+    if absent := [level for level in levels if level not in finals.columns]:
+        return [], f"the hypothesis names level {absent[0]!r}, which this study does not have"
+    if len(levels) < 2:
+        return [], "there is only one level, so nothing to compare it with"
+    if not (factor.ordered or hypothesis.levels or len(levels) == 2):
+        return [], "the levels have no order and the hypothesis does not say along which of them the value moves"
+    return levels, ""
+
+
+def _identical(factor: Factor, metric: Metric, seeds: int) -> str:
+    """Bit-equal levels are no statistical question: the factor did not reach the computation."""
+    return (
+        f"final {_lower(metric.label)} is exactly the same at every level in each of {seeds} seeds, so "
+        f"{_lower(factor.label)} was inert in this configuration"
+    )
+
+
+def _too_few(seeds: int, hypothesis: Hypothesis) -> str:
+    if seeds == 0:
+        return f"no seed has completed every level compared with {hypothesis.metric} logged"
+    return "only one seed has completed every level compared, and one seed is never evidence"
+
+
+def significant(effect: PairedEffect, trend: Trend | None) -> bool:
+    """Whether the test in force (Page's, or the paired t) says that the levels differ."""
+    p_value = trend.p_value if trend else effect.p_value
+    return p_value <= SIGNIFICANT  # False for NaN
+
+
+def moved(effect: PairedEffect, trend: Trend | None) -> int:
+    """+1 or -1 where the test is significant and the interval of the difference lies on the same side of 0; else 0."""
+    side = _side(effect.difference)
+    along = trend is None or (trend.statistic - trend.expected) * side > 0
+    return side if significant(effect, trend) and along else 0
+
+
+def _side(interval: Interval) -> int:
+    """The side of 0 that holds the whole interval; 0 where it holds 0 or does not exist."""
+    return 1 if interval.low > 0 else -1 if interval.high < 0 else 0
+
+
+def _outcome(hypothesis: Hypothesis, effect: PairedEffect, trend: Trend | None) -> str:
+    """A movement decides a claimed direction and contradicts a claimed absence, which needs a margin to be supported:
+    the interval must lie within it."""
+    observed = moved(effect, trend)
+    if hypothesis.direction:
+        return "inconclusive" if not observed else "supported" if observed == hypothesis.direction else "contradicted"
+    within = max(abs(effect.difference.low), abs(effect.difference.high)) <= hypothesis.margin
+    return "supported" if within else "contradicted" if observed else "inconclusive"
+
+
+def _movement(
+    outcome: str, factor: Factor, hypothesis: Hypothesis, labels: list[str], table: pd.DataFrame, metric: Metric
+) -> str:
+    unit, means = _unit(metric), table.mean()
+    verb = {
+        ("supported", 1): "rises",
+        ("supported", -1): "falls",
+        ("contradicted", 1): "falls instead of rising",
+        ("contradicted", -1): "rises instead of falling",
+        ("contradicted", 0): "moves",
+        ("supported", 0): f"stays within {number(hypothesis.margin)}{unit}",
+        (TOO_FEW, hypothesis.direction or 0): "is not judged",
+    }.get((outcome, hypothesis.direction or 0), "does not move clearly")
+    return (
+        f"final {_lower(metric.label)} {verb} along {_lower(factor.label)}, {number(float(means.iloc[-1]))}{unit} at "
+        f"{labels[-1]} against {number(float(means.iloc[0]))} at {labels[0]}"
+    )
+
+
+def _evidence(effect: PairedEffect, trend: Trend | None, levels: int, metric: Metric) -> str:
+    difference = effect.difference
+    text = (
+        f"a paired difference of {signed(difference.mean)}{_unit(metric)} ({CONFIDENCE:.0%} interval "
+        f"{interval_text(difference, sign=True)}, {difference.count} seeds"
+    )
+    if trend is None:
+        return f"{text}; paired t test {p_text(effect.p_value)})"
+    text += f"; trend over {levels} levels {p_text(trend.p_value)}"
+    if trend.smallest_p > SIGNIFICANT:
+        text += f", and no result of {trend.seeds} seeds could fall below {number(trend.smallest_p)}"
+    return f"{text})"
+
+
+def _disagreement(outcome: str, effect: PairedEffect, trend: Trend | None) -> str:
+    """Why an inconclusive verdict stands beside a significant trend, or beside an interval that leaves 0 out."""
+    side = _side(effect.difference)
+    if trend is None or outcome != "inconclusive" or moved(effect, trend):
+        return ""
+    if significant(effect, trend):
+        return (
+            "; the levels follow an order, but the difference between the first and the last may still be 0"
+            if not side
+            else "; the levels follow the opposite order"
+        )
+    return "; the first and the last level differ, but the levels between them do not follow" if side else ""
+
+
+def _unit(metric: Metric) -> str:
+    return f" {metric.unit}" if metric.unit in ("nats", "tokens") else ""
+
+
+def _lower(label: str) -> str:
+    return label if label[:2].isupper() else label[:1].lower() + label[1:]

@@ -1,0 +1,1 @@
+"""The end of a sweep, and looking after it later: results, cancel, sync, clean-up."""

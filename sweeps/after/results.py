@@ -1,0 +1,58 @@
+"""What a finished sweep is good for: the table of levels, the report, and how to look further.
+
+Called by :mod:`sweeps.after.finish`. Table and report are made by ``python -m dashboards``, which reads MLflow and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from sweeps.grid.sweep import Study
+from trainer.contract.config import ROOT
+
+
+def show_results(study: Study, uri: str) -> None:
+    """Print the table of levels, write the report and say where everything is."""
+    report = study.folder / "report.html"
+    writing = _dashboards("report", study.name, "--uri", uri, "--output", str(report), "--log")
+    table, error = _dashboards("table", study.name, "--uri", uri).communicate()
+    print(f"\n{table.rstrip()}\n" if table else f"\nno table: {_last(error)}")
+    _, error = writing.communicate()
+    print(f"report     {report}" if writing.returncode == 0 else f"no report: {_last(error)}")
+
+
+def show_search(study: Study, uri: str | None) -> None:
+    """Write the report of a search and say where it is."""
+    where = ["--uri", uri, "--log"] if uri is not None else []
+    _, error = _dashboards("search", str(study.folder), *where).communicate()
+    report = study.folder / "report" / "index.html"
+    print(f"report     {report}" if report.exists() else f"no report: {_last(error)}")
+
+
+def ui_line(uri: str) -> str:
+    """What to type to compare the runs in MLflow's own pages."""
+    if uri.startswith(("http://", "https://")):
+        return uri
+    command = [_executable("mlflow"), "ui", "--workers", "1", "--backend-store-uri", uri]
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}"
+
+
+def _executable(name: str) -> str:
+    """The command of this environment, short where it is on the path anyway."""
+    beside = Path(sys.executable).parent / name
+    here = Path.cwd()
+    return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside) if beside.exists() else name
+
+
+def _dashboards(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dashboards", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "the dashboards said nothing"

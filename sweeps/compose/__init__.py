@@ -1,0 +1,1 @@
+"""Hydra configurations: composing them, filling in defaults, explaining errors."""

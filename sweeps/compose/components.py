@@ -1,0 +1,117 @@
+"""Components as plain mappings: fill in defaults, find unknown keys, bring numbers into one form.
+
+Called while a configuration is composed and when it is frozen. It must not import a component: :mod:`trainer.contract.config`
+reads defaults from the source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from sweeps.compose.compose import CONF
+from trainer.contract.config import component_annotations, component_defaults, nearest
+
+OWN = ("trainer.", "sweeps.")
+"""Import paths whose defaults can be read; any other ``_target_`` belongs to Hydra."""
+
+
+def with_defaults(value: Any) -> Any:
+    """``value`` with the defaults of its dataclass under every mapping that has a ``_target_``."""
+    if isinstance(value, Mapping):
+        filled = {key: with_defaults(item) for key, item in value.items()}
+        target = value.get("_target_")
+        if isinstance(target, str) and target.startswith(OWN):
+            return {"_target_": target} | component_defaults(target) | filled
+        return filled
+    return [with_defaults(item) for item in value] if isinstance(value, list) else value
+
+
+def open_mappings(node: Any) -> Any:
+    """``node``, where a setting whose default is a mapping (``task.suite_paths``) takes names of one's own."""
+    if isinstance(node, DictConfig):
+        defaults = _defaults(node) or {}  # type: ignore[arg-type]
+        for key in map(str, node):
+            value = node._get_node(key)
+            if isinstance(defaults.get(key), dict) and isinstance(value, DictConfig):
+                OmegaConf.set_struct(value, False)
+            open_mappings(value)
+    return node
+
+
+def normalised(value: Any) -> Any:
+    """``value`` with numbers in the form of their setting: ``lr=1`` and ``lr=1.0`` are one experiment, and so are
+    ``epochs=2`` and ``epochs=2.0``."""
+    if not isinstance(value, Mapping):
+        return value
+    target = value.get("_target_")
+    if isinstance(target, str) and target.startswith(OWN):
+        kinds = component_annotations(target)
+    else:
+        kinds = dict.fromkeys(("seed", "steps"), "int")
+    return {key: _as_number(normalised(item), kinds.get(key, "")) for key, item in value.items()}
+
+
+def _as_number(value: Any, annotation: str) -> Any:
+    """A whole number as a float or an integer, as a setting with this annotation has it; in a list each one."""
+    if isinstance(value, list):
+        return [_as_number(item, annotation) for item in value]
+    if "float" in annotation:
+        return float(value) if _is_whole(value) else value
+    whole = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
+    return int(value) if whole else value
+
+
+def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
+    """A sentence for every key that its component does not have, one for all that belong to another choice."""
+    if not isinstance(value, Mapping):
+        return
+    defaults = _defaults(value)
+    unknown = [] if defaults is None else [str(key) for key in value if key != "_target_" and key not in defaults]
+    if unknown and (elsewhere := belongs_elsewhere(where, unknown, value["_target_"])):
+        yield elsewhere
+    else:
+        for key in unknown:
+            name = value["_target_"].rpartition(".")[2]
+            yield f"{where}.{key} is not a setting of {name}: {nearest(key, defaults or ())}"
+    for key, item in value.items():
+        yield from unknown_keys(item, f"{where}.{key}" if where else str(key))
+
+
+def missing_keys(value: Any, where: str = "") -> Iterator[str]:
+    """A sentence for every key that its component has and the configuration lacks: it was deleted."""
+    if isinstance(value, Mapping):
+        for key in sorted((_defaults(value) or {}).keys() - value.keys()):
+            yield f"{where}.{key} is missing from the configuration: give {where}.{key}=VALUE instead of deleting it"
+        for key, item in value.items():
+            yield from missing_keys(item, f"{where}.{key}" if where else str(key))
+
+
+def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | None:
+    """The sentence for ``keys`` that other choices of the group have, but not the component at ``target``."""
+    homes = [path.stem for path in sorted(CONF.glob(f"{group}/*.yaml")) if set(keys) <= set(_fields(path))]
+    if not homes:
+        return None
+    named, name = " and ".join(f"{group}.{key}" for key in keys), target.rpartition(".")[2]
+    chosen = f"not {'a setting' if len(keys) == 1 else 'settings'} of {name}"
+    return f"{named} {'is' if len(keys) == 1 else 'are'} {chosen}: choose {group}={' or '.join(homes)}"
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    document = yaml.safe_load(path.read_text())
+    return (_defaults(document) or {}) if isinstance(document, dict) else {}
+
+
+def _defaults(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields of a component of this project; None for anything else."""
+    target = value.get("_target_")
+    return component_defaults(target) if isinstance(target, str) and target.startswith(OWN) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

@@ -1,0 +1,57 @@
+"""Texts on the command line that Hydra would read as numbers: ``study.name=1_000``, ``model.revision=38930e8``.
+
+Called by :mod:`sweeps.cli.command` before Hydra reads the command line. What is a text is said by the annotation of the
+setting, so nothing is known of single settings here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from sweeps.compose.components import OWN
+from sweeps.compose.compose import CONF
+from sweeps.grid.levels import parsed
+from trainer.contract.config import LIST_SLOTS, component_defaults, text_settings
+
+_WORDS = re.compile(r"[\w.+:-]+(?:,[\w.+:-]+)*")
+"""A value without quotes, brackets and spaces, or several of them."""
+
+
+def quoted(word: str) -> str:
+    """An argument of the command line, with quotes around values that are texts but look like something else."""
+    key, equals, value = word.partition("=")
+    if not equals or not _WORDS.fullmatch(value) or not is_text(key.lstrip("+")):
+        return word
+    return f"{key}={','.join(_quoted(text) for text in value.split(','))}"
+
+
+def is_text(key: str) -> bool:
+    """Whether the setting at a dotted key is a text, or an entry of a mapping of texts, in every choice that has it."""
+    group, _, rest = key.partition(".")
+    setting = (rest.partition(".")[2] if group in LIST_SLOTS else rest).partition(".")[0]
+    kinds = [setting in text_settings(target) for target, fields in _targets(group) if setting in fields]
+    return key == "study.name" or (bool(kinds) and all(kinds))
+
+
+def _quoted(text: str) -> str:
+    value: Any = parsed(f"x={text}")
+    return text if value is None or isinstance(value, str) else f"'{text}'"
+
+
+@functools.cache
+def _targets(group: str) -> list[tuple[str, tuple[str, ...]]]:
+    """The components of a group with the names of their settings."""
+    return list(_components(group))
+
+
+def _components(group: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for path in sorted((CONF / group).glob("*.yaml")) if group.isidentifier() else []:
+        document = yaml.safe_load(path.read_text())
+        target = document.get("_target_") if isinstance(document, dict) else None
+        if isinstance(target, str) and target.startswith(OWN):
+            yield target, tuple(component_defaults(target))

@@ -1,0 +1,157 @@
+"""How long a sweep will take, from runs of like cost in the same output folder.
+
+Called by :mod:`sweeps.plan.plan` and, before anything is queued, by :mod:`sweeps.launch`. It reads run folders and writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sweeps.grid.cells import Cell
+from sweeps.grid.sweep import Study
+from sweeps.plan.reconcile import Decision
+from sweeps.queues.base import Queue
+from sweeps.runs.run_folder import read_run
+from trainer.contract.config import ConfigError
+from trainer.contract.identity import named
+from trainer.contract.records import DamagedRecord, read_records
+from trainer.contract.run_folder import last_attempt, last_job
+from trainer.contract.status import read_status
+
+LIKE = (
+    ("task", "model", "engine", "rollout", "optim", "evaluation", "hardware"),
+    ("task", "model", "engine", "rollout", "hardware"),
+    ("model", "engine", "hardware"),
+    ("model", "engine"),
+)
+"""Groups that decide how long a step takes; where no earlier run has all of them, fewer have to do."""
+
+ENOUGH = 100
+"""Earlier runs that an estimate looks at, the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What is still to be done."""
+
+    wall_s: float
+    """Seconds until the last job ends, with as many at a time as the queue runs."""
+    device_s: float
+    """Seconds of all jobs together, times the GPUs that each holds (once on a CPU)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A completed run."""
+
+    config: Mapping[str, Any]
+    step_s: float
+    """Seconds per step, evaluations included."""
+    job: str
+    span: tuple[float, float]
+    """Unix seconds at which its job began and its last step was recorded."""
+
+
+def shares(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
+    """The cells of each job: all levels of one seed first, so that a comparison is there early."""
+    ordered = sorted(cells, key=lambda cell: cell.seed)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def estimate(study: Study, decisions: Sequence[Decision], queue: Queue) -> Estimate | None:
+    """Time for what is to be queued; None where no earlier run resembles a cell."""
+    status = {cell.signature: item.status for cell, item in zip(study.cells, decisions, strict=True) if item.to_queue}
+    todo = [cell for cell in study.cells if cell.signature in status]
+    known = earlier(study.output)
+    start_s, speeds, jobs = start_up_s(known), dict[str, float | None](), []
+    for share in shares(todo, queue.job_size(len(todo))):
+        seconds = start_s
+        for cell in share:
+            config = named(cell.config)
+            cost = json.dumps([config.get(group) for group in LIKE[0]], sort_keys=True)
+            speed = speeds[cost] if cost in speeds else speeds.setdefault(cost, _step_s(config, known))
+            if speed is None:
+                return None
+            before = status[cell.signature]
+            seconds += speed * max(0, int(cell.config["steps"]) - (before.step if before else 0))
+        jobs.append(seconds)
+    return Estimate(wall_s=makespan_s(jobs, queue.concurrency), device_s=sum(jobs) * max(1, queue.devices))
+
+
+def makespan_s(jobs: Sequence[float], slots: int) -> float:
+    """Seconds until the last of ``jobs`` has ended when each starts as soon as one of ``slots`` is free."""
+    free = [0.0] * max(1, min(slots, len(jobs)))
+    for seconds in jobs:
+        heapq.heappush(free, heapq.heappop(free) + seconds)
+    return max(free)
+
+
+def earlier(output: Path) -> list[Earlier]:
+    """Completed runs, the newest first."""
+    found = []
+    for path in sorted((output / "runs").glob("*/timings.jsonl"), key=lambda path: -path.stat().st_mtime)[:ENOUGH]:
+        status = read_status(path.parent)
+        if status is None or status.state != "COMPLETED" or not status.steps:
+            continue
+        records = timings(path)
+        try:
+            found.append(
+                Earlier(
+                    config=named(read_run(path.parent)),
+                    step_s=busy_s(records) / status.steps,
+                    job=last_job(path.parent) or path.parent.name,
+                    span=(_began(path.parent), max((time for time, _ in records), default=0.0)),
+                )
+            )
+        except ConfigError:  # a folder that is not ours to mend: it only fails to help
+            continue
+    return found
+
+
+def timings(path: Path) -> list[tuple[float, dict[str, Any]]]:
+    """(Unix time, metrics) of every line of a ``timings.jsonl``; none where there is no file, or a damaged one."""
+    try:
+        records, _ = read_records(path)
+        return [(float(record["time"]), dict(record["metrics"])) for record in records]
+    except (DamagedRecord, KeyError, TypeError, ValueError):  # not ours to mend: it only fails to help
+        return []
+
+
+def busy_s(records: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
+    """Seconds within steps, and in an evaluation that stands alone."""
+    return sum(float(m.get("time/step_s") or m.get("time/eval_s") or 0) for _, m in records)
+
+
+def start_up_s(known: Sequence[Earlier]) -> float:
+    """Seconds of a job outside the steps of its runs: imports, engine, models. 0 when no job is known whole."""
+    over = []
+    for _, group in itertools.groupby(sorted(known, key=lambda run: run.job), key=lambda run: run.job):
+        runs = list(group)
+        steps_s = sum(run.step_s * int(run.config["steps"]) for run in runs)
+        if all(run.span[0] for run in runs):
+            over.append(max(run.span[1] for run in runs) - min(run.span[0] for run in runs) - steps_s)
+    return max(0.0, fmean(over)) if over else 0.0
+
+
+def _began(run_dir: Path) -> float:
+    """When the only attempt of a run began; 0 for a run that had several, of which this one tells too little."""
+    attempt = last_attempt(run_dir)
+    path = attempt / "job" if attempt is not None and attempt.name == "1" else None
+    return path.stat().st_mtime if path is not None and path.exists() else 0.0
+
+
+def _step_s(config: Mapping[str, Any], known: Sequence[Earlier]) -> float | None:
+    """Mean seconds per step of the runs that resemble ``config`` most."""
+    for groups in LIKE:
+        alike = [run.step_s for run in known if all(run.config.get(key) == config.get(key) for key in groups)]
+        if alike:
+            return fmean(alike)
+    return None

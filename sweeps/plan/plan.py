@@ -1,0 +1,101 @@
+"""``plan=true``: which cells there are, what is done, what would run and how long it takes.
+
+Called by :mod:`sweeps.launch`. It shows what :mod:`sweeps.plan.reconcile` and :mod:`sweeps.plan.estimate` have found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sweeps.grid.sweep import Study
+from sweeps.plan.estimate import Estimate
+from sweeps.plan.reconcile import Action, Decision
+from sweeps.plan.schema import outdated_line
+from sweeps.queues.base import Queue
+from trainer.contract.config import ConfigError
+
+
+def plan_text(study: Study, decisions: Sequence[Decision], queue: Queue, expected: Estimate | None) -> str:
+    """The plan as a table of cells, a summary and an estimate."""
+    rows = [("level", "seed", "run folder", "")]
+    for cell, decision in zip(study.cells, decisions, strict=True):
+        rows.append((cell.level.label, str(cell.seed), f"runs/{cell.signature}", _what(decision)))
+    counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
+    shown = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    size = (
+        f"{study.num_levels} levels x {study.num_seeds} seeds" if study.num_levels > 1 else f"{study.num_seeds} seeds"
+    )
+    time = _estimate_text(expected, queue) if any(decision.to_queue for decision in decisions) else "nothing to run"
+    return "\n".join(
+        [
+            *aligned(rows),
+            "",
+            f"{study.name}: {_many(len(decisions), 'cell')} ({size}); {shown}",
+            f"estimated time: {time}",
+            *filter(None, [outdated_line(study.output)]),
+        ]
+    )
+
+
+def opening(study: Study, decisions: Sequence[Decision], num_jobs: int, queue: Queue, expected: Estimate | None) -> str:
+    """The line a sweep begins with: what is there already, what runs, how long it takes."""
+    counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
+    before = [f"{counts[action]} {action}" for action in (Action.KEEP, Action.JOIN, Action.LEAVE) if counts[action]]
+    cells, todo = _many(len(decisions), "cell"), counts[Action.START] + counts[Action.RESUME]
+    if not todo:
+        return f"{study.name}: {cells}; {', '.join(before)}; nothing to run"
+    old = f"\n{line}" if (line := outdated_line(study.output)) else ""
+    time = f", about {duration(expected.wall_s)}" if expected is not None else ""
+    run = f"{todo} to run in {_many(num_jobs, 'job')}, {min(num_jobs, queue.concurrency)} at a time{time}"
+    return f"{study.name}: {'; '.join(filter(None, [cells, ', '.join(before), run]))}{old}"
+
+
+def require_affordable(expected: Estimate | None, queue: Queue, max_hours: float) -> None:
+    """Raise :class:`ConfigError` when what is to be queued is expected to take more than ``max_hours`` of jobs."""
+    if expected is not None and expected.device_s > 3600 * max_hours:
+        raise ConfigError(
+            f"this sweep would take about {_total(expected, queue)}, going by earlier runs, "
+            f"more than max_hours={max_hours:g}: say that you mean it (yes=true, or --yes), or raise max_hours"
+        )
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def _what(decision: Decision) -> str:
+    status = decision.status
+    if decision.action is Action.RESUME and status is not None and status.step:
+        return f"resume at step {status.step}"
+    if decision.unsure:
+        return "running, as far as one can tell (retry=lost takes it over)"
+    if decision.action is Action.LEAVE and status is not None:
+        retry = "failed" if status.state == "FAILED" else "all"
+        return f"{status.state.lower()}, left alone (retry={retry} runs it again)"
+    return str(decision.action)
+
+
+def _estimate_text(expected: Estimate | None, queue: Queue) -> str:
+    if expected is None:
+        return "no earlier run to estimate from"
+    slots = _many(queue.concurrency, "slot")
+    return f"about {duration(expected.wall_s)} on {slots} ({_total(expected, queue)}), from earlier runs"
+
+
+def _total(expected: Estimate, queue: Queue) -> str:
+    return f"{duration(expected.device_s)} of {'GPUs' if queue.devices else 'jobs'} in all"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest entry."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,102 @@
+"""What each cell of a sweep needs, given what its run folder already holds.
+
+Called by :mod:`sweeps.launch` before anything is queued and by ``python -m sweeps``. It reads and decides; it changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sweeps.queues.liveness import is_surely_alive
+from sweeps.queues.scheduler import Scheduler, ask
+from trainer.contract.config import require
+from trainer.contract.status import UNFINISHED, Status, read_status
+
+RETRIES = (None, "failed", "lost", "all")
+
+
+ENDED = frozenset({"FAILED", "LOST", "CANCELLED", "PRUNED"})
+"""States that a launcher which only takes another's place does not touch."""
+
+
+class Action(StrEnum):
+    """What to do with a cell; the value is how the plan calls it."""
+
+    START = "new"
+    RESUME = "resume"
+    KEEP = "done"
+    JOIN = "running"
+    LEAVE = "left alone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One run folder and what is to be done with it."""
+
+    run_dir: Path
+    action: Action
+    status: Status | None
+    unsure: bool = False
+    """Whether nobody here can tell if the run that is joined lives."""
+
+    @property
+    def to_queue(self) -> bool:
+        """Whether this sweep has to run it."""
+        return self.action in (Action.START, Action.RESUME)
+
+
+def reconcile(run_dirs: Sequence[Path], retry: str | None = None, only_waiting: bool = False) -> list[Decision]:
+    """A decision per run folder: the complete are kept, the living joined, the interrupted and cancelled go on.
+
+    FAILED is left alone unless ``retry`` is ``failed`` or ``all``, PRUNED unless it is ``all``. ``lost`` and ``all``
+    also take over runs of which nobody here can tell whether they live (the lock still keeps two from working on one).
+    ``only_waiting`` leaves alone whatever ended somehow, and goes on with what waits for a launcher that has gone.
+    """
+    require(retry in RETRIES, "retry", retry, "choose failed, lost, all or null")
+    statuses = [read_status(run_dir) for run_dir in run_dirs]
+    scheduler = ask() if any(status is not None and status.state in UNFINISHED for status in statuses) else None
+    return [
+        Decision(run_dir=run_dir, action=Action.LEAVE, status=status)
+        if only_waiting and status and status.state in ENDED
+        else _decision(run_dir, status, retry, scheduler)
+        for run_dir, status in zip(run_dirs, statuses, strict=True)
+    ]
+
+
+def unsure(decisions: Sequence[Decision]) -> str | None:
+    """A sentence about runs that are waited for though nobody here can tell whether they live; None without any."""
+    found = [decision for decision in decisions if decision.unsure]
+    if not found:
+        return None
+    status = found[0].status
+    assert status is not None
+    several = f"{len(found)} runs are" if len(found) > 1 else "one run is"
+    example = f"{found[0].run_dir.name}, {status.state} on {status.host}" + (f" by {status.job}" if status.job else "")
+    return (
+        f"{several} waited for, and nobody here can tell whether anything moves them on ({example}): if nothing does, "
+        "retry=lost takes them over from their last checkpoint"
+    )
+
+
+def _decision(run_dir: Path, status: Status | None, retry: str | None, scheduler: Scheduler | None) -> Decision:
+    alive = is_surely_alive(run_dir, status, scheduler) if status is not None else False
+    action = _action(status, retry, alive)
+    return Decision(run_dir=run_dir, action=action, status=status, unsure=action is Action.JOIN and alive is None)
+
+
+def _action(status: Status | None, retry: str | None, alive: bool | None) -> Action:
+    if status is None or status.state == "PLANNED":
+        return Action.START
+    if status.state == "COMPLETED":
+        return Action.KEEP
+    if status.state == "FAILED":
+        return Action.RESUME if retry in ("failed", "all") else Action.LEAVE
+    if status.state == "PRUNED":
+        return Action.RESUME if retry == "all" else Action.LEAVE
+    if alive or (alive is None and retry not in ("lost", "all")):
+        return Action.JOIN
+    return Action.START if status.state == "QUEUED" and not status.step else Action.RESUME

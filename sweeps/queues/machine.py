@@ -1,0 +1,117 @@
+"""What this machine offers to runs, and what a run takes of it: cores, memory, threads.
+
+Called by :mod:`sweeps.grid.cells`, which freezes threads and device, and by :mod:`sweeps.queues.local`, which makes slots.
+Threads follow from the model alone, never from the machine: the same configuration gives the same bytes on 2 cores and
+on 64, and a machine with more cores runs more of them at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.queues.model_size import ModelSize, model_size
+
+THREADS = ((20e6, 1), (100e6, 2), (500e6, 4))
+"""Parameters below which a model gets so many threads. Small operators are faster on one thread than on two that wait
+for each other at each of them."""
+
+MOST_THREADS = 8
+"""For larger models, and for those whose size is not known without a network."""
+
+PROCESS_GIB = 1.5
+"""Python with torch and vLLM: 1.1 GiB resident, and room for what the system keeps for it."""
+
+CGROUP = Path("/sys/fs/cgroup")
+_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Files of control groups (version 2, 1): the limit, what is used, and how much of that is cache that can go."""
+
+
+def num_threads(size: ModelSize | None) -> int:
+    """CPU threads of a run of a model of this size."""
+    if size is None:
+        return MOST_THREADS
+    return next((threads for below, threads in THREADS if size.parameters < below), MOST_THREADS)
+
+
+def num_slots(configs: Sequence[Mapping[str, Any]]) -> int:
+    """Runs that fit on this machine side by side, the most demanding of ``configs`` on every slot; at least 1."""
+    threads = max(int(c["hardware"]["num_threads"] or 1) * int(c["hardware"]["processes"]) for c in configs)
+    needed_gib = max(memory_gib(config) for config in configs)
+    return max(1, min(num_cores() // threads, int(free_gib() // needed_gib)))
+
+
+def memory_gib(config: Mapping[str, Any]) -> float:
+    """Memory that a run may come to need on a CPU, GiB; on the safe side, because too much of it ends all runs.
+
+    A parameter is held by the trainer with its gradient and two moments, by the reference policy and by the engine,
+    which repacks it; a position of a micro-batch leaves about 20 numbers a hidden unit in every layer; logits of a
+    chunk exist about four times.
+    """
+    hardware, ranks = config["hardware"], int(config["hardware"]["processes"])
+    size = model_size(config["model"].get("path")) or ModelSize(parameters=7_000_000_000)
+    weight = 4 if config["model"].get("dtype", "float32") == "float32" else 2
+    activations = 20 * size.hidden * size.layers * int(hardware["micro_batch_tokens"])
+    logits = 4 * size.vocabulary * int(hardware["head_chunk"])
+    numbers = 4 * (activations + logits) + 7 * weight * size.parameters
+    cache_gib = float(config["engine"].get("kv_cache_gib", 0.0))
+    return ranks * (PROCESS_GIB + cache_gib + numbers / 2**30)
+
+
+def settled(config: Mapping[str, Any], *, on_gpus: bool) -> dict[str, Any]:
+    """``config`` with a device and a number of threads where the user left them open: what is frozen says both.
+
+    ``on_gpus``: jobs of its queue hold GPUs.
+    """
+    hardware = dict(config["hardware"])
+    if hardware["device"] == "auto":
+        hardware["device"] = "cuda" if on_gpus and torch_knows_cuda() else "cpu"
+    if hardware["num_threads"] is None:
+        hardware["num_threads"] = num_threads(model_size(config["model"].get("path")))
+    return {**config, "hardware": hardware}
+
+
+def num_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container."""
+    quota, period = (_read("cpu.max") or f"{_read('cpu/cpu.cfs_quota_us')} {_read('cpu/cpu.cfs_period_us')}").split()
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min(allowed, math.ceil(int(quota) / int(period)))) if quota.isdigit() else allowed
+
+
+def free_gib() -> float:
+    """Memory that new processes can have: what the system says, and what the limit of the container leaves."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    free = int(found[1]) * 1024 if found else math.inf
+    for limit, used, statistics, name in _MEMORY:
+        most, now = _read(limit), _read(used)
+        if most is not None and most.isdigit() and now is not None:
+            cached = re.search(rf"^{name} (\d+)", _read(statistics) or "", re.MULTILINE)
+            free = min(free, int(most) - int(now) + (int(cached[1]) if cached else 0))
+    return max(0.0, free / 2**30)
+
+
+@functools.cache
+def torch_knows_cuda() -> bool:
+    """Whether the installed torch was built for GPUs, from its version file: importing it takes seconds."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    built = re.search(r"^cuda\b[^=\n]*=(.+)$", Path(found.origin).with_name("version.py").read_text(), re.MULTILINE)
+    return built is not None and built[1].strip() != "None"
+
+
+def _read(name: str) -> str | None:
+    """The content of a file of this container's control group; None where there is none."""
+    try:
+        return (CGROUP / name).read_text().strip()
+    except OSError:
+        return None

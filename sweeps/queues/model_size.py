@@ -1,0 +1,71 @@
+"""How large a language model is, from the headers of its files: no weights are read and torch is not imported.
+
+Called by :mod:`sweeps.queues.machine`. It must not judge a model: what cannot be read is None here, and the trainer's check
+says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.contract.config import SHIPPED_MODEL
+
+LONGEST_HEADER = 100_000_000
+"""Bytes; what says to be longer is no header (safetensors' own limit)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """What a run's time and memory depend on."""
+
+    parameters: int
+    hidden: int = 4096
+    """Width of a layer."""
+    layers: int = 32
+    vocabulary: int = 152_000
+
+
+def model_size(path: str | None) -> ModelSize | None:
+    """The size of the model in a folder (None: the shipped one); None for a hub name and for what cannot be read.
+
+    A hub name stays unknown even if the model is in a cache: what is frozen must not depend on what a machine has.
+    """
+    return _measured(str(Path(path).expanduser()) if path is not None else str(SHIPPED_MODEL))
+
+
+@functools.cache
+def _measured(folder: str) -> ModelSize | None:
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        text = config.get("text_config") or config
+        files = sorted(Path(folder).glob("*.safetensors"))
+        parameters = sum(map(_in_header, files)) or _in_pickles(Path(folder), text)
+        known = {name: int(text[key]) for name, key in _KEYS.items() if text.get(key)}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return ModelSize(parameters=parameters, **known) if parameters else None
+
+
+_KEYS = {"hidden": "hidden_size", "layers": "num_hidden_layers", "vocabulary": "vocab_size"}
+"""Names in transformers' ``config.json``."""
+
+
+def _in_header(path: Path) -> int:
+    """Numbers in a safetensors file: 8 bytes of length, then JSON with the shape of every tensor."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"{path} has no header")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _in_pickles(folder: Path, config: dict[str, Any]) -> int:
+    """Numbers in ``*.bin`` files, which only unpickling would tell: by their size and the precision of the weights."""
+    narrow = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.") in ("bfloat16", "float16")
+    return sum(path.stat().st_size for path in folder.glob("*.bin")) // (2 if narrow else 4)

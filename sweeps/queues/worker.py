@@ -1,0 +1,276 @@
+"""What a queued job does: run the trainer on its run folders, one process for all of them, and never lose a neighbour.
+
+Executed by Submitit inside the job (local process or Slurm). It must not import the trainer, Hydra or MLflow: it reads
+status files and exit codes only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from submitit.helpers import DelayedSubmission
+
+from sweeps.queues.deaths import end_by_signal, killed_rank, last_words
+from sweeps.queues.gpus import visible_gpus
+from sweeps.queues.processes import MARK, children
+from sweeps.queues.scheduler import job_name
+from sweeps.runs.run_folder import read_run
+from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.liveness import BEAT_S, beat, handed_on, lock
+from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_asked
+from trainer.contract.status import FINISHED, ExitCode, Status, read_status, write_status
+
+BAD_ENDS = ("FAILED", "LOST")
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""Passed on to the trainer, which finishes its step, saves and leaves. SIGUSR2 is Submitit's: see ``checkpoint``."""
+
+
+class RunsFailed(RuntimeError):
+    """Raised at the end of a job some of whose runs failed, so that the scheduler shows the job as failed too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Runs that share one trainer process, so that start-up is paid once. Submitit pickles it and calls it."""
+
+    run_dirs: tuple[str, ...]
+    trainer: tuple[str, ...] = ("-m", "trainer")
+    """Arguments after the Python executable that start the trainer."""
+    grace_s: float = 120.0
+    """How long a preempted trainer may take to save."""
+
+    def __call__(self) -> dict[str, str]:
+        """Bring every run to an end; returns the state of each run folder, or raises :class:`RunsFailed`."""
+        _ASKED.clear()
+        previous = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
+        held = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
+        try:
+            waiting = [run_dir for run_dir in held if _wanted(run_dir)]
+            while waiting:
+                code = self._run(waiting, [held[run_dir].fileno() for run_dir in waiting])
+                waiting = _after(waiting, code)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        states = {run_dir: _state(Path(run_dir)) for run_dir in self.run_dirs}
+        failed = [Path(run_dir).name for run_dir, state in states.items() if state in BAD_ENDS]
+        if failed:
+            raise RunsFailed(f"{len(failed)} of {len(states)} runs failed: {', '.join(failed)}; see their attempts/")
+        return states
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called by Submitit on preemption, amid ``__call__``: let the trainer save, then queue the same job again."""
+        end = time.monotonic() + self.grace_s
+        while _CHILDREN and time.monotonic() < end:
+            _ask_to_leave(signal.SIGUSR2, None)  # again and again: a trainer that is just starting ignores it
+            if _has_ended(_CHILDREN[0].process, patience_s=1.0):
+                break
+        return DelayedSubmission(self)
+
+    def _run(self, run_dirs: Sequence[Path], locks: Sequence[int]) -> int:
+        """One trainer process over ``run_dirs``; returns its exit code."""
+        hardware: Mapping[str, Any] = read_run(run_dirs[0]).get("hardware") or {}
+        ranks = _ranks(hardware)
+        threads = str(hardware.get("num_threads") or 1)  # before the trainer says so: imports and the engine's start
+        search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with _logs(run_dirs) as (out, err):
+            process = subprocess.Popen(
+                [sys.executable, *ranks, *self.trainer, *map(str, run_dirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": threads} | handed_on(),
+                pass_fds=tuple(locks),
+                preexec_fn=_ignore_signals,
+            )
+            _CHILDREN.append(_Child(process=process, has_ranks=bool(ranks)))
+            try:
+                return _wait(process, run_dirs)
+            finally:
+                _CHILDREN.clear()
+
+
+def _ranks(hardware: Mapping[str, Any]) -> list[str]:
+    gpus = hardware.get("device") != "cpu" and bool(visible_gpus())
+    return launcher(int(hardware.get("processes", 1)), gpus=gpus)
+
+
+def launcher(processes: int, *, gpus: bool) -> list[str]:
+    """Arguments after the Python executable that start ``processes`` ranks of what follows them.
+
+    ``accelerate launch`` starts several ranks on GPUs only; on a CPU it would quietly start one.
+    """
+    if processes == 1:
+        return []
+    if gpus:
+        return ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    has_ranks: bool
+    """Whether the process only starts the ranks, which are its children."""
+
+    def ask_to_leave(self) -> None:
+        """Tell the trainer to finish its step. What starts ranks would instead kill them after a while."""
+        with contextlib.suppress(ProcessLookupError):
+            for pid in children(self.process.pid) if self.has_ranks else [self.process.pid]:
+                os.kill(pid, signal.SIGUSR2)
+
+
+_CHILDREN: list[_Child] = []
+"""The running trainer, for signal handlers: they get no argument of ours."""
+
+_ASKED: list[int] = []
+"""Signals that asked this job to leave."""
+
+
+def _ask_to_leave(number: int, frame: object) -> None:
+    _ASKED.append(number)
+    for child in _CHILDREN:
+        child.ask_to_leave()
+
+
+def _ignore_signals() -> None:
+    """In the trainer before its first line: Slurm signals every process of a step, also one that just starts."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _wait(process: subprocess.Popen[bytes], run_dirs: Sequence[Path]) -> int:
+    """The exit code of ``process``; until it has one, its runs show signs of life."""
+    while True:
+        with contextlib.suppress(OSError):  # a full disk must not end the job
+            for run_dir in run_dirs:
+                beat(run_dir)
+        try:
+            return process.wait(timeout=BEAT_S)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _has_ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
+    """Whether ``process`` ends in time. Not by ``poll()``: in a signal handler the wait it interrupted blocks that."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        try:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _wanted(run_dir: Path) -> bool:
+    """False for a run that another job completed meanwhile, that was stopped before it began, or that is damaged."""
+    try:
+        status = read_status(run_dir)
+    except ConfigError as error:
+        print(error, file=sys.stderr, flush=True)
+        return False
+    if status is not None and status.state == "COMPLETED":
+        return False
+    if stop_asked(run_dir) is not None:
+        write_status(run_dir, "CANCELLED", message="stopped before it started")
+        return False
+    return True
+
+
+@contextmanager
+def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Files for the output of one trainer process, in a new attempt of every run it serves: one file, several names."""
+    attempts = [next_attempt(run_dir) for run_dir in run_dirs]
+    for run_dir, attempt in zip(run_dirs, attempts, strict=True):
+        (attempt / "job").write_text(_job_name())
+        here = {"pid": os.getpid(), "host": socket.gethostname(), "job": _job_name()}
+        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, **here)
+    with (attempts[0] / "out").open("ab") as out, (attempts[0] / "err").open("ab") as err:
+        for other in attempts[1:]:
+            os.link(attempts[0] / "out", other / "out")
+            os.link(attempts[0] / "err", other / "err")
+        yield out, err
+
+
+def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
+    """The runs that still need a trainer after one left with ``code``.
+
+    The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every
+    call, so a trainer that cannot even start fails each run once. After a request to leave none is started any more.
+    """
+    leaving = bool(_ASKED) or code == ExitCode.PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
+    unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
+    for run_dir in run_dirs:
+        if _state(run_dir) == "FAILED":
+            _keep_traceback(run_dir)
+    at_work = [run_dir for run_dir in unfinished if _state(run_dir) == "RUNNING"]
+    if not at_work and len(unfinished) == len(run_dirs) and not leaving:
+        at_work = unfinished[:1]
+    for run_dir in at_work:
+        _close(run_dir, code)
+    if not leaving:
+        return [run_dir for run_dir in unfinished if run_dir not in at_work and _wanted(run_dir)]
+    for run_dir in unfinished:
+        if _state(run_dir) == "QUEUED" and _wanted(run_dir) and not _is_slurm():  # a Slurm job comes back for them
+            write_status(run_dir, "PLANNED", message="its job was stopped before it began", job=None)
+    return []
+
+
+def _is_slurm() -> bool:
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+
+
+def _job_name() -> str:
+    """How the queue calls this job; see :func:`sweeps.queues.liveness.is_alive`."""
+    if not _is_slurm():
+        return os.environ.get(MARK, f"local:{os.getpid()}")
+    array, member = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    number = f"{array}_{member}" if array and member else os.environ["SLURM_JOB_ID"]
+    return job_name(number, os.environ.get("SLURM_CLUSTER_NAME", ""))
+
+
+def _state(run_dir: Path) -> str:
+    try:
+        status = read_status(run_dir)
+    except ConfigError:  # damaged: whoever looks at it next says so, and its neighbours go on
+        return "FAILED"
+    return status.state if status else "PLANNED"
+
+
+def _close(run_dir: Path, code: int) -> Status:
+    """Write down the end of a run whose trainer could not."""
+    text = _keep_traceback(run_dir)
+    number = -code if code < 0 else killed_rank(text)
+    if code == ExitCode.STOPPED or is_cancelled(run_dir):
+        state, message = "CANCELLED", "stopped on request"
+    elif number is not None:
+        state, message = end_by_signal(number)
+    else:
+        state, message = "FAILED", last_words(text) or f"the trainer left with exit code {code}"
+    return write_status(run_dir, state, message=message, host=socket.gethostname())
+
+
+def _keep_traceback(run_dir: Path) -> str:
+    """The traceback of the newest attempt, cut out of its standard error unless the trainer wrote it itself."""
+    attempt = last_attempt(run_dir)
+    if attempt is None:
+        return ""
+    path = attempt / "traceback"
+    if not path.exists():
+        text = (attempt / "err").read_text(errors="replace")
+        start = text.rfind("Traceback (most recent call last)")
+        path.write_text(text[start:] if start >= 0 else text[-2000:])
+    return path.read_text(errors="replace")

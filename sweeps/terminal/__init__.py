@@ -1,0 +1,1 @@
+"""Progress and states on the terminal."""

@@ -1,0 +1,87 @@
+"""``python -m sweeps status``: a line per cell, once or live.
+
+Called by ``python -m sweeps``. It only shows what :class:`sweeps.runs.progress.Followed` has read.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from sweeps.plan.plan import aligned, duration
+from sweeps.runs.progress import Followed
+from sweeps.terminal.progress import left_s
+from trainer.contract.liveness import SILENT_S, silent_s
+
+HEADER = ("level", "seed", "state", "step", "reward", "entropy", "speed", "left", "")
+URGENT = ("RUNNING", "FAILED", "LOST", "QUEUED", "PREEMPTED", "CANCELLED", "PLANNED", "PRUNED", "COMPLETED")
+"""States in the order in which a table that is too long for the screen keeps them."""
+
+EXPLAINED = ("FAILED", "LOST", "CANCELLED", "PLANNED", "PREEMPTED")
+LIVE = ("QUEUED", "RUNNING", "PREEMPTED")
+
+
+def status_lines(runs: Sequence[Followed], *, concurrency: int = 1, height: int | None = None) -> list[str]:
+    """A table of the cells and a summary; with ``height`` only as many lines, what is urgent first."""
+    counts = Counter(run.state for run in runs)
+    shown: Sequence[Followed] = runs
+    if height is not None and len(runs) > height - 4:
+        shown = sorted(runs, key=lambda run: URGENT.index(run.state))[: max(1, height - 5)]
+    rest = [f"... and {len(runs) - len(shown)} more"] if len(shown) < len(runs) else []
+    left = left_s(runs, concurrency) if counts["RUNNING"] else None
+    total = ", ".join(f"{counts[state]} {state.lower()}" for state in URGENT if counts[state])
+    table = aligned([HEADER, *map(_row, shown)])
+    return [*table, *rest, "", total + (f"; left about {duration(left)}" if left else "")]
+
+
+def _row(run: Followed) -> tuple[str, ...]:
+    reward, entropy = (run.metrics.get(key) for key in ("rollout/reward", "policy/entropy"))
+    running, status = run.state == "RUNNING", run.status
+    return (
+        run.level,
+        run.seed,
+        run.state,
+        f"{status.step}/{status.steps}" if status else "",
+        "" if reward is None else f"{reward:.3f}",
+        "" if entropy is None else f"{entropy:.3f}",
+        f"{run.step_s:.2f} s/step" if run.step_s is not None else "",
+        duration(run.left_s) if running and run.left_s is not None else "",
+        _note(run),
+    )
+
+
+def _note(run: Followed) -> str:
+    """Why a run is not going on, or that nothing has been heard of it."""
+    if run.damage is not None:
+        return run.damage
+    if run.state in EXPLAINED:
+        return (run.status.message if run.status else None) or ""
+    silence = silent_s(run.run_dir) if run.state == "RUNNING" else None
+    return f"silent for {duration(silence)}" if silence is not None and silence > SILENT_S else ""
+
+
+def show(
+    runs: Sequence[Followed], stream: TextIO, *, look: Callable[[], object], concurrency: int, every_s: float = 2.0
+) -> None:
+    """Keep the table up to date until nothing runs or waits; ``look`` is called before each reading."""
+    live, before = stream.isatty(), list[str]()
+    while True:
+        start = time.monotonic()
+        look()
+        for run in runs:
+            run.refresh()
+        size = shutil.get_terminal_size()
+        lines = status_lines(runs, concurrency=concurrency, height=size.lines if live else None)
+        if live:  # one write, home and not clear: nothing flickers
+            text = "".join(f"{line[: size.columns - 1]}\x1b[K\n" for line in lines)
+            stream.write(f"\x1b[H{text}\x1b[J")
+        elif lines != before:
+            stream.write("\n".join(lines) + "\n")
+        stream.flush()
+        before = lines
+        if all(run.state not in LIVE for run in runs):
+            return
+        time.sleep(max(every_s, 10 * (time.monotonic() - start)))

@@ -1,0 +1,128 @@
+"""Figures: one look per level everywhere, labelled axes with units, level order, bands and hover values."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from dashboards.page.figures import band_note, curve, seed_curve
+from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, pool_bins, reliability, reward_entropy
+from dashboards.page.legend import legend_mark
+from dashboards.page.page import figure_json
+from dashboards.page.palette import level_styles
+from dashboards.study.artifacts import load_reliability
+from dashboards.study.load import Study
+from dashboards.study.summary import level_laws, paired_effects
+
+
+def luminance(color: str) -> float:
+    red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_ordered_levels_grow_lighter_and_differ_in_dash_and_marker(study: Study) -> None:
+    styles = level_styles(study)
+    shades = [luminance(style.color) for style in styles]
+    assert shades == sorted(shades) and len(set(shades)) == 4
+    assert len({style.dash for style in styles}) == 4 and len({style.symbol for style in styles}) == 4
+
+
+def test_curve_has_a_line_a_level_in_order_with_a_band(study: Study) -> None:
+    figure = curve(study, "policy/entropy", level_styles(study))
+    assert figure is not None
+    lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert [trace.name for trace in lines] == ["0.2", "0.28", "0.4", "0.5"]
+    assert sum(trace.fill == "toself" for trace in figure.data) == 4
+    assert figure.layout.yaxis.title.text == "nats" and figure.layout.xaxis.title.text == "training step"
+    assert figure.layout.legend.title.text == "Upper clip threshold"
+    assert lines[0].customdata[0][2] == 3 and "seeds: " in lines[0].hovertemplate
+
+
+def test_seed_curve_below_five_seeds_is_mean_and_range() -> None:
+    points = pd.DataFrame({"step": [0, 0, 0, 1], "value": [1.0, 2.0, 6.0, 4.0]})
+    frame = seed_curve(points)
+    assert frame.to_dict("records") == [
+        {"step": 0, "mean": 3.0, "low": 1.0, "high": 6.0, "n": 3},
+        {"step": 1, "mean": 4.0, "low": 4.0, "high": 4.0, "n": 1},
+    ]
+
+
+def test_seed_curve_from_five_seeds_is_the_t_interval() -> None:
+    # 1..5: mean 3, sd sqrt(2.5), standard error sqrt(0.5) = 0.70711, t_{0.975,4} = 2.7764: half-width 1.9632.
+    frame = seed_curve(pd.DataFrame({"step": [0] * 5, "value": [1.0, 2.0, 3.0, 4.0, 5.0]}))
+    assert frame["high"].item() == pytest.approx(4.9632, abs=5e-4)
+
+
+def test_a_metric_nobody_logged_has_no_figure(study: Study) -> None:
+    styles = level_styles(study)
+    assert curve(study, "policy/absent", styles) is None and final_by_level(study, "policy/absent", styles) is None
+
+
+def test_colours_of_a_level_agree_over_all_figures(study: Study) -> None:
+    styles = level_styles(study)
+    expected = {style.level: style.color for style in styles}
+    figures = [
+        curve(study, "policy/entropy", styles), final_by_level(study, "policy/entropy", styles),
+        forest(study, "policy/entropy", paired_effects(study), styles), pass_at_k(study, "heldout", styles),
+        reliability(study, load_reliability(study), "ood", styles),
+    ]  # fmt: skip
+    for figure in figures:
+        assert figure is not None
+        for trace in figure.data:
+            if trace.legendgroup and trace.marker.color:
+                assert trace.marker.color == expected[trace.legendgroup]
+
+
+def test_final_by_level_keeps_level_order_and_shows_every_seed(study: Study) -> None:
+    figure = final_by_level(study, "policy/entropy", level_styles(study))
+    assert figure is not None
+    assert list(figure.layout.xaxis.categoryarray) == ["0.2", "0.28", "0.4", "0.5"]
+    seeds = [trace for trace in figure.data if trace.marker.symbol and str(trace.marker.symbol).endswith("-open")]
+    assert sum(len(trace.x) for trace in seeds) == 12
+
+
+def test_forest_leaves_the_reference_out(study: Study) -> None:
+    figure = forest(study, "policy/entropy", paired_effects(study), level_styles(study))
+    assert figure is not None and [trace.name for trace in figure.data] == ["0.28", "0.4", "0.5"]
+
+
+def test_pass_at_k_is_drawn_against_k(study: Study) -> None:
+    figure = pass_at_k(study, "heldout", level_styles(study))
+    assert figure is not None and list(figure.data[0].x) == [1, 2, 4, 8, 16] and figure.layout.xaxis.type == "log"
+
+
+def test_reliability_pools_seeds_by_count() -> None:
+    # 10 responses at 0.2 and 30 at 0.6 right: (2 + 18) / 40 = 0.5.
+    # Both lie between 0.3 and 0.4; confidence (10 * 0.31 + 30 * 0.39) / 40 = 0.37. The third is a bin of its own.
+    rows = pd.DataFrame({"confidence": [0.31, 0.39, 1.0], "accuracy": [0.2, 0.6, 1.0], "count": [10.0, 30.0, 5.0]})
+    pooled = pool_bins(rows)
+    assert pooled["bin"].tolist() == [3, 9]
+    assert pooled["accuracy"].tolist() == [pytest.approx(0.5), 1.0]
+    assert pooled["confidence"].tolist() == [pytest.approx(0.37), 1.0]
+
+
+def test_reward_entropy_draws_the_fitted_law(study: Study) -> None:
+    laws = level_laws(study)
+    figure = reward_entropy(study, laws, level_styles(study))
+    assert figure is not None and sum(trace.mode == "lines" for trace in figure.data) == 4
+    # The synthetic runs follow R = 1.93 - 1.30 e^H with noise 0.018.
+    law = laws[0]
+    assert law.a.mean == pytest.approx(1.30, abs=0.15) and 0 < law.r_squared.low < law.r_squared.high < 1
+    assert law.ceiling.mean == pytest.approx(law.b.mean - law.a.mean) and law.ceiling.count == 3
+    # 20 steps are fewer than the 36 of the paper's beginning, and their first 15 % are three.
+    assert law.error_early.low >= 0 and law.error_early.count == 3 and law.error_36.count == 0
+
+
+def test_band_note_says_what_a_band_is(study: Study) -> None:
+    assert "lowest to the highest of the 3 seeds" in band_note(study)
+
+
+def test_every_style_has_a_legend_mark(study: Study) -> None:
+    for style in level_styles(study):
+        assert style.color in legend_mark(style)
+
+
+def test_figure_json_cannot_close_its_element(study: Study) -> None:
+    figure = curve(study, "policy/entropy", level_styles(study), title="</script><script>")
+    assert figure is not None
+    assert not set("<>&") & set(str(figure_json(figure)))

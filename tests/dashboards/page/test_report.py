@@ -1,0 +1,229 @@
+"""The page: self-contained, inert whatever a model wrote, open about what is missing, drawn by a real browser."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
+from mlflow.tracking import MlflowClient
+
+from dashboards.page.claims import claims_text, load_claims, write_claims
+from dashboards.page.page import content_policy, write_atomically
+from dashboards.page.report import log_report, report_html, shown_uri, write_report
+from dashboards.page.terminal import aligned, level_table
+from dashboards.study.glossary import parse_glossary
+from dashboards.study.load import Study, load_study
+from dashboards.study.summary import level_rows
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, as a browser's parser would see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def elements(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Elements()
+    parser.feed(page)
+    return parser.found
+
+
+@pytest.fixture(scope="module")
+def page(study: Study) -> str:
+    return report_html(study)
+
+
+@pytest.fixture(scope="module")
+def broken_page(broken: Study) -> str:
+    return report_html(broken)
+
+
+def test_the_page_loads_nothing_and_embeds_plotly_once(page: str) -> None:
+    found = elements(page)
+    scripts = [attributes for tag, attributes in found if tag == "script"]
+    assert sum("type" not in attributes for attributes in scripts) == 2  # plotly.js and the page's own
+    assert page.count("* plotly.js v") == 1
+    assert not [tag for tag, attributes in found if "src" in attributes or "href" in attributes]
+    assert not [tag for tag, _ in found if tag in ("link", "iframe", "object", "embed", "img")]
+
+
+def test_the_page_leads_with_the_verdict_in_one_sentence(page: str) -> None:
+    head = page[page.index("<header>") : page.index("</header>")]
+    assert "Supported" in head and "Final policy entropy rises along upper clip threshold" in head
+    assert "3 seeds" in head and "interval" in head
+
+
+def test_the_page_has_figures_tables_samples_glossary_and_the_way_back(page: str) -> None:
+    expected = (
+        "Levels at the end of training", "Paired differences from 0.2", "Reward against entropy", "Sampled responses",
+        "4*7=28,28-2=26", "Glossary of the metrics shown", "python sweep.py -m factor=clip_high", "3f2a9c1",
+    )  # fmt: skip
+    assert [words for words in expected if words not in page] == []
+    assert page.count('class="plot"') >= 15
+
+
+def test_hostile_text_stays_text(broken_page: str) -> None:
+    assert HOSTILE not in broken_page and "&lt;script&gt;document.title=" in broken_page
+    assert not [tag for tag, attributes in elements(broken_page) if "onerror" in attributes]
+
+
+def test_intervals_over_problems_stand_beside_those_over_seeds(study: Study, page: str) -> None:
+    row = level_rows(study)[0]
+    # Every run logged a standard error of 0.05 over its problems; on the logit scale 1.96 of them stay within 0 and 1.
+    over, seeds = row.problems["eval/heldout/avg_at_16"], row.values["eval/heldout/avg_at_16"]
+    assert 0 < over.low < seeds.mean == over.mean < over.high < 1 and over.high - over.low == pytest.approx(
+        0.19, abs=0.02
+    )
+    assert "problems: " in page and "policy/entropy" not in row.problems
+
+
+def test_definitions_come_from_the_runs(study: Study, page: str) -> None:
+    assert study.describe("eval/ood/pass_at_8").definition == "chance that one of 8 samples is correct"
+    assert study.describe("entropy/delta_predicted_exact").definition == "prediction by exact", "the closer family"
+    assert study.describe("eval/ood/pass_at_8").range.high == 1.0 and study.describe("policy/grad_norm").unit == ""
+    assert "Exact full-vocabulary entropy per response token." in page and "Better: higher." in page
+
+
+def test_a_study_without_definitions_shows_its_metrics_without_them(new_store: Callable[[], Path]) -> None:
+    spec = FakeSpec(study="old", steps=6, seeds=2, levels=("a", "b"), glossary=False)
+    study = load_study(write_study(new_store(), spec), "old")
+    assert study.describe("policy/entropy").axis == "Policy entropy"
+    assert "Glossary of the metrics shown (0)" in report_html(study)
+
+
+def test_an_unreadable_glossary_is_one_sentence() -> None:
+    for text in ("{", "[1]", '[{"name": "a<b>/c<b>"}]', "{}x"):
+        with pytest.raises(ValueError, match=r"metrics.json of run x cannot be read: "):
+            parse_glossary(text, "run x")
+
+
+def test_cells_that_did_not_complete_are_named(broken_page: str) -> None:
+    assert "3 of 12 cells did not complete" in broken_page
+    for words in ("0.28, seed 1</b>: FAILED", "0.4, seed 2</b>: MISSING", "0.5, seed 0</b>: RUNNING"):
+        assert words in broken_page
+
+
+def test_the_policy_allows_the_embedded_scripts_only() -> None:
+    # SHA-256 of the empty string, in base64.
+    policy = content_policy([""])
+    assert "script-src 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=';" in policy
+    assert "default-src 'none'" in policy and "unsafe-eval" not in policy
+
+
+def test_writing_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder" / "report.html"
+    write_atomically("first", target)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically("second", target)
+    assert target.read_text() == "first" and [item.name for item in target.parent.iterdir()] == ["report.html"]
+
+
+def test_the_report_is_attached_to_the_parent_run(study: Study, tmp_path: Path) -> None:
+    path = write_report(study, tmp_path / "any name.html")
+    log_report(study, path)
+    client = MlflowClient(tracking_uri=study.uri)
+    assert "report.html" in {item.path for item in client.list_artifacts(study.parent.run_id)}
+
+
+def test_credentials_in_a_tracking_uri_are_not_shown() -> None:
+    assert shown_uri("postgresql://user:secret@host:5432/db") == "postgresql://host:5432/db"
+    assert shown_uri("sqlite:///outputs/mlflow.db") == "sqlite:///outputs/mlflow.db"
+
+
+def test_level_table_is_aligned_and_complete(study: Study, broken: Study) -> None:
+    lines = level_table(study).splitlines()
+    assert [line.split()[0] for line in lines[5:9]] == ["0.2", "0.28", "0.4", "0.5"]
+    assert len({len(line) for line in lines[5:9]}) == 1 and "Supported" in lines[10]
+    text = level_table(broken)
+    assert "3 of 12 cells did not complete" in text and "0.4, seed 2: MISSING" in text
+
+
+def test_aligned_pads_to_the_widest_cell() -> None:
+    assert aligned([["a", "bb"], ["ccc", "d"]], rule_after=1) == ["a    bb", "-------", "ccc   d"]
+
+
+def test_claims_judge_every_study(study_uri: str, tmp_path: Path) -> None:
+    claims = load_claims(study_uri)
+    assert [(claim.name, claim.verdict.outcome) for claim in claims] == [
+        ("broken", "too few seeds"),
+        ("clip_high", "supported"),
+    ]
+    assert "supported" in claims_text(claims)
+    page = html.unescape(write_claims(claims, study_uri, tmp_path / "claims.html").read_text())
+    assert "Upper clip threshold" in page and "script-src 'none'" in page
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: no page was opened in it")
+
+
+def opened(page: Path) -> tuple[str, list[str]]:
+    """The page as a browser without a network makes it, scripts run, and what its console said."""
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}",
+        "--virtual-time-budget=15000", "--window-size=1300,2000", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+
+
+@in_a_browser
+def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken: Study, tmp_path: Path) -> None:
+    dom, problems = opened(write_report(broken, tmp_path / "report.html"))
+    assert "<title>Upper clip threshold" in dom and "pwned" not in dom[: dom.index("</title>")]
+    drawn = re.search(r'data-ready="(\d+)"', dom)
+    assert drawn is not None and int(drawn[1]) == dom.count('class="plot-container')
+    assert dom.count("main-svg") >= int(drawn[1]) >= 15
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def hostile(new_store: Callable[[], Path]) -> Study:
+    """Markup in every text that a run, a sweep or a factor can bring: names, labels, prompts, responses, versions."""
+    hypothesis = {"metric": "policy/entropy", "direction": "increase", "statement": EVERYWHERE, "source": EVERYWHERE}
+    factor = {"name": EVERYWHERE, "key": "task.template", "label": EVERYWHERE, "unit": EVERYWHERE, "ordered": True,
+              "hypothesis": hypothesis}  # fmt: skip
+    spec = FakeSpec(study=f"s{EVERYWHERE}", factor=factor, levels=("a", EVERYWHERE), seeds=2, steps=12,
+                    states={(0, 1): "FAILED"}, text=EVERYWHERE, everywhere=EVERYWHERE)  # fmt: skip
+    return load_study(write_study(new_store(), spec), spec.study)
+
+
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("kind", ["report", "claims"])
+def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, hostile: Study, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    if kind == "report":
+        write_report(hostile, path)
+    else:
+        write_claims(load_claims(hostile.uri), hostile.uri, path)
+    found = elements(path.read_text())
+    assert not [tag for tag, attributes in found if {"onerror", "href", "src"} & set(attributes)]
+    assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 2 * (kind == "report")
+    dom, problems = opened(path)
+    assert "<title>pwned" not in dom and "&lt;script&gt;document.title=" in dom and "{{7*7}}" in dom
+    acting = [name for _, attributes in elements(dom) for name in attributes if name.endswith(("href", "src"))]
+    assert acting == [] and not re.search(r"<[^>\"]*\son\w+=", dom)
+    assert problems == []

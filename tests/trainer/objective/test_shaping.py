@@ -1,0 +1,139 @@
+"""Overlong punishment, unlikeliness and the anchor penalty: METHODS.md 1.2, 14.6 and 13.2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from testbench import Toy, off_policy, on_policy, plain, rewarded
+
+from trainer.batch.collate import pack
+from trainer.batch.types import TokenBatch, Verdict
+from trainer.contract.config import ConfigError
+from trainer.loop import with_advantages
+from trainer.objective.shaping.apr import APR
+from trainer.objective.shaping.overlong import Overlong
+from trainer.objective.shaping.unlikeliness import Unlikeliness
+
+
+def of_length(length: int, reward: float = 0.0) -> TokenBatch:
+    batch = rewarded([reward])
+    return replace(batch, lengths=batch.prompt_lengths + length - 1)
+
+
+@pytest.mark.parametrize(("length", "penalty"), [(1, 0), (79, 0), (80, 0), (90, -0.5), (100, -1.0), (130, -1.0)])
+def test_overlong_by_hand(length: int, penalty: float) -> None:
+    # max_tokens 100, buffer 0.2 * 100 = 20: from 80 on, 1/20 a token.
+    assert Overlong(max_tokens=100)(of_length(length)).tolist() == pytest.approx([penalty], abs=1e-7)
+    shaped = Overlong(max_tokens=100, factor=0.5)(of_length(length, reward=1.0))
+    assert shaped.tolist() == pytest.approx([1 + penalty / 2], abs=1e-7)
+
+
+def test_overlong_counts_every_token_of_the_response_and_none_of_the_prompt() -> None:
+    model = Toy()
+    batch = on_policy(model)
+    given = torch.tensor([2, 2] + [0] * 10)  # the first two rollouts of the bench start with two given tokens
+    expected = [-min(1, length / 10) for length in (batch.mask.sum(dim=1) + given).tolist()]
+    shaped = Overlong(max_tokens=10, buffer_frac=1.0)(replace(batch, rewards=torch.zeros(12)))
+    assert shaped.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def ranked(means: list[float], rewards: list[float], group: list[int] | None = None) -> TokenBatch:
+    """Rollouts whose tokens all have log-prob ``means[i]``; NaN where nothing was sampled."""
+    batch = rewarded(rewards, group)
+    logprobs = torch.tensor(means)[:, None].expand(batch.mask.shape)
+    return replace(batch, sampler_logprobs=torch.where(batch.mask, logprobs, torch.full((), torch.nan)))
+
+
+def test_unlikeliness_from_least_to_most_likely() -> None:
+    # 1 - 0.25 * rank / 4.
+    batch = ranked([-4.0, -3.0, -2.0, -1.0], [1, 1, 1, 1])
+    assert Unlikeliness()(batch).tolist() == [1.0, 0.9375, 0.875, 0.8125]
+    shuffled = ranked([-2.0, -4.0, -1.0, -3.0], [1, 1, 1, 1])
+    assert Unlikeliness()(shuffled).tolist() == [0.875, 1.0, 0.8125, 0.9375]
+
+
+def test_unlikeliness_gives_an_all_right_group_a_signal_and_an_all_wrong_one_none() -> None:
+    objective = plain(shaping=Unlikeliness())
+    batch = ranked([-4.0, -3.0, -2.0, -1.0] * 2, [1, 1, 1, 1, 0, 0, 0, 0], [0] * 4 + [1] * 4)
+    ready = with_advantages(replace(batch, sampler_logprobs=batch.sampler_logprobs.nan_to_num()), objective)
+    advantage = torch.stack([row[mask][0] for row, mask in zip(ready.advantages, ready.mask, strict=True)])  # type: ignore[arg-type]
+    assert (advantage[:2] > 0).all() and (advantage[2:4] < 0).all()
+    assert advantage[4:].tolist() == [0.0] * 4
+
+
+def test_unlikeliness_ranks_among_all_and_leaves_wrong_ones_alone() -> None:
+    batch = ranked([-4.0, -3.0, -2.0, -1.0], [0, 1, -1.0, 1])
+    assert Unlikeliness()(batch).tolist() == [0.0, 0.9375, -1.0, 0.8125]
+
+
+def test_unlikeliness_of_equal_likelihoods_is_equal() -> None:
+    # Ranks 0, then 1, 2 and 3 shared: 2.
+    batch = ranked([-4.0, -1.0, -1.0, -1.0], [1, 1, 1, 1])
+    assert Unlikeliness()(batch).tolist() == [1.0, 0.875, 0.875, 0.875]
+
+
+def test_unlikeliness_is_of_the_mean_and_not_of_the_sum() -> None:
+    # Two tokens of -1 are less likely than one of -1.5, and likelier on average.
+    batch = rewarded([1, 1])
+    mask = torch.zeros(2, 4, dtype=torch.bool)
+    mask[0, :2], mask[1, :1] = True, True
+    logprobs = torch.tensor([[-1.0, -1.0, 9.0, 9.0], [-1.5, 9.0, 9.0, 9.0]])
+    assert Unlikeliness()(replace(batch, mask=mask, sampler_logprobs=logprobs)).tolist() == [0.875, 1.0]
+
+
+def test_unlikeliness_in_a_group_of_one_or_without_tokens() -> None:
+    batch = ranked([-2.0], [1])
+    assert Unlikeliness()(batch).tolist() == [1.0]
+    assert Unlikeliness()(replace(batch, mask=torch.zeros_like(batch.mask))).tolist() == [1.0]
+
+
+def test_the_tail_is_what_stands_after_the_anchor() -> None:
+    from testbench import PAD, make_rollouts
+
+    rollout = make_rollouts(groups=1, group_size=1)[0]
+    texts = ["4*7=28,28-2=26", "4*7=28,28-2=26,26/1=26", "28"]
+    anchors = [14, 14, None]
+    rollouts = [
+        replace(rollout, text=text, verdict=Verdict(reward=1.0, anchor=anchor))
+        for text, anchor in zip(texts, anchors, strict=True)
+    ]
+    batch = pack(rollouts, pad_id=PAD)
+    assert batch.tail is not None and batch.tail.tolist() == [0.0, 8.0, 0.0]
+    assert APR(coef=0.5, max_tail=16)(batch).tolist() == [1.0, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(("tail", "penalty"), [(0, 0.0), (5, 0.25), (10, 0.5), (11, 0.5), (200, 0.5)])
+def test_anchor_penalty_grows_with_the_tail_up_to_its_limit(tail: float, penalty: float) -> None:
+    batch = replace(rewarded([1.0]), tail=torch.tensor([tail]))
+    assert APR(coef=0.5, max_tail=10)(batch).tolist() == pytest.approx([1 - penalty], abs=1e-7)
+
+
+def test_what_comes_before_the_anchor_costs_nothing() -> None:
+    short, long = (replace(of_length(length, reward=1.0), tail=torch.tensor([3.0])) for length in (5, 50))
+    assert torch.equal(APR()(short), APR()(long))
+
+
+@pytest.mark.parametrize("shaping", [Overlong(factor=0.0), Unlikeliness(beta=0.0), APR(coef=0.0)])
+def test_neutral_settings_return_the_rewards_bit_for_bit(shaping: Any) -> None:
+    batch = off_policy(Toy())
+    assert torch.equal(shaping(batch), batch.rewards)
+
+
+@pytest.mark.parametrize(
+    ("shaping", "settings"),
+    [
+        (Overlong, {"max_tokens": 0}),
+        (Overlong, {"buffer_frac": 0.0}),
+        (Overlong, {"factor": -1.0}),
+        (Unlikeliness, {"beta": 1.1}),
+        (Unlikeliness, {"beta": -0.1}),
+        (APR, {"coef": -1.0}),
+        (APR, {"max_tail": 0}),
+    ],
+)
+def test_settings_out_of_range_are_refused(shaping: Any, settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"shaping\.{next(iter(settings))}="):
+        shaping(**settings)

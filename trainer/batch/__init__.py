@@ -1,0 +1,1 @@
+"""The records that flow through a run, and rollouts as padded batches."""

@@ -1,0 +1,262 @@
+"""The configuration of one run: plain groups as frozen dataclasses, and the static schema of components.
+
+Imported by ``trainer`` and, alone of all of ``trainer``, by ``sweeps``; so it must not import torch. A component
+(task, engine, surrogate, ...) keeps its fields in its own file: :func:`component_defaults` reads them from the source
+without importing it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from trainer.contract.settings import ConfigError as ConfigError
+from trainer.contract.settings import Range
+from trainer.contract.settings import nearest as nearest
+from trainer.contract.settings import require as require
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHIPPED_MODEL = ROOT / "trainer" / "assets" / "countdown-tiny"
+"""The language model that comes with the project."""
+
+SINGLE_SLOTS = ("task", "engine", "rollout", "shaping", "advantage", "surrogate", "reduction", "evaluation")
+"""Groups that hold exactly one component."""
+
+LIST_SLOTS = ("weight", "regularizer", "controller")
+"""Groups that hold any number of components, by name."""
+
+PLAIN_GROUPS = ("model", "optim", "accounting", "checkpoint", "hardware", "tracking")
+"""Groups whose dataclass is in this module."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The language model that is trained."""
+
+    path: str | None = None
+    """Folder or hub name of a causal language model; None is the tiny model shipped with the project."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+    dtype: str = "float32"
+    """Precision of the weights: float32; bfloat16 or float16 where nothing is trained (``optim.lr=0``)."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless asked."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.dtype in ("float32", "bfloat16", "float16"),
+            "model.dtype",
+            self.dtype,
+            "choose float32, bfloat16 or float16",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """AdamW and how often it steps."""
+
+    lr: Annotated[float, Range(0, 10)] = 3e-4
+    """Learning rate after warm-up."""
+    warmup_steps: int = 0
+    """Optimiser updates over which the learning rate rises linearly from 0."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this 2-norm; 0 switches the cap off."""
+    updates_per_rollout: int = 1
+    """Mini-batches a rollout batch is cut into per epoch (N_upd of METHODS.md is this times ``epochs``)."""
+    epochs: int = 1
+    """Passes over each rollout batch."""
+
+    def __post_init__(self) -> None:
+        require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "give a number of updates, at least 0")
+        require(
+            self.updates_per_rollout >= 1,
+            "optim.updates_per_rollout",
+            self.updates_per_rollout,
+            "at least 1 update is needed",
+        )
+        require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1 epoch is needed")
+        require(
+            self.max_grad_norm >= 0, "optim.max_grad_norm", self.max_grad_norm, "use 0 for no cap, or a positive norm"
+        )
+        require(self.eps > 0, "optim.eps", self.eps, "it keeps a division by zero away, so it is above 0")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "a decay is at least 0")
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "both betas lie in [0, 1)")
+
+    @property
+    def num_updates(self) -> int:
+        """Optimiser steps per rollout batch."""
+        return self.updates_per_rollout * self.epochs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountingConfig:
+    """How often the change of entropy is measured on the same contexts before and after the update."""
+
+    every: int = 5
+    """Steps between measurements; 0: never."""
+    rows: int = 128
+    """Responses measured, drawn at random from the rollout batch; 0: all of them."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "accounting.every", self.every, "use 0 for never, or a number of steps")
+        require(
+            self.rows >= 0, "accounting.rows", self.rows, "use 0 for all responses of the batch, or a number of them"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """How often the run can be resumed from. Does not move a curve."""
+
+    every: int = 10
+    """Steps between checkpoints; the last step always has one."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "checkpoint.every", self.every, "give a number of steps, at least 1")
+        require(self.keep >= 1, "checkpoint.keep", self.keep, "keep at least 1 checkpoint, or nothing can be resumed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareConfig:
+    """Where and in which portions the numbers are computed: equal in law, but not in every bit, so part of a run's
+    identity."""
+
+    device: str = "auto"
+    """cpu or cuda. auto: cuda if the jobs of the queue hold GPUs and torch was built for them; decided before the run
+    is frozen."""
+    mixed_precision: str = "no"
+    """accelerate's setting: no, bf16 or fp16."""
+    micro_batch_tokens: int = 16384
+    """Positions in one forward and backward pass."""
+    share_prompts: bool = True
+    """Compute a prompt once for all its responses, and no padding, where the model's attention allows it."""
+    head_chunk: int = 4096
+    """Response tokens whose logits exist at one time."""
+    num_threads: int | None = None
+    """CPU threads of the trainer. null: by the size of the model, one for a small one; decided before the run is
+    frozen."""
+    processes: int = 1
+    """Ranks started by ``accelerate launch`` inside the job."""
+
+    def __post_init__(self) -> None:
+        require(self.device in ("auto", "cpu", "cuda"), "hardware.device", self.device, "choose auto, cpu or cuda")
+        require(
+            self.mixed_precision in ("no", "bf16", "fp16"),
+            "hardware.mixed_precision",
+            self.mixed_precision,
+            "choose no, bf16 or fp16",
+        )
+        require(self.micro_batch_tokens >= 1, "hardware.micro_batch_tokens", self.micro_batch_tokens, "give at least 1")
+        require(self.head_chunk >= 1, "hardware.head_chunk", self.head_chunk, "give at least 1")
+        threads = self.num_threads
+        remedy = "give a number of threads, 1 to 1024, or null for as many as suit the model"
+        require(threads is None or 1 <= threads <= 1024, "hardware.num_threads", threads, remedy)
+        require(self.processes >= 1, "hardware.processes", self.processes, "at least 1 process is needed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingConfig:
+    """The MLflow mirror of the run. ``metrics.jsonl`` in the run folder is the record; this is a copy."""
+
+    uri: str | None = None
+    """MLflow tracking URI; None: no mirror."""
+    experiment: str = "rlvr-entropy"
+    parent_run_id: str | None = None
+    """Run of the sweep that this run is nested under."""
+    run_name: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    flush_every_s: Annotated[float, Range(0.01, 3600)] = 5.0
+    """Seconds between two writes of the mirror thread."""
+    samples: Annotated[int, Range(0)] = 8
+    """Responses kept in samples.jsonl at each evaluation and every ten steps."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.experiment), "tracking.experiment", self.experiment, "give the experiment a name")
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from anything printable, e.g. ``derive_seed(run_seed, step, "rollout")``.
+
+    All randomness of a run comes from generators seeded this way, so a resumed run repeats the undisturbed one.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@functools.cache
+def class_body(target: str) -> tuple[ast.ClassDef, str]:
+    """Syntax of the component class at import path ``target`` and its file; :class:`ConfigError` if there is none."""
+    module, _, name = target.rpartition(".")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not module.startswith(("trainer.", "sweeps.")) or not path.is_file():
+        raise ConfigError(
+            f"_target_={target!r} names no file of the project: expected {module or '?'} as a path under trainer/"
+        )
+    classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        raise ConfigError(f"_target_={target!r} names no class in {path.relative_to(ROOT)}: {nearest(name, classes)}")
+    return classes[name], str(path)
+
+
+@functools.cache
+def _defaults_json(target: str) -> str:
+    body, path = class_body(target)
+    defaults: dict[str, object] = {}
+    for node in body.body:
+        if (
+            not isinstance(node, ast.AnnAssign)
+            or not isinstance(node.target, ast.Name)
+            or "ClassVar" in ast.unparse(node.annotation)
+        ):
+            continue
+        defaults[node.target.id] = _literal(node.value, f"{path}: {body.name}.{node.target.id}")
+    return json.dumps(defaults)
+
+
+def _literal(node: ast.expr | None, where: str) -> object:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "field":
+        factories = [ast.unparse(word.value) for word in node.keywords if word.arg == "default_factory"]
+        return {} if factories == ["dict"] else []
+    try:
+        return ast.literal_eval(node)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{where} needs a literal default, so that its configuration can be read without importing it"
+        ) from error
+
+
+def component_annotations(target: str) -> dict[str, str]:
+    """Field names of the component dataclass at import path ``target`` and their annotations, read from its source."""
+    fields = [node for node in class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}
+
+
+def component_defaults(target: str) -> dict[str, object]:
+    """Field names and defaults of the component dataclass at import path ``target``, read from its source.
+
+    Raises :class:`ConfigError` when there is no such class or a default is not a literal.
+    """
+    defaults: dict[str, object] = json.loads(_defaults_json(target))
+    return defaults
+
+
+@functools.cache
+def text_settings(target: str) -> frozenset[str]:
+    """Names of the fields of a component that are texts, may be None, or are mappings of texts."""
+    body, _ = class_body(target)
+    fields = [node for node in body.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    texts = {"str", "str | None", "dict[str, str]"}
+    return frozenset(node.target.id for node in fields if ast.unparse(node.annotation) in texts)  # type: ignore[union-attr]

@@ -1,0 +1,56 @@
+"""Which settings make a run what it is: one identity, one folder, one curve, byte for byte.
+
+Called by ``trainer`` and by ``sweeps``; must not import torch. What is left out has been shown not to matter: a test
+runs both values of every such setting and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 2
+"""Raised when the meaning of a configuration changes, so that old results are never mistaken for new ones.
+
+2: hardware is part of the identity, resolved before a run is frozen; components go by their class name and no longer by
+the file they are in; run.yaml says its schema.
+"""
+
+NOT_IDENTITY = frozenset(
+    {"checkpoint", "factor", "hydra", "launcher", "output", "plan", "provenance", "schema", "search", "signature"}
+    | {"study", "tracking", "method", "retry", "max_hours", "yes"}
+)
+"""Top-level keys that move no byte of a curve."""
+
+
+def identity(config: Mapping[str, object]) -> dict[str, object]:
+    """The part of a resolved configuration that can move a curve, with the schema number."""
+    return {"schema": SCHEMA} | {key: named(value) for key, value in config.items() if key not in NOT_IDENTITY}
+
+
+def named(value: Any) -> Any:
+    """``value`` with components by their class name alone: a file may move, an experiment stays what it was."""
+    if isinstance(value, Mapping):
+        return {key: _class_name(item) if key == "_target_" else named(item) for key, item in value.items()}
+    return [named(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _class_name(target: object) -> object:
+    return target.rpartition(".")[2] if isinstance(target, str) else target
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def signature(config: Mapping[str, object]) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of :func:`identity`; names the run folder."""
+    return _digest(identity(config))
+
+
+def group_signature(config: Mapping[str, object]) -> str:
+    """:func:`signature` without the seed: equal for the runs that are averaged over."""
+    return _digest({key: value for key, value in identity(config).items() if key != "seed"})

@@ -1,0 +1,1 @@
+"""Held-out suites: avg@n, pass@k, maj@n, diversity, calibration."""

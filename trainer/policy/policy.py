@@ -1,0 +1,131 @@
+"""The policy: one forward pass of a causal language model to token statistics.
+
+Called by ``update.py`` and ``loop.py``. It must not sample, and it must not know rewards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from trainer.batch.collate import micro_batches, shared_micro_batches
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.policy import shared_prompt as packed
+from trainer.policy.distribution_stats import ENTROPY_T1
+from trainer.policy.model import backbone
+from trainer.policy.token_stats import token_stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A model together with what turns its hidden states into statistics."""
+
+    model: nn.Module
+    temperature: float
+    """Divides the logits, in the trainer exactly as in the sampler."""
+    head_chunk: int
+    micro_batch_tokens: int
+    device: torch.device
+    autocast_dtype: torch.dtype | None = None
+    shares_prompts: bool = False
+    """The model uses the attention of ``packed.py``: a prompt is computed once, and no padding at all."""
+
+    def terms(
+        self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
+    ) -> TokenTerms:
+        """One forward pass over rows on the policy's device; columns are 0 outside the mask. Differentiable where
+        gradients are enabled. ``temperature`` stands in for the policy's own, for rows sampled at another.
+        """
+        temperature = self.temperature if temperature is None else temperature
+        alike = {ENTROPY_T1} & set(statistics) if temperature == 1 else set()
+        autocast = (
+            torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
+        )
+        mask = batch.mask
+        with autocast:
+            hidden = self._hidden(batch)
+        head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
+        stats = token_stats(
+            hidden.to(head.weight.dtype),  # as the model's own head would round
+            head.weight,
+            batch.targets[mask],
+            bias=getattr(head, "bias", None),
+            temperature=temperature,
+            statistics=set(statistics) - alike,
+            chunk=self.head_chunk,
+        )
+        full = {name: _scatter(value, mask) for name, value in stats.items()}
+        full |= dict.fromkeys(alike, full["entropy"])
+        return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
+
+    def _hidden(self, batch: TokenBatch) -> Float[Tensor, "M D"]:
+        """Hidden states of the sampled positions, row by row."""
+        if self.shares_prompts:
+            line = packed.line_of(batch.inputs, batch.lengths, batch.prompt_lengths)
+            return packed.hidden_states(backbone(self.model), line).index_select(0, line.rows[batch.mask])
+        # Rows are padded on the right and attention is causal, so padding cannot reach a real position: no mask.
+        hidden: Tensor = backbone(self.model)(
+            input_ids=batch.inputs, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+        return hidden[batch.mask]
+
+    def portions(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
+        """Row indices of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
+        if self.shares_prompts:
+            owner, first = packed.distinct_prompts(batch.inputs, batch.prompt_lengths)
+            tokens = int((batch.lengths - batch.prompt_lengths).sum() + batch.prompt_lengths[first].sum())
+            most = min(self.micro_batch_tokens, -(-tokens // world))
+            parts = shared_micro_batches(batch.lengths, batch.prompt_lengths, owner, most)
+        else:
+            most = min(self.micro_batch_tokens, -(-int(batch.lengths.sum()) // world))
+            parts = micro_batches(batch.lengths, most)
+        return [index for number, index in enumerate(parts) if number % world == rank]
+
+    def column(self, batch: TokenBatch) -> Float[Tensor, "N T"]:
+        """Zeros on the CPU, as wide as the statistics are: the same weights then give a ratio of exactly 1."""
+        dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+        return torch.zeros(batch.mask.shape, dtype=dtype)
+
+    @torch.no_grad()
+    def measure(
+        self, batch: TokenBatch, statistics: Iterable[str] = (), *, rank: int = 0, world: int = 1
+    ) -> TokenTerms:
+        """:meth:`terms` of every row without a graph, in micro-batches, on the CPU; with several ranks each does its
+        share.
+
+        Columns of rows that belong to other ranks are 0, so a sum over ranks completes them.
+        """
+        names = sorted(statistics)
+        whole = self.empty_terms(batch, names)
+        for index in self.portions(batch, rank=rank, world=world):
+            fill(whole, index, self.terms(batch.rows(index).to(self.device), names))
+        return whole
+
+    def empty_terms(self, batch: TokenBatch, statistics: Iterable[str]) -> TokenTerms:
+        """Columns of zeros for every row, on the CPU."""
+        extras = {name: self.column(batch) for name in statistics}
+        return TokenTerms(logprobs=self.column(batch), entropy=self.column(batch), extras=extras)
+
+    def frozen_copy(self) -> Policy:
+        """The same policy with weights that will not move: the reference model."""
+        return replace(self, model=copy.deepcopy(self.model).requires_grad_(False))
+
+
+def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:
+    """Write the columns of the rows at ``index``, detached, into those of the whole batch."""
+    width = part.logprobs.shape[1]
+    terms.logprobs[index, :width] = part.logprobs.detach().cpu()
+    terms.entropy[index, :width] = part.entropy.detach().cpu()
+    for name, column in terms.extras.items():
+        column[index, :width] = part.extras[name].detach().cpu()
+
+
+def _scatter(values: Float[Tensor, " M"], mask: Tensor) -> Float[Tensor, "N T"]:
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

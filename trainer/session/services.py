@@ -1,0 +1,79 @@
+"""What rollout plans and objective members may ask of a run: samples, forward passes, expert responses.
+
+Made by ``session.py``. It must not change weights or state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from trainer.batch.collate import pack
+from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms
+from trainer.policy.prompts import prompt_ids
+from trainer.rollout.sampler import Sampler, verified
+from trainer.update.gradient import Learner, measure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionDesk:
+    """The desk of a running session (see :class:`trainer.objective.base.Desk`)."""
+
+    sampler: Sampler
+    learner: Learner
+    rollouts: Sequence[Rollout]
+    temperature: float
+    max_tokens: int
+
+    @property
+    def train_prompts(self) -> Sequence[Prompt]:
+        return self.sampler.stream.prompts
+
+    def sample(self, prompts: Sequence[Prompt], *, samples: int, purpose: str) -> list[Rollout]:
+        return self.sampler.sample(
+            prompts, samples=samples, temperature=self.temperature, max_tokens=self.max_tokens, purpose=purpose
+        )
+
+    def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
+        return pack(rollouts, pad_id=pad_id(self.sampler.tokenizer))
+
+    def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
+        return measure(self.learner, batch, statistics)
+
+    def expert(self, prompt: Prompt) -> Rollout | None:
+        text, tokenizer = self.sampler.task.expert(prompt), self.sampler.tokenizer
+        if text is None:
+            return None
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        rollout = Rollout(
+            prompt=prompt,
+            prompt_ids=prompt_ids(tokenizer, prompt),
+            completion_ids=tuple(ids),
+            sampler_logprobs=(0.0,) * len(ids),
+            finish_reason="stop",
+            text=text,
+            group=0,
+            weight_version=self.sampler.engine.weight_version,
+        )
+        return verified([rollout], self.sampler.task)[0]
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Token id for positions that hold nothing."""
+    token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(token)  # type: ignore[arg-type]
+
+
+def completion_entropies(
+    learner: Learner, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
+) -> list[tuple[float, ...]]:
+    """Full-vocabulary entropy at every sampled completion token, nats; 0 at tokens that were given."""
+    batch = pack(rollouts, pad_id=pad_id(tokenizer))
+    entropy = measure(learner, batch).entropy
+    first = [len(rollout.prompt_ids) - 1 for rollout in rollouts]
+    return [
+        tuple(entropy[row, start : start + len(rollout.completion_ids)].tolist())
+        for row, (start, rollout) in enumerate(zip(first, rollouts, strict=True))
+    ]

@@ -1,0 +1,269 @@
+"""Everything a run holds while it lives: policy, optimiser, engine, sampler; how it starts and how it resumes.
+
+Called by ``loop.py``. It must not decide what happens in a step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+from transformers import PreTrainedTokenizerBase
+
+from trainer.batch.types import Prompt, Rollout
+from trainer.contract.config import ConfigError, derive_seed, require
+from trainer.engine.base import Engine, EnginePool, EngineSetup
+from trainer.objective.base import Context, State
+from trainer.policy.model import (
+    context_length,
+    end_tokens,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_path,
+    share_prompts,
+)
+from trainer.policy.policy import Policy
+from trainer.rollout.sampler import PromptStream, Sampler
+from trainer.runtime.ranks import Ranks
+from trainer.session.services import SessionDesk, completion_entropies
+from trainer.setup.build import Run
+from trainer.setup.examine import fitting, require_device
+from trainer.storage import checkpoint
+from trainer.storage.export import description
+from trainer.storage.record import RunFolder
+from trainer.update.gradient import Learner
+
+log = logging.getLogger(__name__)
+
+DECIDED = "a run folder says what it is computed on; start runs through sweep.py, which decides"
+"""The remedy for what would make a run's bytes depend on the machine that it happens to be on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A run in progress. The fields that change are the last three; a checkpoint is made of them and the weights."""
+
+    run: Run
+    folder: RunFolder
+    ranks: Ranks
+    learner: Learner
+    reference: Policy | None
+    tokenizer: PreTrainedTokenizerBase
+    engine: Engine
+    sampler: Sampler
+    described: Mapping[str, bytes]
+    """Files that make a folder of weights a model: its configuration and tokenizer."""
+    step: int = 0
+    """Steps done."""
+    version: int = 0
+    """Optimiser updates done."""
+    state: State
+    """What the objective's members remember, and the solved counts of the first evaluation."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that is trained."""
+        return self.learner.policy
+
+    def context(self) -> Context:
+        """Where the run is."""
+        return Context(
+            seed=self.run.seed,
+            step=self.step,
+            num_steps=self.run.steps,
+            epoch=self._passes(self.step),
+            num_epochs=max(1, self._passes(self.run.steps)),
+        )
+
+    def _passes(self, steps: int) -> int:
+        """Whole passes over the training prompts that so many steps train on.
+
+        Not those that were drawn: how many prompts dynamic sampling will throw away is known only at the end, and a
+        schedule needs the present and the end on one scale.
+        """
+        return steps * self.run.rollout.prompts_per_step // len(self.sampler.stream.prompts)
+
+    def desk(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
+        """What components may ask for, with the rollouts of this step."""
+        return SessionDesk(
+            sampler=self.sampler,
+            learner=self.learner,
+            rollouts=rollouts,
+            temperature=self.policy.temperature,
+            max_tokens=self.run.rollout.max_tokens,
+        )
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide logits by what the sampler divides them by."""
+        if temperature != self.policy.temperature:
+            self.learner = replace(self.learner, policy=replace(self.policy, temperature=temperature))
+            if self.reference is not None:
+                self.reference = replace(self.reference, temperature=temperature)
+
+    def setup(self) -> None:
+        """Let the objective's members do what they do once, and keep their prompts out of the rollouts."""
+        objective = self.run.objective
+        if self.step == 0:
+            self.sampler.begin(0)
+            self.state = self.state | objective.setup(self.state, replace(self.context(), desk=self.desk()))
+        excluded = objective.excluded_prompts(self.state)
+        prompts = [prompt for prompt in self.sampler.stream.prompts if prompt.id not in excluded]
+        if not prompts:
+            raise ConfigError(
+                "no training prompt is left: a member of the objective keeps all of them for itself "
+                "(the base model solves them all); use harder prompts or a stricter threshold"
+            )
+        self.sampler.stream.prompts = prompts
+
+    def generate(
+        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[Rollout]:
+        """Unverified rollouts for the evaluation, on a noise stream of its own."""
+        seeds = [derive_seed(seed, prompt.id) for prompt in prompts]
+        return self.sampler.complete(
+            prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds
+        )
+
+    def sync(self) -> None:
+        """Give the engine the trainer's weights.
+
+        From the state dict, which names a tied output layer a second time: vLLM's reload leaves out what is not named.
+        """
+        self.engine.load_weights(self.policy.model.state_dict().items(), self.version)
+
+    def save(self) -> None:
+        """Write a checkpoint (main rank)."""
+        if not self.ranks.is_main:
+            return
+        with self.folder.timing("checkpoint"):
+            self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
+            checkpoint.save(
+                self.folder.checkpoints,
+                self.step,
+                model_state=self.policy.model.state_dict(),
+                tied=getattr(self.policy.model, "all_tied_weights_keys", ()),
+                described=self.described,
+                optimizer_state=self.learner.optimizer.state_dict(),
+                state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
+                signature=self.run.signature,
+                keep=self.run.checkpoint.keep,
+                record=self.folder.extent(),
+            )
+
+    def resume(self) -> None:
+        """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
+        found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
+        if found is not None:
+            self.policy.model.load_state_dict(found.model_state)
+            self.learner.optimizer.load_state_dict(found.optimizer_state)
+            self.step = found.step
+            self.version = found.state["version"]
+            self.sampler.stream.position = found.state["position"]
+            self.state = found.state["objective"]
+        if self.ranks.is_main and self.folder.truncate(self.step - 1) != self.step - 1:
+            raise ConfigError(
+                f"{self.folder.metrics} does not reach step {self.step}, at which the checkpoint is: restore the file, "
+                f"or move {self.folder.checkpoints} away to train from the beginning"
+            )
+        self.sync()
+
+
+def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
+    """Load everything a run needs and go back to its last checkpoint."""
+    accelerator = _accelerator(run)
+    ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
+    started = f"{ranks.world} rank(s) were started; several take `accelerate launch`, which the queue does by itself"
+    require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
+    threads = run.hardware.num_threads
+    require(threads is not None, "hardware.num_threads", threads, DECIDED)
+    torch.set_num_threads(threads or 1)
+    torch.manual_seed(derive_seed(run.seed, "torch"))
+    tokenizer = load_tokenizer(run.model)
+    model = load_model(run.model).to(accelerator.device)
+    policy = Policy(
+        model=model,
+        temperature=run.rollout.temperature,
+        head_chunk=run.hardware.head_chunk,
+        micro_batch_tokens=run.hardware.micro_batch_tokens,
+        device=accelerator.device,
+        shares_prompts=run.hardware.share_prompts and share_prompts(model),
+        autocast_dtype={"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.hardware.mixed_precision],
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=run.optim.lr,
+        betas=run.optim.betas,
+        eps=run.optim.eps,
+        weight_decay=run.optim.weight_decay,
+        fused=True,
+    )
+    setup = engine_setup(run, tokenizer, accelerator.device)
+    run, _ = fitting(run)
+    engine = engines.get(run.engine, setup)
+    prompts = run.task.train_prompts()
+    learner = Learner(
+        policy=policy,
+        optimizer=accelerator.prepare_optimizer(optimizer),
+        accelerator=accelerator,
+        ranks=ranks,
+        optim=run.optim,
+        dtype=run.model.dtype
+        if run.hardware.mixed_precision == "no"
+        else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
+    )
+    session = Session(
+        run=run,
+        folder=folder,
+        ranks=ranks,
+        learner=learner,
+        reference=policy.frozen_copy() if run.objective.any("needs_reference") else None,
+        tokenizer=tokenizer,
+        engine=engine,
+        sampler=Sampler(
+            engine=engine,
+            tokenizer=tokenizer,
+            task=run.task,
+            stream=PromptStream(prompts, run.seed),
+            ranks=ranks,
+            seed=run.seed,
+            ends=frozenset(setup.end_tokens),
+            measure_entropies=lambda rollouts: completion_entropies(session.learner, tokenizer, rollouts),
+        ),
+        described=description(model_path(run.model), run.model.dtype),
+        state=run.objective.initial_state(),
+    )
+    session.resume()
+    return session
+
+
+def _accelerator(run: Run) -> Accelerator:
+    device, precision = run.hardware.device, run.hardware.mixed_precision
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    require(device != "auto", "hardware.device", device, DECIDED)
+    require_device(run.hardware)
+    # accelerate refuses a second precision in one process, but the run before this one may have had another.
+    AcceleratorState._reset_state()
+    # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
+    handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=handlers)  # type: ignore[arg-type]
+
+
+def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
+    """What the run's engine has to be able to do; raises :class:`ConfigError` for prompts that do not fit."""
+    _, longest = fitting(run)
+    # Rounded up, so that cells that differ a little in their prompts can share an engine.
+    rounded = -(-(longest + 1) // 64) * 64
+    return EngineSetup(
+        model_path=str(model_path(run.model)),
+        dtype=run.model.dtype,
+        trust_remote_code=run.model.trust_remote_code,
+        max_length=min(rounded, context_length(load_config(run.model)) or rounded),
+        end_tokens=end_tokens(run.model, tokenizer),
+        device=device.type,
+    )

@@ -1,0 +1,1 @@
+"""From a resolved configuration to a checked run, before anything starts."""

@@ -1,0 +1,141 @@
+"""What can be known of a model, its prompts and the machine without loading weights: looked at before anything is
+queued.
+
+Called by ``compatibility.py`` and, for the machine, by ``session.py``. A sweep asks for every level, so answers that
+depend only on the model or the task are kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from trainer.batch.types import Prompt
+from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig, require
+from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
+from trainer.policy.prompts import Length, misfits, prompt_ids
+from trainer.policy.weights import check_shapes, check_weights
+from trainer.setup.build import Run, build_component
+from trainer.tasks.base import Task
+from trainer.tasks.fitted import Fitted
+
+
+def examine(run: Run, config: Mapping[str, Any]) -> list[str]:
+    """Sentences on prompts that are left out. Raises :class:`ConfigError` for a model that cannot be loaded or trained,
+    and for prompts that do not fit into it.
+    """
+    sentence = model_problem(run.model)
+    if sentence is not None:
+        raise ConfigError(sentence)
+    require_float32_weights(run)
+    task = json.dumps(config["task"], sort_keys=True)
+    return check_lengths(run, prompt_lengths(task, run.model, bool(run.evaluation.every)))[1]
+
+
+@functools.cache
+def model_problem(config: ModelConfig) -> str | None:
+    """Why this model cannot be used, in one sentence; None if nothing is wrong with its files."""
+    try:
+        described = load_config(config)
+        tokenizer = load_tokenizer(config)
+        end_tokens(config, tokenizer)
+        folder = model_path(config, weights=False)
+        if config.path is not None and "snapshots" in folder.parts and not any(folder.glob("*.safetensors")):
+            return None  # on the hub still: its weights are looked at when they are here
+        shapes = check_weights(folder)
+        if not config.trust_remote_code:
+            check_shapes(folder, shapes, _expected_shapes(described, config))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _expected_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of the architecture, which is built without memory for them."""
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(described)
+    except Exception as error:  # whatever a wrong number, name or word in config.json makes of the model's own code
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model.path={config.path!r} has a config.json that describes no model: {reason}") from error
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def require_float32_weights(run: Run) -> None:
+    """Refuse to train weights of 16 bits: AdamW moves a weight by about lr, which their spacing rounds away.
+
+    bfloat16 keeps 8 bits: at w its steps are between w/256 and w/128, so a change below w/512 is lost. With lr 1e-6
+    that is every weight above 5e-4. float16 keeps 11, but squares of gradients below 2e-4 underflow in AdamW's state.
+    """
+    dtype, lr = run.model.dtype, run.optim.lr
+    require(
+        dtype == "float32" or lr == 0,
+        "model.dtype",
+        dtype,
+        f"AdamW moves a weight by about optim.lr={lr:g}, which weights of 16 bits round away; keep model.dtype=float32 "
+        "and, on a GPU, compute with hardware.mixed_precision=bf16 (or set optim.lr=0 to train nothing)",
+    )
+
+
+def require_device(hardware: HardwareConfig) -> None:
+    """Refuse a GPU, or a precision that needs one, where torch sees none."""
+    cpu = hardware.device == "cpu" or not torch.cuda.is_available()
+    remedy = "torch sees no GPU here; use hardware.device=cpu or install the CUDA build"
+    require(not cpu or hardware.device != "cuda", "hardware.device", hardware.device, remedy)
+    precision = hardware.mixed_precision
+    require(not cpu or precision != "fp16", "hardware.mixed_precision", precision, "it needs a GPU; use no or bf16")
+
+
+@functools.lru_cache(maxsize=4)
+def prompt_lengths(task: str, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
+    """Sizes of every prompt of a task (its node, as JSON) by suite; ``train`` first, the others if ``evaluated``."""
+    return measured_prompts(build_component(json.loads(task), "task"), model, evaluated)
+
+
+def measured_prompts(task: Task, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
+    """:func:`prompt_lengths` of a task."""
+    tokenizer = load_tokenizer(model)
+
+    def size(prompt: Prompt) -> Length:
+        where = str(prompt.data.get("where", prompt.id))
+        return Length(id=prompt.id, where=where, tokens=len(prompt_ids(tokenizer, prompt)))
+
+    suites = {"train": task.train_prompts(), **(task.suites() if evaluated else {})}
+    return {name: tuple(map(size, prompts)) for name, prompts in suites.items()}
+
+
+def check_lengths(run: Run, lengths: Mapping[str, Sequence[Length]]) -> tuple[frozenset[str], list[str]]:
+    """Ids of prompts that leave no room for a response in the model's context, and a sentence on those of each suite.
+
+    Raises :class:`ConfigError` where the task does not say ``bad_rows=drop``, and for a suite that would lose them all.
+    """
+    context = context_length(load_config(run.model))
+    drops = getattr(run.task, "bad_rows", "refuse") == "drop"
+    left_out: set[str] = set()
+    sentences = []
+    for suite, sizes in lengths.items():
+        evaluated = suite != "train" and run.evaluation.max_tokens is not None
+        key = "evaluation.max_tokens" if evaluated else "rollout.max_tokens"
+        most = int(run.evaluation.max_tokens or 0) if evaluated else run.rollout.max_tokens
+        where = "the training set" if suite == "train" else f"suite {suite!r}"
+        found, sentence = misfits(where, sizes, key, most, context)
+        if found and (not drops or len(found) == len(sizes)):
+            raise ConfigError(f"{sentence}; lower {key}, leave them out, or take a model with a longer context")
+        left_out |= {length.id for length in found}
+        sentences += [f"{sentence}; they are left out (task.bad_rows=drop)"] if found else []
+    return frozenset(left_out), sentences
+
+
+def fitting(run: Run) -> tuple[Run, int]:
+    """The run without prompts that do not fit (see :func:`check_lengths`), and the longest sequence of it, tokens."""
+    lengths = measured_prompts(run.task, run.model, bool(run.evaluation.every))
+    left_out, _ = check_lengths(run, lengths)
+    longest = max(size.tokens for sizes in lengths.values() for size in sizes if size.id not in left_out)
+    longest += max(run.rollout.max_tokens, run.evaluation.max_tokens or 0)
+    return replace(run, task=Fitted(task=run.task, left_out=left_out)) if left_out else run, longest

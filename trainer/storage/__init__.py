@@ -1,0 +1,1 @@
+"""Checkpoints, and where a run came from."""

@@ -1,0 +1,1 @@
+"""From one rollout batch to optimiser steps."""

@@ -1,0 +1,136 @@
+"""One rollout batch to optimiser steps, and sums into StepStats.
+
+Called by ``loop.py`` once per step. It must not sample, log or write; it does not know which method fills a slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trainer.batch.collate import mini_batches
+from trainer.batch.types import StepStats, TokenBatch, TokenTerms
+from trainer.contract.config import derive_seed
+from trainer.metrics.accounting import KEPT_RATIO, RATIO
+from trainer.metrics.estimators import importance_ratio
+from trainer.objective.base import Context, State
+from trainer.objective.objective import Objective
+from trainer.policy.policy import fill
+from trainer.runtime.stopwatch import Stopwatch
+from trainer.update.gradient import Differentiated, Learner, differentiate, measure, old_statistics, with_old_terms
+from trainer.update.logprob_gap import EXACT, check_gap
+
+
+class NonFiniteLoss(RuntimeError):
+    """Loss or gradient is not a number. Carries the mini-batch, so that it can be kept for inspection."""
+
+    def __init__(self, what: str, batch: TokenBatch) -> None:
+        super().__init__(
+            f"{what} is not finite, so the weights were left as they were: look at the batch kept in the run folder"
+        )
+        self.batch = batch
+
+
+def update(
+    learner: Learner,
+    objective: Objective,
+    batch: TokenBatch,
+    context: Context,
+    state: State,
+    *,
+    version: int,
+    watch: Stopwatch | None = None,
+    note_ratios: bool = False,
+) -> tuple[TokenBatch, StepStats]:
+    """All optimiser steps on one rollout batch. ``version``: optimiser steps already taken in the run.
+
+    Forward passes: each row goes through the model once with gradient per epoch. The first mini-batch of a step is at
+    the sampling weights, so its own pass gives its old log-probs and entropy, which the sampler's are held against. The
+    other rows get theirs from the sampler where it computes in float32 and tells the entropies too; otherwise, and
+    where further statistics of that time are wanted (by a member, or the entropy at temperature 1), from one pass
+    without gradient before the first optimiser step (share ``1 - 1 / updates_per_rollout`` of the batch). A member that
+    ``needs_current`` costs one pass without gradient per mini-batch that is too large for one micro-batch.
+
+    Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step; with ``note_ratios``
+    also the ratio at which each token was used, and whether it was clipped then (see ``metrics/accounting.py``). Raises
+    :class:`NonFiniteLoss` or :class:`EngineMismatch` before the weights of that update are touched.
+    """
+    stats, watch = StepStats(), watch or Stopwatch()
+    optim = learner.optim
+    ratios = {name: learner.policy.column(batch) for name in (RATIO, KEPT_RATIO)}
+    for epoch in range(optim.epochs):
+        generator = torch.Generator().manual_seed(derive_seed(context.seed, context.step, epoch, "minibatches"))
+        for part, index in enumerate(mini_batches(batch.group, optim.updates_per_rollout, generator)):
+            number = epoch * optim.updates_per_rollout + part
+            mini = batch if len(index) == batch.num_rows else batch.rows(index)
+            here = replace(context, update=number, num_updates=optim.num_updates)
+            done = differentiate(learner, objective, mini, here, state)
+            if batch.old_logprobs is None:
+                with watch("old"):
+                    batch = _with_old_terms(learner, objective, batch, index, done.terms)
+                check_gap(batch, learner.dtype)
+            stats.merge(done.stats)
+            if note_ratios:
+                _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
+            _step(learner, done, stats, version + number)
+    return (replace(batch, extras=batch.extras | ratios) if note_ratios else batch), stats
+
+
+@torch.no_grad()
+def _note_ratios(
+    ratios: dict[str, Tensor], index: Tensor, objective: Objective, done: Differentiated, *, share: float
+) -> None:
+    """Add the ratios of an update's rows to the columns of the whole batch, and those of tokens it did not clip."""
+    rows, terms = done.batch, done.terms
+    assert rows.old_logprobs is not None
+    ratio = torch.where(rows.mask, importance_ratio(terms.logprobs, rows.old_logprobs), 0.0) * share
+    policy = objective.surrogate(terms, replace(rows, advantages=objective.advantage.adjusted(terms, rows)))
+    for name, values in ((RATIO, ratio), (KEPT_RATIO, ratio.masked_fill(policy.clipped, 0.0))):
+        ratios[name][index, : values.shape[1]] += values.to(ratios[name].dtype)
+
+
+def _with_old_terms(
+    learner: Learner, objective: Objective, batch: TokenBatch, index: Tensor, terms: TokenTerms
+) -> TokenBatch:
+    """The batch with old terms: ``terms`` for the rows at ``index``, for the rest the sampler's or those of a pass."""
+    if len(index) == batch.num_rows:
+        return with_old_terms(batch, terms)
+    rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
+    others = _sampled_terms(learner, objective, batch.rows(rest))
+    whole = learner.policy.empty_terms(batch, old_statistics(learner, objective))
+    for rows, part in ((index, terms), (rest, others)):
+        fill(whole, rows, part)
+    return with_old_terms(batch, whole)
+
+
+def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
+    """Log-probs and entropy at the sampling weights, from whoever knows them."""
+    wanted = old_statistics(learner, objective)
+    if learner.dtype in EXACT and rows.sampler_entropy is not None and not wanted:
+        return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})
+    return measure(learner, rows, wanted)
+
+
+def _step(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> None:
+    """One optimiser step with the gradients that are there; ``version`` counts the steps taken before it."""
+    parameters = [p for p in learner.policy.model.parameters() if p.requires_grad]
+    learner.ranks.sum_gradients(parameters)
+    # A loss is counted once per mini-batch, however many parts it was computed in.
+    stats.counts["policy/loss"] += 1
+    if not torch.isfinite(torch.tensor(done.stats.sums["policy/loss"])):
+        raise NonFiniteLoss("the loss", done.batch)
+    max_norm = learner.optim.max_grad_norm or float("inf")
+    norm = learner.accelerator.clip_grad_norm_(parameters, max_norm)
+    if norm is not None:
+        if not torch.isfinite(norm):
+            raise NonFiniteLoss("the gradient", done.batch)
+        stats.add("policy/grad_norm", norm)
+    warmup = learner.optim.warmup_steps
+    lr = learner.optim.lr * min(1.0, (version + 1) / warmup if warmup else 1.0)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = lr
+    learner.optimizer.step()
+    learner.optimizer.zero_grad(set_to_none=True)
+    stats.add("policy/lr", lr)
