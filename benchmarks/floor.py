@@ -1,7 +1,7 @@
 """What a step has to compute and move at the least, and what this machine can do at the most.
 
-Called by ``phases.py``. Counts are of matrix products (2 operations per multiply-add) and of weights read; everything
-else a step does is overhead by this reckoning, which is the point.
+Counts are of matrix products (2 operations per multiply-add) and of weights read; everything else a step does is
+overhead by this reckoning, which is the point.
 """
 
 from __future__ import annotations

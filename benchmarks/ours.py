@@ -1,6 +1,7 @@
-"""Runs of this project for the benchmarks, through its public commands only: ``sweep.py`` composes, ``trainer`` runs.
+"""Runs of this project for the benchmarks, through its public commands only: ``sweep.py`` composes, ``trainer``
+runs.
 
-Called by the scripts here. What a run took is read from the ``timings.jsonl`` that every run leaves behind.
+What a run took is read from the ``timings.jsonl`` that every run leaves behind.
 """
 
 from __future__ import annotations

@@ -2,6 +2,5 @@
 
 One exception: :mod:`dashboards.search` reads the folder of a search, where its Optuna study is.
 
-Called by people and by the end of a sweep through ``python -m dashboards``.
 Must not import trainer, sweeps or torch, and must not write to the store except to attach a report.
 """

@@ -1,7 +1,6 @@
 """``python -m dashboards report|search|table|claims|list``: look at studies from the command line.
 
-Called by people and by the end of a sweep. Errors are one sentence on stderr and exit status 2; must not show a
-traceback for a user's mistake.
+Errors are one sentence on stderr and exit status 2; must not show a traceback for a user's mistake.
 """
 
 from __future__ import annotations

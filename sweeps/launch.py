@@ -1,7 +1,6 @@
 """From composed configurations to finished runs: check, reconcile, register, queue, follow, show.
 
-Called by ``sweep.py`` (through Hydra) and by ``python -m sweeps resume``. Nothing is written before everything has been
-checked.
+Nothing is written before everything has been checked.
 """
 
 from __future__ import annotations

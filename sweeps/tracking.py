@@ -1,7 +1,7 @@
 """The MLflow side of a sweep: the run that stands for it.
 
-Called by :mod:`sweeps.launch`. mlflow is imported late, by :mod:`trainer.contract.store`: that takes seconds. The
-points of the cells are the trainer's business.
+mlflow is imported late, by :mod:`trainer.contract.store`: that takes seconds. The points of the cells are the
+trainer's business.
 """
 
 from __future__ import annotations

@@ -68,7 +68,11 @@ def test_imports_go_downwards(package: str) -> None:
 
 def test_a_circle_would_be_seen(tmp_path: Path) -> None:
     package = tmp_path / "p"
-    for name, text in {"a/x.py": "from p.b.y import f", "b/y.py": "def g():\n    from p.a import x", "c.py": ""}.items():
+    for name, text in {
+        "a/x.py": "from p.b.y import f",
+        "b/y.py": "def g():\n    from p.a import x",
+        "c.py": "",
+    }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)
     assert arrows(package)["a"] == {"b"}

@@ -1,6 +1,6 @@
 """What is looked at beside training: evaluation, entropy accounting, step metrics, samples for reading.
 
-Called by ``loop.py``. It must leave the weights, the optimiser and every random state of the run as they were.
+It must leave the weights, the optimiser and every random state of the run as they were.
 """
 
 from __future__ import annotations

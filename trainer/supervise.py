@@ -1,6 +1,6 @@
 """Runs one after another in one process: who has them, what they end with, and that it is written down.
 
-Called by ``__main__.py``. It must not know what a step is.
+It must not know what a step is.
 """
 
 from __future__ import annotations

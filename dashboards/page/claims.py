@@ -1,6 +1,6 @@
 """All hypotheses and their verdicts over every study in a store, on one page and as a text table.
 
-Called by ``python -m dashboards claims``. Must not hide a study that cannot be judged: it is listed with the reason.
+Must not hide a study that cannot be judged: it is listed with the reason.
 """
 
 from __future__ import annotations

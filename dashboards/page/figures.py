@@ -1,7 +1,7 @@
 """Figures against the training step, and the look that all figures share.
 
-Called by the report; every function is pure: a study in, a plotly figure out, None where nothing was logged.
-Must not escape for HTML pages, but level labels are neutralised for plotly's own pseudo-HTML by :func:`plain`.
+Every function is pure: a study in, a plotly figure out, None where nothing was logged. Must not escape for HTML
+pages, but level labels are neutralised for plotly's own pseudo-HTML by :func:`plain`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Figures that compare levels: final values, paired differences, pass@k against k, reliability, reward-entropy law.
 
-Called by the report; pure, like :mod:`dashboards.page.figures`, whose look they share.
+Pure, like :mod:`dashboards.page.figures`, whose look they share.
 """
 
 from __future__ import annotations

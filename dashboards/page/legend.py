@@ -1,6 +1,6 @@
 """The page's legend: each level's line and marker as a small inline drawing, matching what plotly draws.
 
-Called by :mod:`dashboards.page.report`. Takes nothing that came from a run: only styles of the palette reach the markup.
+Takes nothing that came from a run: only styles of the palette reach the markup.
 """
 
 from __future__ import annotations

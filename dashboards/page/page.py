@@ -1,8 +1,8 @@
 """One self-contained HTML file: template, style, plotly.js once, figures as inert data, a policy against the rest.
 
-Called by :mod:`dashboards.page.report` and :mod:`dashboards.page.claims`. Every string is escaped by the template; figure data is
-JSON that cannot close its element; a content security policy allows exactly the page's own scripts by their hash, so
-that text from a run could not run even if it were not escaped. Must not read runs.
+Every string is escaped by the template; figure data is JSON that cannot close its element; a content security policy
+allows exactly the page's own scripts by their hash, so that text from a run could not run even if it were not
+escaped. Must not read runs.
 """
 
 from __future__ import annotations

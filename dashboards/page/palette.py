@@ -1,7 +1,7 @@
 """One look for each level, the same in every figure: colour, dash and marker together, never colour alone.
 
-Called by the figures and the page's legend. Ordered levels take evenly spaced colours of viridis (dark to mid, so that
-even the last is legible on white); unordered ones take Okabe and Ito's colours. Both are safe for colour-blind readers.
+Ordered levels take evenly spaced colours of viridis (dark to mid, so that even the last is legible on white);
+unordered ones take Okabe and Ito's colours. Both are safe for colour-blind readers.
 """
 
 from __future__ import annotations

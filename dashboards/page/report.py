@@ -1,6 +1,6 @@
 """The report of one study: a self-contained HTML page, and its upload to the sweep's MLflow run.
 
-Called by ``python -m dashboards report``. Must not compute a statistic or draw a figure itself.
+Must not compute a statistic or draw a figure itself.
 """
 
 from __future__ import annotations

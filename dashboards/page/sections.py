@@ -1,6 +1,6 @@
 """Which figures a report shows, in which order, with which words.
 
-Called by :mod:`dashboards.page.report`. Must not draw: a figure whose metric no cell logged is simply absent.
+Must not draw: a figure whose metric no cell logged is simply absent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The table printed at the end of a sweep: one row a level, means over seeds with intervals, then the verdict.
 
-Called by ``python -m dashboards table``. Plain aligned text; must not use colour or anything but the standard library
-for layout.
+Plain aligned text; must not use colour or anything but the standard library for layout.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The confirmation: the winners against the untuned default on fresh seeds, and what their reported value was worth.
 
-Called by the report. It reads the record of the runs (``metrics.jsonl``), which is where the search's values come from.
+It reads the record of the runs (``metrics.jsonl``), which is where the search's values come from.
 """
 
 from __future__ import annotations

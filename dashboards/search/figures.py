@@ -1,6 +1,6 @@
 """Figures of the search as it went: history, intermediate values, timeline, importances, confirmation.
 
-Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.page.figures`.
+Pure, in the look of :mod:`dashboards.page.figures`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Figures of the space that was searched: slices, contour, parallel coordinates, Pareto fronts.
 
-Called by :mod:`dashboards.search.sections`; pure, in the look of :mod:`dashboards.page.figures`. Parallel coordinates are
-drawn with plain lines: plotly's own need WebGL and code made at run time, which the page's policy forbids.
+Pure, in the look of :mod:`dashboards.page.figures`. Parallel coordinates are drawn with plain lines: plotly's own
+need WebGL and code made at run time, which the page's policy forbids.
 """
 
 from __future__ import annotations

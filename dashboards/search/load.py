@@ -1,6 +1,6 @@
 """One search as frozen data: its settings, every trial with its state, and where its confirmation lies.
 
-Called by everything in this package. It reads the sweep's folder and the Optuna storage, and writes to neither.
+It reads the sweep's folder and the Optuna storage, and writes to neither.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The report of one search: ``report/index.html`` and ``report/summary.json`` in its sweep's folder, and its upload.
 
-Called by ``python -m dashboards search NAME`` and, through it, by the end of a search. Must not compute a statistic or
-draw a figure itself.
+Must not compute a statistic or draw a figure itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which figures the report of a search shows, in which order, with which words.
 
-Called by :mod:`dashboards.search.report`. Must not draw. What cannot be shown is a sentence that says why.
+Must not draw. What cannot be shown is a sentence that says why.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a search came to, in one sentence with its class on the page.
 
-Called by :mod:`dashboards.search.report`. Must not compute a statistic.
+Must not compute a statistic.
 """
 
 from __future__ import annotations

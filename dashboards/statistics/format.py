@@ -1,6 +1,6 @@
 """Numbers as a reader wants them: a few digits, signs where they matter, a dash where there is none.
 
-Called by the pages, the terminal table and the verdict. Pure text; must not escape HTML (templates do).
+Pure text; must not escape HTML (templates do).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any MLflow store through the public client: servers, and databases other than SQLite.
 
-Called by :func:`dashboards.store.store.open_store`. Must not use private parts of MLflow: metric histories come one call
-per run and metric, several at a time, because the public client has no bulk call.
+Must not use private parts of MLflow: metric histories come one call per run and metric, several at a time, because
+the public client has no bulk call.
 """
 
 from __future__ import annotations

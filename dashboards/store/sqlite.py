@@ -1,7 +1,7 @@
 """A SQLite MLflow store, read with SQL on a read-only connection.
 
-Called by :func:`dashboards.store.store.open_store`. Must not write, lock or create the file.
-The tables (runs, tags, params, metrics, experiments) are those of MLflow 3; a test compares with the MLflow client.
+Must not write, lock or create the file. The tables (runs, tags, params, metrics, experiments) are those of MLflow 3;
+a test compares with the MLflow client.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where runs are read from: a SQLite file directly and read-only, anything else through the MLflow client.
 
-Called by :mod:`dashboards.study.load`. Must not create a database, change a run, or know what a study is.
-A SQLite store is read with SQL because it is 50 times faster than one call per metric and needs no MLflow import.
+Must not create a database, change a run, or know what a study is. A SQLite store is read with SQL because it is 50
+times faster than one call per metric and needs no MLflow import.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Sampled responses and reliability points: the artifacts of the cells as tidy frames.
 
-Called by the report only, because each is one file (or download) per cell. Text in them comes from a model and is
-hostile until escaped. Must not fail on a cell that logged none.
+Text in them comes from a model and is hostile until escaped. Must not fail on a cell that logged none.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The factor of a study and the hypothesis it tests, parsed from the sweep's ``sweep.json``.
 
-Called by :mod:`dashboards.study.load`. Must not judge the hypothesis (:mod:`dashboards.study.verdict` does) or read any store.
+Must not judge the hypothesis (:mod:`dashboards.study.verdict` does) or read any store.
 """
 
 from __future__ import annotations

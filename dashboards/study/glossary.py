@@ -1,7 +1,7 @@
 """What the metrics of a study mean: the ``metrics.json`` that its runs logged, with labels for people.
 
-Called by :mod:`dashboards.study.load` and :mod:`dashboards.search.load`. Definitions, units and ranges are the trainer's and
-are never written down here; a run that logged none leaves its metrics without them.
+Definitions, units and ranges are the trainer's and are never written down here; a run that logged none leaves its
+metrics without them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One study as frozen, tidy frames: which cells it has, in which state, and everything they logged.
 
-Called by the pages, the terminal table and ``python -m dashboards``. Must not compute statistics, and must never drop
-a cell: one that is missing, unfinished or failed is a row of ``cells`` with its state.
+Must not compute statistics, and must never drop a cell: one that is missing, unfinished or failed is a row of
+``cells`` with its state.
 """
 
 from __future__ import annotations

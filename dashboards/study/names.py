@@ -1,7 +1,7 @@
 """What each metric is called on a page, and which metrics a page shows.
 
-Called by :mod:`dashboards.study.glossary` and the pages. Labels only: what a metric means, its unit and its range are the
-trainer's to say, in the ``metrics.json`` that every run logs. Must not read any run.
+Labels only: what a metric means, its unit and its range are the trainer's to say, in the ``metrics.json`` that every
+run logs. Must not read any run.
 """
 
 from __future__ import annotations

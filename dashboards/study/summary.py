@@ -1,7 +1,7 @@
 """A study joined with the statistics: final values, level rows, effects, laws, verdict.
 
-Called by the report, the claims page and the terminal table. Must not draw or format.
-"Final" is the mean of the last 5 logged steps of a completed cell; of an ``eval/`` metric, its last value.
+Must not draw or format. "Final" is the mean of the last 5 logged steps of a completed cell; of an ``eval/`` metric,
+its last value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The end of a sweep: what became of every cell, and what the exit code says of it.
-
-Called by :mod:`sweeps.launch` when nothing runs any more.
-"""
+"""The end of a sweep: what became of every cell, and what the exit code says of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``python -m sweeps gc``: what an output folder holds that nothing needs any more, and how to be rid of it.
 
-Called by ``python -m sweeps``. A run that somebody may be at work on is never touched, and nothing goes without a yes.
+A run that somebody may be at work on is never touched, and nothing goes without a yes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Looking after a sweep from its folders alone: what its cells do, stopping them, and taking the sweep up again.
 
-Called by ``python -m sweeps``. It must not compose anything: the frozen ``run.yaml`` of a cell is its configuration.
+It must not compose anything: the frozen ``run.yaml`` of a cell is its configuration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What a finished sweep is good for: the table of levels, the report, and how to look further.
 
-Called by :mod:`sweeps.after.finish`. Table and report are made by ``python -m dashboards``, which reads MLflow and nothing
-else.
+Table and report are made by ``python -m dashboards``, which reads MLflow and nothing else.
 """
 
 from __future__ import annotations

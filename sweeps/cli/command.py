@@ -1,6 +1,6 @@
 """The command line of ``sweep.py``: Hydra in, one sentence and an exit code out.
 
-Called by ``sweep.py``. Hydra composes; a sweep goes on in the launcher plugin, a single run in :func:`_single`.
+Hydra composes; a sweep goes on in the launcher plugin, a single run in :func:`_single`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""``python sweep.py --help``: what can be asked for, with the choices that conf/ offers at this moment.
-
-Called by :mod:`sweeps.cli.command` before Hydra starts.
-"""
+"""``python sweep.py --help``: what can be asked for, with the choices that conf/ offers at this moment."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Composing configurations: where they live, one of them, and a whole batch at the price of few.
 
-Called by the command line, by Hydra's launcher plugin, by error messages and by tests. It must not judge values.
+It must not judge values.
 """
 
 from __future__ import annotations

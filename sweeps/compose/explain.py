@@ -1,7 +1,6 @@
 """Hydra's several-line errors as one sentence that names the nearest valid name.
 
-Called by :mod:`sweeps.cli.command` when a configuration could not be composed. It must not hide a message that it does not
-know.
+It must not hide a message that it does not know.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Texts on the command line that Hydra would read as numbers: ``study.name=1_000``, ``model.revision=38930e8``.
 
-Called by :mod:`sweeps.cli.command` before Hydra reads the command line. What is a text is said by the annotation of the
-setting, so nothing is known of single settings here.
+What is a text is said by the annotation of the setting, so nothing is known of single settings here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The words of a command line, judged one by one before Hydra composes anything.
 
-Called by :mod:`sweeps.cli.command`. What only a whole configuration can tell is for :mod:`sweeps.grid.cells`, values are for the
-trainer.
+What only a whole configuration can tell is for :mod:`sweeps.grid.cells`, values are for the trainer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From composed configurations to cells: frozen, signed, each with its level and seed. Nothing is written here.
 
-Called by :mod:`sweeps.launch`. Everything that can be refused without importing the trainer is refused here.
+Everything that can be refused without importing the trainer is refused here.
 """
 
 from __future__ import annotations

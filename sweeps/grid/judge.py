@@ -1,7 +1,7 @@
 """What a whole configuration can be refused for without importing the trainer: parts, names, and the launcher's own
 values.
 
-Called by :mod:`sweeps.grid.cells` for every cell. It must not look at a second cell, or at what is on disk.
+It must not look at a second cell, or at what is on disk.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Which level of the factor a cell belongs to, and what that level is called.
 
-Called by :mod:`sweeps.grid.cells`. Pure: it reads overrides as the sweep gave them, so the order of levels is their order
-there.
+Pure: it reads overrides as the sweep gave them, so the order of levels is their order there.
 """
 
 from __future__ import annotations

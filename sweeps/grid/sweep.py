@@ -1,7 +1,6 @@
 """What a sweep is called and what it says of itself: the study's name and its ``sweep.json``.
 
-Called by :mod:`sweeps.launch` and ``python -m sweeps``. The dashboards read the document from MLflow, so its keys are a
-contract.
+The dashboards read the document from MLflow, so its keys are a contract.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Values and combinations, checked by the trainer itself in one process for the whole sweep, before anything is queued.
+"""Values and combinations, checked by the trainer itself in one process for the whole sweep, before anything is
+queued.
 
-Called by :mod:`sweeps.launch`. The trainer imports torch for this, which ``sweeps`` must not.
+The trainer imports torch for this, which ``sweeps`` must not.
 """
 
 from __future__ import annotations

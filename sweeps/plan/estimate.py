@@ -1,7 +1,6 @@
 """How long a sweep will take, from runs of like cost in the same output folder.
 
-Called by :mod:`sweeps.plan.plan` and, before anything is queued, by :mod:`sweeps.launch`. It reads run folders and writes
-nothing.
+It reads run folders and writes nothing.
 """
 
 from __future__ import annotations

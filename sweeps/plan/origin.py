@@ -1,6 +1,6 @@
 """Where a sweep came from, in short facts for ``sweep.json`` and every run: revision of the code, versions, host.
 
-Called once per sweep. It must work without git, and must not import what it asks the version of.
+It must work without git, and must not import what it asks the version of.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``plan=true``: which cells there are, what is done, what would run and how long it takes.
 
-Called by :mod:`sweeps.launch`. It shows what :mod:`sweeps.plan.reconcile` and :mod:`sweeps.plan.estimate` have found.
+It shows what :mod:`sweeps.plan.reconcile` and :mod:`sweeps.plan.estimate` have found.
 """
 
 from __future__ import annotations

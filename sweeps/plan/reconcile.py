@@ -1,7 +1,6 @@
 """What each cell of a sweep needs, given what its run folder already holds.
 
-Called by :mod:`sweeps.launch` before anything is queued and by ``python -m sweeps``. It reads and decides; it changes
-nothing.
+It reads and decides; it changes nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes down what is going to run, before it runs: run folders with frozen configurations, and room for them.
 
-Called by :mod:`sweeps.launch` once everything has been checked; after it, jobs need nothing from the launcher.
+After it, jobs need nothing from the launcher.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs that an older version of the program left in an output folder: counted and named, because nothing reuses them.
+"""Runs that an older version of the program left in an output folder: counted and named, because nothing reuses
+them.
 
-Called by the plan, by the opening line of a sweep and by ``python -m sweeps``. It reads the first line of every
-``run.yaml`` and nothing else of what is up to date.
+It reads the first line of every ``run.yaml`` and nothing else of what is up to date.
 """
 
 from __future__ import annotations

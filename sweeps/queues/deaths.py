@@ -1,7 +1,6 @@
 """What became of a run whose trainer died without a word, by the signal that ended it.
 
-Called by the worker. A process that was ended from outside loses its run nothing but time; one that crashed would crash
-again.
+A process that was ended from outside loses its run nothing but time; one that crashed would crash again.
 """
 
 from __future__ import annotations

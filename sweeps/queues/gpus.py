@@ -1,7 +1,4 @@
-"""The GPUs this process may use, found without importing torch.
-
-Called by :mod:`sweeps.queues.local` to make one slot per GPU.
-"""
+"""The GPUs this process may use, found without importing torch."""
 
 from __future__ import annotations
 

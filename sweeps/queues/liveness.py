@@ -1,7 +1,7 @@
 """What a run is called of which nobody will move it on, and the scheduler's word on whether anybody will.
 
-Called by everything that plans, shows or ends runs; the other witnesses are in :mod:`trainer.contract.liveness`. A run
-is given up only when they all deny it; what cannot be known counts as alive.
+The other witnesses are in :mod:`trainer.contract.liveness`. A run is given up only when they all deny it; what
+cannot be known counts as alive.
 """
 
 from __future__ import annotations

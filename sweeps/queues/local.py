@@ -1,7 +1,7 @@
 """``launcher=local``: a bounded number of jobs on this machine, each in a session of its own with GPUs of its own.
 
-Opened by :mod:`sweeps.launch`. Submitit's local executor starts everything at once, on GPU 0, in the launcher's process
-group, and kills after an hour; this keeps its job format and changes when and how the process starts.
+Submitit's local executor starts everything at once, on GPU 0, in the launcher's process group, and kills after an
+hour; this keeps its job format and changes when and how the process starts.
 """
 
 from __future__ import annotations

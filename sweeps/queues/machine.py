@@ -1,8 +1,7 @@
 """What this machine offers to runs, and what a run takes of it: cores, memory, threads.
 
-Called by :mod:`sweeps.grid.cells`, which freezes threads and device, and by :mod:`sweeps.queues.local`, which makes slots.
-Threads follow from the model alone, never from the machine: the same configuration gives the same bytes on 2 cores and
-on 64, and a machine with more cores runs more of them at a time.
+Threads follow from the model alone, never from the machine: the same configuration gives the same bytes on 2 cores
+and on 64, and a machine with more cores runs more of them at a time.
 """
 
 from __future__ import annotations

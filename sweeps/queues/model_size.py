@@ -1,7 +1,6 @@
 """How large a language model is, from the headers of its files: no weights are read and torch is not imported.
 
-Called by :mod:`sweeps.queues.machine`. It must not judge a model: what cannot be read is None here, and the trainer's check
-says what is wrong with it.
+It must not judge a model: what cannot be read is None here, and the trainer's check says what is wrong with it.
 """
 
 from __future__ import annotations

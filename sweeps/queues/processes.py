@@ -1,7 +1,7 @@
 """Processes of a job, found through the kernel: wherever they went, whoever their parent is now.
 
-Called by the worker and by whatever ends a job. A process group is not enough: ``accelerate launch`` gives every rank a
-session of its own. So a job carries a mark in its environment, which everything that it starts inherits.
+A process group is not enough: ``accelerate launch`` gives every rank a session of its own. So a job carries a mark
+in its environment, which everything that it starts inherits.
 """
 
 from __future__ import annotations

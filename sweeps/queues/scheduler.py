@@ -1,6 +1,6 @@
 """What Slurm knows of this user's jobs: one question for all of them, asked with ``squeue``; accounting may be off.
 
-Called by everything that has to tell a dead run from a living one. What Slurm does not say clearly counts as alive.
+What Slurm does not say clearly counts as alive.
 """
 
 from __future__ import annotations

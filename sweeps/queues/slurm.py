@@ -1,6 +1,6 @@
 """``launcher=slurm``: jobs of one sweep as a Slurm array through Submitit.
 
-Opened by :mod:`sweeps.launch`. What becomes of the jobs is for :mod:`sweeps.queues.scheduler` to say.
+What becomes of the jobs is for :mod:`sweeps.queues.scheduler` to say.
 """
 
 from __future__ import annotations

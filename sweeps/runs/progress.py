@@ -1,7 +1,6 @@
 """How far a run is, read from its folder as it grows.
 
-Called by :mod:`sweeps.terminal.progress` and ``python -m sweeps status``. It reads status.json, metrics.jsonl and timings.jsonl
-only, so it works for jobs that another process started.
+It reads status.json, metrics.jsonl and timings.jsonl only, so it works for jobs that another process started.
 """
 
 from __future__ import annotations

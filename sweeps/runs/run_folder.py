@@ -1,6 +1,6 @@
 """``run.yaml`` as ``sweeps`` sees it: what was asked of a run, frozen.
 
-Called by everything that plans, starts or looks after runs. How far a run is and who has it is in ``trainer.contract``.
+How far a run is and who has it is in ``trainer.contract``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the command line to a :class:`~sweeps.search.context.Ground`, and every check that can be made beforehand.
 
-Called by :mod:`sweeps.search.start`. Nothing is written here.
+Nothing is written here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The end of a search: MLflow brought up to date, the best confirmed, preset and report written.
-
-Called by :mod:`sweeps.search.start` when no trial is left.
-"""
+"""The end of a search: MLflow brought up to date, the best confirmed, preset and report written."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a search is about to do, in words: the plan, the opening line, what it will cost.
 
-Called by :mod:`sweeps.search.start`. It only shows.
+It only shows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a person sees of a search while it goes on: a line per trial that begins or ends, and a live one.
 
-Called by the driver. It only shows.
+It only shows.
 """
 
 from __future__ import annotations

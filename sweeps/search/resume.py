@@ -1,7 +1,4 @@
-"""``python -m sweeps attach|resume|retry|plan`` of a search: its command once more, which goes on where it stands.
-
-Called by ``python -m sweeps``.
-"""
+"""``python -m sweeps attach|resume|retry|plan`` of a search: its command once more, which goes on where it stands."""
 
 from __future__ import annotations
 

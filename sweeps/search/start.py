@@ -1,6 +1,6 @@
 """``python sweep.py -m search=NAME``: check everything, take the study up or begin it, run it, confirm, report.
 
-Called by the Hydra sweeper plugin. Nothing is queued or written before everything has been checked.
+Nothing is queued or written before everything has been checked.
 """
 
 from __future__ import annotations

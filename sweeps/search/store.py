@@ -1,7 +1,7 @@
 """Optuna's side: storage, study, sampler and pruner, each by its name in the settings.
 
-Called by the driver and, with a cheap sampler, by running jobs. Samplers are made anew for every trial, their seed from
-the number of trials there are: a search that was killed and started again makes the suggestions it would have made.
+Samplers are made anew for every trial, their seed from the number of trials there are: a search that was killed and
+started again makes the suggestions it would have made.
 """
 
 from __future__ import annotations

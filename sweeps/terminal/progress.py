@@ -1,6 +1,6 @@
 """Progress on the terminal, for people who watch a sweep and for logs of it.
 
-Called by :mod:`sweeps.terminal.watch`. It only shows what :class:`sweeps.runs.progress.Followed` has read.
+It only shows what :class:`sweeps.runs.progress.Followed` has read.
 """
 
 from __future__ import annotations

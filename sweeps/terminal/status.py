@@ -1,6 +1,6 @@
 """``python -m sweeps status``: a line per cell, once or live.
 
-Called by ``python -m sweeps``. It only shows what :class:`sweeps.runs.progress.Followed` has read.
+It only shows what :class:`sweeps.runs.progress.Followed` has read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Stands by while cells run: shows progress, and knows when nobody is at work on any of them.
-
-Called by :mod:`sweeps.launch` once everything is queued.
-"""
+"""Stands by while cells run: shows progress, and knows when nobody is at work on any of them."""
 
 from __future__ import annotations
 

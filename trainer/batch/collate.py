@@ -1,7 +1,7 @@
 """Rollouts to rectangles. The only place that shifts tokens, and the only place that builds masks (from lengths,
 never from ids).
 
-Called by ``loop.py`` once per step. It must not look at rewards beyond copying them.
+It must not look at rewards beyond copying them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which settings make a run what it is: one identity, one folder, one curve, byte for byte.
 
-Called by ``trainer`` and by ``sweeps``; must not import torch. What is left out has been shown not to matter: a test
-runs both values of every such setting and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
+Must not import torch. What is left out has been shown not to matter: a test runs both values of every such setting
+and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who has a run, and whether anybody is at work on it: lock, scheduler, process, heartbeat.
 
-Called by the trainer, which takes the lock, and by everything that plans, shows or ends runs. A run is given up only
-when all witnesses deny it; of what only a scheduler can tell nothing is known until it is asked.
+A run is given up only when all witnesses deny it; of what only a scheduler can tell nothing is known until it is
+asked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attempts of a run, and the ``STOP`` file that asks it to end: the small files of a run folder that both sides use.
 
-Called by the trainer and by ``sweeps``. It must not interpret what a run computes.
+It must not interpret what a run computes.
 """
 
 from __future__ import annotations

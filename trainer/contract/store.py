@@ -1,7 +1,7 @@
 """The MLflow store of a study: whether it can be used, how a new one is made, and what to do with a broken one.
 
-Called by the trainer's copy and by the launcher. A SQLite store is made beside its place and renamed, so that there is
-a whole one or none. Imports mlflow late, which takes seconds.
+A SQLite store is made beside its place and renamed, so that there is a whole one or none. Imports mlflow late, which
+takes seconds.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What the trainer asks of a sampler. Called by ``sampling.py`` and ``loop.py``; it must not know rewards or
-gradients."""
+"""What the trainer asks of a sampler. It must not know rewards or gradients."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Held-out evaluation: avg@n, pass@k, maj@n, diversity, calibration and support, suite by suite.
 
-Called by the loop before training, every ``every`` steps and at the end. It samples through a function that the engine
-gives it and must not know the engine, nor train, nor log.
+It samples through a function that the engine gives it and must not know the engine, nor train, nor log.
 
 **Noise.** The sampling seed of a suite depends on the suite's name and ``EvaluationConfig.seed`` only, not on the run's
 seed or step. So every run and every step answers the same problems with the same noise stream, and a difference between

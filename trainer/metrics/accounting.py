@@ -1,8 +1,8 @@
 """Entropy accounting: the measured change of entropy per token beside four first-order predictions of it.
 
-Called by the loop with values at the same contexts before and after a step's updates. M response tokens, flat; all
-in nats. It must not run the model. Sources: METHODS 3.2 (arXiv 2505.22617) and 5 (STEER, arXiv 2510.10150, and the
-exact tabular term). Predictions carry an unknown step size, so only correlation and best-scale error mean anything.
+M response tokens, flat; all in nats. It must not run the model. Sources: METHODS 3.2 (arXiv 2505.22617) and 5
+(STEER, arXiv 2510.10150, and the exact tabular term). Predictions carry an unknown step size, so only correlation
+and best-scale error mean anything.
 """
 
 from __future__ import annotations

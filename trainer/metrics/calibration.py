@@ -1,7 +1,6 @@
 """Does confidence mean what it says: ECE, Brier score, AUROC and the points of a reliability diagram.
 
-Called once per step on the rollouts and by evaluate.py on each suite. Confidence comes from log-probs or from
-agreement; this file must not judge answers. Definitions: METHODS 15.4.
+Confidence comes from log-probs or from agreement; this file must not judge answers. Definitions: METHODS 15.4.
 """
 
 from __future__ import annotations

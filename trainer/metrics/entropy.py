@@ -1,8 +1,7 @@
 """Policy entropy of a step: exact, over the full vocabulary, over all response tokens, at the sampling weights.
 
-Called once per step by the loop when the old pass and the advantages are there. It returns sums and counts; a mean of
-means (over micro-batches, rows or ranks) would weight tokens unequally. It must not estimate entropy from samples: that
-is surprisal.
+It returns sums and counts; a mean of means (over micro-batches, rows or ranks) would weight tokens unequally. It
+must not estimate entropy from samples: that is surprisal.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Ratios and divergences of two policies on sampled tokens, and the covariance that drives entropy down: one definition
-and one sign of each.
+"""Ratios and divergences of two policies on sampled tokens, and the covariance that drives entropy down: one
+definition and one sign of each.
 
-Called by surrogates, weights, regularizers and metrics alike. Pure functions; they must not know any method.
+Pure functions; they must not know any method.
 
-``log_ratio = log q - log p`` is always the policy ``q`` that is asked about less the policy ``p`` that the tokens were
-drawn from (Schulman, "Approximating KL divergence"); the estimators of ``KL(p || q)`` are functions of it alone, and
-the importance ratio is its exponential.
+``log_ratio = log q - log p`` is always the policy ``q`` that is asked about less the policy ``p`` that the tokens
+were drawn from (Schulman, "Approximating KL divergence"); the estimators of ``KL(p || q)`` are functions of it
+alone, and the importance ratio is its exponential.
 """
 
 from __future__ import annotations

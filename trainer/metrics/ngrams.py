@@ -1,7 +1,7 @@
 """Exact n-gram tables of many responses at once; what diversity.py counts with.
 
-Called by diversity.py only. Ids come from sorting, never from hashing, so two different n-grams cannot collide.
-It must not know about rewards, answers or text.
+Ids come from sorting, never from hashing, so two different n-grams cannot collide. It must not know about rewards,
+answers or text.
 """
 
 from __future__ import annotations

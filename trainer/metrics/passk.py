@@ -1,7 +1,6 @@
 """Accuracy of repeated sampling: unbiased pass@k, avg@k, maj@k.
 
-Called by evaluate.py. Pure numpy and plain Python; it must not know how an answer was judged. Definitions: METHODS
-15.2.
+Pure numpy and plain Python; it must not know how an answer was judged. Definitions: METHODS 15.2.
 """
 
 from __future__ import annotations

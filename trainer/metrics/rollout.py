@@ -1,7 +1,6 @@
 """What came back from the sampler in one step: rewards, lengths, groups without a signal.
 
-Called once per step by the loop with all verified rollouts of the step. It must not reshape rewards: these are the
-verifier's own.
+It must not reshape rewards: these are the verifier's own.
 """
 
 from __future__ import annotations

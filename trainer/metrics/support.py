@@ -1,7 +1,6 @@
 """Which problems training gained and lost against the base model: SRR, NDR, SDS, NSCR.
 
-Called by evaluate.py with the solve counts of the first evaluation. Pure arithmetic on counts. Source: METHODS 11
-(arXiv 2507.14843).
+Pure arithmetic on counts. Source: METHODS 11 (arXiv 2507.14843).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The slots of an objective: what each may declare, what it is given, what it returns.
 
-Called through :class:`trainer.objective.objective.Objective`. It must not know which method fills a slot: a method is a
-value given to it, never a branch in it.
+It must not know which method fills a slot: a method is a value given to it, never a branch in it.
 """
 
 from __future__ import annotations

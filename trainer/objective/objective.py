@@ -1,6 +1,6 @@
 """How the members of the slots compose into one loss.
 
-Called by ``update.py`` (mini-batches) and ``loop.py`` (once per step). It must not know which method fills a slot.
+It must not know which method fills a slot.
 """
 
 from __future__ import annotations

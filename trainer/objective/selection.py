@@ -1,7 +1,6 @@
 """Which tokens of a mini-batch stand out: covariance, the largest few, a quantile, a random draw.
 
-Called by surrogates and weights from ``prepare``, on the whole mini-batch before it is split. Pure functions over
-[N, T] columns that look at masked tokens only; they must not know any method.
+Pure functions over [N, T] columns that look at masked tokens only; they must not know any method.
 """
 
 from __future__ import annotations

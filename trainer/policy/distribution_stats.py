@@ -1,9 +1,9 @@
 """Statistics of next-token distributions that components ask for by name, as pure functions of scaled logits.
 
-Called by ``token_stats.py``, a chunk of rows at a time. A name may carry numbers: ``"top_p_entropy@0.8"`` is
-``top_p_entropy(logits, targets, 0.8)``. Gradients are autograd's; a part without gradient is detached here. ``logits``
-have been divided by ``temperature``: what is said to be at temperature 1 multiplies by it again. No two numbers of the
-size of the logits are ever subtracted but from the largest logit: at 10^4 their rounding would be all that is left.
+A name may carry numbers: ``"top_p_entropy@0.8"`` is ``top_p_entropy(logits, targets, 0.8)``. Gradients are
+autograd's; a part without gradient is detached here. ``logits`` have been divided by ``temperature``: what is said
+to be at temperature 1 multiplies by it again. No two numbers of the size of the logits are ever subtracted but from
+the largest logit: at 10^4 their rounding would be all that is left.
 """
 
 from __future__ import annotations

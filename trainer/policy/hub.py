@@ -1,6 +1,6 @@
 """A hub name to a folder on this machine, under one short time limit; everything after it reads files.
 
-Called by ``model.py``. It must not decide what a model has to be.
+It must not decide what a model has to be.
 """
 
 from __future__ import annotations

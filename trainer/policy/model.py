@@ -1,7 +1,4 @@
-"""Loading a causal language model and its tokenizer, and what is checked of them before anything is trained.
-
-Called by ``session.py`` and, for the checks before queuing, by ``compatibility.py``.
-"""
+"""Loading a causal language model and its tokenizer, and what is checked of them before anything is trained."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The policy: one forward pass of a causal language model to token statistics.
 
-Called by ``update.py`` and ``loop.py``. It must not sample, and it must not know rewards.
+It must not sample, and it must not know rewards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From prompts to tokens by the model's own conventions: chat template, begin token, context.
 
-Called by ``sampling.py``, ``desk.py``, ``session.py`` and ``examine.py``. It must not know what a prompt asks.
+It must not know what a prompt asks.
 """
 
 from __future__ import annotations

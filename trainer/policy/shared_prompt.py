@@ -1,8 +1,7 @@
 """A forward pass without padding, in which the rows of a group compute their common prompt once.
 
-Called by ``policy.py``. All tokens lie on one line, so the linear layers see nothing but real tokens; only attention
-works on rectangles. A group of 16 with prompts of 14 and responses of 25 tokens computes 26 tokens a row instead of 39
-and their padding.
+All tokens lie on one line, so the linear layers see nothing but real tokens; only attention works on rectangles. A
+group of 16 with prompts of 14 and responses of 25 tokens computes 26 tokens a row instead of 39 and their padding.
 """
 
 from __future__ import annotations

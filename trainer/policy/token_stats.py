@@ -1,7 +1,8 @@
-"""Log-prob, entropy and friends of chosen tokens, from hidden states, in one tiled pass with a hand-written backward.
+"""Log-prob, entropy and friends of chosen tokens, from hidden states, in one tiled pass with a hand-written
+backward.
 
-Called by ``policy.py`` only. This is the one place where the temperature is applied, and the one place that ever sees
-logits: one tile of them at a time, in the backward pass too.
+This is the one place where the temperature is applied, and the one place that ever sees logits: one tile of them at
+a time, in the backward pass too.
 """
 
 from __future__ import annotations

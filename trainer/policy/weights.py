@@ -1,6 +1,6 @@
 """Weight files read without a model: whole, finite, and those that the configuration describes.
 
-Called by ``examine.py`` before anything is queued. It must not load a model, and must not need memory for one.
+It must not load a model, and must not need memory for one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Synthetic pretraining traces for the tiny countdown model, as padded batches of token ids.
 
-Called by :mod:`trainer.pretrain` only. It must never use a problem of a training, held-out or out-of-domain split:
-the base model has seen none of the prompts that a run trains or evaluates on.
+It must never use a problem of a training, held-out or out-of-domain split: the base model has seen none of the
+prompts that a run trains or evaluates on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Figures of a base model for its card: reward, pass@k, entropy and length by suite, with plain transformers.
 
-Called by ``python -m trainer.pretrain --evaluate FOLDER``. It is no part of a run: runs sample with their engine and
-evaluate with :mod:`trainer.evaluation.evaluate`.
+It is no part of a run: runs sample with their engine and evaluate with :mod:`trainer.evaluation.evaluate`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The untrained tiny model: a Qwen3 architecture under a million parameters and a character tokenizer.
 
-Called by :mod:`trainer.pretrain` only. It must not train; a run loads the finished folder like any other model.
+It must not train; a run loads the finished folder like any other model.
 """
 
 from __future__ import annotations

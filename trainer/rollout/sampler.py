@@ -1,7 +1,6 @@
 """From prompts to verified rollouts: order of the data, seeds of the samples, shares of the ranks.
 
-Called by rollout components and by the evaluation. It must not compute advantages, and it never repeats a noise
-stream by accident.
+It must not compute advantages, and it never repeats a noise stream by accident.
 """
 
 from __future__ import annotations

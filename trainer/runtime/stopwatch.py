@@ -1,5 +1,4 @@
-"""Wall time by phase. Called by ``loop.py`` and everything it times; what it measures never goes into
-``metrics.jsonl``."""
+"""Wall time by phase. What it measures never goes into ``metrics.jsonl``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Everything a run holds while it lives: policy, optimiser, engine, sampler; how it starts and how it resumes.
 
-Called by ``loop.py``. It must not decide what happens in a step.
+It must not decide what happens in a step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a resolved configuration to checked instances. The import path in ``_target_`` is the registry; there is no
 other.
 
-Called by ``__main__.py``. It must not read files or start anything.
+It must not read files or start anything.
 """
 
 from __future__ import annotations

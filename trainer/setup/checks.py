@@ -1,7 +1,7 @@
 """Combinations that cannot mean anything are refused, and settings that do nothing are named, before anything is
 queued.
 
-Called by ``python -m trainer --check``. It must not start an engine or load a model.
+It must not start an engine or load a model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What can be known of a model, its prompts and the machine without loading weights: looked at before anything is
 queued.
 
-Called by ``compatibility.py`` and, for the machine, by ``session.py``. A sweep asks for every level, so answers that
-depend only on the model or the task are kept.
+A sweep asks for every level, so answers that depend only on the model or the task are kept.
 """
 
 from __future__ import annotations

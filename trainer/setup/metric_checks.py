@@ -1,6 +1,6 @@
 """Whether a run of a given configuration will log a metric: what a search optimises has to exist.
 
-Called by ``compatibility.py``. It knows when the loop measures what; it must not measure.
+It knows when the loop measures what; it must not measure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Checkpoints: written whole or not at all, checksummed, the last few kept, nothing ever unpickled that could run code.
+"""Checkpoints: written whole or not at all, checksummed, the last few kept, nothing ever unpickled that could run
+code.
 
-Called by the loop. ``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last,
-manifest.json; with the model's own files beside them (``export.py``) it is a folder that transformers loads. Must not
-decide when to save, and must never remove the newest good checkpoint.
+``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last, manifest.json; with
+the model's own files beside them (``export.py``) it is a folder that transformers loads. Must not decide when to
+save, and must never remove the newest good checkpoint.
 """
 
 from __future__ import annotations

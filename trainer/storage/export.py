@@ -1,8 +1,8 @@
-"""``python -m trainer export RUN``: the last checkpoint of a run as a folder that transformers, vLLM and ``model.path``
-load.
+"""``python -m trainer export RUN``: the last checkpoint of a run as a folder that transformers, vLLM and
+``model.path`` load.
 
 Checkpoints are such folders themselves; this leaves out the optimiser, and the folder stays when a run prunes its
-checkpoints. Called by ``__main__.py``, and by ``session.py`` for the files beside the weights.
+checkpoints.
 """
 
 from __future__ import annotations

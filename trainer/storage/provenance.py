@@ -1,7 +1,6 @@
 """Where a run came from: revision and diff of the code, versions, hardware, seeds, data, command line.
 
-Called once per attempt by ``__main__.py``, and cheap (about 0.05 s). Must work outside a git checkout, must leave a
-checkout as it is, and must not import torch.
+Must work outside a git checkout, must leave a checkout as it is, and must not import torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The run folder: everything a run writes down about itself, as plain files. This is the truth; MLflow is a copy.
 
-Called by the loop (append, truncate, status) and by tracking.py (read). Must not import torch or mlflow, and must never
-leave a torn file behind: a failed append is cut off again, everything else is written beside and renamed. What of it is
-shared with ``sweeps`` is in ``trainer/contract/``.
+Must not import torch or mlflow, and must never leave a torn file behind: a failed append is cut off again,
+everything else is written beside and renamed. What of it is shared with ``sweeps`` is in ``trainer/contract/``.
 """
 
 from __future__ import annotations

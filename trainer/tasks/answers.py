@@ -1,8 +1,8 @@
-"""Reading final answers of free-form responses: where they are, one spelling of them, and the exact value of a number.
+"""Reading final answers of free-form responses: where they are, one spelling of them, and the exact value of a
+number.
 
-Called by :mod:`trainer.tasks.jsonl` and :mod:`trainer.tasks.compare`. Every function here takes untrusted text, is
-linear in its length, evaluates nothing and must never raise on it. A spelling keeps what carries structure: braces,
-brackets, case, and the space in ``3 1/4``.
+Every function here takes untrusted text, is linear in its length, evaluates nothing and must never raise on it. A
+spelling keeps what carries structure: braces, brackets, case, and the space in ``3 1/4``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The protocol of a task: prompts to train on, suites to evaluate on, a verifier.
 
-Called by the loop (prompts, verdicts) and by evaluation (suites). A task must not sample, order or batch prompts:
-the run seed does that elsewhere, so that every seed of a cell works on the same problems.
+A task must not sample, order or batch prompts: the run seed does that elsewhere, so that every seed of a cell works
+on the same problems.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Countdown problems: solvable by construction, each in exactly one of four disjoint splits.
 
-Called by the task ``countdown`` and by the pretraining recipe. It must not know about seeds of runs: everything is a
-function of the arguments, so every run seed of a study sees the same problems.
+It must not know about seeds of runs: everything is a function of the arguments, so every run seed of a study sees
+the same problems.
 """
 
 from __future__ import annotations

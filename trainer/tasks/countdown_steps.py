@@ -1,7 +1,7 @@
 """Written-out countdown solutions: strict parser, step-by-step check, canonical form.
 
-Called by the task ``countdown`` (verifier) and by the problem generator (arithmetic). It must never evaluate text:
-digits and operators are matched by one bounded regular expression and computed with four integer operations.
+It must never evaluate text: digits and operators are matched by one bounded regular expression and computed with
+four integer operations.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Low-diversity subsets of countdown problems: whole groups of similar problems.
 
-Called by the task ``countdown`` for ``subset=clustered``. It must stay in whole-number arithmetic, so that the same
-subset comes out on every machine.
+It must stay in whole-number arithmetic, so that the same subset comes out on every machine.
 """
 
 from __future__ import annotations

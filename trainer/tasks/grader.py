@@ -1,8 +1,9 @@
-"""A process beside the run that compares answers, because sympy may take any time and any memory over a few characters.
+"""A process beside the run that compares answers, because sympy may take any time and any memory over a few
+characters.
 
-Called by :mod:`trainer.tasks.jsonl` through :func:`judge`; the process runs :func:`main`. It starts with the first
-answer that takes algebra. Limits are in processor time, so that a busy machine does not change a reward. The process
-may read files (imports) and nothing else: no writing, no network, no further process, no code from text.
+The process runs :func:`main`. It starts with the first answer that takes algebra. Limits are in processor time, so
+that a busy machine does not change a reward. The process may read files (imports) and nothing else: no writing, no
+network, no further process, no code from text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows of a JSONL file of questions and answers, each looked at before anything is queued.
 
-Called by :mod:`trainer.tasks.jsonl`; :func:`sift` is for whoever has a further condition on prompts, such as their
-length in tokens. It must not change a row: what cannot be used is refused, or left out when the user asks for that.
+:func:`sift` is for whoever has a further condition on prompts, such as their length in tokens. It must not change a
+row: what cannot be used is refused, or left out when the user asks for that.
 """
 
 from __future__ import annotations

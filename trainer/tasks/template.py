@@ -1,6 +1,6 @@
 """How a task's question becomes a prompt: line breaks of a command line, and who speaks.
 
-Called by :mod:`trainer.tasks.jsonl`. It must not know a tokenizer.
+It must not know a tokenizer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The MLflow copy of a run folder: a run, its tags, parameters, points and tables. The only file that imports mlflow.
+"""The MLflow copy of a run folder: a run, its tags, parameters, points and tables. The only file that imports
+mlflow.
 
-Called by mirror.py during a run and by ``python -m trainer --sync`` (:func:`sync`) after it. Reads the run folder's
-files and nothing else, so that a copy can be made at any time. Must not import mlflow before it has something to copy.
+Reads the run folder's files and nothing else, so that a copy can be made at any time. Must not import mlflow before
+it has something to copy.
 """
 
 from __future__ import annotations

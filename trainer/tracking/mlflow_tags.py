@@ -1,6 +1,6 @@
 """What MLflow is told of a run besides its points: tags and parameters, read off the frozen configuration.
 
-Called by tracking.py. Pure; must not import mlflow.
+Pure; must not import mlflow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The gradient of one mini-batch's loss, in micro-batches, and the sums of what was seen on the way.
 
-Called by ``update.py``. It must not step the optimiser, and it does not know which method fills a slot.
+It must not step the optimiser, and it does not know which method fills a slot.
 """
 
 from __future__ import annotations

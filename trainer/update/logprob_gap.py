@@ -1,7 +1,4 @@
-"""Sampler and trainer must describe the same policy: the log-prob probe that follows every weight sync.
-
-Called by ``update.py`` before the first optimiser step of every rollout batch.
-"""
+"""Sampler and trainer must describe the same policy: the log-prob probe that follows every weight sync."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One rollout batch to optimiser steps, and sums into StepStats.
 
-Called by ``loop.py`` once per step. It must not sample, log or write; it does not know which method fills a slot.
+It must not sample, log or write; it does not know which method fills a slot.
 """
 
 from __future__ import annotations

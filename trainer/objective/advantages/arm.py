@@ -1,5 +1,4 @@
-"""GRPO advantages moved from confident to hesitant responses (ARM, also ProGRPO). Called once per rollout batch through
-the ``advantage`` slot."""
+"""GRPO advantages moved from confident to hesitant responses (ARM, also ProGRPO)."""
 
 from __future__ import annotations
 

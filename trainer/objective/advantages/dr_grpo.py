@@ -1,5 +1,4 @@
-"""Rewards less the mean of their group (Dr. GRPO). Called once per rollout batch through the ``advantage`` slot; never
-sees log-probs."""
+"""Rewards less the mean of their group (Dr. GRPO). Never sees log-probs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""GRPO advantages with a share of the token's entropy on top (Cheng et al.). Called through the ``advantage`` slot:
-once per rollout batch, and again at every forward pass for the share of the entropy."""
+"""GRPO advantages with a share of the token's entropy on top (Cheng et al.)."""
 
 from __future__ import annotations
 

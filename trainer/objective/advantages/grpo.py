@@ -1,5 +1,4 @@
-"""Group-relative advantages (GRPO). Called once per rollout batch through the ``advantage`` slot; never sees
-log-probs."""
+"""Group-relative advantages (GRPO). Never sees log-probs."""
 
 from __future__ import annotations
 

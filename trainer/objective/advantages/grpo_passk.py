@@ -1,5 +1,4 @@
-"""Only the best response of a group learns, by its lead over the second best. Called once per rollout batch through the
-``advantage`` slot; never sees log-probs."""
+"""Only the best response of a group learns, by its lead over the second best. Never sees log-probs."""
 
 from __future__ import annotations
 

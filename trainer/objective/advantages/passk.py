@@ -1,5 +1,4 @@
-"""Advantages of pass@k training: a group of k responses is right if one of them is. Called once per rollout batch
-through the ``advantage`` slot; never sees log-probs."""
+"""Advantages of pass@k training: a group of k responses is right if one of them is. Never sees log-probs."""
 
 from __future__ import annotations
 

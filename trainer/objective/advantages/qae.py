@@ -1,5 +1,4 @@
-"""A quantile of the group's rewards as baseline instead of their mean (QAE). Called once per rollout batch through the
-``advantage`` slot; never sees log-probs."""
+"""A quantile of the group's rewards as baseline instead of their mean (QAE). Never sees log-probs."""
 
 from __future__ import annotations
 

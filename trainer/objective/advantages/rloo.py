@@ -1,5 +1,4 @@
-"""Rewards less the mean of the others of their group (RLOO). Called once per rollout batch through the ``advantage``
-slot; never sees log-probs."""
+"""Rewards less the mean of the others of their group (RLOO). Never sees log-probs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""AER's global coefficient: an integral controller that holds a share of the initial entropy. Called through the
-``controller`` slot."""
+"""AER's global coefficient: an integral controller that holds a share of the initial entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A coefficient that moves along half a cosine. Called through the ``controller`` slot."""
+"""A coefficient that moves along half a cosine."""
 
 from __future__ import annotations
 

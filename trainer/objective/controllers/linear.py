@@ -1,4 +1,4 @@
-"""A coefficient that moves along a straight line. Called through the ``controller`` slot."""
+"""A coefficient that moves along a straight line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PAR's entropy-guided schedule of the positive weight. Called through the ``controller`` slot."""
+"""PAR's entropy-guided schedule of the positive weight."""
 
 from __future__ import annotations
 

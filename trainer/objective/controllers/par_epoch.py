@@ -1,4 +1,4 @@
-"""PAR's epoch schedule of the positive weight. Called through the ``controller`` slot."""
+"""PAR's epoch schedule of the positive weight."""
 
 from __future__ import annotations
 

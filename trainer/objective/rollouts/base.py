@@ -1,5 +1,4 @@
-"""What a rollout component is given and what it returns. Called by ``loop.py`` once per step; it must not look at
-weights or advantages."""
+"""What a rollout component is given and what it returns. It must not look at weights or advantages."""
 
 from __future__ import annotations
 

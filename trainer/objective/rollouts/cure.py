@@ -1,5 +1,6 @@
-"""Responses branch where the policy was undecided (CURE). Called through the ``rollout`` slot; it must not look at
-rewards beyond what dynamic sampling does."""
+"""Responses branch where the policy was undecided (CURE). It must not look at rewards beyond what dynamic sampling
+does.
+"""
 
 from __future__ import annotations
 

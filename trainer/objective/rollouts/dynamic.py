@@ -1,5 +1,4 @@
-"""Groups whose rewards are all equal are thrown away and replaced (DAPO). Called through the ``rollout`` slot; it must
-not look at shaped rewards."""
+"""Groups whose rewards are all equal are thrown away and replaced (DAPO). It must not look at shaped rewards."""
 
 from __future__ import annotations
 

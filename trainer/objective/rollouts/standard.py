@@ -1,4 +1,4 @@
-"""Every prompt of the step is sampled ``group_size`` times. Called through the ``rollout`` slot."""
+"""Every prompt of the step is sampled ``group_size`` times."""
 
 from __future__ import annotations
 

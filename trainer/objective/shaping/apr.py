@@ -1,5 +1,4 @@
-"""A penalty on what a response goes on to write after it has reached its answer (APR). Called once per rollout batch
-through the ``shaping`` slot."""
+"""A penalty on what a response goes on to write after it has reached its answer (APR)."""
 
 from __future__ import annotations
 

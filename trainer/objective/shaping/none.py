@@ -1,4 +1,4 @@
-"""Rewards as the verifier gave them. Called by ``loop.py`` through the ``shaping`` slot."""
+"""Rewards as the verifier gave them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A linear penalty on responses that come close to the length limit (DAPO). Called once per rollout batch through the
-``shaping`` slot."""
+"""A linear penalty on responses that come close to the length limit (DAPO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Right responses are worth less the likelier they were. Called once per rollout batch through the ``shaping`` slot."""
+"""Right responses are worth less the likelier they were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KL-Cov: a penalty on the tokens whose covariance drives entropy down. Called through the ``surrogate`` slot."""
+"""KL-Cov: a penalty on the tokens whose covariance drives entropy down."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Clip-Cov: a few tokens of high covariance lose their gradient. Called once per mini-batch through the ``weight``
-slot."""
+"""Clip-Cov: a few tokens of high covariance lose their gradient."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Forking tokens (80/20): only the most uncertain tokens are trained on. Called once per mini-batch through the
-``weight`` slot."""
+"""Forking tokens (80/20): only the most uncertain tokens are trained on."""
 
 from __future__ import annotations
 

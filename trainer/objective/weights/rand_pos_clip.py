@@ -1,5 +1,4 @@
-"""Rand-Pos-Clip: a few random tokens of positive advantage lose their gradient. Called once per mini-batch through the
-``weight`` slot."""
+"""Rand-Pos-Clip: a few random tokens of positive advantage lose their gradient."""
 
 from __future__ import annotations
 

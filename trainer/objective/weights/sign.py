@@ -1,4 +1,4 @@
-"""Weights of positive and negative advantages. Called once per mini-batch through the ``weight`` slot."""
+"""Weights of positive and negative advantages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""STEER: less weight on tokens that are about to change the entropy much. Called once per mini-batch through the
-``weight`` slot."""
+"""STEER: less weight on tokens that are about to change the entropy much."""
 
 from __future__ import annotations
 
