@@ -1,4 +1,5 @@
-"""Float32 matrix products on this CPU: MKL, as PyTorch calls it, beside oneDNN, as ``trainer/policy/cpu_matmul.py`` does.
+"""Float32 matrix products on this CPU: MKL, as PyTorch calls it, beside oneDNN, as ``trainer/policy/cpu_matmul.py``
+does.
 
     python -m benchmarks.products [--rounds 9]
 

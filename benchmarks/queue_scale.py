@@ -34,7 +34,7 @@ from sweeps.grid.sweep import Study
 from sweeps.plan.estimate import estimate
 from sweeps.plan.plan import plan_text
 from sweeps.plan.reconcile import reconcile
-from sweeps.plan.register import Place, register
+from sweeps.plan.register import SweepRef, register
 from sweeps.queues.liveness import close_dead
 from sweeps.queues.slurm import SlurmQueue
 from sweeps.runs.progress import Followed
@@ -129,7 +129,7 @@ def measure(number: int, folder: Path) -> dict[str, Any]:
         return plan_text(study, decisions, queue, estimate(study, decisions, queue))
 
     timed("plan", plan)
-    place = Place(study=study, uri=None, parent_run_id=None, facts={})
+    place = SweepRef(study=study, uri=None, parent_run_id=None, facts={})
     timed("register", lambda: register(place, made))
     studies.save(study.folder, study.document())
     jobs = [job for n, run_dir in enumerate(run_dirs) if (job := simulate(run_dir, n))]

@@ -3,9 +3,10 @@
     python -m benchmarks.realistic [--prompts 2] [--group-size 4] [--steps 3] [--layers 24] [--dtype float32]
 
 One optimiser step on given responses: forward with log-probs and exact entropy, GRPO loss, backward, gradient cap,
-AdamW. Ours goes through ``trainer.update.update.update``. TRL goes through ``GRPOTrainer.train()`` with its one method that
-generates and scores replaced by one that returns the same given responses, so generation is on neither side. A process
-each, taking turns. Tokens are all tokens of the batch, prompts once per response. Runs on a GPU where there is one.
+AdamW. Ours goes through ``trainer.update.update.update``. TRL goes through ``GRPOTrainer.train()`` with its one method
+that generates and scores replaced by one that returns the same given responses, so generation is on neither side. A
+process each, taking turns. Tokens are all tokens of the batch, prompts once per response. Runs on a GPU where there is
+one.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds of each optimiser step of ours."""
     import torch
 
-    from trainer.batch.collate import pack
+    from trainer.batch.collate import collate
     from trainer.loop import with_advantages
     from trainer.objective.advantages.grpo import GRPO
     from trainer.objective.base import Context
@@ -142,7 +143,7 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
     objective = Objective(shaping=NoShaping(), advantage=GRPO(), surrogate=PPOClip(), reduction=TokenMean())
 
     def batch_of(columns: list[tuple[float, ...]]) -> Any:
-        return with_advantages(pack(our_rollouts(request, columns), pad_id=0), objective)
+        return with_advantages(collate(our_rollouts(request, columns), pad_id=0), objective)
 
     seconds = []
     columns = [(0.0,) * RESPONSE] * len(tokens(request)[1])

@@ -27,7 +27,7 @@ HEADER = """# Methods
 
 Made by `python docs/make_methods.py` from the presets under `conf/method/`, the files under `conf/` that fill the
 slots, and the docstrings of their components; do not edit. How to add one: [add_a_method.md](add_a_method.md).
-Sources are cited by their arXiv numbers; "METHODS.md" is the project's specification.
+Sources are cited by their arXiv numbers; "docs/specification.md" is the project's specification.
 
 *Status* of a member, with its settings: **published** follows the paper, **released** follows the authors' code where
 that differs, **reconstructed** is our reading of an incomplete source, and shows as such in tags, tables and reports. A

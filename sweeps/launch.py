@@ -28,7 +28,7 @@ from sweeps.plan.estimate import Estimate, estimate, shares
 from sweeps.plan.origin import origin
 from sweeps.plan.plan import opening, plan_text, require_affordable
 from sweeps.plan.reconcile import Action, Decision, reconcile, unsure
-from sweeps.plan.register import Place, adopt, private_folder, register, require_folder, require_room
+from sweeps.plan.register import SweepRef, adopt, private_folder, register, require_folder, require_room
 from sweeps.queues.base import Queue, job_fields, open_queue
 from sweeps.queues.liveness import close_dead
 from sweeps.queues.worker import Job
@@ -168,7 +168,7 @@ def _run(
     document = study.document() | {"provenance": facts, "output": str(study.output)}
     parent = tracker.open_sweep(document, _tags(study, facts)) if tracker is not None and request.multirun else None
     save(study.folder, document | {"multirun": request.multirun, "max_hours": _finite(request.max_hours)})
-    place = Place(study=study, uri=tracker.uri if tracker else None, parent_run_id=parent, facts=facts)
+    place = SweepRef(study=study, uri=tracker.uri if tracker else None, parent_run_id=parent, facts=facts)
     pairs = list(zip(study.cells, decisions, strict=True))
     todo = [cell for cell, decision in pairs if decision.to_queue]
     planned = shares(todo, queue.job_size(len(todo)))

@@ -1,5 +1,5 @@
-"""The tree is the one of docs/architecture.md: every folder has its sentence there, imports go downwards only, and tests
-mirror the packages."""
+"""The tree is the one of docs/architecture.md: every folder has its sentence there, imports go downwards only, and
+tests mirror the packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN.md section 2), and the caps on the size of files and functions, read from the source."""
+"""Who may import whom (docs/architecture.md), and the caps on the size of files and functions, read from the source."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively: write the whole path"
             assert node.module is not None
-            # `from trainer.contract import config` is an import of trainer.contract.config as much as `import trainer.contract.config` is.
+            # `from trainer.contract import config` is an import of trainer.contract.config as much as `import
+            # trainer.contract.config` is.
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             literal = node.args and isinstance(node.args[0], ast.Constant)

@@ -130,7 +130,7 @@ def test_no_reward_runs_a_response(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rewards = json.loads(done.stdout)
     assert len(rewards) >= 2 * len(HOSTILE_RESPONSES)
-    right = {0, 1} if "jsonl" in config["_target_"] else {0}  # `#### 26` is the right answer to the JSONL question
+    right = {0, 1} if "jsonl" in config["_target_"] else {0}  # `#### 26` is the correct answer to the JSONL question
     assert set(rewards) <= right
     assert not (ROOT / "owned").exists()
 

@@ -68,7 +68,7 @@ def check(lines: str) -> int:
     A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted, and
     ``here``, false if it is for another machine.
     """
-    from trainer.objective.base import Concern
+    from trainer.objective.base import Diagnostic
     from trainer.setup.checks import problems
 
     failed = False
@@ -82,10 +82,10 @@ def check(lines: str) -> int:
         if isinstance(request, dict) and isinstance(request.get("config"), dict):
             found, where = problems(request["config"], here=request.get("here", True)), request.get("where")
         else:
-            found, where = [Concern(sentence='not a JSON object with a "config"')], f"line {number}"
+            found, where = [Diagnostic(message='not a JSON object with a "config"')], f"line {number}"
         for problem in found:
             prefix = "" if problem.fatal else "warning: "
-            print(f"{prefix}{problem.sentence}{f' (in {where})' if where else ''}", flush=True)
+            print(f"{prefix}{problem.message}{f' (in {where})' if where else ''}", flush=True)
             failed = failed or problem.fatal
     return ExitCode.BAD_CONFIGURATION if failed else ExitCode.DONE
 

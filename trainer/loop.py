@@ -100,15 +100,15 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         rollouts = run.rollout.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
     objective = run.objective.controlled(session.state, context)
-    desk = session.desk(rollouts)
+    services = session.services(rollouts)
     with watch("pack"):
-        batch = with_advantages(desk.pack(rollouts), objective)
+        batch = with_advantages(services.collate(rollouts), objective)
     with watch("reference"):
         if session.reference is not None:
             terms = measure(session.learner, batch, policy=session.reference)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):
-        at_desk = replace(context, desk=desk)
+        at_desk = replace(context, services=services)
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
         # A coefficient may answer to this very batch; those of shaping and advantage have been used by now.
         objective = run.objective.controlled(session.state, context)

@@ -172,7 +172,7 @@ def reliability(study: Study, points: pd.DataFrame, suite: str, styles: Sequence
     figure = base_figure(
         f"Reliability at the end, {suite_name(suite)}",
         "confidence (exp of mean token log-prob)",
-        "accuracy (fraction right)",
+        "accuracy (fraction correct)",
         legend=study.factor.axis,
     )
     figure.add_trace(

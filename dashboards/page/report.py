@@ -161,8 +161,9 @@ def _glossary(
 
 
 def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """One row a level: a right and a wrong response of the last sampled step, and what the first one gave to the same
-    prompts (or a right and a wrong one). Evaluation samples, which repeat their prompts, go before training ones."""
+    """One row a level: a correct and an incorrect response of the last sampled step, and what the first one gave to
+    the same prompts (or a correct and an incorrect one). Evaluation samples, which repeat their prompts, go before
+    training ones."""
     rows: list[Mapping[str, Any]] = []
     for level, label in labels(study).items():
         of_level = samples[samples["level"] == level]

@@ -74,8 +74,8 @@ _HEALTH = (
     "engine/logprob_gap_max",
     "rollout/length_mean",
     "rollout/truncated_frac",
-    "rollout/zero_std_frac_all_right",
-    "rollout/zero_std_frac_all_wrong",
+    "rollout/zero_std_frac_all_correct",
+    "rollout/zero_std_frac_all_incorrect",
     "time/step_s",
 )
 

@@ -1,9 +1,9 @@
 """Means over seeds with intervals, paired differences, effect sizes and corrected p-values.
 
-Pure functions, called by :mod:`dashboards.study.summary` and :mod:`dashboards.study.verdict`. Must not know metrics, levels or
-MLflow. What an interval means with few seeds: the t interval assumes that the seeds' values scatter normally and is
-honest about not knowing their spread (with 3 seeds its half-width is 4.303 standard errors); the bootstrap assumes
-nothing, but below about 6 seeds it resamples too few values and is too narrow. One seed has no interval at all.
+Pure functions, called by :mod:`dashboards.study.summary` and :mod:`dashboards.study.verdict`. Must not know metrics,
+levels or MLflow. What an interval means with few seeds: the t interval assumes that the seeds' values scatter normally
+and is honest about not knowing their spread (with 3 seeds its half-width is 4.303 standard errors); the bootstrap
+assumes nothing, but below about 6 seeds it resamples too few values and is too narrow. One seed has no interval at all.
 A quantity with a range (a proportion, an R^2) has an interval within it.
 """
 

@@ -2,9 +2,9 @@
 
 The only place where the law is fitted: the fit looks at a whole stored curve, is compared over seeds, and needs
 Student's t, all of which is at home here; the trainer logs the two curves. Pure functions, called by
-:mod:`dashboards.study.summary`. Must not read runs. H is ``policy/entropy`` in nats, R ``rollout/generated_reward`` in reward
-units: the mean reward of everything sampled, because a rollout plan that chooses groups by their reward would put the
-reward of the chosen ones beyond the law.
+:mod:`dashboards.study.summary`. Must not read runs. H is ``policy/entropy`` in nats, R ``rollout/generated_reward`` in
+reward units: the mean reward of everything sampled, because a rollout plan that chooses groups by their reward would
+put the reward of the chosen ones beyond the law.
 
 Cui et al. 2025, arXiv 2505.22617, section 2.4. Departure: R is the training reward of every step, where the paper takes
 the validation score of every fourth.

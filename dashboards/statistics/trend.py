@@ -1,7 +1,7 @@
 """Does a value move with the level? Rank tests within seeds: Page's trend, Friedman.
 
-Pure functions, called by :mod:`dashboards.study.summary` and :mod:`dashboards.study.verdict`. A table is [S seeds, K levels],
-complete; ranking happens within a seed, so that what a seed shares over its levels cancels.
+Pure functions, called by :mod:`dashboards.study.summary` and :mod:`dashboards.study.verdict`. A table is [S seeds, K
+levels], complete; ranking happens within a seed, so that what a seed shares over its levels cancels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Components as plain mappings: fill in defaults, find unknown keys, bring numbers into one form.
 
-Called while a configuration is composed and when it is frozen. It must not import a component: :mod:`trainer.contract.config`
-reads defaults from the source.
+Called while a configuration is composed and when it is frozen. It must not import a component:
+:mod:`trainer.contract.config` reads defaults from the source.
 """
 
 from __future__ import annotations

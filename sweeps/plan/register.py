@@ -61,7 +61,7 @@ def _nearest(output: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SweepRef:
     """What a run is told about the sweep it belongs to."""
 
     study: Study
@@ -73,7 +73,7 @@ class Place:
     """Where the sweep came from."""
 
 
-def register(place: Place, cells: Iterable[Cell]) -> list[Path]:
+def register(place: SweepRef, cells: Iterable[Cell]) -> list[Path]:
     """Freeze each cell into its run folder and mark it QUEUED; :class:`ConfigError` where that cannot be written.
 
     A run that another launcher got hold of meanwhile is left as it is: the worker will find it taken, or completed.
@@ -109,7 +109,7 @@ def _register(run_dir: Path, cell: Cell, document: Mapping[str, Any]) -> None:
         write_status(run_dir, "QUEUED", steps=int(cell.config["steps"]), **waiting)
 
 
-def adopt(place: Place, cells: Iterable[Cell]) -> list[Path]:
+def adopt(place: SweepRef, cells: Iterable[Cell]) -> list[Path]:
     """Give finished runs that were mirrored elsewhere, or nowhere, this sweep's MLflow store; returns those.
 
     So a sweep that reuses runs of an earlier one shows all of them.
@@ -125,7 +125,7 @@ def adopt(place: Place, cells: Iterable[Cell]) -> list[Path]:
     return late
 
 
-def run_document(place: Place, cell: Cell) -> dict[str, Any]:
+def run_document(place: SweepRef, cell: Cell) -> dict[str, Any]:
     """The content of ``run.yaml``: configuration, place in the study, MLflow address, origin."""
     name, level = place.study.name, cell.level
     document: dict[str, Any] = {"schema": SCHEMA} | copy.deepcopy(dict(cell.config))
@@ -142,7 +142,7 @@ def run_document(place: Place, cell: Cell) -> dict[str, Any]:
     return document | {"signature": cell.signature, "provenance": provenance}
 
 
-def _tags(place: Place, cell: Cell) -> dict[str, str]:
+def _tags(place: SweepRef, cell: Cell) -> dict[str, str]:
     factor = cell.config.get("factor")
     return {
         "kind": "cell",

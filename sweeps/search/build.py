@@ -1,4 +1,5 @@
-"""From the command line to a :class:`~sweeps.search.context.Ground`, and every check that can be made beforehand.
+"""From the command line to a :class:`~sweeps.search.context.SearchContext`, and every check that can be made
+beforehand.
 
 Nothing is written here.
 """
@@ -22,7 +23,7 @@ from sweeps.grid.cells import Cell, cells, members
 from sweeps.grid.levels import Level, key_of
 from sweeps.grid.sweep import given_name, name_of
 from sweeps.queues.base import open_queue
-from sweeps.search.context import Compose, Ground, merged
+from sweeps.search.context import Compose, SearchContext, merged
 from sweeps.search.settings import Settings, settings
 from sweeps.search.space import described, overrides, probes
 from sweeps.search.store import place
@@ -31,7 +32,7 @@ from trainer.contract.config import ConfigError, component_defaults
 UNTUNED = Level(name="untuned", label="untuned", index=0)
 
 
-def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Ground:
+def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> SearchContext:
     """The search that ``arguments`` ask for. Raises :class:`ConfigError`."""
     choice = str(master.hydra.runtime.choices["search"])
     node = OmegaConf.to_container(master.search, resolve=True)
@@ -47,7 +48,7 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Ground:
     first = compose([[*fixed, *asked.search.baseline, f"seed={asked.search.seeds[0]}"]])[0]
     name = given_name(first.config) or name_of(f"search-{choice}", arguments)
     output = Path(first.config["output"])
-    return Ground(
+    return SearchContext(
         name=name,
         command=shlex.join(["python", "sweep.py", *sys.argv[1:]]),
         output=output,
@@ -87,17 +88,17 @@ def _composer(loader: Any, master: DictConfig) -> Compose:
     return compose
 
 
-def probe_cells(ground: Ground) -> Iterator[Cell]:
+def probe_cells(context: SearchContext) -> Iterator[Cell]:
     """The untuned default and both ends of every range, composed. Raises :class:`ConfigError` naming the key."""
-    seed = ground.settings.search.seeds[0]
-    yield from ground.cells(ground.settings.search.baseline, [seed], UNTUNED)
-    for parameter, ends in probes(ground.settings.space):
-        batch = [merged([*ground.fixed, *overrides(values), f"seed={seed}"]) for values in ends]
+    seed = context.settings.search.seeds[0]
+    yield from context.cells(context.settings.search.baseline, [seed], UNTUNED)
+    for parameter, ends in probes(context.settings.space):
+        batch = [merged([*context.fixed, *overrides(values), f"seed={seed}"]) for values in ends]
         try:
             # The ends of a range have to differ; of choices, some may be alike at a certain value of another key.
-            made = [ground.compose([texts])[0] for texts in batch] if parameter.choices else ground.compose(batch)
+            made = [context.compose([texts])[0] for texts in batch] if parameter.choices else context.compose(batch)
         except ConfigError as error:
-            named = next((other.key for other in ground.settings.space if other.key in str(error)), parameter.key)
+            named = next((other.key for other in context.settings.space if other.key in str(error)), parameter.key)
             raise ConfigError(f"search.space.{named}: {error}") from error
         for cell, values in zip(made, ends, strict=True):
             yield replace(cell, level=Level(name="probe", label=f"search.space: {described(values)}", index=0))

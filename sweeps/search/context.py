@@ -25,7 +25,7 @@ Compose = Callable[[Sequence[Sequence[str]]], list[Cell]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class SearchContext:
     """One search, decided."""
 
     name: str

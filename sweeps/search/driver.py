@@ -18,12 +18,12 @@ from optuna.trial import TrialState
 
 from sweeps.grid.cells import Cell
 from sweeps.plan.reconcile import reconcile
-from sweeps.plan.register import Place, adopt, register
+from sweeps.plan.register import SweepRef, adopt, register
 from sweeps.queues.base import Pool, job_fields
 from sweeps.queues.liveness import close_dead, is_alive
 from sweeps.queues.scheduler import Scheduler, ask
 from sweeps.queues.slurm import ASK_EVERY_S
-from sweeps.search.context import Ground
+from sweeps.search.context import SearchContext
 from sweeps.search.entropy_rule import EntropyRule
 from sweeps.search.job import TrialJob, pruned_by
 from sweeps.search.objectives import mean_over_seeds, num_better, value_of
@@ -37,7 +37,7 @@ from trainer.contract.status import UNFINISHED, read_status
 
 
 @dataclass(slots=True, kw_only=True)
-class Open:
+class OpenTrial:
     """A trial that has not ended."""
 
     trial: optuna.Trial
@@ -54,12 +54,14 @@ class Open:
 class Driver:
     """Runs a study to its number of trials."""
 
-    def __init__(self, ground: Ground, study: optuna.Study, pool: Pool, place: Place, progress: Progress) -> None:
-        self._ground, self._study, self._pool, self._place = ground, study, pool, place
-        self._search, self._rungs = ground.settings.search, ground.settings.search.rungs
+    def __init__(
+        self, context: SearchContext, study: optuna.Study, pool: Pool, place: SweepRef, progress: Progress
+    ) -> None:
+        self._context, self._study, self._pool, self._place = context, study, pool, place
+        self._search, self._rungs = context.settings.search, context.settings.search.rungs
         self._progress = progress
-        self._ledger = Ledger(ground, study)
-        self._open: dict[int, Open] = {}
+        self._ledger = Ledger(context, study)
+        self._open: dict[int, OpenTrial] = {}
         self._failed_in_a_row = 0
         self._scheduler: Scheduler | None = None
         self._asked = float("-inf")
@@ -85,7 +87,7 @@ class Driver:
     @property
     def cancelled(self) -> bool:
         """Whether somebody cancelled the search, so that its open trials wait for its next start."""
-        return self._ground.stop.exists()
+        return self._context.stop.exists()
 
     @property
     def gave_up(self) -> bool:
@@ -94,7 +96,7 @@ class Driver:
 
     def _wants_more(self) -> bool:
         begun = [item for item in self._study.get_trials(deepcopy=False) if item.state != TrialState.WAITING]
-        room = len(self._open) < self._ground.queue.concurrency
+        room = len(self._open) < self._context.queue.concurrency
         return room and len(begun) < self._search.n_trials and not self.cancelled and not self.gave_up
 
     def _take_up(self, number: int | None) -> None:
@@ -102,20 +104,20 @@ class Driver:
         begun = self._study.get_trials(deepcopy=False)
         self._study.sampler = sampler(self._search, len(begun) if number is None else number)
         asked = self._study.ask() if number is None else trial(self._study, number)
-        values = suggest(asked, self._ground.settings.space)
+        values = suggest(asked, self._context.settings.space)
         try:
-            cells = self._ground.trial_cells(asked.number, values)
+            cells = self._context.trial_cells(asked.number, values)
         except ConfigError as error:
-            self._end(Open(trial=asked, values=values, cells=()), TrialState.FAIL, str(error).partition("\n")[0])
+            self._end(OpenTrial(trial=asked, values=values, cells=()), TrialState.FAIL, str(error).partition("\n")[0])
             return
         rung = int(asked.user_attrs.get("rung", 0))
-        self._open[asked.number] = Open(trial=asked, values=values, cells=cells, rung=rung)
+        self._open[asked.number] = OpenTrial(trial=asked, values=values, cells=cells, rung=rung)
         self._begin(self._open[asked.number])
 
-    def _begin(self, item: Open) -> None:
+    def _begin(self, item: OpenTrial) -> None:
         """Queue what the trial's rung still needs; what others have done or are doing is left to them."""
         cells = item.cells[: self._rungs[item.rung]]
-        run_dirs = [self._ground.run_dir(cell) for cell in cells]
+        run_dirs = [self._context.run_dir(cell) for cell in cells]
         decisions = reconcile(run_dirs, "failed")
         todo = [
             cell
@@ -123,9 +125,9 @@ class Driver:
             if decision.to_queue or self._pruned_elsewhere(decision.run_dir)
         ]
         busy = self._busy_dirs()
-        todo = [cell for cell in todo if str(self._ground.run_dir(cell)) not in busy]
+        todo = [cell for cell in todo if str(self._context.run_dir(cell)) not in busy]
         self._ledger.begun(item.trial, item.values, cells, item.rung)
-        done = [cell for cell in cells if _state(self._ground.run_dir(cell)) == "COMPLETED"]
+        done = [cell for cell in cells if _state(self._context.run_dir(cell)) == "COMPLETED"]
         self.late += adopt(self._place, done)
         item.job = self._job(item, todo) if todo else None
         if item.job is not None:
@@ -134,32 +136,32 @@ class Driver:
         self._ledger.save()
         self._progress.begun(item.trial.number, item.values, len(todo))
 
-    def _job(self, item: Open, todo: Sequence[Cell]) -> TrialJob:
-        settings, search = self._ground.settings, self._search
+    def _job(self, item: OpenTrial, todo: Sequence[Cell]) -> TrialJob:
+        settings, search = self._context.settings, self._search
         objective = settings.objectives[0]
-        first = str(self._ground.run_dir(item.cells[0]))
-        run_dirs = tuple(str(self._ground.run_dir(cell)) for cell in todo)
+        first = str(self._context.run_dir(item.cells[0]))
+        run_dirs = tuple(str(self._context.run_dir(cell)) for cell in todo)
         compared = not settings.several and search.pruner != "none" and first in run_dirs
         return TrialJob(
             run_dirs=run_dirs,
-            name=self._ground.name,
+            name=self._context.name,
             number=item.trial.number,
-            storage=self._ground.storage,
+            storage=self._context.storage,
             search=search,
             metric=search.prune_metric or objective.metric,
             last=objective.last,
             compared=first if compared else None,
             rule=EntropyRule(collapse=search.collapse, explosion=search.explosion, patience=search.patience),
-            **job_fields(self._ground.queue),
+            **job_fields(self._context.queue),
         )
 
     def _pruned_elsewhere(self, run_dir: Path) -> bool:
         """Whether a run was stopped by a search other than this, whose reasons are not ours."""
         by = pruned_by(run_dir)
-        return _state(run_dir) == "PRUNED" and by is not None and by[0] != self._ground.name
+        return _state(run_dir) == "PRUNED" and by is not None and by[0] != self._context.name
 
-    def _run_dirs(self, item: Open) -> list[Path]:
-        return [self._ground.run_dir(cell) for cell in item.cells[: self._rungs[item.rung]]]
+    def _run_dirs(self, item: OpenTrial) -> list[Path]:
+        return [self._context.run_dir(cell) for cell in item.cells[: self._rungs[item.rung]]]
 
     def _busy_dirs(self) -> set[str]:
         """Runs of jobs that this driver has handed over and that have not ended."""
@@ -200,9 +202,9 @@ class Driver:
         else:
             self._end(item, TrialState.FAIL, _why(run_dirs))
 
-    def _climb(self, item: Open, run_dirs: Sequence[Path]) -> None:
+    def _climb(self, item: OpenTrial, run_dirs: Sequence[Path]) -> None:
         """All runs of a rung are complete: on to the next, or the end."""
-        objectives, cells = self._ground.settings.objectives, item.cells[: len(run_dirs)]
+        objectives, cells = self._context.settings.objectives, item.cells[: len(run_dirs)]
         values: dict[str, list[float]] = {}
         for cell, run_dir in zip(cells, run_dirs, strict=True):
             found = [value_of(run_dir, objective) for objective in objectives]
@@ -223,10 +225,10 @@ class Driver:
         item.trial.set_user_attr("rung", item.rung)
         self._begin(item)
 
-    def _rivals(self, item: Open, values: Mapping[str, Sequence[float]]) -> tuple[int, int]:
+    def _rivals(self, item: OpenTrial, values: Mapping[str, Sequence[float]]) -> tuple[int, int]:
         """How many trials are better at this rung, and how many have come so far, this one included."""
         seeds = list(self._search.seeds)[: self._rungs[item.rung]]
-        signs = [objective.sign for objective in self._ground.settings.objectives]
+        signs = [objective.sign for objective in self._context.settings.objectives]
         others = [
             mean
             for other in self._study.get_trials(deepcopy=False)
@@ -237,7 +239,7 @@ class Driver:
         assert mine is not None
         return num_better(mine, others, signs), len(others) + 1
 
-    def _end(self, item: Open, state: TrialState, reason: str) -> None:
+    def _end(self, item: OpenTrial, state: TrialState, reason: str) -> None:
         """Write down what a trial came to, then tell the study."""
         number = item.trial.number
         self._ledger.ended(item.trial, reason, spent(self._run_dirs(item) if item.cells else []))

@@ -15,7 +15,7 @@ from sweeps.compose.compose import CONF
 from sweeps.grid import sweep as studies
 from sweeps.launch import come_back
 from sweeps.search.confirm import confirm
-from sweeps.search.context import Ground
+from sweeps.search.context import SearchContext
 from sweeps.search.driver import Driver
 from sweeps.search.overview import dashboard_line
 from sweeps.search.preset import write_preset
@@ -25,30 +25,32 @@ from sweeps.tracking import Tracker
 from trainer.contract.status import ExitCode
 
 
-def finish(ground: Ground, study: optuna.Study, driver: Driver, tracker: Tracker | None, parent: str | None) -> int:
+def finish(
+    context: SearchContext, study: optuna.Study, driver: Driver, tracker: Tracker | None, parent: str | None
+) -> int:
     """Everything after the last trial; the exit code: 0, 1 if trials failed for good, 130 if it was cancelled."""
     if tracker is not None:
-        _bring_up_to_date(ground, tracker, driver.late)
+        _bring_up_to_date(context, tracker, driver.late)
     print(summary(study), flush=True)
     if driver.cancelled or driver.gave_up:
-        return _broken_off(ground, driver, tracker, parent)
-    code = confirm(ground, study) or 0
-    for path in _preset(ground, study):
+        return _broken_off(context, driver, tracker, parent)
+    code = confirm(context, study) or 0
+    for path in _preset(context, study):
         print(f"preset     {path}")
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "COMPLETED" if code == 0 else "FAILED")
-    show_search(ground.study, tracker.uri if tracker is not None else None)
-    print(f"look       {dashboard_line(ground)}")
+    show_search(context.study, tracker.uri if tracker is not None else None)
+    print(f"look       {dashboard_line(context)}")
     return code
 
 
-def _broken_off(ground: Ground, driver: Driver, tracker: Tracker | None, parent: str | None) -> int:
+def _broken_off(context: SearchContext, driver: Driver, tracker: Tracker | None, parent: str | None) -> int:
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "STOPPED" if driver.cancelled else "FAILED")
     if driver.cancelled:
-        print(f"cancelled\n{come_back(ground.study)}")
+        print(f"cancelled\n{come_back(context.study)}")
         return ExitCode.INTERRUPTED
-    number = ground.settings.search.max_failed
+    number = context.settings.search.max_failed
     print(
         f"error: {number} trials failed one after another, so no further one was asked for: mend what they say above, "
         "then start the same search again",
@@ -57,14 +59,14 @@ def _broken_off(ground: Ground, driver: Driver, tracker: Tracker | None, parent:
     return 1
 
 
-def _bring_up_to_date(ground: Ground, tracker: Tracker, late: list[Path]) -> None:
-    document = studies.load(ground.output, ground.name)
+def _bring_up_to_date(context: SearchContext, tracker: Tracker, late: list[Path]) -> None:
+    document = studies.load(context.output, context.name)
     if not document["cells"]:
         return
-    reached = reopened(ground.output, document)
+    reached = reopened(context.output, document)
     behind = list(dict.fromkeys([*late, *not_mirrored(reached)]))
     if behind:
-        sync(behind, ground.config["launcher"]["trainer"])
+        sync(behind, context.config["launcher"]["trainer"])
 
 
 def summary(study: optuna.Study) -> str:
@@ -79,8 +81,8 @@ def summary(study: optuna.Study) -> str:
     return "\n".join(lines)
 
 
-def _preset(ground: Ground, study: optuna.Study) -> list[Path]:
+def _preset(context: SearchContext, study: optuna.Study) -> list[Path]:
     """The best configuration as a preset of ``method``; nothing where no trial is complete."""
     if not best(study):
         return []
-    return write_preset(study, ground.folder, CONF if ground.settings.search.preset else None)
+    return write_preset(study, context.folder, CONF if context.settings.search.preset else None)

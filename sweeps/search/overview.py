@@ -18,73 +18,73 @@ from sweeps.plan.estimate import estimate
 from sweeps.plan.plan import aligned, duration
 from sweeps.plan.reconcile import Action, Decision
 from sweeps.plan.schema import outdated_line
-from sweeps.search.context import Ground
+from sweeps.search.context import SearchContext
 from sweeps.search.progress import best_text
 from sweeps.search.space import Parameter
 from trainer.contract.config import ConfigError
 
 
-def remaining(ground: Ground, study: optuna.Study | None) -> int:
+def remaining(context: SearchContext, study: optuna.Study | None) -> int:
     """Trials that have still to be begun or ended."""
     trials = study.get_trials(deepcopy=False) if study is not None else []
     over = sum(trial.state.is_finished() for trial in trials)
-    return max(0, ground.settings.search.n_trials - over)
+    return max(0, context.settings.search.n_trials - over)
 
 
-def expected_runs(ground: Ground, trials: int) -> float:
+def expected_runs(context: SearchContext, trials: int) -> float:
     """Runs that so many trials will take, when each rung promotes its share and nothing is pruned."""
-    search, runs, before, share = ground.settings.search, 0.0, 0, 1.0
+    search, runs, before, share = context.settings.search, 0.0, 0, 1.0
     for rung in search.rungs:
         runs += trials * share * (rung - before)
         before, share = rung, share / search.reduction
     return runs
 
 
-def expected_s(ground: Ground, study: optuna.Study | None) -> float | None:
+def expected_s(context: SearchContext, study: optuna.Study | None) -> float | None:
     """Seconds of jobs (times the GPUs of each) for the trials that are left, by earlier runs; None without any.
 
     The comparison at the end is included, what pruning saves is not.
     """
-    trials = remaining(ground, study)
-    cell = Cell(config=ground.config, signature="", level=Level(name="", label="", index=0), seed=0, overrides=())
-    alone = replace(ground.study, cells=(cell,))
-    one = estimate(alone, [Decision(run_dir=ground.run_dir(cell), action=Action.START, status=None)], ground.queue)
-    confirming = 2 * len(ground.settings.search.confirm_seeds) if trials else 0
-    return one.device_s * (expected_runs(ground, trials) + confirming) if one is not None else None
+    trials = remaining(context, study)
+    cell = Cell(config=context.config, signature="", level=Level(name="", label="", index=0), seed=0, overrides=())
+    alone = replace(context.study, cells=(cell,))
+    one = estimate(alone, [Decision(run_dir=context.run_dir(cell), action=Action.START, status=None)], context.queue)
+    confirming = 2 * len(context.settings.search.confirm_seeds) if trials else 0
+    return one.device_s * (expected_runs(context, trials) + confirming) if one is not None else None
 
 
-def require_affordable(ground: Ground, expected: float | None, max_hours: float) -> None:
+def require_affordable(context: SearchContext, expected: float | None, max_hours: float) -> None:
     """Raise :class:`ConfigError` when the search is expected to take more than ``max_hours`` of jobs."""
     if expected is not None and expected > 3600 * max_hours:
-        things = "GPUs" if ground.queue.devices else "jobs"
+        things = "GPUs" if context.queue.devices else "jobs"
         raise ConfigError(
             f"this search would take about {duration(expected)} of {things}, going by earlier runs, more than "
             f"max_hours={max_hours:g}: say that you mean it (yes=true), or raise max_hours"
         )
 
 
-def opening(ground: Ground, study: optuna.Study, expected: float | None) -> str:
+def opening(context: SearchContext, study: optuna.Study, expected: float | None) -> str:
     """The lines a search begins with."""
-    settings, known = ground.settings, study.get_trials(deepcopy=False)
+    settings, known = context.settings, study.get_trials(deepcopy=False)
     what = " and ".join(f"{o.direction} {o.metric}" for o in settings.objectives)
     over = sum(trial.state.is_finished() for trial in known)
     left = sum(trial.state == TrialState.RUNNING for trial in known)
     before = f"; {over} trials have ended, {left} were left open" if known else ""
     return (
-        f"{ground.name}: {what} over {len(settings.space)} parameters, {settings.search.n_trials} trials{before}"
-        f"{_time(ground, expected)}, {ground.queue.concurrency} at a time\n"
-        f"to look inside: {dashboard_line(ground)}"
-    ) + (f"\n{old}" if (old := outdated_line(ground.output)) else "")
+        f"{context.name}: {what} over {len(settings.space)} parameters, {settings.search.n_trials} trials{before}"
+        f"{_time(context, expected)}, {context.queue.concurrency} at a time\n"
+        f"to look inside: {dashboard_line(context)}"
+    ) + (f"\n{old}" if (old := outdated_line(context.output)) else "")
 
 
-def dashboard_line(ground: Ground) -> str:
+def dashboard_line(context: SearchContext) -> str:
     """What to type for Optuna's own dashboard, which is no dependency."""
-    return shlex.join(["optuna-dashboard", ground.storage])
+    return shlex.join(["optuna-dashboard", context.storage])
 
 
-def plan_text(ground: Ground, study: optuna.Study | None, expected: float | None) -> str:
+def plan_text(context: SearchContext, study: optuna.Study | None, expected: float | None) -> str:
     """``plan=true``: the space, how trials are run and judged, what is done, how long the rest takes."""
-    settings, search = ground.settings, ground.settings.search
+    settings, search = context.settings, context.settings.search
     trials = study.get_trials(deepcopy=False) if study is not None else []
     rows = [("parameter", "range", "only with"), *map(_row, settings.space)]
     over = sum(trial.state.is_finished() for trial in trials)
@@ -96,22 +96,22 @@ def plan_text(ground: Ground, study: optuna.Study | None, expected: float | None
         f"sampler    {search.sampler}; pruner {pruner}; stops below {search.collapse:g} and above "
         f"{search.explosion:g} times the first entropy",
         f"seeds      {_list(search.seeds)}; rungs of {_list(search.rungs)}",
-        f"untuned    {' '.join([*ground.tuned({}), *search.baseline]) or 'the default configuration'}",
+        f"untuned    {' '.join([*context.tuned({}), *search.baseline]) or 'the default configuration'}",
         f"at the end the best against the untuned default on fresh seeds {_list(search.confirm_seeds) or 'none'}, "
         f"suites {_list(search.confirm_suites) or 'none'}",
         "",
-        f"{ground.name}: {over} of {search.n_trials} trials have ended"
+        f"{context.name}: {over} of {search.n_trials} trials have ended"
         + (f", {best_text(study)}" if study is not None and best_text(study) else ""),
-        f"estimated time: {_time(ground, expected).lstrip(', ') or 'no earlier run to estimate from'}",
-        *filter(None, [outdated_line(ground.output)]),
+        f"estimated time: {_time(context, expected).lstrip(', ') or 'no earlier run to estimate from'}",
+        *filter(None, [outdated_line(context.output)]),
     ]
     return "\n".join(lines)
 
 
-def _time(ground: Ground, expected: float | None) -> str:
+def _time(context: SearchContext, expected: float | None) -> str:
     if expected is None:
         return ""
-    at_once = ground.queue.concurrency * max(1, ground.queue.devices)
+    at_once = context.queue.concurrency * max(1, context.queue.devices)
     return f", about {duration(expected / at_once)} without pruning"
 
 

@@ -15,7 +15,7 @@ import optuna
 from sweeps.grid import sweep as studies
 from sweeps.grid.cells import Cell
 from sweeps.plan.estimate import busy_s, timings
-from sweeps.search.context import Ground, level
+from sweeps.search.context import SearchContext, level
 from sweeps.search.space import Value
 from trainer.contract.status import read_object, read_status
 
@@ -42,25 +42,25 @@ def spent(run_dirs: Sequence[Path]) -> Spent:
 class Ledger:
     """Keeps user attributes and ``sweep.json`` up to date."""
 
-    def __init__(self, ground: Ground, study: optuna.Study) -> None:
-        self._ground, self._study = ground, study
+    def __init__(self, context: SearchContext, study: optuna.Study) -> None:
+        self._context, self._study = context, study
 
     def begun(self, trial: optuna.Trial, values: Mapping[str, Value], cells: Sequence[Cell], rung: int) -> None:
         """A trial begins a rung, or goes on with it: its overrides and runs."""
         known = {cell["run"]: cell for cell in trial.user_attrs.get("cells", [])}
         listed = [known.get(cell.signature) or self._new(cell, rung) for cell in cells]
         attributes = {
-            "overrides": self._ground.tuned(values),
+            "overrides": self._context.tuned(values),
             "cells": listed,
             "reused": sum(cell["reused"] for cell in listed),
-            "steps_planned": self._ground.steps * self._ground.num_seeds,
+            "steps_planned": self._context.steps * self._context.num_seeds,
         }
         for key, value in attributes.items():
             if trial.user_attrs.get(key) != value:
                 trial.set_user_attr(key, value)
 
     def _new(self, cell: Cell, rung: int) -> dict[str, Any]:
-        status = read_status(self._ground.run_dir(cell))
+        status = read_status(self._context.run_dir(cell))
         done = status is not None and status.state == "COMPLETED"
         return {"seed": cell.seed, "rung": rung, "run": cell.signature, "reused": done}
 
@@ -72,19 +72,19 @@ class Ledger:
 
     def save(self) -> None:
         """Write ``sweep.json``: so ``python -m sweeps`` knows the runs of the search."""
-        path = self._ground.folder / "sweep.json"
+        path = self._context.folder / "sweep.json"
         before = read_object(path, "it is written anew") or {}
-        studies.save(self._ground.folder, before | document(self._ground, self._study))
+        studies.save(self._context.folder, before | document(self._context, self._study))
 
 
-def document(ground: Ground, study: optuna.Study) -> dict[str, Any]:
+def document(context: SearchContext, study: optuna.Study) -> dict[str, Any]:
     """The content of ``sweep.json`` that follows from the study."""
-    runs = ground.output / "runs"
+    runs = context.output / "runs"
     return {
-        "study": ground.name,
-        "command": ground.command,
+        "study": context.name,
+        "command": context.command,
         "factor": None,
-        "search": ground.settings.plain() | {"storage": ground.storage},
+        "search": context.settings.plain() | {"storage": context.storage},
         "cells": [
             {
                 "signature": cell["run"],

@@ -85,7 +85,7 @@ class Search:
     confirm_suites: Sequence[str] = ("ood",)
     """Suites that no objective looks at, examined in that comparison only."""
     confirm_noise: Seed = 1
-    """``evaluation.seed`` of that comparison: a noise stream that the search has not seen."""
+    """``evaluation.seed`` of that comparison: a RNG stream that the search has not seen."""
     preset: bool = True
     """Write the best as ``conf/method/tuned/NAME.yaml`` too, unless something else stands there."""
     storage: str | None = None

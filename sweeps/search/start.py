@@ -16,12 +16,12 @@ from sweeps.grid import sweep as studies
 from sweeps.launch import come_back, hours_allowed, jobs_folder, refusing
 from sweeps.plan.check import Check, require_gpus, start_check
 from sweeps.plan.origin import origin
-from sweeps.plan.register import Place, require_folder, require_room
+from sweeps.plan.register import SweepRef, require_folder, require_room
 from sweeps.queues.base import Pool
 from sweeps.search import outcome, store
 from sweeps.search.build import build, probe_cells
 from sweeps.search.confirm import confirmation_probe
-from sweeps.search.context import Ground
+from sweeps.search.context import SearchContext
 from sweeps.search.driver import Driver
 from sweeps.search.overview import expected_s, opening, plan_text, require_affordable
 from sweeps.search.progress import Progress
@@ -40,47 +40,47 @@ def start(loader: Any, master: DictConfig, arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 if trials failed, 2 after a sentence if nothing can run, 130 after Ctrl-C."""
 
     def run() -> int:
-        ground = build(loader, master, arguments)
+        context = build(loader, master, arguments)
         limit = hours_allowed({"max_hours": master["max_hours"], "yes": master["yes"]})
-        known = check(ground)
-        expected = expected_s(ground, known)
+        known = check(context)
+        expected = expected_s(context, known)
         if master.plan:
-            print(plan_text(ground, known, expected))
+            print(plan_text(context, known, expected))
             return 0
-        require_affordable(ground, expected, limit)
-        ground.folder.mkdir(parents=True, exist_ok=True)
-        held = lock(ground.folder)
+        require_affordable(context, expected, limit)
+        context.folder.mkdir(parents=True, exist_ok=True)
+        held = lock(context.folder)
         if held is None:
-            follow = f"python -m sweeps status {ground.name} --watch"
-            raise ConfigError(f"the search {ground.name!r} is being run by another process: follow it with `{follow}`")
+            follow = f"python -m sweeps status {context.name} --watch"
+            raise ConfigError(f"the search {context.name!r} is being run by another process: follow it with `{follow}`")
         with held:
-            ground.stop.unlink(missing_ok=True)
-            return _run(ground, expected)
+            context.stop.unlink(missing_ok=True)
+            return _run(context, expected)
 
     return refusing(run)
 
 
-def check(ground: Ground) -> optuna.Study | None:
+def check(context: SearchContext) -> optuna.Study | None:
     """The study as it stands, None before its first trial. Raises :class:`ConfigError`; writes nothing but a database's
     own tables."""
-    queue, config = ground.queue, ground.config
-    require_folder(ground.output)
+    queue, config = context.queue, context.config
+    require_folder(context.output)
     queue.require_available()
     require(not queue.detach, "launcher.detach", True, "a search needs its launcher, which asks for trials")
     require_gpus(config, queue)
-    require_room(ground.output, ground.settings.search.n_trials)
+    require_room(context.output, context.settings.search.n_trials)
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
         require_answer(uri)
-    probes = [*probe_cells(ground), *confirmation_probe(ground)]
+    probes = [*probe_cells(context), *confirmation_probe(context)]
     for warning in _once(start_check(probes, queue.trainer, here=queue.here)):
         print(f"warning: {warning}", file=sys.stderr)
-    if not store.exists(ground.storage):
-        store.require_writable(ground.storage)
+    if not store.exists(context.storage):
+        store.require_writable(context.storage)
         return None
-    known = store.find(store.open_storage(ground.storage), ground.name)
+    known = store.find(store.open_storage(context.storage), context.name)
     if known is not None:
-        store.require_same(known, ground.settings, group_signature(config))
+        store.require_same(known, context.settings, group_signature(config))
     return known
 
 
@@ -95,51 +95,53 @@ def _once(started: Check) -> list[str]:
         raise ConfigError("\n".join(dict.fromkeys(said))) from error
 
 
-def _run(ground: Ground, expected: float | None) -> int:
-    facts = origin(ground.command)
+def _run(context: SearchContext, expected: float | None) -> int:
+    facts = origin(context.command)
     attributes = {
-        "search": ground.settings.plain() | {"steps": ground.steps, "storage": ground.storage},
-        "base": group_signature(ground.config),
-        "baseline": ground.tuned({}) + list(ground.settings.search.baseline),
-        "command": ground.command,
+        "search": context.settings.plain() | {"steps": context.steps, "storage": context.storage},
+        "base": group_signature(context.config),
+        "baseline": context.tuned({}) + list(context.settings.search.baseline),
+        "command": context.command,
         "origin": facts,
     }
-    study = store.create(store.open_storage(ground.storage), ground.name, ground.settings, attributes)
-    uri = absolute(ground.config["tracking"]["uri"])
-    tracker = Tracker(uri, ground.config["tracking"]["experiment"]) if uri is not None else None
-    parent = _open_sweep(ground, study, tracker, facts)
-    print(opening(ground, study, expected), flush=True)
-    place = Place(study=ground.study, uri=uri, parent_run_id=parent, facts=facts)
-    progress = Progress(ground.settings, ground.queue.concurrency)
-    pool = ground.queue.open(jobs_folder(ground.study), [])
-    driver = Driver(ground, study, pool, place, progress)
+    study = store.create(store.open_storage(context.storage), context.name, context.settings, attributes)
+    uri = absolute(context.config["tracking"]["uri"])
+    tracker = Tracker(uri, context.config["tracking"]["experiment"]) if uri is not None else None
+    parent = _open_sweep(context, study, tracker, facts)
+    print(opening(context, study, expected), flush=True)
+    place = SweepRef(study=context.study, uri=uri, parent_run_id=parent, facts=facts)
+    progress = Progress(context.settings, context.queue.concurrency)
+    pool = context.queue.open(jobs_folder(context.study), [])
+    driver = Driver(context, study, pool, place, progress)
     try:
         driver.run()
     except KeyboardInterrupt:
         progress.close()
-        return _interrupted(ground, pool, tracker, parent)
+        return _interrupted(context, pool, tracker, parent)
     except optuna.exceptions.StorageInternalError as error:
         progress.close()
         pool.leave()
         why = reason(error.__cause__ or error)
-        print(f"error: the storage went away ({why}): running jobs go on\n{come_back(ground.study)}", file=sys.stderr)
+        print(f"error: the storage went away ({why}): running jobs go on\n{come_back(context.study)}", file=sys.stderr)
         return 1
     progress.close()
-    return outcome.finish(ground, study, driver, tracker, parent)
+    return outcome.finish(context, study, driver, tracker, parent)
 
 
-def _open_sweep(ground: Ground, study: optuna.Study, tracker: Tracker | None, facts: Mapping[str, str]) -> str | None:
+def _open_sweep(
+    context: SearchContext, study: optuna.Study, tracker: Tracker | None, facts: Mapping[str, str]
+) -> str | None:
     """Write ``sweep.json`` and begin the MLflow run that stands for the search, or go on with it."""
-    paper = document(ground, study) | {"provenance": facts, "output": str(ground.output), "multirun": True}
-    studies.save(ground.folder, paper)
+    paper = document(context, study) | {"provenance": facts, "output": str(context.output), "multirun": True}
+    studies.save(context.folder, paper)
     if tracker is None:
         return None
-    tags = {"command": ground.command[:5000], "search": ground.name, "git_revision": facts.get("git revision", "")}
+    tags = {"command": context.command[:5000], "search": context.name, "git_revision": facts.get("git revision", "")}
     return tracker.open_sweep(paper, {key: value for key, value in tags.items() if value})
 
 
-def _interrupted(ground: Ground, pool: Pool, tracker: Tracker | None, parent: str | None) -> int:
-    interrupted(pool, come_back(ground.study))
+def _interrupted(context: SearchContext, pool: Pool, tracker: Tracker | None, parent: str | None) -> int:
+    interrupted(pool, come_back(context.study))
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "STOPPED")
     return ExitCode.INTERRUPTED

@@ -124,7 +124,7 @@ UPDATES = {"siren": 16, "steer": 16, "qae": 16, "forking_tokens": 16, "cure": 16
     **dict.fromkeys(("nsr", "psr", "w_reinforce", "calibrl", "gspo"), 4),
     **dict.fromkeys(("clip_cov", "kl_cov"), 8),
 }
-"""Rollout batch over mini-batch of the papers (METHODS.md 1.2, 1.4, 3, 4, 5, 7, 9, 10, 13.1, 14.3, 14.4)."""
+"""Rollout batch over mini-batch of the papers (specification 1.2, 1.4, 3, 4, 5, 7, 9, 10, 13.1, 14.3, 14.4)."""
 
 
 @pytest.mark.parametrize("name", UPDATES)

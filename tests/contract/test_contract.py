@@ -1,4 +1,4 @@
-"""Every YAML that fills a slot of the objective, against every promise of DESIGN.md section 4.
+"""Every YAML that fills a slot of the objective, against every promise of docs/architecture.md.
 
 Nobody has to add anything here: a new component and its YAML are found by looking.
 """

@@ -158,7 +158,7 @@ def test_shares_of_the_ranks_are_disjoint_and_complete_and_measure_adds_up(world
     shares = [
         index
         for rank in range(world)
-        for part in actor.portions(batch, rank=rank, world=world)
+        for part in actor.micro_batch_indices(batch, rank=rank, world=world)
         for index in part.tolist()
     ]
     assert sorted(shares) == list(range(batch.num_rows))

@@ -162,7 +162,8 @@ def test_a_bad_configuration_does_not_stop_the_next_run(trainer, undisturbed, tm
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(trainer, tmp_path: Path) -> None:
-    # Among 64 responses are right and wrong ones, so some advantage exceeds 1.2 and 3e38 times it overflows float32.
+    # Among 64 responses are correct and incorrect ones, so some advantage exceeds 1.2 and 3e38 times it overflows
+    # float32.
     changes: dict[str, object] = {f"weight.sign.{sign}": 3e38 for sign in ("positive", "negative")}
     changes |= {"rollout.prompts_per_step": 8, "rollout.group_size": 8}
     folder = write_run(tmp_path, {"weight.sign._target_": "trainer.objective.weights.sign.Sign"} | changes)

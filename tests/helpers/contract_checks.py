@@ -139,7 +139,7 @@ def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tup
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = started(objective)
     batch = with_advantages(batch, objective.controlled(state, CONTEXT))
-    here = replace(CONTEXT, desk=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
+    here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
     state = objective.begin_step(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
     batch = objective.with_columns(state, batch, here)
@@ -186,7 +186,7 @@ def builds(case: Case) -> None:
 
 
 def rejects_unknown_keys(case: Case) -> None:
-    """A misspelt setting is refused, and the right one named."""
+    """A misspelt setting is refused, and the correct one named."""
     for path, node in case.nodes.items():
         fields = [name for name in node if name != "_target_"]
         for name in fields:

@@ -9,7 +9,7 @@ import torch
 from testbench import CONTEXT, PAD, make_rollouts
 from torch import Tensor
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.objective.base import Context
 from trainer.objective.surrogates.ppo_clip import PPOClip
@@ -33,7 +33,7 @@ def handmade(
     current = torch.tensor(logprobs, dtype=torch.float64)
     spread = torch.zeros_like(current) if entropy is None else torch.tensor(entropy, dtype=torch.float64)
     old_values = current.clone() if old is None else torch.tensor(old, dtype=torch.float64)
-    template = pack(make_rollouts(groups=1, group_size=len(current), given=0), pad_id=PAD)
+    template = collate(make_rollouts(groups=1, group_size=len(current), given=0), pad_id=PAD)
     batch = replace(
         template,
         mask=torch.ones_like(current, dtype=torch.bool) if mask is None else torch.tensor(mask),

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, StepStats, TokenBatch, TokenTerms, Verdict
 from trainer.contract.config import OptimConfig
 from trainer.loop import with_advantages
@@ -27,7 +27,7 @@ from trainer.objective.objective import Objective
 from trainer.objective.reductions import TokenMean
 from trainer.objective.shaping.none import NoShaping
 from trainer.objective.surrogates.ppo_clip import PPOClip
-from trainer.policy import shared_prompt as packed
+from trainer.policy import shared_prompt
 from trainer.policy.policy import Policy
 from trainer.runtime.ranks import Ranks
 from trainer.update.gradient import Learner
@@ -38,7 +38,8 @@ PAD = EOS = 0
 """Padding is the end token on purpose: masks must not come from ids."""
 
 SUM_TOLERANCE = 1e-10
-"""Float64 sums of a few hundred terms of order 1 in another order differ by about 1e-15; wrong ones by over 1e-6."""
+"""Float64 sums of a few hundred terms of order 1 in another order differ by about 1e-15; incorrect ones by over
+1e-6."""
 
 CONTEXT = Context(seed=3, step=1, num_steps=4, num_epochs=2)
 
@@ -92,7 +93,7 @@ def policy(
         head_chunk=head_chunk,
         micro_batch_tokens=micro_batch_tokens,
         device=torch.device("cpu"),
-        shares_prompts=getattr(getattr(model, "config", None), "_attn_implementation", "") == packed.NAME,
+        shares_prompts=getattr(getattr(model, "config", None), "_attn_implementation", "") == shared_prompt.NAME,
     )
 
 
@@ -129,7 +130,7 @@ def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given:
 
 def on_policy(model: nn.Module, seed: int = 0, **shape: int) -> TokenBatch:
     """A packed batch whose sampler and reference log-probs are the model's own: what the first update of a run sees."""
-    batch = pack(make_rollouts(seed, **shape), pad_id=PAD)
+    batch = collate(make_rollouts(seed, **shape), pad_id=PAD)
     logprobs = policy(model).measure(batch).logprobs
     return replace(batch, sampler_logprobs=logprobs, ref_logprobs=logprobs)
 
@@ -151,7 +152,7 @@ def off_policy(model: nn.Module, seed: int = 0, *, spread: float = 0.3, **shape:
 
 def rewarded(rewards: Sequence[float], group: Sequence[int] | None = None) -> TokenBatch:
     """A batch of rollouts with these rewards, in one group unless told; the verifier's own are the same."""
-    batch = pack(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
     values = torch.tensor(rewards, dtype=torch.float32)
     return replace(batch, rewards=values, raw_rewards=values, group=torch.tensor(group or [0] * len(rewards)))
 
@@ -211,7 +212,8 @@ def _as_it_is(batch: TokenBatch) -> TokenBatch:
 
 @dataclass
 class Bench:
-    """One step through ``trainer.update.update`` on a copy of the model, keeping the gradient the optimiser was given."""
+    """One step through ``trainer.update.update`` on a copy of the model, keeping the gradient the optimiser was
+    given."""
 
     model: nn.Module
     micro_batch_tokens: int = 10**6
@@ -255,7 +257,7 @@ class Bench:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
         batch = with_advantages(batch, objective)
-        here = replace(self.context, desk=ModelDesk(policy=actor, rollouts=unpacked(batch)))
+        here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
         state = objective.begin_step(state, batch, here)
         objective = base.controlled(state, self.context)
         batch = self.spoil(objective.with_columns(state, batch, here))
@@ -271,7 +273,7 @@ class Bench:
 
 def started(objective: Objective, context: Context = CONTEXT) -> dict[str, Any]:
     """State after ``setup`` with a base model that is not the one a test trains: a run that is some steps old."""
-    return objective.setup(objective.initial_state(), replace(context, desk=ModelDesk(policy=policy(Toy(seed=1)))))
+    return objective.setup(objective.initial_state(), replace(context, services=ModelDesk(policy=policy(Toy(seed=1)))))
 
 
 def unpacked(batch: TokenBatch) -> tuple[Rollout, ...]:
@@ -317,8 +319,8 @@ class ModelDesk:
     def temperature(self) -> float:
         return self.policy.temperature
 
-    def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
-        return pack(rollouts, pad_id=PAD)
+    def collate(self, rollouts: Sequence[Rollout]) -> TokenBatch:
+        return collate(rollouts, pad_id=PAD)
 
     def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
         return self.policy.measure(batch, statistics)

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.batch.types import Rollout, TokenBatch
 
 
-def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
+def collate(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     """Rollouts [N] to one batch [N, T], padded on the right; T is the longest sequence less one.
 
     Row i holds ``s = prompt + completion``: ``inputs[i, t] = s[t]``, ``targets[i, t] = s[t + 1]``. A completion token
@@ -25,7 +25,7 @@ def pack(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     Raises ``ValueError`` when there is nothing to pack, a prompt is empty, or a token has no log-prob.
     """
     if not rollouts:
-        raise ValueError("pack() was given no rollouts: the step collected nothing to train on")
+        raise ValueError("collate() was given no rollouts: the step collected nothing to train on")
     for rollout in rollouts:
         _check(rollout)
     lengths = np.array([len(r.prompt_ids) + len(r.completion_ids) - 1 for r in rollouts])
@@ -78,7 +78,8 @@ def _check(rollout: Rollout) -> None:
 
 
 def micro_batches(lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
-    """Row indices in portions of at most ``max_tokens`` positions, padding included; rows of like length go together.
+    """Row indices in micro-batches of at most ``max_tokens`` positions, padding included; rows of like length go
+    together.
 
     ``lengths`` [N]. Every row comes exactly once; a row longer than ``max_tokens`` goes alone.
     """
@@ -91,15 +92,18 @@ def micro_batches(lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
         start = stop
 
 
-def shared_micro_batches(lengths: Tensor, prompt_lengths: Tensor, owner: Tensor, max_tokens: int) -> Iterator[Tensor]:
-    """Row indices in portions of at most ``max_tokens`` tokens without padding, each prompt counted once a portion.
+def shared_micro_batches(
+    lengths: Tensor, prompt_lengths: Tensor, prompt_index: Tensor, max_tokens: int
+) -> Iterator[Tensor]:
+    """Row indices in micro-batches of at most ``max_tokens`` tokens without padding, each prompt counted once a
+    portion.
 
-    ``lengths``, ``prompt_lengths``, ``owner`` [N] (number of the row's prompt). Rows of one prompt go together.
+    ``lengths``, ``prompt_lengths``, ``prompt_index`` [N] (number of the row's prompt). Rows of one prompt go together.
     """
     portion: list[int] = []
     tokens, last = 0, -1
-    order = torch.argsort(owner, stable=True)
-    columns = (order, prompt_lengths[order], (lengths - prompt_lengths)[order], owner[order])
+    order = torch.argsort(prompt_index, stable=True)
+    columns = (order, prompt_lengths[order], (lengths - prompt_lengths)[order], prompt_index[order])
     for row, prompt, own, number in zip(*(column.tolist() for column in columns), strict=True):
         shared = number == last
         if portion and tokens + own + (0 if shared else prompt) > max_tokens:

@@ -1,6 +1,6 @@
 """The records that flow through a run: Prompt -> Rollout -> TokenBatch -> TokenTerms -> StepStats.
 
-Everything downstream of :func:`trainer.batch.collate.pack` uses these names and shapes. Nothing here computes.
+Everything downstream of :func:`trainer.batch.collate.collate` uses these names and shapes. Nothing here computes.
 Letters: N rollouts, T positions, V vocabulary, P prompts, G group size. Log-probs and entropies are in nats.
 """
 
@@ -42,9 +42,10 @@ class Verdict:
     solution: str | None = None
     """Canonical form of a *correct* solution (two spellings of one solution share it). None when wrong."""
     comparable: bool = True
-    """False: an answer was given, but the verifier could not compare it with the right one, so it scores 0. Counted."""
+    """False: an answer was given, but the verifier could not compare it with the correct one, so it scores 0.
+    Counted."""
     anchor: int | None = None
-    """Characters of the response up to the end of the step that first reaches the right answer. None: it never does,
+    """Characters of the response up to the end of the step that first reaches the correct answer. None: it never does,
     or the task does not say."""
 
 
@@ -114,7 +115,8 @@ class TokenBatch:
     sampler_entropy: Float[Tensor, "N T"] | None = None
     """Of the distributions that were sampled from, nats. None: the engine does not say."""
     old_logprobs: Float[Tensor, "N T"] | None = None
-    """Nats, at the weights that sampled. None until the old pass (or the first update, see update.py)."""
+    """Nats, at the weights that sampled. None until the old-log-prob forward pass (or the first update, see
+    update.py)."""
     old_entropy: Float[Tensor, "N T"] | None = None
     """Full-vocabulary entropy in nats, at the weights that sampled."""
     ref_logprobs: Float[Tensor, "N T"] | None = None

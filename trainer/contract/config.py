@@ -73,7 +73,7 @@ class OptimConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this 2-norm; 0 switches the cap off."""
     updates_per_rollout: int = 1
-    """Mini-batches a rollout batch is cut into per epoch (N_upd of METHODS.md is this times ``epochs``)."""
+    """Mini-batches a rollout batch is cut into per epoch (N_upd of docs/specification.md is this times ``epochs``)."""
     epochs: int = 1
     """Passes over each rollout batch."""
 

@@ -119,7 +119,7 @@ class EnginePool:
 
 
 @contextlib.contextmanager
-def fenced() -> Iterator[None]:
+def preserve_torch_state() -> Iterator[None]:
     """Leave torch's, numpy's and Python's random states and the thread count as they were.
 
     vLLM seeds all three on start, and its CPU worker replaces ``torch.set_num_threads`` by a function that does

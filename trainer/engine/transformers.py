@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from trainer.contract.config import derive_seed, require
-from trainer.engine.base import Completion, Engine, EngineSetup, entropy, fenced
+from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class TransformersEngine:
 
     def start(self, setup: EngineSetup) -> Engine:
         """Load a second copy of the model for sampling."""
-        with fenced():
+        with preserve_torch_state():
             model = AutoModelForCausalLM.from_pretrained(
                 setup.model_path,
                 trust_remote_code=setup.trust_remote_code,

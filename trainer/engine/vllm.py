@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.contract.config import ConfigError, require
 from trainer.contract.settings import Range
-from trainer.engine.base import Completion, Engine, EngineSetup, fenced
+from trainer.engine.base import Completion, Engine, EngineSetup, preserve_torch_state
 
 LOCKSTEP_FOR = "0.32.0"
 """Version of vLLM that ``vllm_lockstep.py`` knows the inside of."""
@@ -67,7 +67,7 @@ class VLLMEngine:
         self.require_available()
         eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
         _set_environment(setup.device, eager=eager)
-        with fenced():
+        with preserve_torch_state():
             import vllm
 
             llm = vllm.LLM(
@@ -163,7 +163,7 @@ class _VLLM:
             )
             for seed in seeds
         ]
-        with fenced():
+        with preserve_torch_state():
             outputs = self._llm.generate(
                 [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], params, use_tqdm=False
             )
@@ -174,7 +174,7 @@ class _VLLM:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         # The CPU build repacks linear layers: writing into live parameters cannot work, a layer-wise reload can.
-        with fenced():
+        with preserve_torch_state():
             self._llm.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": ((name, value.detach()) for name, value in weights)}
             )

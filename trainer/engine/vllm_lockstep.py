@@ -40,7 +40,7 @@ class _Batch:
     """[R], tokens of the prompt."""
     limit: Tensor
     """[R], most tokens to sample."""
-    numbers: Tensor
+    noise: Tensor
     """[R, T], the random number that each token is drawn with."""
     length: Tensor
     """[R], tokens sampled."""
@@ -60,7 +60,7 @@ class _Batch:
         """Draw the next token of each of ``rows`` as vLLM's sampler does, from logits [n, V]."""
         at = self.length[rows]
         scaled = logits.float() / self.temperature
-        drawn = torch.ops._C.fused_gumbel_argmax(scaled, self.numbers[rows, at])
+        drawn = torch.ops._C.fused_gumbel_argmax(scaled, self.noise[rows, at])
         logprobs = scaled.log_softmax(dim=-1)
         self.tokens[rows, at] = drawn
         self.logprobs[rows, at] = logprobs.gather(1, drawn[:, None]).squeeze(1)
@@ -112,7 +112,7 @@ def _batch(
         temperature=temperature,
         start=start,
         limit=(max_length - start).clamp(max=max_tokens),
-        numbers=torch.stack([torch.randint(0, 2**31, (max_tokens,), generator=own) for own in generators]),
+        noise=torch.stack([torch.randint(0, 2**31, (max_tokens,), generator=generator) for generator in generators]),
         length=torch.zeros(size[0], dtype=torch.long),
         tokens=torch.zeros(size, dtype=torch.long),
         logprobs=torch.zeros(size),
@@ -166,31 +166,31 @@ class Lockstep:
         if not prompts:
             return []
         batch = _batch(prompts, samples, temperature, max_tokens, seeds, self._runner.max_model_len)
-        table = self._shares(max(map(len, prompts)) + max_tokens)
+        table = self._block_tables(max(map(len, prompts)) + max_tokens)
         free = list(range(len(table)))
         share = torch.zeros(batch.rows, dtype=torch.long)
-        waiting, growing = 0, torch.empty(0, dtype=torch.long)
-        while waiting < batch.rows or len(growing):
-            if entering := self._entering(batch, waiting, len(free), idle=not len(growing)):
-                new = torch.arange(waiting, waiting + entering)
+        waiting, running = 0, torch.empty(0, dtype=torch.long)
+        while waiting < batch.rows or len(running):
+            if admitted := self._admit(batch, waiting, len(free), idle=not len(running)):
+                new = torch.arange(waiting, waiting + admitted)
                 share[new] = torch.tensor([free.pop() for _ in new])
-                batch.append(new, self._read(batch, new, table[share[new]]))
-                growing, waiting = torch.cat([growing, new]), waiting + entering
+                batch.append(new, self._prefill(batch, new, table[share[new]]))
+                running, waiting = torch.cat([running, new]), waiting + admitted
             else:
-                batch.append(growing, self._continue(batch, growing, table[share[growing]]))
-            ended = torch.isin(batch.newest(growing), self._ends) | (batch.length[growing] == batch.limit[growing])
+                batch.append(running, self._decode(batch, running, table[share[running]]))
+            ended = torch.isin(batch.newest(running), self._ends) | (batch.length[running] == batch.limit[running])
             if ended.any():
-                free += share[growing[ended]].tolist()
-                growing = growing[~ended]
+                free += share[running[ended]].tolist()
+                running = running[~ended]
         return batch.completions(self._ends.tolist())
 
-    def _shares(self, longest: int) -> Tensor:
+    def _block_tables(self, longest: int) -> Tensor:
         """Blocks of the cache [n, b] for each of the ``n`` responses that can grow at a time. Block 0 is vLLM's."""
         blocks = -(-min(longest, self._runner.max_model_len) // self._block)
         count = min(self._runner.max_num_reqs, self._blocks // blocks)
         return 1 + torch.arange(count * blocks, dtype=torch.int32).view(count, blocks)
 
-    def _entering(self, batch: _Batch, first: int, room: int, *, idle: bool) -> int:
+    def _admit(self, batch: _Batch, first: int, room: int, *, idle: bool) -> int:
         """How many waiting rows start now: all samples of a prompt together, and prompts that one pass can take."""
         rows = min(room, batch.rows - first)
         whole = (first + rows) // batch.samples * batch.samples - first
@@ -204,7 +204,7 @@ class Lockstep:
             prompt += 1
         return rows
 
-    def _read(self, batch: _Batch, rows: Tensor, blocks: Tensor) -> Tensor:
+    def _prefill(self, batch: _Batch, rows: Tensor, blocks: Tensor) -> Tensor:
         """Logits [n, V] after the prompts of ``rows``; each prompt is read once."""
         prompt, group, samples = torch.unique_consecutive(
             rows // batch.samples, return_inverse=True, return_counts=True
@@ -228,7 +228,7 @@ class Lockstep:
         logits: Tensor = self._runner.model.compute_logits(hidden[ends - 1])
         return logits[group]
 
-    def _continue(self, batch: _Batch, rows: Tensor, blocks: Tensor) -> Tensor:
+    def _decode(self, batch: _Batch, rows: Tensor, blocks: Tensor) -> Tensor:
         """Logits [n, V] after the newest token of each of ``rows``."""
         position = batch.start[rows] + batch.length[rows] - 1
         hidden = self._forward(

@@ -3,7 +3,7 @@
 It samples through a function that the engine gives it and must not know the engine, nor train, nor log.
 
 **Noise.** The sampling seed of a suite depends on the suite's name and ``EvaluationConfig.seed`` only, not on the run's
-seed or step. So every run and every step answers the same problems with the same noise stream, and a difference between
+seed or step. So every run and every step answers the same problems with the same RNG stream, and a difference between
 two of them is a paired difference. A fresh stream for a final check is ``evaluation.seed=1``.
 """
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from trainer.batch.types import Prompt, Rollout
     from trainer.tasks.base import Task
 
-RIGHT = 0.5
-"""A response is right when its reward exceeds this; the shipped verifiers give 0 or 1."""
+CORRECT_ABOVE = 0.5
+"""A response is correct when its reward exceeds this; the shipped verifiers give 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class EvaluationConfig:
     suites: tuple[str, ...] = ()
     """Suites of the task to use; empty: all it has."""
     seed: Seed = 0
-    """Noise stream, shared by all runs and steps."""
+    """RNG stream, shared by all runs and steps."""
 
     def __post_init__(self) -> None:
         for name in ("ks", "suites"):  # YAML and JSON know lists only
@@ -96,7 +96,7 @@ class Evaluation:
     reliability: dict[str, dict[str, list[ReliabilityPoint]]] = field(default_factory=dict)
     """Suite -> confidence (``logprob``, ``majority``) -> points of its reliability diagram."""
     solved: dict[str, list[int]] = field(default_factory=dict)
-    """Suite -> right answers per problem. That of step 0 is the ``base_counts`` of later ones; JSON-able."""
+    """Suite -> correct answers per problem. That of step 0 is the ``base_counts`` of later ones; JSON-able."""
 
 
 def evaluate(
@@ -135,10 +135,10 @@ def evaluate(
 
 
 def solve_counts(rollouts: Sequence[Rollout], num_prompts: int) -> NDArray[np.int64]:
-    """Right answers per problem [P]; ``group`` is the problem's index."""
+    """Correct answers per problem [P]; ``group`` is the problem's index."""
     groups = np.array([rollout.group for rollout in rollouts], dtype=np.int64)
-    right = np.array([rollout.reward > RIGHT for rollout in rollouts], dtype=np.float64)
-    return np.bincount(groups, weights=right, minlength=num_prompts).astype(np.int64)
+    correct = np.array([rollout.reward > CORRECT_ABOVE for rollout in rollouts], dtype=np.float64)
+    return np.bincount(groups, weights=correct, minlength=num_prompts).astype(np.int64)
 
 
 def suite_metrics(
@@ -154,7 +154,7 @@ def suite_metrics(
     metrics["length_mean"] = sum(len(r.completion_ids) - r.num_context for r in rollouts) / len(rollouts)
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
     metrics["unverifiable_frac"] = unverifiable_frac(rollouts)
-    calibration, points = calibration_metrics(rollouts, threshold=RIGHT)
+    calibration, points = calibration_metrics(rollouts, threshold=CORRECT_ABOVE)
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 
 
@@ -169,7 +169,7 @@ def _majority(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
     correct: dict[int, list[bool]] = {}
     for rollout in rollouts:
         answers.setdefault(rollout.group, []).append(None if rollout.verdict is None else rollout.verdict.answer)
-        correct.setdefault(rollout.group, []).append(rollout.reward > RIGHT)
+        correct.setdefault(rollout.group, []).append(rollout.reward > CORRECT_ABOVE)
     return np.array([majority_accuracy(answers[group], correct[group]) for group in sorted(answers)])
 
 

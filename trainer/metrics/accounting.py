@@ -1,6 +1,6 @@
 """Entropy accounting: the measured change of entropy per token beside four first-order predictions of it.
 
-M response tokens, flat; all in nats. It must not run the model. Sources: METHODS 3.2 (arXiv 2505.22617) and 5
+M response tokens, flat; all in nats. It must not run the model. Sources: specification 3.2 (arXiv 2505.22617) and 5
 (STEER, arXiv 2510.10150, and the exact tabular term). Predictions carry an unknown step size, so only correlation
 and best-scale error mean anything.
 """
@@ -61,7 +61,7 @@ def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> 
     """:func:`steer_released` times the clip indicator I of the paper; equal to it while nothing is clipped.
 
     I is 0 where the surrogate in use has removed the token's gradient, whatever it clips by. The paper's exponent on
-    (1 - p) could not be verified (METHODS 5); the default is 1.
+    (1 - p) could not be verified (specification 5); the default is 1.
     """
     return -_push(change) * _steer(change, one_minus_pi_power)
 
@@ -171,7 +171,9 @@ def token_change(batch: TokenBatch, after: TokenTerms) -> TokenChange:
     Takes :data:`SUM_P2_LOGP_H`, :data:`RATIO` and :data:`KEPT_RATIO` from ``batch.extras`` if they are there.
     """
     if batch.old_logprobs is None or batch.old_entropy is None or batch.advantages is None:
-        raise ValueError("entropy accounting needs old_logprobs, old_entropy and advantages; run the old pass first")
+        raise ValueError(
+            "entropy accounting needs old_logprobs, old_entropy and advantages; run the old-log-prob forward pass first"
+        )
     mask = batch.mask
     named = {name: batch.extras[name][mask] for name in (SUM_P2_LOGP_H, RATIO, KEPT_RATIO) if name in batch.extras}
     return TokenChange(

@@ -1,6 +1,6 @@
 """Does confidence mean what it says: ECE, Brier score, AUROC and the points of a reliability diagram.
 
-Confidence comes from log-probs or from agreement; this file must not judge answers. Definitions: METHODS 15.4.
+Confidence comes from log-probs or from agreement; this file must not judge answers. Definitions: specification 15.4.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class ReliabilityPoint:
     confidence: float
     """Mean confidence in the bin."""
     accuracy: float
-    """Share of right responses in the bin."""
+    """Share of correct responses in the bin."""
     count: int
     """Responses in the bin."""
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> list[ReliabilityPoint]:
     """Non-empty bins in ascending confidence. ``confidence`` [N] in [0, 1], ``correct`` [N] of 0 or 1."""
-    values, right = _checked(confidence, correct)
+    values, correct = _checked(confidence, correct)
     index = np.minimum((values * bins).astype(np.int64), bins - 1)
     count = np.bincount(index, minlength=bins)
     total = np.bincount(index, weights=values, minlength=bins)
-    hits = np.bincount(index, weights=right, minlength=bins)
+    hits = np.bincount(index, weights=correct, minlength=bins)
     return [
         ReliabilityPoint(confidence=float(total[b] / count[b]), accuracy=float(hits[b] / count[b]), count=int(count[b]))
         for b in np.flatnonzero(count)
@@ -59,21 +59,22 @@ def ece(points: Sequence[ReliabilityPoint]) -> float:
 
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     """mean (confidence - correct)^2; 0 is perfect; nan without responses."""
-    values, right = _checked(confidence, correct)
-    return float(np.mean((values - right) ** 2)) if len(values) else math.nan
+    values, correct = _checked(confidence, correct)
+    return float(np.mean((values - correct) ** 2)) if len(values) else math.nan
 
 
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """P(confidence of a right response > of a wrong one) + P(equal) / 2; nan if all are right or all wrong.
+    """P(confidence of a correct response > of an incorrect one) + P(equal) / 2; nan if all are correct or all
+    incorrect.
 
-    Rank formula (Mann-Whitney): (sum of the right ones' average ranks - n1 (n1 + 1) / 2) / (n1 * n0).
+    Rank formula (Mann-Whitney): (sum of the correct ones' average ranks - n1 (n1 + 1) / 2) / (n1 * n0).
     """
-    values, right = _checked(confidence, correct)
-    positives = float(right.sum())
-    negatives = len(right) - positives
+    values, correct = _checked(confidence, correct)
+    positives = float(correct.sum())
+    negatives = len(correct) - positives
     if positives == 0 or negatives == 0:
         return math.nan
-    rank_sum = float(average_ranks(values)[right > 0].sum())
+    rank_sum = float(average_ranks(values)[correct > 0].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
@@ -120,7 +121,7 @@ def calibration_metrics(
 ) -> tuple[dict[str, float], dict[str, list[ReliabilityPoint]]]:
     """Metrics by bare name, and reliability points by confidence (``logprob``, ``majority``), of verified rollouts.
 
-    A response is right when its reward exceeds ``threshold``. Undefined metrics are left out.
+    A response is correct when its reward exceeds ``threshold``. Undefined metrics are left out.
     """
     correct = np.array([rollout.reward > threshold for rollout in rollouts], dtype=np.float64)
     metrics: dict[str, float] = {}
@@ -137,9 +138,9 @@ def calibration_metrics(
 
 def _checked(confidence: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
     """Both as float64 [N]; ValueError on unequal lengths or a confidence outside [0, 1]."""
-    values, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
-    if values.shape != right.shape or values.ndim != 1:
-        raise ValueError(f"calibration got shapes {values.shape} and {right.shape}; give one confidence per response")
+    values, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    if values.shape != correct.shape or values.ndim != 1:
+        raise ValueError(f"calibration got shapes {values.shape} and {correct.shape}; give one confidence per response")
     if len(values) and not (values.min() >= 0.0 and values.max() <= 1.0):
         raise ValueError("calibration got a confidence outside 0..1 or not a number; give probabilities")
-    return values, right
+    return values, correct

@@ -1,7 +1,7 @@
 """How different the responses to one prompt are: in their tokens, their answers, their correct solutions.
 
 Exact, no sampling: sorting makes self-BLEU O(tokens log tokens) instead of O(group^2). It must not decode text or
-judge answers. Definitions: METHODS 15.3 and 11.
+judge answers. Definitions: specification 15.3 and 11.
 """
 
 from __future__ import annotations

@@ -55,6 +55,6 @@ def covariance(logprobs: Float[Tensor, " M"], advantages: Float[Tensor, " M"]) -
     """``(logprobs - mean logprobs) (advantages - mean advantages)``: each token's share of the covariance.
 
     Positive where a likely token gains or an unlikely one loses, which lowers entropy: to first order the change of
-    entropy is minus a step size times this (arXiv 2505.22617; METHODS.md 3.2). Nats times units of the advantage.
+    entropy is minus a step size times this (arXiv 2505.22617; specification 3.2). Nats times units of the advantage.
     """
     return (logprobs - logprobs.mean()) * (advantages - advantages.mean())

@@ -1,6 +1,6 @@
 """Accuracy of repeated sampling: unbiased pass@k, avg@k, maj@k.
 
-Pure numpy and plain Python; it must not know how an answer was judged. Definitions: METHODS 15.2.
+Pure numpy and plain Python; it must not know how an answer was judged. Definitions: specification 15.2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def pass_at_k(num_correct: ArrayLike, num_samples: ArrayLike, k: int) -> NDArray
     if k < 1 or np.any(samples < k):
         raise ValueError(f"pass@{k} cannot be estimated from {int(samples.min())} samples; take 1 <= k <= samples")
     if np.any(correct < 0) or np.any(correct > samples):
-        raise ValueError("pass@k got a problem with fewer than 0 or more right answers than samples; check the counts")
+        raise ValueError(
+            "pass@k got a problem with fewer than 0 or more correct answers than samples; check the counts"
+        )
     drawn = np.arange(k, dtype=np.float64)
     factors = (samples[..., None] - correct[..., None] - drawn) / (samples[..., None] - drawn)
     chance: NDArray[np.float64] = 1.0 - np.prod(factors, axis=-1)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> dict[str, float]:
     """The ``rollout/*`` metrics of N verified rollouts; ValueError if there are none or one is not verified.
 
-    A group has no signal when its rewards are all equal; it counts as all right if they exceed ``threshold``, else
-    as all wrong. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
+    A group has no signal when its rewards are all equal; it counts as all correct if they exceed ``threshold``, else
+    as all incorrect. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
     included.
     """
     if not rollouts:
@@ -39,13 +39,13 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> d
         "rollout/length_max": float(lengths.max()),
         "rollout/truncated_frac": float(truncated.mean()),
         "rollout/unverifiable_frac": unverifiable_frac(rollouts),
-        "rollout/zero_std_frac_all_wrong": float((silent & (highest <= threshold)).mean()),
-        "rollout/zero_std_frac_all_right": float((silent & (highest > threshold)).mean()),
+        "rollout/zero_std_frac_all_incorrect": float((silent & (highest <= threshold)).mean()),
+        "rollout/zero_std_frac_all_correct": float((silent & (highest > threshold)).mean()),
     }
 
 
 def unverifiable_frac(rollouts: Sequence[Rollout]) -> float:
-    """Share of N verified rollouts whose answer the verifier could not compare with the right one."""
+    """Share of N verified rollouts whose answer the verifier could not compare with the correct one."""
     return sum(rollout.verdict is not None and not rollout.verdict.comparable for rollout in rollouts) / len(rollouts)
 
 

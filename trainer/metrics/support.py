@@ -1,6 +1,6 @@
 """Which problems training gained and lost against the base model: SRR, NDR, SDS, NSCR.
 
-Pure arithmetic on counts. Source: METHODS 11 (arXiv 2507.14843).
+Pure arithmetic on counts. Source: specification 11 (arXiv 2507.14843).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Support:
 
 
 def support(base_solved: ArrayLike, solved: ArrayLike) -> Support:
-    """Compare right answers per problem [P] of the base model and of the trained one; a problem with at least one is
+    """Compare correct answers per problem [P] of the base model and of the trained one; a problem with at least one is
     solved.
 
     Both must come from the same problems in the same order and from equally many samples; only the first is checked

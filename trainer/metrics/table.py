@@ -150,7 +150,7 @@ HEADLINES = (
     "policy/kl_old",
     "entropy/delta_measured",
     "rollout/reward",
-    "rollout/zero_std_frac_all_right",
+    "rollout/zero_std_frac_all_correct",
     "diversity/distinct_4",
     "diversity/self_bleu",
     "calibration/ece",

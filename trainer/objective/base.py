@@ -25,15 +25,15 @@ State = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concern:
+class Diagnostic:
     """One sentence about a configuration."""
 
-    sentence: str
+    message: str
     fatal: bool = True
     """False: the run makes sense, but the user should know."""
 
 
-class Desk(Protocol):
+class RunServices(Protocol):
     """What a component may ask of the run before the first update of a step, all of it at the weights that sampled."""
 
     @property
@@ -56,7 +56,7 @@ class Desk(Protocol):
         stream of ``purpose``."""
         ...
 
-    def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
+    def collate(self, rollouts: Sequence[Rollout]) -> TokenBatch:
         """Rollouts as rectangles."""
         ...
 
@@ -65,7 +65,7 @@ class Desk(Protocol):
         ...
 
     def expert(self, prompt: Prompt) -> Rollout | None:
-        """The task's own right answer as a rollout (log-probs 0), or None where it has none."""
+        """The task's own correct answer as a rollout (log-probs 0), or None where it has none."""
         ...
 
 
@@ -88,7 +88,7 @@ class Context:
     """The surrogate in use (a weight may need its clip thresholds)."""
     state: State = field(default_factory=dict)
     """The asking component's own state."""
-    desk: Desk | None = None
+    services: RunServices | None = None
     """Present in ``setup``, ``begin_step`` and ``columns``."""
 
     @property
@@ -137,7 +137,7 @@ class Component:
         """Statistics at the weights that sampled, found in ``batch.extras["old_" + name]``."""
         return frozenset()
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What is wrong or surprising about this member in this run, before anything is queued."""
         return iter(())
 

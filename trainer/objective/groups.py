@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch
-from trainer.objective.base import Concern
+from trainer.objective.base import Diagnostic
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
 
-RIGHT = 0.5
-"""A response is right when the verifier's reward exceeds this, here as in all metrics."""
+CORRECT_ABOVE = 0.5
+"""A response is correct when the verifier's reward exceeds this, here as in all metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,36 +61,36 @@ def group_statistics(values: Float[Tensor, " N"], group: Int[Tensor, " N"], *, d
     return GroupStatistics(size=size, mean=mean, std=std, constant=constant.double())
 
 
-def right(batch: TokenBatch) -> Bool[Tensor, " N"]:
+def is_correct(batch: TokenBatch) -> Bool[Tensor, " N"]:
     """Whether the verifier called a response right, whatever shaping made of its reward."""
-    return batch.raw_rewards > RIGHT
+    return batch.raw_rewards > CORRECT_ABOVE
 
 
-def needs_peers(run: RunSettings) -> Iterator[Concern]:
+def needs_peers(run: RunSettings) -> Iterator[Diagnostic]:
     """The refusal of an advantage that compares a response with the others of its group."""
     if run.rollout.group_size == 1:
         why = "rollout.group_size=1 leaves nothing to compare a response with, so advantages would be plain rewards"
-        yield Concern(sentence=f"{why}: give at least 2, or choose advantage=signed")
+        yield Diagnostic(message=f"{why}: give at least 2, or choose advantage=signed")
 
 
-def thrown_away(run: RunSettings, what: str) -> Iterator[Concern]:
+def thrown_away(run: RunSettings, what: str) -> Iterator[Diagnostic]:
     """The remark of a member that learns from groups without a spread of rewards."""
     if getattr(run.rollout, "keep", "all") == "signal":
         why = f"{what} learns from groups whose rewards are all equal, but dynamic sampling throws those away"
-        yield Concern(sentence=f"{why}: choose rollout=standard", fatal=False)
+        yield Diagnostic(message=f"{why}: choose rollout=standard", fatal=False)
 
 
-def moving_temperature(run: RunSettings, what: str) -> Iterator[Concern]:
+def moving_temperature(run: RunSettings, what: str) -> Iterator[Diagnostic]:
     """The remark of a member that holds the entropy of the rollouts against a fixed number of nats."""
     start, end = run.rollout.temperature, run.rollout.temperature_end
     if end is not None and end != start:
         why = f"{what} answers to the entropy at the step's own temperature, so it also follows the schedule from"
-        yield Concern(sentence=f"{why} {start} to {end}: set rollout.temperature_end=null to hold one", fatal=False)
+        yield Diagnostic(message=f"{why} {start} to {end}: set rollout.temperature_end=null to hold one", fatal=False)
 
 
-def ignores_shaping(run: RunSettings, name: str) -> Iterator[Concern]:
-    """The remark of an advantage that asks only whether a response is right."""
+def ignores_shaping(run: RunSettings, name: str) -> Iterator[Diagnostic]:
+    """The remark of an advantage that asks only whether a response is correct."""
     if run.objective.shaping.neutral != {}:
         shaping = type(run.objective.shaping).__name__
-        why = f"advantage {name} asks only whether a response is right, so shaping {shaping} changes nothing"
-        yield Concern(sentence=f"{why}: choose shaping=none, or another advantage", fatal=False)
+        why = f"advantage {name} asks only whether a response is correct, so shaping {shaping} changes nothing"
+        yield Diagnostic(message=f"{why}: choose shaping=none, or another advantage", fatal=False)

@@ -20,9 +20,9 @@ from trainer.objective.base import (
     Advantage,
     Auxiliary,
     Component,
-    Concern,
     Context,
     Controller,
+    Diagnostic,
     Reduction,
     Regularizer,
     Shaping,
@@ -70,10 +70,10 @@ class Objective:
         """Whether any member declares ``need`` (e.g. ``needs_current``)."""
         return any(getattr(member, need) for _, member in self.components())
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What any member finds wrong or surprising about the run."""
         for _, member in self.components():
-            yield from member.concerns(run)
+            yield from member.diagnostics(run)
 
     def initial_state(self) -> State:
         """State of every member before the first step."""
@@ -102,7 +102,7 @@ class Objective:
             extras |= member.columns(batch, dataclasses.replace(context, state=state[path]))
         return dataclasses.replace(batch, extras=extras)
 
-    def live(self, batch: TokenBatch) -> Bool[Tensor, " N"]:
+    def rows_with_gradient(self, batch: TokenBatch) -> Bool[Tensor, " N"]:
         """Rows that can carry gradient. The others (no advantage, no regularizer) may skip the backward pass."""
         assert batch.advantages is not None
         everywhere = not self.surrogate.silent_without_advantage or any(

@@ -27,10 +27,10 @@ def _num_sequences(counts: Float[Tensor, "N 1"]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMean(Reduction):
-    """``sum L m / sum m``: every token counts the same (DAPO and most entropy papers; METHODS.md 0.4).
+    """``sum L m / sum m``: every token counts the same (DAPO and most entropy papers; specification 0.4).
 
     ``rows="signal"`` takes both sums over the rows that have an advantage; the others are dropped, for regularizers too
-    (PSR and NSR; METHODS.md 14.3).
+    (PSR and NSR; specification 14.3).
     """
 
     about: ClassVar[About] = About(
@@ -54,7 +54,7 @@ class TokenMean(Reduction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceMean(Reduction):
-    """``mean_i (sum_t L m / |o_i|)``: every response counts the same (original GRPO; METHODS.md 0.4)."""
+    """``mean_i (sum_t L m / |o_i|)``: every response counts the same (original GRPO; specification 0.4)."""
 
     about: ClassVar[About] = About(source="GRPO, DeepSeekMath, arXiv 2402.03300", status="published")
 
@@ -65,7 +65,7 @@ class SequenceMean(Reduction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceSum(Reduction):
-    """``mean_i (sum_t L m)``: longer responses count more (REINFORCE; METHODS.md 0.4)."""
+    """``mean_i (sum_t L m)``: longer responses count more (REINFORCE; specification 0.4)."""
 
     about: ClassVar[About] = About(source="REINFORCE, common practice", status="published")
 
@@ -76,7 +76,8 @@ class SequenceSum(Reduction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant(Reduction):
-    """``mean_i (sum_t L m) / length``: a constant instead of the response's length (Dr.GRPO; METHODS.md 0.4, 1.3)."""
+    """``mean_i (sum_t L m) / length``: a constant instead of the response's length (Dr.GRPO; specification 0.4,
+    1.3)."""
 
     about: ClassVar[About] = About(source="Dr. GRPO, arXiv 2503.20783", status="published")
 

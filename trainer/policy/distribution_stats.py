@@ -55,7 +55,7 @@ def sum_p2_logp_h(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
 ) -> Float[Tensor, " M"]:
     """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
-    (METHODS.md 5). The definition: ``token_stats.py`` makes it from sums over tiles."""
+    (specification 5). The definition: ``token_stats.py`` makes it from sums over tiles."""
     log_p, p = log_p_and_p(logits)
     return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
 
@@ -76,7 +76,7 @@ def top_p_entropy(
 
     The token that crosses ``top_p`` stays out unless ``include_crossing`` is 1, so a token of probability ``top_p`` or
     more leaves nothing. Only the likeliest :data:`MAX_NUCLEUS` tokens are looked at. ``top_p`` above 1 keeps them all.
-    The choice of the nucleus has no gradient; q has (METHODS.md 4).
+    The choice of the nucleus has no gradient; q has (specification 4).
     """
     logits = _own(logits, temperature)
     ranked = logits.topk(min(MAX_NUCLEUS, logits.shape[-1]), dim=-1).values
@@ -96,7 +96,7 @@ def min_p_logmass(
     """``log sum_kept p`` in nats, at most 0: the probability of all tokens that :func:`min_p_kept` keeps.
 
     With the proxy ``q = p / sum_kept p`` on the kept tokens, ``KL(q || p) = -min_p_logmass``, and so is its gradient
-    with q held fixed: ``d/dz_a = p_a - q_a`` (METHODS.md 14.2). ``min_p = 0`` keeps all and gives exactly 0.
+    with q held fixed: ``d/dz_a = p_a - q_a`` (specification 14.2). ``min_p = 0`` keeps all and gives exactly 0.
     """
     gaps = _below_top(logits)
     barred = ~_survives(gaps, min_p, temperature)
@@ -108,7 +108,7 @@ def min_p_kept(
 ) -> Float[Tensor, " M"]:
     """1 where the target's probability *at temperature 1* is at least ``min_p`` times the largest, else 0; no gradient.
 
-    Lp-Reg's code filters the model's own logits and divides what is left by the temperature (METHODS.md 14.2).
+    Lp-Reg's code filters the model's own logits and divides what is left by the temperature (specification 14.2).
     """
     gaps = _below_top(logits.detach()).gather(1, targets[:, None]).squeeze(1)
     return _survives(gaps, min_p, temperature).to(logits.dtype)

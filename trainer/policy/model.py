@@ -34,7 +34,8 @@ UNSCALED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "dee
 def model_path(config: ModelConfig, *, weights: bool = True) -> Path:
     """Folder to load from; a hub name is brought to this machine, with its ``weights`` or without.
 
-    Raises :class:`ConfigError` for a folder that holds no model, and for what :func:`trainer.policy.hub.fetched` refuses.
+    Raises :class:`ConfigError` for a folder that holds no model, and for what :func:`trainer.policy.hub.fetched`
+    refuses.
     """
     path = config.path or str(SHIPPED_MODEL)
     folder = Path(path).expanduser()
@@ -159,16 +160,16 @@ def share_prompts(model: nn.Module) -> bool:
     rows = torch.arange(14, device=device).view(2, 7) % 11
     rows[1, :4] = rows[0, :4]
     lengths = torch.tensor([7, 6], device=device)
-    line = packed.line_of(rows, lengths, torch.full_like(lengths, 4))
+    packed = packed.line_of(rows, lengths, torch.full_like(lengths, 4))
     with torch.no_grad():
         expected = backbone(model)(input_ids=rows, use_cache=False).last_hidden_state
         try:
             model.set_attn_implementation(packed.NAME)  # type: ignore[operator]
-            hidden = packed.hidden_states(backbone(model), line)
+            hidden = packed.hidden_states(backbone(model), packed)
         except (ValueError, TypeError, AttributeError):
             same = False
         else:
-            found = hidden[line.rows].float()
+            found = hidden[packed.rows].float()
             same = all(
                 torch.allclose(found[i, :n], expected[i, :n].float(), rtol=1e-2, atol=1e-3)
                 for i, n in enumerate(lengths.tolist())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainer.batch.collate import micro_batches, shared_micro_batches
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.policy import shared_prompt as packed
+from trainer.policy import shared_prompt
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.model import backbone
 from trainer.policy.token_stats import token_stats
@@ -35,7 +35,7 @@ class Policy:
     device: torch.device
     autocast_dtype: torch.dtype | None = None
     shares_prompts: bool = False
-    """The model uses the attention of ``packed.py``: a prompt is computed once, and no padding at all."""
+    """The model uses the attention of ``shared_prompt.py``: a prompt is computed once, and no padding at all."""
 
     def terms(
         self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
@@ -68,21 +68,21 @@ class Policy:
     def _hidden(self, batch: TokenBatch) -> Float[Tensor, "M D"]:
         """Hidden states of the sampled positions, row by row."""
         if self.shares_prompts:
-            line = packed.line_of(batch.inputs, batch.lengths, batch.prompt_lengths)
-            return packed.hidden_states(backbone(self.model), line).index_select(0, line.rows[batch.mask])
+            packed = shared_prompt.pack_tokens(batch.inputs, batch.lengths, batch.prompt_lengths)
+            return shared_prompt.hidden_states(backbone(self.model), packed).index_select(0, packed.rows[batch.mask])
         # Rows are padded on the right and attention is causal, so padding cannot reach a real position: no mask.
         hidden: Tensor = backbone(self.model)(
             input_ids=batch.inputs, position_ids=batch.positions, use_cache=False
         ).last_hidden_state
         return hidden[batch.mask]
 
-    def portions(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
+    def micro_batch_indices(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
         """Row indices of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
         if self.shares_prompts:
-            owner, first = packed.distinct_prompts(batch.inputs, batch.prompt_lengths)
+            prompt_index, first = shared_prompt.distinct_prompts(batch.inputs, batch.prompt_lengths)
             tokens = int((batch.lengths - batch.prompt_lengths).sum() + batch.prompt_lengths[first].sum())
             most = min(self.micro_batch_tokens, -(-tokens // world))
-            parts = shared_micro_batches(batch.lengths, batch.prompt_lengths, owner, most)
+            parts = shared_micro_batches(batch.lengths, batch.prompt_lengths, prompt_index, most)
         else:
             most = min(self.micro_batch_tokens, -(-int(batch.lengths.sum()) // world))
             parts = micro_batches(batch.lengths, most)
@@ -104,7 +104,7 @@ class Policy:
         """
         names = sorted(statistics)
         whole = self.empty_terms(batch, names)
-        for index in self.portions(batch, rank=rank, world=world):
+        for index in self.micro_batch_indices(batch, rank=rank, world=world):
             fill(whole, index, self.terms(batch.rows(index).to(self.device), names))
         return whole
 

@@ -1,6 +1,6 @@
 """A forward pass without padding, in which the rows of a group compute their common prompt once.
 
-All tokens lie on one line, so the linear layers see nothing but real tokens; only attention works on rectangles. A
+All tokens lie on one packed, so the linear layers see nothing but real tokens; only attention works on padded. A
 group of 16 with prompts of 14 and responses of 25 tokens computes 26 tokens a row instead of 39 and their padding.
 """
 
@@ -24,8 +24,8 @@ SHORT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """Where every token of some rows lies on one line of M tokens: the Q distinct prompts first, then the responses.
+class PackedTokens:
+    """Where every token of some rows lies on one packed of M tokens: the Q distinct prompts first, then the responses.
 
     A prompt is what rows have in common before the first response token; rows share it if all its tokens agree.
     """
@@ -40,15 +40,17 @@ class Line:
     """Places of prompt and response together: the keys a row's tokens may look at."""
     visible: Bool[Tensor, "N 1 Tr T"]
     """Whether a response token (third axis) may look at a token of its row (last axis)."""
-    back: Int[Tensor, " M"]
-    """For each place, its index in the prompt rectangle followed by the response rectangle."""
+    unpack_index: Int[Tensor, " M"]
+    """For each place, its index in the prompt padded followed by the response padded."""
 
 
-def line_of(inputs: Int[Tensor, "N T"], lengths: Int[Tensor, " N"], prompt_lengths: Int[Tensor, " N"]) -> Line:
-    """The line of rows that are padded on the right; positions count from 0 in every row."""
+def pack_tokens(
+    inputs: Int[Tensor, "N T"], lengths: Int[Tensor, " N"], prompt_lengths: Int[Tensor, " N"]
+) -> PackedTokens:
+    """The packed of rows that are padded on the right; positions count from 0 in every row."""
     device, width = inputs.device, inputs.shape[1]
     index = torch.arange(width, device=device)
-    owner, first = (part.to(device) for part in distinct_prompts(inputs, prompt_lengths))
+    prompt_index, first = (part.to(device) for part in distinct_prompts(inputs, prompt_lengths))
     in_prompt = index < prompt_lengths[first, None]
     own = (index >= prompt_lengths[:, None]) & (index < lengths[:, None])
     prompts = _places(in_prompt, 0)
@@ -56,14 +58,14 @@ def line_of(inputs: Int[Tensor, "N T"], lengths: Int[Tensor, " N"], prompt_lengt
     at = prompt_lengths[:, None] + torch.arange(int((lengths - prompt_lengths).max()), device=device)
     in_response = at < lengths[:, None]
     prompt_width = int(prompt_lengths.max())
-    return Line(
+    return PackedTokens(
         tokens=torch.cat([inputs[first][in_prompt], inputs[own]]),
         positions=torch.cat([index.expand_as(part)[part] for part in (in_prompt, own)]),
         prompts=prompts[:, :prompt_width],
         responses=torch.where(in_response, after.gather(1, at.clamp(max=width - 1)), 0),
-        rows=torch.where(index < prompt_lengths[:, None], prompts[owner], after),
+        rows=torch.where(index < prompt_lengths[:, None], prompts[prompt_index], after),
         visible=(index <= at[..., None])[:, None],
-        back=torch.cat([in_prompt[:, :prompt_width].flatten(), in_response.flatten()]).nonzero().squeeze(1),
+        unpack_index=torch.cat([in_prompt[:, :prompt_width].flatten(), in_response.flatten()]).nonzero().squeeze(1),
     )
 
 
@@ -78,20 +80,20 @@ def distinct_prompts(
     """For each row the number of its prompt (by its tokens), and for each prompt the first row that has it."""
     numbers: dict[bytes, int] = {}
     first: list[int] = []
-    owner: list[int] = []
+    prompt_index: list[int] = []
     tokens = inputs.cpu().numpy()
     for row, length in enumerate(prompt_lengths.tolist()):
         number = numbers.setdefault(tokens[row, :length].tobytes(), len(numbers))
         if number == len(first):
             first.append(row)
-        owner.append(number)
-    return torch.tensor(owner), torch.tensor(first)
+        prompt_index.append(number)
+    return torch.tensor(prompt_index), torch.tensor(first)
 
 
-def hidden_states(backbone: Any, line: Line) -> Float[Tensor, "M D"]:
+def hidden_states(backbone: Any, packed: PackedTokens) -> Float[Tensor, "M D"]:
     """One forward pass over the line; the model has to use :func:`attention`."""
     hidden: Tensor = backbone(
-        input_ids=line.tokens[None], position_ids=line.positions[None], use_cache=False, line=line
+        input_ids=packed.tokens[None], position_ids=packed.positions[None], use_cache=False, packed=packed
     ).last_hidden_state
     return hidden[0]
 
@@ -104,7 +106,7 @@ def attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    line: Line | None = None,
+    packed: PackedTokens | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     **options: Any,
@@ -114,7 +116,7 @@ def attention(
     ``query`` [1, heads, M, D], ``key`` and ``value`` [1, key heads, M, D]; returns [1, M, heads, D]. Raises
     ``ValueError`` for what it would otherwise ignore (a sliding window, a soft cap, sinks): such models keep their own.
     """
-    if line is None:
+    if packed is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
@@ -124,22 +126,26 @@ def attention(
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     parts = [
         scaled_dot_product_attention(
-            _take(q, line.prompts),
-            _take(k, line.prompts),
-            _take(v, line.prompts),
+            _take(q, packed.prompts),
+            _take(k, packed.prompts),
+            _take(v, packed.prompts),
             is_causal=True,
             scale=scaling,
             enable_gqa=q.shape[1] != k.shape[1],
         )
     ]
-    if line.responses.shape[1]:
+    if packed.responses.shape[1]:
         parts.append(
             _masked(
-                _take(q, line.responses), _take(k, line.rows), _take(v, line.rows), visible=line.visible, scale=scaling
+                _take(q, packed.responses),
+                _take(k, packed.rows),
+                _take(v, packed.rows),
+                visible=packed.visible,
+                scale=scaling,
             )
         )
-    rectangles = torch.cat([part.transpose(1, 2).reshape(-1, *q.shape[1:]) for part in parts])
-    return rectangles.index_select(0, line.back)[None], None
+    padded = torch.cat([part.transpose(1, 2).reshape(-1, *q.shape[1:]) for part in parts])
+    return padded.index_select(0, packed.unpack_index)[None], None
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, *, visible: Bool[Tensor, "N 1 Tr T"], scale: float | None) -> Tensor:
@@ -154,9 +160,9 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, *, visible: Bool[Tensor, "N 1 Tr T"
     return (scores.softmax(dim=-1).view(rows, key_heads, -1, keys) @ v).view(rows, heads, width, dim)
 
 
-def _take(values: Tensor, places: Tensor) -> Tensor:
-    """[M, heads, D] at places [N, T] as [N, heads, T, D]."""
-    return values.index_select(0, places.flatten()).view(*places.shape, *values.shape[1:]).transpose(1, 2)
+def _take(values: Tensor, indices: Tensor) -> Tensor:
+    """[M, heads, D] at indices [N, T] as [N, heads, T, D]."""
+    return values.index_select(0, indices.flatten()).view(*indices.shape, *values.shape[1:]).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, attention)

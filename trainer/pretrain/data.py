@@ -28,7 +28,7 @@ _MIXTURE = {3: 0.15, 4: 0.70, 5: 0.15}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A prompt and a well-formed response: every step is right, the target is reached or not."""
+    """A prompt and a well-formed response: every step is correct, the target is reached or not."""
 
     problem: Problem
     steps: tuple[Step, ...]

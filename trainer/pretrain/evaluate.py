@@ -104,7 +104,7 @@ def _judge(
 
 
 def pass_at(k: int, rewards: list[float]) -> float:
-    """Unbiased pass@k = 1 - C(n-c, k)/C(n, k) for n samples of which c are right."""
+    """Unbiased pass@k = 1 - C(n-c, k)/C(n, k) for n samples of which c are correct."""
     n, right = len(rewards), sum(reward > 0 for reward in rewards)
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 

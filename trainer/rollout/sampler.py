@@ -1,6 +1,6 @@
 """From prompts to verified rollouts: order of the data, seeds of the samples, shares of the ranks.
 
-It must not compute advantages, and it never repeats a noise stream by accident.
+It must not compute advantages, and it never repeats a RNG stream by accident.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Sampler:
     """Rewards of all responses sampled for this step's rollouts, those that were then thrown away included."""
 
     def begin(self, step: int) -> None:
-        """Start the noise streams of a step."""
+        """Start the RNG streams of a step."""
         self.step, self.calls, self.generated = step, 0, []
 
     def next_prompts(self, count: int) -> list[Prompt]:

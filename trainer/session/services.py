@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms
 from trainer.policy.prompts import prompt_ids
 from trainer.rollout.sampler import Sampler, verified
@@ -19,7 +19,7 @@ from trainer.update.gradient import Learner, measure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionDesk:
-    """The desk of a running session (see :class:`trainer.objective.base.Desk`)."""
+    """The services of a running session (see :class:`trainer.objective.base.RunServices`)."""
 
     sampler: Sampler
     learner: Learner
@@ -36,8 +36,8 @@ class SessionDesk:
             prompts, samples=samples, temperature=self.temperature, max_tokens=self.max_tokens, purpose=purpose
         )
 
-    def pack(self, rollouts: Sequence[Rollout]) -> TokenBatch:
-        return pack(rollouts, pad_id=pad_id(self.sampler.tokenizer))
+    def collate(self, rollouts: Sequence[Rollout]) -> TokenBatch:
+        return collate(rollouts, pad_id=pad_id(self.sampler.tokenizer))
 
     def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
         return measure(self.learner, batch, statistics)
@@ -70,7 +70,7 @@ def completion_entropies(
     learner: Learner, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
 ) -> list[tuple[float, ...]]:
     """Full-vocabulary entropy at every sampled completion token, nats; 0 at tokens that were given."""
-    batch = pack(rollouts, pad_id=pad_id(tokenizer))
+    batch = collate(rollouts, pad_id=pad_id(tokenizer))
     entropy = measure(learner, batch).entropy
     first = [len(rollout.prompt_ids) - 1 for rollout in rollouts]
     return [

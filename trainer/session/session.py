@@ -89,7 +89,7 @@ class Session:
         """
         return steps * self.run.rollout.prompts_per_step // len(self.sampler.stream.prompts)
 
-    def desk(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
+    def services(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
         """What components may ask for, with the rollouts of this step."""
         return SessionDesk(
             sampler=self.sampler,
@@ -111,7 +111,7 @@ class Session:
         objective = self.run.objective
         if self.step == 0:
             self.sampler.begin(0)
-            self.state = self.state | objective.setup(self.state, replace(self.context(), desk=self.desk()))
+            self.state = self.state | objective.setup(self.state, replace(self.context(), services=self.services()))
         excluded = objective.excluded_prompts(self.state)
         prompts = [prompt for prompt in self.sampler.stream.prompts if prompt.id not in excluded]
         if not prompts:
@@ -124,7 +124,7 @@ class Session:
     def generate(
         self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
     ) -> list[Rollout]:
-        """Unverified rollouts for the evaluation, on a noise stream of its own."""
+        """Unverified rollouts for the evaluation, on a RNG stream of its own."""
         seeds = [derive_seed(seed, prompt.id) for prompt in prompts]
         return self.sampler.complete(
             prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.evaluation.evaluate import chosen_suites
-from trainer.objective.base import Concern, Context
+from trainer.objective.base import Context, Diagnostic
 from trainer.setup.build import Run, build_run
 from trainer.setup.examine import examine, require_device
 from trainer.setup.metric_checks import why_not_logged
 
 
-def problems(config: Mapping[str, Any], *, here: bool = True) -> list[Concern]:
+def problems(config: Mapping[str, Any], *, here: bool = True) -> list[Diagnostic]:
     """Everything that is wrong or surprising about a resolved configuration; ``here``: the run is for this machine."""
     try:
         run = build_run(config)
@@ -30,44 +30,46 @@ def problems(config: Mapping[str, Any], *, here: bool = True) -> list[Concern]:
         run.task.train_prompts()
         if run.evaluation.every:
             chosen_suites(run.task.suites(), run.evaluation)
-        left_out = [Concern(sentence=sentence, fatal=False) for sentence in examine(run, config)]
+        left_out = [Diagnostic(message=sentence, fatal=False) for sentence in examine(run, config)]
         return [*left_out, *_combinations(run, config)]
     except ValueError as error:
-        return [Concern(sentence=str(error))]
+        return [Diagnostic(message=str(error))]
 
 
-def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
+def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
     optim, rollout, surrogate, reduction = run.optim, run.rollout, run.objective.surrogate, run.objective.reduction
     if optim.updates_per_rollout > rollout.prompts_per_step:
-        yield Concern(
-            sentence=f"optim.updates_per_rollout={optim.updates_per_rollout} needs at least that many prompts a step,"
+        yield Diagnostic(
+            message=f"optim.updates_per_rollout={optim.updates_per_rollout} needs at least that many prompts a step,"
             f" but rollout.prompts_per_step={rollout.prompts_per_step}: raise the one or lower the other"
         )
     forced, given = surrogate.forced_reduction, type(reduction).__name__
     if forced is not None and given != forced:
         name = type(surrogate).__name__
         choice = re.sub(r"(?<!^)(?=[A-Z])", "_", forced).lower()
-        yield Concern(
-            sentence=f"surrogate {name} is defined with reduction {forced} only, not {given}: choose reduction={choice}"
+        yield Diagnostic(
+            message=f"surrogate {name} is defined with reduction {forced} only, not {given}: choose reduction={choice}"
         )
     yield from _shared_targets(run)
     yield from _clip_settings(run, config)
     yield from _searched_metrics(run, config)
-    yield from (Concern(sentence=note, fatal=False) for note in run.task.notes())
-    yield from run.objective.concerns(run)
-    yield from rollout.concerns(run)
+    yield from (Diagnostic(message=note, fatal=False) for note in run.task.notes())
+    yield from run.objective.diagnostics(run)
+    yield from rollout.diagnostics(run)
 
 
-def _shared_targets(run: Run) -> Iterator[Concern]:
+def _shared_targets(run: Run) -> Iterator[Diagnostic]:
     """Two controllers of one number: the later would silently win."""
     drivers: dict[str, str] = {}
     for name, controller in sorted(run.objective.controller.items()):
         other = drivers.setdefault(controller.target, name)
         if other != name:
-            yield Concern(sentence=f"controllers {other} and {name} both drive {controller.target}: leave one of them")
+            yield Diagnostic(
+                message=f"controllers {other} and {name} both drive {controller.target}: leave one of them"
+            )
 
 
-def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
+def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
     """Clip settings that do nothing: a note, or an error when a factor varies them."""
     surrogate, factor = run.objective.surrogate, config.get("factor") or {}
     keys = factor.get("keys") or [factor.get("key") or ""]
@@ -76,16 +78,16 @@ def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
     varied = f"factor {factor.get('name')} varies {', '.join(swept)}"
     if swept and not surrogate.clip_settings:
         name = type(surrogate).__name__
-        yield Concern(sentence=f"{varied}, but surrogate {name} clips nothing: choose surrogate=ppo_clip")
+        yield Diagnostic(message=f"{varied}, but surrogate {name} clips nothing: choose surrogate=ppo_clip")
     if run.optim.num_updates == 1 and surrogate.clip_settings:
         why = "with optim.updates_per_rollout=1 the importance ratio is exactly 1, so clip settings are inert"
         if swept:
-            yield Concern(sentence=f"{varied}, but {why}: set optim.updates_per_rollout=2 or more")
+            yield Diagnostic(message=f"{varied}, but {why}: set optim.updates_per_rollout=2 or more")
         else:
-            yield Concern(sentence=why, fatal=False)
+            yield Diagnostic(message=why, fatal=False)
 
 
-def _searched_metrics(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
+def _searched_metrics(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
     """A search can only look at what its runs log."""
     search = config.get("search") or {}
     named = {f"search.objectives[{i}].metric": node["metric"] for i, node in enumerate(search.get("objectives") or ())}
@@ -93,4 +95,4 @@ def _searched_metrics(run: Run, config: Mapping[str, Any]) -> Iterator[Concern]:
     for key, metric in named.items():
         why = why_not_logged(str(metric), run)
         if why is not None:
-            yield Concern(sentence=f"{key}={metric!r} cannot be used: {why}")
+            yield Diagnostic(message=f"{key}={metric!r} cannot be used: {why}")

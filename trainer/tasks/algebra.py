@@ -1,7 +1,7 @@
 """Whether two expressions are equal: parsed and compared by math-verify, with a second opinion by numbers.
 
 Imported only by the process of :mod:`trainer.tasks.grader`, which limits its time and memory: sympy may take for ever.
-math-verify alone pays for some wrong answers: it folds case, rounds floats to six digits and small numbers to zero,
+math-verify alone pays for some incorrect answers: it folds case, rounds floats to six digits and small numbers to zero,
 and holds two equations without a real solution to be one. So letters keep their case, decimals become exact, values
 that differ at one of four points are different, and where the two opinions contradict each other there is no verdict.
 """
@@ -51,7 +51,7 @@ def equal(gold: str, answer: str) -> bool | None:
     return says if opinion is None or opinion == says else None
 
 
-@functools.lru_cache(maxsize=4096)  # the right answer is compared with every response of its group
+@functools.lru_cache(maxsize=4096)  # the correct answer is compared with every response of its group
 def read(text: str) -> Any | None:
     """The expression, exact and unevaluated, or None if it cannot be read or evaluated in bounds."""
     if len(text) > MAX_CHARACTERS or _LEFT_OUT.search(text):

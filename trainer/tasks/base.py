@@ -33,5 +33,5 @@ class Task(Protocol):
         ...
 
     def expert(self, prompt: Prompt) -> str | None:
-        """A right response to a training prompt, or None where the task knows none."""
+        """A correct response to a training prompt, or None where the task knows none."""
         ...

@@ -14,7 +14,7 @@ from fractions import Fraction
 from trainer.tasks.answers import as_fraction, enclosed, spelled
 
 Algebra = Callable[[str, str], bool | None]
-"""Compares two expressions, the right one first."""
+"""Compares two expressions, the correct one first."""
 
 MAX_ITEMS = 16
 """Longer lists are not compared item by item: every pair may take a call of ``algebra``."""

@@ -30,7 +30,7 @@ class Countdown:
     unused. Training, held-out and out-of-domain problems are disjoint because a hash of (sorted numbers, target)
     gives each problem to one split. ``Verdict.answer`` is the last result; ``Verdict.solution`` one spelling for all
     orders and commutations of a correct solution; ``Verdict.anchor`` the end of the first step that reaches the target
-    by right steps alone.
+    by correct steps alone.
     """
 
     num_prompts: int = 512

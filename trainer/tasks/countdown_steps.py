@@ -66,12 +66,12 @@ def parse(text: str) -> tuple[Step, ...] | None:
 
 
 def solves(steps: Sequence[Step], numbers: Sequence[int], target: int) -> bool:
-    """True when each number and intermediate is used at most once, each step is right and the last is the target."""
-    return bool(steps) and num_right(steps, numbers) == len(steps) and steps[-1].result == target
+    """True when each number and intermediate is used at most once, each step is correct and the last is the target."""
+    return bool(steps) and num_correct(steps, numbers) == len(steps) and steps[-1].result == target
 
 
-def num_right(steps: Sequence[Step], numbers: Sequence[int]) -> int:
-    """Leading steps that are right and use each number and intermediate at most once."""
+def num_correct(steps: Sequence[Step], numbers: Sequence[int]) -> int:
+    """Leading steps that are correct and use each number and intermediate at most once."""
     available = Counter(numbers)
     for done, step in enumerate(steps):
         for operand in (step.left, step.right):
@@ -85,8 +85,8 @@ def num_right(steps: Sequence[Step], numbers: Sequence[int]) -> int:
 
 
 def first_reached(steps: Sequence[Step], numbers: Sequence[int], target: int) -> int | None:
-    """Steps up to and including the first one that reaches the target by right steps alone; None when none does."""
-    results = [step.result for step in steps[: num_right(steps, numbers)]]
+    """Steps up to and including the first one that reaches the target by correct steps alone; None when none does."""
+    results = [step.result for step in steps[: num_correct(steps, numbers)]]
     return results.index(target) + 1 if target in results else None
 
 

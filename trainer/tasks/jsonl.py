@@ -144,7 +144,7 @@ class JsonlTask:
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """Compare the response's final answer with the reference; never raises on any ``text``.
 
-        ``Verdict.answer`` is the reference for a right answer, else the answer as exact number or in one spelling.
+        ``Verdict.answer`` is the reference for a correct answer, else the answer as exact number or in one spelling.
         """
         answer = self._canonical(self._extract(text) or "")
         if not answer:

@@ -51,7 +51,7 @@ def read_rows(
 ) -> tuple[list[Row], list[Flaw]]:
     """Usable and unusable rows of a UTF-8 file with one JSON object a line; blank lines are skipped.
 
-    ``fields`` name question, answer and solution; ``check`` says why a right answer can never be given, if so. Raises
+    ``fields`` name question, answer and solution; ``check`` says why a correct answer can never be given, if so. Raises
     ValueError with file and line for another encoding.
     """
     rows: list[Row] = []

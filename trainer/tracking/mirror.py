@@ -88,7 +88,7 @@ class Mirror:
 
 def follow(run_dir: str, source: int) -> int:
     """Copy ``run_dir`` until ``source``, a file descriptor with the durable steps, ends; 0 if all of it got there."""
-    from trainer.tracking.mlflow_copy import Copy, one_copier
+    from trainer.tracking.mlflow_copy import MlflowCopy, one_copier
 
     folder = RunFolder(run_dir)
     config = folder.config()
@@ -97,7 +97,7 @@ def follow(run_dir: str, source: int) -> int:
     complained: set[str] = set()
     durable, ended, worked = -1, False, time.monotonic()
     with one_copier(folder):
-        copy = Copy(folder, config, tracking["uri"])
+        copy = MlflowCopy(folder, config, tracking["uri"])
         while True:
             try:
                 if ended:

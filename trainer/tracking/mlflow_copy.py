@@ -58,7 +58,7 @@ def sync(run_dir: str | Path, uri: str | None = None) -> bool:
     with one_copier(folder):
         if not _ended(folder):  # somebody started it while another copier had it
             return False
-        Copy(folder, config, uri).finish(_durable_step(folder))
+        MlflowCopy(folder, config, uri).finish(_durable_step(folder))
     return True
 
 
@@ -93,7 +93,7 @@ def _durable_step(folder: RunFolder) -> int:
     return max((int(step) for step in steps if step.isdigit()), default=0) - 1
 
 
-class Copy:
+class MlflowCopy:
     """One run folder and its MLflow run. Methods may raise at any point; calling them again completes the work.
 
     MLflow drops a point it already has (name, step, time and value), hence sending twice is harmless. A step that is

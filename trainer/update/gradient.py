@@ -128,12 +128,14 @@ def differentiate(
 
 def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Part]:
     """This rank's micro-batches, those with gradient first."""
-    live = objective.live(mini)
+    live = objective.rows_with_gradient(mini)
     return [
         _Part(index=rows[index], live=wanted)
         for wanted in (True, False)
         if len(rows := (live == wanted).nonzero().squeeze(1))
-        for index in learner.policy.portions(mini.rows(rows), rank=learner.ranks.rank, world=learner.ranks.world)
+        for index in learner.policy.micro_batch_indices(
+            mini.rows(rows), rank=learner.ranks.rank, world=learner.ranks.world
+        )
     ]
 
 
@@ -148,7 +150,7 @@ def _differentiate_auxiliary(
     """Add the gradient of rows that regularizers bring along."""
     policy, ranks = learner.policy, learner.ranks
     for regularizer, own in objective.auxiliary(context, state):
-        for index in policy.portions(own.rows, rank=ranks.rank, world=ranks.world):
+        for index in policy.micro_batch_indices(own.rows, rank=ranks.rank, world=ranks.world):
             rows = own.rows.rows(index).to(policy.device)
             terms = policy.terms(rows, regularizer.statistics, temperature=own.temperature)
             values = regularizer.auxiliary_loss(terms, rows)

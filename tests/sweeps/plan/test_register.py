@@ -10,7 +10,7 @@ import pytest
 from sweeps.after.results import ui_line
 from sweeps.grid.cells import Cell
 from sweeps.grid.sweep import Study
-from sweeps.plan.register import Place, adopt, register, run_document
+from sweeps.plan.register import SweepRef, adopt, register, run_document
 from sweeps.runs.run_folder import read_run
 from trainer.contract.identity import signature
 from trainer.contract.liveness import lock
@@ -18,13 +18,13 @@ from trainer.contract.status import read_status, write_status
 
 
 @pytest.fixture
-def place(make_cells: Callable[..., list[Cell]], tmp_path: Path) -> Place:
+def place(make_cells: Callable[..., list[Cell]], tmp_path: Path) -> SweepRef:
     made = make_cells(["factor=off_policy_updates", "optim.updates_per_rollout=2", "seed=4"])
     study = Study(name="s", command="c", output=tmp_path, cells=tuple(made))
-    return Place(study=study, uri="sqlite:////db", parent_run_id="parent", facts={"git revision": "abc"})
+    return SweepRef(study=study, uri="sqlite:////db", parent_run_id="parent", facts={"git revision": "abc"})
 
 
-def test_a_run_knows_its_place_and_origin(place: Place) -> None:
+def test_a_run_knows_its_place_and_origin(place: SweepRef) -> None:
     (cell,) = place.study.cells
     document = run_document(place, cell)
     assert signature(document) == document["signature"] == cell.signature
@@ -42,7 +42,7 @@ def test_a_run_knows_its_place_and_origin(place: Place) -> None:
     assert document["provenance"]["git"] == {"revision": "abc", "dirty": False}
 
 
-def test_registering_queues_and_forgets_an_old_wish_to_stop(place: Place) -> None:
+def test_registering_queues_and_forgets_an_old_wish_to_stop(place: SweepRef) -> None:
     (cell,) = place.study.cells
     run_dir = place.study.run_dir(cell)
     run_dir.mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_registering_queues_and_forgets_an_old_wish_to_stop(place: Place) -> Non
     assert not (run_dir / "STOP").exists()
 
 
-def test_a_run_that_somebody_else_has_or_completed_meanwhile_is_left_alone(place: Place) -> None:
+def test_a_run_that_somebody_else_has_or_completed_meanwhile_is_left_alone(place: SweepRef) -> None:
     (cell,) = place.study.cells
     run_dir = place.study.run_dir(cell)
     run_dir.mkdir(parents=True)
@@ -71,9 +71,9 @@ def test_a_run_that_somebody_else_has_or_completed_meanwhile_is_left_alone(place
     assert not (run_dir / "run.yaml").exists()
 
 
-def test_a_finished_run_of_another_store_is_sent_to_this_one_once(place: Place) -> None:
+def test_a_finished_run_of_another_store_is_sent_to_this_one_once(place: SweepRef) -> None:
     (cell,) = place.study.cells
-    elsewhere = Place(study=place.study, uri=None, parent_run_id=None, facts={})
+    elsewhere = SweepRef(study=place.study, uri=None, parent_run_id=None, facts={})
     (run_dir,) = register(elsewhere, [cell])
     write_status(run_dir, "COMPLETED")
     assert adopt(elsewhere, [cell]) == []

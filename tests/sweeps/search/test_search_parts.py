@@ -159,11 +159,11 @@ def test_suggestions_follow_from_the_number_of_the_trial() -> None:
 
 
 def test_expected_runs_by_hand() -> None:
-    class Ground:
+    class SearchContext:
         settings = settings(node(rungs=[1, 3], reduction=3))
 
     # 30 trials on one seed, a third of them on two more: 30 + 10 * 2.
-    assert expected_runs(Ground(), 30) == pytest.approx(50.0)  # type: ignore[arg-type]
+    assert expected_runs(SearchContext(), 30) == pytest.approx(50.0)  # type: ignore[arg-type]
 
 
 def node(**changes: object) -> dict[str, object]:

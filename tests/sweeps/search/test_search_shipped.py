@@ -20,8 +20,8 @@ def probes(name: str) -> list[Cell]:
     words = [f"search={name}", "engine=transformers"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
         master = hydra.compose("config", words, return_hydra_config=True)
-        ground = build(GlobalHydra.instance().hydra.config_loader, master, words)
-        return [*probe_cells(ground), *confirmation_probe(ground)]
+        context = build(GlobalHydra.instance().hydra.config_loader, master, words)
+        return [*probe_cells(context), *confirmation_probe(context)]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testbench import make_rollouts
 
-from trainer.batch.collate import micro_batches, mini_batches, pack
+from trainer.batch.collate import collate, micro_batches, mini_batches
 from trainer.batch.types import Prompt, Rollout, Verdict
 
 EOS = 9
@@ -38,7 +38,7 @@ def test_shift_and_masks_written_out() -> None:
         rollout((1, 2), (5, 6, EOS), group=4),
         rollout((3,), (7, 8), num_context=1, group=6, verdict=Verdict(reward=0.25)),
     ]
-    batch = pack(rows, pad_id=0)
+    batch = collate(rows, pad_id=0)
     assert batch.inputs.tolist() == [[1, 2, 5, 6], [3, 7, 0, 0]]
     assert batch.targets.tolist() == [[2, 5, 6, 9], [7, 8, 0, 0]]
     assert batch.positions.tolist() == [[0, 1, 2, 3]] * 2
@@ -55,14 +55,14 @@ def test_shift_and_masks_written_out() -> None:
 @pytest.mark.parametrize("pad_id", [0, EOS, 5])
 def test_padding_with_a_real_token_moves_no_mask(pad_id: int) -> None:
     rows = [rollout((1, 2), (5, 6, EOS)), rollout((3,), (EOS,)), rollout((EOS, 5), (5, EOS))]
-    batch = pack(rows, pad_id=pad_id)
+    batch = collate(rows, pad_id=pad_id)
     assert batch.mask.tolist() == [[False, True, True, True], [True, False, False, False], [False, True, True, False]]
     assert batch.targets[batch.mask].tolist() == [5, 6, EOS, EOS, 5, EOS]
 
 
 def test_every_sampled_token_is_described_once_where_its_context_ends() -> None:
     rows = make_rollouts(5, groups=6, group_size=2, given=3)
-    batch = pack(rows, pad_id=0)
+    batch = collate(rows, pad_id=0)
     for index, row in enumerate(rows):
         sampled = row.completion_ids[row.num_context :]
         where = batch.mask[index].nonzero().squeeze(1).tolist()
@@ -73,33 +73,33 @@ def test_every_sampled_token_is_described_once_where_its_context_ends() -> None:
 
 
 def test_a_prompt_alone_has_no_sampled_token() -> None:
-    batch = pack([rollout((1, 2), ()), rollout((1,), (5,))], pad_id=0)
+    batch = collate([rollout((1, 2), ()), rollout((1,), (5,))], pad_id=0)
     assert batch.mask.tolist() == [[False], [True]]
 
 
 def test_nothing_to_pack_is_an_error() -> None:
     with pytest.raises(ValueError, match="no rollouts"):
-        pack([], pad_id=0)
+        collate([], pad_id=0)
 
 
 def test_a_rollout_that_was_not_verified_is_an_error() -> None:
     with pytest.raises(ValueError, match="has not been verified"):
-        pack([rollout((1,), (5,), verdict=None)], pad_id=0)
+        collate([rollout((1,), (5,), verdict=None)], pad_id=0)
 
 
 @pytest.mark.parametrize("logprobs", [(), (-1.0,), (-1.0, -1.0), (-1.0,) * 4])
 def test_logprobs_that_do_not_match_the_tokens_are_an_error(logprobs: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=f"3 completion tokens.*{len(logprobs)} log-probs"):
-        pack([rollout((1, 2), (5, 6, EOS), sampler_logprobs=logprobs)], pad_id=0)
+        collate([rollout((1, 2), (5, 6, EOS), sampler_logprobs=logprobs)], pad_id=0)
 
 
 def test_a_prompt_without_tokens_is_an_error() -> None:
     with pytest.raises(ValueError, match="prompt p has no tokens"):
-        pack([rollout((1,), (5, EOS)), rollout((), (5, 6, EOS))], pad_id=0)
+        collate([rollout((1,), (5, EOS)), rollout((), (5, 6, EOS))], pad_id=0)
 
 
 def test_rows_are_trimmed_to_their_own_longest() -> None:
-    batch = pack([rollout((1, 2), (5, 6, EOS)), rollout((3,), (7, EOS)), rollout((4,), (EOS,))], pad_id=0)
+    batch = collate([rollout((1, 2), (5, 6, EOS)), rollout((3,), (7, EOS)), rollout((4,), (EOS,))], pad_id=0)
     batch = replace(batch, extras={"a": torch.arange(12.0).view(3, 4), "b": torch.arange(3)})
     part = batch.rows(torch.tensor([2, 1]))
     assert part.inputs.tolist() == [[4, 0], [3, 7]]

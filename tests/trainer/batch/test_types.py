@@ -9,7 +9,7 @@ import pytest
 import torch
 from testbench import PAD, Toy, make_rollouts, off_policy, policy
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import StepStats, TokenBatch, TokenTerms, masked_sum
 
 
@@ -73,7 +73,7 @@ def test_taking_all_rows_keeps_every_column() -> None:
 
 
 def test_batches_cannot_be_changed_in_place() -> None:
-    batch = pack(make_rollouts(), pad_id=PAD)
+    batch = collate(make_rollouts(), pad_id=PAD)
     with pytest.raises(FrozenInstanceError):
         batch.mask = None  # type: ignore[misc]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.trainer.engine.conftest import SCHEDULED
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, Verdict
-from trainer.engine.base import Completion, Engine, EnginePool, entropy, fenced
+from trainer.engine.base import Completion, Engine, EnginePool, entropy, preserve_torch_state
 from trainer.engine.transformers import TransformersEngine
 
 SEEDS = [11, 12, 13, 14, 15, 16]
@@ -32,7 +32,7 @@ def tokens(groups: Groups) -> list[list[tuple[int, ...]]]:
 
 
 def batch_of(bench: Any, groups: Groups) -> TokenBatch:
-    return pack(
+    return collate(
         [
             Rollout(
                 prompt=Prompt(id=str(number), text=""),
@@ -106,7 +106,7 @@ def test_logprobs_are_those_after_temperature(engine_name: str, bench: Any) -> N
 
 
 def test_the_engines_sample_from_the_same_distribution(engine_name: str, bench: Any) -> None:
-    """Frequencies of the first token of 600 samples against the policy's own probabilities.
+    """Frequencies of the first token of 600 samples against the policy's generator probabilities.
 
     The statistic sum_a (f_a - n p_a)^2 / (n p_a) over tokens with n p_a >= 5 has about as many degrees of freedom as
     terms, fewer than 40 for this vocabulary; 40 + 6 sqrt(80), six deviations above, is never exceeded by chance.
@@ -129,7 +129,7 @@ def test_seeds_decide_the_samples(engine_name: str, bench: Any) -> None:
     other = sample(engine, bench, seeds=[seed + 100 for seed in SEEDS])
     assert all(a != b for a, b in zip(tokens(other), tokens(first), strict=True))
     for group in tokens(first):
-        assert len(set(group)) > 1, "members of a group have noise of their own"
+        assert len(set(group)) > 1, "members of a group have noise of their generator"
     same = sample(engine, bench, prompts=[bench.prompts[0]] * 2, seeds=[2**40, 2**62 + 12345])
     assert not set(tokens(same)[0]) & set(tokens(same)[1]), "nor do two groups of one prompt share any"
 
@@ -202,7 +202,8 @@ def test_new_weights_arrive(engine_name: str, bench: Any) -> None:
 
 
 def test_a_tied_output_layer_arrives(engine_name: str, bench: Any) -> None:
-    """``named_parameters`` names a tied head once, and vLLM leaves its own as it was; the state dict names both."""
+    """``named_parameters`` names a tied head once, and vLLM leaves its generator as it was; the state dict names
+    both."""
     engine, model = bench.named(engine_name), bench.policy.model
     assert model.config.tie_word_embeddings and "lm_head.weight" in model.state_dict()
     with torch.no_grad():
@@ -266,7 +267,7 @@ def test_the_trainer_does_not_notice_the_engine(engine_name: str, bench: Any) ->
 def test_the_fence_holds_when_the_inside_crashes() -> None:
     random.seed(3), np.random.seed(4), torch.manual_seed(5)
     before = random_states()
-    with pytest.raises(RuntimeError, match="inside"), fenced():
+    with pytest.raises(RuntimeError, match="inside"), preserve_torch_state():
         random.random(), np.random.rand(), torch.rand(1)
         torch.set_num_threads = lambda count: None  # what vLLM's CPU worker does
         raise RuntimeError("inside")

@@ -31,11 +31,11 @@ def by_vllm(bench: Bench, *asked: Any) -> list[list[Completion]]:
 def assert_same(ours: list[list[Completion]], theirs: list[list[Completion]]) -> None:
     """The same tokens, and log-probs but for the rounding of products of other shapes."""
     assert [len(group) for group in ours] == [len(group) for group in theirs]
-    for own, other in (
-        (own, other) for pair in zip(ours, theirs, strict=True) for own, other in zip(*pair, strict=True)
+    for generator, other in (
+        (generator, other) for pair in zip(ours, theirs, strict=True) for generator, other in zip(*pair, strict=True)
     ):
-        assert (own.token_ids, own.finish_reason) == (other.token_ids, other.finish_reason)
-        assert own.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+        assert (generator.token_ids, generator.finish_reason) == (other.token_ids, other.finish_reason)
+        assert generator.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def prompts_of(bench: Bench, count: int, length: int | None = None) -> list[tuple[int, ...]]:
@@ -84,13 +84,13 @@ def test_the_room_in_the_cache_decides_nothing(bench: Bench, monkeypatch: pytest
     whole = sampled(engine, *asked)
     monkeypatch.setattr(engine._lockstep, "_blocks", 2 * room)  # two blocks a row
     entered = []
-    read = Lockstep._read
+    read = Lockstep._prefill
 
     def counting(self: Lockstep, batch: Any, rows: Any, blocks: Any) -> Any:
         entered.append(len(rows))
         return read(self, batch, rows, blocks)
 
-    monkeypatch.setattr(Lockstep, "_read", counting)
+    monkeypatch.setattr(Lockstep, "_prefill", counting)
     parts = sampled(engine, *asked)
     assert max(entered) <= room and sum(entered) == 12 and len(entered) > 1
     assert_same(parts, whole)

@@ -15,7 +15,7 @@ from trainer.metrics.table import check
 
 
 class Sums:
-    """A task whose right answer is the prompt's text; the answer ``-`` cannot be read."""
+    """A task whose correct answer is the prompt's text; the answer ``-`` cannot be read."""
 
     def train_prompts(self) -> list[Prompt]:
         return []
@@ -75,7 +75,7 @@ def test_numbers_by_hand() -> None:
     found, _ = run()
     check(found.metrics)
     metrics = {key.removeprefix("eval/heldout/"): value for key, value in found.metrics.items() if "heldout" in key}
-    # Right answers: 2, 1, 0, 4 of 4.
+    # Correct answers: 2, 1, 0, 4 of 4.
     assert found.solved == {"heldout": [2, 1, 0, 4], "ood": [0]}
     assert metrics["avg_at_4"] == metrics["pass_at_1"] == pytest.approx(7 / 16)
     # pass@2 = 1 - C(4-c,2)/6: c=2 -> 5/6, c=1 -> 1/2, 0, 1. pass@4: 1, 1, 0, 1.
@@ -101,7 +101,7 @@ def test_numbers_by_hand() -> None:
     assert metrics["distinct_correct"] == 0.75
     assert metrics["unverifiable_frac"] == 1 / 16, "the one 6"
     assert metrics["length_mean"] == 2.0 and metrics["truncated_frac"] == 0.0
-    assert "eval/ood/auroc" not in found.metrics, "all wrong: undefined"
+    assert "eval/ood/auroc" not in found.metrics, "all incorrect: undefined"
     assert found.reliability["heldout"]["logprob"][0].count == 16
 
 

@@ -75,7 +75,7 @@ def test_exact_estimate_is_the_derivative_of_entropy() -> None:
 
 
 def test_binary_vocabulary() -> None:
-    # METHODS 5: -2 eta r A p (1 - p)(log p + H), which is 2 p times the released form.
+    # specification 5: -2 eta r A p (1 - p)(log p + H), which is 2 p times the released form.
     logits = torch.stack([torch.linspace(-4, 4, 33, dtype=torch.float64), torch.zeros(33, dtype=torch.float64)], 1)
     change = tabular(logits, torch.zeros(33, dtype=torch.long), torch.full((33,), 1.5, dtype=torch.float64), 1e-3)
     p = logits.softmax(-1)[:, 0]
@@ -240,5 +240,5 @@ def test_token_change_flattens_by_the_mask() -> None:
     change = token_change(used, after)
     assert change.ratio is not None and change.ratio.tolist() == [2, 3, 5]
     assert change.kept_ratio is not None and change.kept_ratio.tolist() == [1, 2, 4]
-    with pytest.raises(ValueError, match="run the old pass first"):
+    with pytest.raises(ValueError, match="run the old-log-prob forward pass first"):
         token_change(replace(batch, old_entropy=None), after)

@@ -53,7 +53,7 @@ def test_majority_wins() -> None:
 
 
 def test_tie_gives_expected_accuracy() -> None:
-    # Two answers with two votes each, one of them right: a coin. Three tied, one right: a third.
+    # Two answers with two votes each, one of them correct: a coin. Three tied, one right: a third.
     assert majority_accuracy(["7", "3", "7", "3", "9"], [True, False, True, False, False]) == 0.5
     assert majority_accuracy(["1", "2", "3"], [False, True, False]) == pytest.approx(1 / 3)
 

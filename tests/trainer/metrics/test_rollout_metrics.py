@@ -29,8 +29,8 @@ def test_by_hand(make_rollout: Callable[..., Rollout]) -> None:
             "rollout/length_max": 8,
             "rollout/truncated_frac": 1 / 8,
             "rollout/unverifiable_frac": 1 / 8,
-            "rollout/zero_std_frac_all_wrong": 0.5,
-            "rollout/zero_std_frac_all_right": 0.25,
+            "rollout/zero_std_frac_all_incorrect": 0.5,
+            "rollout/zero_std_frac_all_correct": 0.25,
         }
     )
 
@@ -47,8 +47,8 @@ def test_equal_fractional_rewards_are_split_at_the_threshold(make_rollout: Calla
     rewards = {0: (-1.0, -1.0), 1: (0.5, 0.5), 2: (0.6, 0.6), 3: (0.6, 0.7)}
     rollouts = [make_rollout(group, reward=reward) for group, pair in rewards.items() for reward in pair]
     metrics = rollout_metrics(rollouts)
-    assert metrics["rollout/zero_std_frac_all_wrong"] == 0.5
-    assert metrics["rollout/zero_std_frac_all_right"] == 0.25
+    assert metrics["rollout/zero_std_frac_all_incorrect"] == 0.5
+    assert metrics["rollout/zero_std_frac_all_correct"] == 0.25
 
 
 def test_refuses_nothing_and_unverified(make_rollout: Callable[..., Rollout]) -> None:

@@ -1,4 +1,4 @@
-"""Support metrics against the published row and the identities of METHODS 11."""
+"""Support metrics against the published row and the identities of specification 11."""
 
 from __future__ import annotations
 

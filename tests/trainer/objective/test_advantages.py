@@ -1,4 +1,4 @@
-"""Group-relative advantages: the numbers of METHODS.md 1.1, and groups that have nothing to compare."""
+"""Group-relative advantages: the numbers of specification 1.1, and groups that have nothing to compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testbench import PAD, make_rollouts
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.groups import group_statistics
 
@@ -20,7 +20,7 @@ ROUNDING = 2e-6
 
 
 def advantages(rewards: list[float], group: list[int], eps: float = 1e-6) -> list[float]:
-    template = pack(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
+    template = collate(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
     batch = replace(template, rewards=torch.tensor(rewards), group=torch.tensor(group))
     return GRPO(eps=eps)(batch).tolist()
 

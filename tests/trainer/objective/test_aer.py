@@ -1,4 +1,4 @@
-"""AER, the reconstruction of METHODS.md 6.1: who gets the bonus, and when its coefficient moves."""
+"""AER, the reconstruction of specification 6.1: who gets the bonus, and when its coefficient moves."""
 
 from __future__ import annotations
 

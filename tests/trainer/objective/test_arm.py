@@ -1,4 +1,4 @@
-"""ARM: the statements of METHODS.md 12, and confidence by hand."""
+"""ARM: the statements of specification 12, and confidence by hand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_group_without_a_right_response_is_grpo() -> None:
 def test_less_confidence_is_more_advantage_by_alpha_times_the_difference() -> None:
     batch = certain(rewarded([1.0, 1.0, 0.0]), [0.9, 0.5, 0.7])
     got = ARM(alpha=0.5)(batch)
-    # c = 0.9, 0.5, 0.7 with mean 0.7: shifts -0.1, 0.1 and 0; the two right ones differ by 0.5 * (0.9 - 0.5).
+    # c = 0.9, 0.5, 0.7 with mean 0.7: shifts -0.1, 0.1 and 0; the two correct ones differ by 0.5 * (0.9 - 0.5).
     assert (got - GRPO()(batch)).tolist() == pytest.approx([-0.1, 0.1, 0.0], abs=1e-6)
     assert float(got[1] - got[0]) == pytest.approx(0.5 * (0.9 - 0.5), abs=1e-6)
 

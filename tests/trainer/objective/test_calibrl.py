@@ -1,4 +1,4 @@
-"""CalibRL's guidance: METHODS.md 13.1 by hand, and where the expert's tokens fall."""
+"""CalibRL's guidance: specification 13.1 by hand, and where the expert's tokens fall."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from testbench import CONTEXT, PAD, Bench, ModelDesk, Toy, make_rollouts, off_policy, plain, policy, unpacked
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenTerms
 from trainer.contract.config import ConfigError
 from trainer.objective.regularizers.calibrl import CalibRL
@@ -20,7 +20,7 @@ def term(
     reward: float, advantage: float, logprob: float, expert: float, *, guided: bool = True, **settings: float
 ) -> tuple[float, float]:
     """Value and slope of the term at one token, scale 1."""
-    batch = pack(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     extras = {"calibrl_expert": torch.tensor([[expert]]), "calibrl_guided": torch.tensor([[guided]])}
     rewards = torch.tensor([reward])
     ready = replace(batch, advantages=torch.tensor([[advantage]]), rewards=rewards, raw_rewards=rewards, extras=extras)
@@ -76,13 +76,13 @@ class TwoExperts(ModelDesk):
 
 def test_expert_log_probs_are_aligned_by_position_in_the_response() -> None:
     model, batch = Toy(), off_policy(Toy())
-    desk = TwoExperts(policy=policy(model), rollouts=unpacked(batch))
-    columns = CalibRL().columns(batch, replace(CONTEXT, desk=desk))
-    experts = {name: desk.expert(Prompt(id=name, text="q")) for name in ("p0", "p1")}
+    services = TwoExperts(policy=policy(model), rollouts=unpacked(batch))
+    columns = CalibRL().columns(batch, replace(CONTEXT, services=services))
+    experts = {name: services.expert(Prompt(id=name, text="q")) for name in ("p0", "p1")}
     traces = {}
     for name, rollout in experts.items():
         assert rollout is not None
-        rows = desk.pack([rollout])
+        rows = services.collate([rollout])
         traces[name] = policy(model).measure(rows).logprobs[rows.mask].tolist()
     assert [len(trace) for trace in traces.values()] == [9, 2]
     guided_rows = set()
@@ -103,8 +103,8 @@ def test_expert_log_probs_are_aligned_by_position_in_the_response() -> None:
 
 def test_without_any_expert_it_is_plain() -> None:
     batch = off_policy(Toy())
-    desk = TwoExperts(policy=policy(Toy()), rollouts=unpacked(replace(batch, group=batch.group + 5)))
-    columns = CalibRL().columns(batch, replace(CONTEXT, desk=desk))
+    services = TwoExperts(policy=policy(Toy()), rollouts=unpacked(replace(batch, group=batch.group + 5)))
+    columns = CalibRL().columns(batch, replace(CONTEXT, services=services))
     assert not columns["calibrl_guided"].any()
 
 
@@ -121,10 +121,10 @@ def test_a_task_without_solutions_is_refused() -> None:
         task = SimpleNamespace(train_prompts=lambda: prompts, expert=lambda prompt: prompt.data["solution"])
         return SimpleNamespace(task=task)
 
-    (concern,) = CalibRL().concerns(run(None, None))
-    assert concern.fatal
-    assert "has none for any training prompt: give the lines of task.path a solution" in concern.sentence
-    assert list(CalibRL().concerns(run(None, "4*7=28"))) == []
+    (diagnostic,) = CalibRL().diagnostics(run(None, None))
+    assert diagnostic.fatal
+    assert "has none for any training prompt: give the lines of task.path a solution" in diagnostic.message
+    assert list(CalibRL().diagnostics(run(None, "4*7=28"))) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""CISPO: METHODS.md 1.5, gradients rather than values."""
+"""CISPO: specification 1.5, gradients rather than values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clip-Cov: who is eligible, who is drawn, and the identities of METHODS.md 3.3."""
+"""Clip-Cov: who is eligible, who is drawn, and the identities of specification 3.3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DPH-RL: METHODS.md 9 by hand: three divergences, what is retained and stored, and the rows it brings along."""
+"""DPH-RL: specification 9 by hand: three divergences, what is retained and stored, and the rows it brings along."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class Solving(ModelDesk):
         return judged
 
 
-def stored(dph: DPH, desk: ModelDesk) -> list[dict[str, Any]]:
-    state = dph.setup(dph.initial_state(), replace(CONTEXT, desk=desk))
+def stored(dph: DPH, services: ModelDesk) -> list[dict[str, Any]]:
+    state = dph.setup(dph.initial_state(), replace(CONTEXT, services=services))
     assert json.loads(json.dumps(state)) == state
     assert dph.excluded_prompts(state) == {entry["prompt"] for entry in state["stored"]}
     entries: list[dict[str, Any]] = state["stored"]
@@ -127,13 +127,13 @@ def stored(dph: DPH, desk: ModelDesk) -> list[dict[str, Any]]:
     ],
 )
 def test_retained_are_prompts_solved_often_enough_and_once_more(least: int, again: set[str], kept: list[str]) -> None:
-    desk = Solving(policy=policy(Toy()), again=frozenset(again))
-    assert [entry["prompt"] for entry in stored(DPH(min_correct=least), desk)] == kept
+    services = Solving(policy=policy(Toy()), again=frozenset(again))
+    assert [entry["prompt"] for entry in stored(DPH(min_correct=least), services)] == kept
 
 
 def test_stored_log_probs_are_those_of_the_base_model() -> None:
-    desk = Solving(policy=policy(Toy()))
-    for entry in stored(DPH(min_correct=6), desk):
+    services = Solving(policy=policy(Toy()))
+    for entry in stored(DPH(min_correct=6), services):
         rollout = make_rollouts(0, groups=1, group_size=1, given=0)[0]
         rebuilt = replace(
             rollout,
@@ -141,7 +141,7 @@ def test_stored_log_probs_are_those_of_the_base_model() -> None:
             completion_ids=tuple(entry["completion_ids"]),
             sampler_logprobs=tuple(entry["logprobs"]),
         )
-        batch = desk.pack([rebuilt])
+        batch = services.collate([rebuilt])
         expected = policy(Toy()).measure(batch).logprobs[batch.mask]
         assert entry["logprobs"] == pytest.approx(expected.tolist(), abs=1e-12)
         assert len(entry["logprobs"]) == len(entry["completion_ids"])
@@ -200,7 +200,7 @@ def test_rows_are_drawn_afresh_for_every_mini_batch_and_again_for_the_same() -> 
 def step(dph: DPH, base: Toy, **bench: Any) -> Outcome:
     """One step of a policy (seed 0) away from the base model that filled the store."""
     objective = plain(regularizer={"dph": dph})
-    context = replace(CONTEXT, desk=Solving(policy=policy(base)))
+    context = replace(CONTEXT, services=Solving(policy=policy(base)))
     state = objective.setup(objective.initial_state(), context)
     return Bench(Toy(), **bench).step(objective, off_policy(Toy()), state)
 
@@ -226,7 +226,7 @@ def test_a_schedule_of_the_temperature_is_no_move_away_from_the_base_model(diver
     # The weights are the base model's, so u = 1 and the term is 0. Measured at 0.7, log-probs stored at 0.9 would be a
     # policy that has sharpened.
     objective = plain(regularizer={"dph": DPH(min_correct=6, coef=5.0, divergence=divergence)})
-    state = objective.setup(objective.initial_state(), replace(CONTEXT, desk=Solving(policy=policy(Toy()))))
+    state = objective.setup(objective.initial_state(), replace(CONTEXT, services=Solving(policy=policy(Toy()))))
     for temperature in (0.9, 0.7, 1.4):
         bench = Bench(Toy(), temperature=temperature)
         ours, alone = bench.step(objective, off_policy(Toy()), state), bench.step(plain(), off_policy(Toy()))
@@ -237,8 +237,8 @@ def test_a_schedule_of_the_temperature_is_no_move_away_from_the_base_model(diver
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_loss_is_the_mean_over_stored_tokens(divergence: Any) -> None:
     dph = DPH(min_correct=6, coef=5.0, divergence=divergence)
-    desk = Solving(policy=policy(Toy(seed=1)))
-    state = dph.setup(dph.initial_state(), replace(CONTEXT, desk=desk))
+    services = Solving(policy=policy(Toy(seed=1)))
+    state = dph.setup(dph.initial_state(), replace(CONTEXT, services=services))
     found = dph.auxiliary(replace(CONTEXT, state=state))
     assert found is not None and found.temperature == 0.9
     rows = found.rows

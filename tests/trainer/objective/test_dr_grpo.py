@@ -1,4 +1,4 @@
-"""Rewards less their group's mean: the numbers of METHODS.md 1.3."""
+"""Rewards less their group's mean: the numbers of specification 1.3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The entropy bonus: METHODS.md 14.1 by finite differences, at the uniform distribution, and in the whole loss."""
+"""The entropy bonus: specification 14.1 by finite differences, at the uniform distribution, and in the whole loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain, policy
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenTerms
 from trainer.contract.config import ConfigError
 from trainer.objective.reductions import SequenceMean, TokenMean
@@ -20,7 +20,7 @@ def entropy_gradient(logits: torch.Tensor, coef: float) -> torch.Tensor:
     """Gradient of the term with respect to logits [1, V], one token of scale 1."""
     stats = token_stats(torch.eye(1, dtype=torch.float64), logits.T, torch.tensor([0]))
     terms = TokenTerms(logprobs=stats["logprobs"][None], entropy=stats["entropy"][None])
-    batch = pack(make_rollouts(groups=1, group_size=1), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=1), pad_id=PAD)
     term = EntropyBonus(coef=coef)(terms, batch, torch.ones(1, 1)).sum()
     return torch.autograd.grad(term, logits)[0]
 

@@ -1,4 +1,4 @@
-"""Entropy on top of the advantage: the numbers of METHODS.md 14.5, and that no gradient goes through it."""
+"""Entropy on top of the advantage: the numbers of specification 14.5, and that no gradient goes through it."""
 
 from __future__ import annotations
 

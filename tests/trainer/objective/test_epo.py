@@ -1,4 +1,4 @@
-"""EPO: METHODS.md 8 by hand: the corridor and its slopes, both schedules, the history, the edges."""
+"""EPO: specification 8 by hand: the corridor and its slopes, both schedules, the history, the edges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain, policy
 from torch import Tensor
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenTerms
 from trainer.contract.config import ConfigError
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
@@ -20,7 +20,7 @@ from trainer.objective.regularizers.epo import EPO
 
 def values(epo: EPO, entropy: Tensor, *, history: float, steps: int, step: int = 0, num_steps: int = 4) -> Tensor:
     """The term at tokens of these entropies [T], scale 1, after ``steps`` steps of mean entropy ``history``."""
-    batch = pack(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     state = {"sum": history * steps, "steps": steps}
     context = replace(CONTEXT, step=step, num_steps=num_steps, state=state)
     ready = replace(batch, extras=epo.prepare(batch, None, context))

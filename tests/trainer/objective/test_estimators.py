@@ -74,7 +74,7 @@ def test_k3_of_a_small_ratio_keeps_its_digits_in_float32() -> None:
 
 
 def test_covariance_has_one_sign_and_the_change_of_entropy_the_other() -> None:
-    # METHODS.md 3.4: l = (-0.1, -0.1, -2, -3), A = (1, 1, -1, -1) give 1.2, 1.2, 0.7, 1.7: likely tokens gain.
+    # specification 3.4: l = (-0.1, -0.1, -2, -3), A = (1, 1, -1, -1) give 1.2, 1.2, 0.7, 1.7: likely tokens gain.
     logprobs, advantages = column([-0.1, -0.1, -2.0, -3.0]), column([1.0, 1.0, -1.0, -1.0])
     shares = covariance(logprobs, advantages)
     assert shares.tolist() == pytest.approx([1.2, 1.2, 0.7, 1.7])

@@ -1,4 +1,4 @@
-"""Forking tokens: the quantile rule and both normalisers of METHODS.md 14.4."""
+"""Forking tokens: the quantile rule and both normalisers of specification 14.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GSPO: METHODS.md 1.4 by hand, on policy, against finite differences, and where it clips."""
+"""GSPO: specification 1.4 by hand, on policy, against finite differences, and where it clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KL-Cov: the selection and the identities of METHODS.md 3.4."""
+"""KL-Cov: the selection and the identities of specification 3.4."""
 
 from __future__ import annotations
 

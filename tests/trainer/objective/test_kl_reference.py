@@ -1,4 +1,4 @@
-"""KL to the initial model: three estimators by hand, their gradients, their clamps, their means (METHODS.md 1.1)."""
+"""KL to the initial model: three estimators by hand, their gradients, their clamps, their means (specification 1.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from testbench import PAD, Bench, Toy, make_rollouts, off_policy, on_policy, plain
 from torch import Tensor
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenTerms
 from trainer.contract.config import ConfigError
 from trainer.objective.regularizers.kl_reference import KLReference
@@ -20,7 +20,7 @@ from trainer.objective.regularizers.kl_reference import KLReference
 
 def values(kl: KLReference, logprobs: Tensor, ref_logprobs: list[float]) -> Tensor:
     """The term at tokens [T], scale 1."""
-    batch = pack(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     ready = replace(batch, ref_logprobs=torch.tensor([ref_logprobs], dtype=torch.float64))
     terms = TokenTerms(logprobs=logprobs[None], entropy=torch.zeros_like(logprobs)[None])
     return kl(terms, ready, torch.ones(1, 1))[0]
@@ -82,9 +82,9 @@ def test_k1_pulls_nowhere_on_average_and_says_so() -> None:
     expected = (p * torch.tensor(slope) * logits.log_softmax(dim=0)).sum()
     assert torch.autograd.grad(expected, logits)[0].abs().max() < 1e-12
     run: Any = SimpleNamespace()
-    (concern,) = KLReference(estimator="k1").concerns(run)
-    assert not concern.fatal and "set regularizer.kl_reference.estimator=k3" in concern.sentence
-    assert list(KLReference().concerns(run)) == []
+    (diagnostic,) = KLReference(estimator="k1").diagnostics(run)
+    assert not diagnostic.fatal and "set regularizer.kl_reference.estimator=k3" in diagnostic.message
+    assert list(KLReference().diagnostics(run)) == []
 
 
 def test_first_update_has_no_pull_and_a_later_one_pulls_back() -> None:

@@ -1,4 +1,4 @@
-"""Lp-Reg: METHODS.md 14.2 by hand: the proxy, who is selected over the whole mini-batch, both divergences."""
+"""Lp-Reg: specification 14.2 by hand: the proxy, who is selected over the whole mini-batch, both divergences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain, policy
 from torch import Tensor
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.config import ConfigError, OptimConfig
 from trainer.objective.regularizers.lp_reg import LpReg
@@ -25,7 +25,7 @@ BASE = PPOClip(clip_low=1.0, clip_high=9.0)
 
 def line(advantages: list[float], **columns: list[float]) -> TokenBatch:
     """One row whose every position is sampled."""
-    batch = pack(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     width = len(advantages)
     old = torch.tensor([columns.pop("old_logprobs", [0.0] * width)], dtype=torch.float64)
     extras = {name: torch.tensor([values], dtype=torch.float64) for name, values in columns.items()}
@@ -179,9 +179,9 @@ def test_the_released_variant_remarks_on_a_single_update() -> None:
     def run(updates: int) -> Any:
         return SimpleNamespace(optim=OptimConfig(updates_per_rollout=updates))
 
-    (concern,) = released().concerns(run(1))
-    assert not concern.fatal and "take more updates" in concern.sentence
-    assert list(released().concerns(run(2))) == list(LpReg().concerns(run(1))) == []
+    (diagnostic,) = released().diagnostics(run(1))
+    assert not diagnostic.fatal and "take more updates" in diagnostic.message
+    assert list(released().diagnostics(run(2))) == list(LpReg().diagnostics(run(1))) == []
 
 
 def test_the_filter_looks_at_the_model_s_own_probabilities_whatever_the_temperature() -> None:

@@ -1,4 +1,4 @@
-"""Pass@k training: the numbers of METHODS.md 14.7, the definition by enumeration, and the best response alone."""
+"""Pass@k training: the numbers of specification 14.7, the definition by enumeration, and the best response alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every case of the clipped surrogate by hand (METHODS.md 0.3), and its gradient against finite differences."""
+"""Every case of the clipped surrogate by hand (specification 0.3), and its gradient against finite differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain
 from torch import Tensor
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.config import ConfigError
 from trainer.metrics.estimators import MAX_LOG_RATIO
@@ -21,7 +21,7 @@ from trainer.objective.surrogates.ppo_clip import PPOClip
 
 def tokens(ratios: list[float], advantages: list[float]) -> tuple[TokenTerms, TokenBatch]:
     """One row of tokens with these ratios and advantages; log-probs are a float64 leaf."""
-    template = pack(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
+    template = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     ones = torch.ones(1, len(ratios))
     batch = replace(
         template,

@@ -1,4 +1,4 @@
-"""Quantile baseline: the table of METHODS.md 7, ties of K and G, and groups without a spread."""
+"""Quantile baseline: the table of specification 7, ties of K and G, and groups without a spread."""
 
 from __future__ import annotations
 

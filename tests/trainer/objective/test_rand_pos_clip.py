@@ -1,4 +1,4 @@
-"""Rand-Pos-Clip: random tokens of positive advantage, and nothing else, lose their gradient (METHODS.md 2.2)."""
+"""Rand-Pos-Clip: random tokens of positive advantage, and nothing else, lose their gradient (specification 2.2)."""
 
 from __future__ import annotations
 

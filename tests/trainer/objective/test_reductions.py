@@ -1,4 +1,4 @@
-"""Denominators: the oracle of METHODS.md 0.4, and rows that have no token."""
+"""Denominators: the oracle of specification 0.4, and rows that have no token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from testbench import PAD, make_rollouts
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch
 from trainer.contract.config import ConfigError
 from trainer.objective.base import Reduction
@@ -18,7 +18,7 @@ ALL = [TokenMean(), SequenceMean(), SequenceSum(), Constant(length=4.0)]
 
 
 def with_mask(rows: list[list[int]]) -> TokenBatch:
-    template = pack(make_rollouts(groups=1, group_size=len(rows)), pad_id=PAD)
+    template = collate(make_rollouts(groups=1, group_size=len(rows)), pad_id=PAD)
     return replace(template, mask=torch.tensor(rows, dtype=torch.bool))
 
 
@@ -66,7 +66,7 @@ def test_the_constant_has_to_be_positive() -> None:
 
 
 def test_rows_without_advantage_are_dropped_from_both_sums() -> None:
-    batch = pack(make_rollouts(groups=1, group_size=4, given=0), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=4, given=0), pad_id=PAD)
     mask = torch.arange(5)[None] < torch.tensor([[2], [3], [0], [5]])
     advantages = torch.tensor([[1.0], [0.0], [7.0], [-1.0]]).expand(4, 5)
     got = TokenMean(rows="signal").scale(replace(batch, mask=mask, advantages=advantages))

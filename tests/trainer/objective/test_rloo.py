@@ -11,7 +11,7 @@ from trainer.objective.advantages.rloo import RLOO
 
 
 def test_one_right_of_four() -> None:
-    # The right one's others have mean 0; a wrong one's others have mean 1/3.
+    # The correct one's others have mean 0; an incorrect one's others have mean 1/3.
     assert RLOO()(rewarded([1, 0, 0, 0])).tolist() == pytest.approx([1.0, -1 / 3, -1 / 3, -1 / 3], abs=1e-7)
 
 

@@ -1,4 +1,4 @@
-"""Coefficients along a line, a cosine, and the PAR schedules of METHODS.md 2.3, by hand."""
+"""Coefficients along a line, a cosine, and the PAR schedules of specification 2.3, by hand."""
 
 from __future__ import annotations
 

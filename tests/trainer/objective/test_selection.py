@@ -13,7 +13,7 @@ def column(values: list[list[float]]) -> torch.Tensor:
 
 
 def test_covariance_of_four_tokens() -> None:
-    # Means -1.3 and 0: (1.2)(1), (1.2)(1), (-0.7)(-1), (-1.7)(-1), mean 1.2 (METHODS.md 3).
+    # Means -1.3 and 0: (1.2)(1), (1.2)(1), (-0.7)(-1), (-1.7)(-1), mean 1.2 (specification 3).
     value = masked_covariance(column([[-0.1, -0.1], [-2.0, -3.0]]), column([[1, 1], [-1, -1]]), torch.ones(2, 2).bool())
     assert value.flatten().tolist() == pytest.approx([1.2, 1.2, 0.7, 1.7], abs=1e-12)
 

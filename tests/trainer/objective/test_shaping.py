@@ -1,4 +1,4 @@
-"""Overlong punishment, unlikeliness and the anchor penalty: METHODS.md 1.2, 14.6 and 13.2."""
+"""Overlong punishment, unlikeliness and the anchor penalty: specification 1.2, 14.6 and 13.2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from testbench import Toy, off_policy, on_policy, plain, rewarded
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, Verdict
 from trainer.contract.config import ConfigError
 from trainer.loop import with_advantages
@@ -100,7 +100,7 @@ def test_the_tail_is_what_stands_after_the_anchor() -> None:
         replace(rollout, text=text, verdict=Verdict(reward=1.0, anchor=anchor))
         for text, anchor in zip(texts, anchors, strict=True)
     ]
-    batch = pack(rollouts, pad_id=PAD)
+    batch = collate(rollouts, pad_id=PAD)
     assert batch.tail is not None and batch.tail.tolist() == [0.0, 8.0, 0.0]
     assert APR(coef=0.5, max_tail=16)(batch).tolist() == [1.0, 0.75, 1.0]
 

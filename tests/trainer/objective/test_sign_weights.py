@@ -1,4 +1,4 @@
-"""Positive-advantage reweighting: the rule of METHODS.md 2.3 and what it does to logits."""
+"""Positive-advantage reweighting: the rule of specification 2.3 and what it does to logits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 import torch
 from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.contract.config import ConfigError
 from trainer.objective.weights.sign import Sign
 from trainer.policy.token_stats import token_stats
 
 
 def weights(sign: Sign, advantages: list[float]) -> list[float]:
-    batch = pack(make_rollouts(groups=1, group_size=1), pad_id=PAD)
+    batch = collate(make_rollouts(groups=1, group_size=1), pad_id=PAD)
     return sign(replace(batch, advantages=torch.tensor([advantages])), None, CONTEXT)[0].tolist()
 
 
@@ -53,7 +53,7 @@ def test_several_weights_multiply() -> None:
 
 @pytest.mark.parametrize("advantage", [1.5, -1.5])
 def test_descent_on_logits_sharpens_for_positive_and_flattens_for_negative(advantage: float) -> None:
-    # dJ/dz_v = -pi_v A for an unsampled token, (1 - pi) A for the sampled one (METHODS.md 2.3).
+    # dJ/dz_v = -pi_v A for an unsampled token, (1 - pi) A for the sampled one (specification 2.3).
     logits = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
     logprobs = token_stats(torch.eye(1, dtype=torch.float64), logits.T, torch.tensor([0]))["logprobs"]
     (gradient,) = torch.autograd.grad((advantage * logprobs).sum(), logits)

@@ -1,4 +1,4 @@
-"""PSR, NSR and W-REINFORCE: the statements of METHODS.md 14.3, dropped rows and rows of weight zero."""
+"""PSR, NSR and W-REINFORCE: the statements of specification 14.3, dropped rows and rows of weight zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skywork's controller: the rules of METHODS.md 6.2, paper's and released, step by step."""
+"""Skywork's controller: the rules of specification 6.2, paper's and released, step by step."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_released_constants_reach_their_maximum_after_fifty_steps() -> None:
 def test_exact_entropy_costs_a_pass_for_the_papers_gate_only() -> None:
     model = Toy()
     batch = on_policy(model)
-    here = replace(CONTEXT, desk=ModelDesk(policy=policy(model)))
+    here = replace(CONTEXT, services=ModelDesk(policy=policy(model)))
     entropy = float(policy(model).measure(batch).entropy[batch.mask].mean())
     for target, expected in ((entropy + 1e-6, True), (entropy - 1e-6, False)):
         exact = Skywork(estimate="exact", target_entropy=target)
@@ -80,7 +80,7 @@ def test_exact_entropy_costs_a_pass_for_the_papers_gate_only() -> None:
 
 
 def test_a_coefficient_that_started_at_zero_reaches_the_loss() -> None:
-    # The trap of METHODS.md 6.2: entropy must be known while its coefficient is 0.
+    # The trap of specification 6.2: entropy must be known while its coefficient is 0.
     objective = plain(
         regularizer={"entropy_bonus": EntropyBonus()},
         controller={"skywork": Skywork(step=0.25, target_entropy=99.0)},

@@ -1,4 +1,4 @@
-"""STEER: weights from changes, and changes against finite differences of the entropy (METHODS.md 5)."""
+"""STEER: weights from changes, and changes against finite differences of the entropy (specification 5)."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch
 from testbench import PAD, VOCABULARY, make_rollouts, policy
 from torch import nn
 
-from trainer.batch.collate import pack, shared_micro_batches
-from trainer.policy import shared_prompt as packed
+from trainer.batch.collate import collate, shared_micro_batches
+from trainer.policy import shared_prompt
 from trainer.policy.model import share_prompts
 
 TOLERANCE = 2e-5
@@ -42,7 +42,7 @@ def model(family: str, **settings: Any) -> nn.Module:
 
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen2", "Llama", "Phi3"])
 @pytest.mark.parametrize("given", [0, 3])
-@pytest.mark.parametrize("short", [0, packed.SHORT], ids=["fused kernel", "whole matrices"])
+@pytest.mark.parametrize("short", [0, shared_prompt.SHORT], ids=["fused kernel", "whole matrices"])
 def test_terms_and_gradients_are_those_of_the_plain_pass(
     family: str, given: int, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +50,7 @@ def test_terms_and_gradients_are_those_of_the_plain_pass(
     plain = model(family)
     shared = copy.deepcopy(plain)
     assert share_prompts(shared)
-    batch = pack(make_rollouts(1, groups=3, group_size=4, given=given), pad_id=PAD)
+    batch = collate(make_rollouts(1, groups=3, group_size=4, given=given), pad_id=PAD)
     results = []
     for network in (plain, shared):
         actor = policy(network)
@@ -88,20 +88,20 @@ def test_a_model_whose_attention_is_another_keeps_its_own(family: str, settings:
 def test_a_prompt_lies_on_the_line_once() -> None:
     # Two rows of prompt (1, 2), one of prompt (3): s = 1 2 | 5 6, 1 2 | 7, 3 | 8 9 4; the last token is never fed.
     inputs = torch.tensor([[1, 2, 5], [1, 2, 0], [3, 8, 9]])
-    line = packed.line_of(inputs, torch.tensor([3, 2, 3]), torch.tensor([2, 2, 1]))
-    assert line.tokens.tolist() == [1, 2, 3, 5, 8, 9]
-    assert line.positions.tolist() == [0, 1, 0, 2, 1, 2]
-    assert line.rows[0].tolist() == [0, 1, 3]
-    assert line.rows[1, :2].tolist() == [0, 1]
-    assert line.rows[2].tolist() == [2, 4, 5]
-    assert line.visible[2, 0].tolist() == [[True, True, False], [True, True, True]]
-    assert line.back.tolist() == [0, 1, 2, 4, 8, 9]
+    packed = shared_prompt.pack_tokens(inputs, torch.tensor([3, 2, 3]), torch.tensor([2, 2, 1]))
+    assert packed.tokens.tolist() == [1, 2, 3, 5, 8, 9]
+    assert packed.positions.tolist() == [0, 1, 0, 2, 1, 2]
+    assert packed.rows[0].tolist() == [0, 1, 3]
+    assert packed.rows[1, :2].tolist() == [0, 1]
+    assert packed.rows[2].tolist() == [2, 4, 5]
+    assert packed.visible[2, 0].tolist() == [[True, True, False], [True, True, True]]
+    assert packed.unpack_index.tolist() == [0, 1, 2, 4, 8, 9]
 
 
 def test_rows_share_a_prompt_by_its_tokens_not_by_their_group() -> None:
     inputs = torch.tensor([[1, 2, 3], [1, 2, 4], [1, 2, 3]])
-    owner, first = packed.distinct_prompts(inputs, torch.tensor([2, 2, 3]))
-    assert owner.tolist() == [0, 0, 1]
+    prompt_index, first = shared_prompt.distinct_prompts(inputs, torch.tensor([2, 2, 3]))
+    assert prompt_index.tolist() == [0, 0, 1]
     assert first.tolist() == [0, 2]
 
 
@@ -111,7 +111,7 @@ def test_responses_of_no_token_of_their_own() -> None:
     assert share_prompts(network)
     rollouts = make_rollouts(2, groups=2, group_size=2, given=0)
     short = [replace(rollout, completion_ids=(3,), sampler_logprobs=(-1.0,)) for rollout in rollouts]
-    batch = pack(short, pad_id=PAD)
+    batch = collate(short, pad_id=PAD)
     terms = policy(network).terms(batch)
     logits = network(input_ids=batch.inputs, use_cache=False).logits[batch.mask] / 0.9
     expected = logits.log_softmax(-1)[:, 3]
@@ -120,9 +120,20 @@ def test_responses_of_no_token_of_their_own() -> None:
 
 def test_portions_count_each_prompt_once_and_keep_within_the_budget() -> None:
     lengths, prompts = torch.tensor([10, 9, 8, 7, 12]), torch.tensor([6, 6, 6, 3, 3])
-    owner = torch.tensor([0, 0, 0, 1, 1])
+    prompt_index = torch.tensor([0, 0, 0, 1, 1])
     # Own tokens 4 3 2 | 4 9; prompts 6 and 3: 6+4+3+2 = 15, then 3+4+9 = 16.
-    parts = [part.tolist() for part in shared_micro_batches(lengths, prompts, owner, 16)]
+    parts = [part.tolist() for part in shared_micro_batches(lengths, prompts, prompt_index, 16)]
     assert parts == [[0, 1, 2], [3, 4]]
-    assert [part.tolist() for part in shared_micro_batches(lengths, prompts, owner, 13)] == [[0, 1], [2], [3], [4]]
-    assert [part.tolist() for part in shared_micro_batches(lengths, prompts, owner, 1)] == [[0], [1], [2], [3], [4]]
+    assert [part.tolist() for part in shared_micro_batches(lengths, prompts, prompt_index, 13)] == [
+        [0, 1],
+        [2],
+        [3],
+        [4],
+    ]
+    assert [part.tolist() for part in shared_micro_batches(lengths, prompts, prompt_index, 1)] == [
+        [0],
+        [1],
+        [2],
+        [3],
+        [4],
+    ]

@@ -55,7 +55,7 @@ def reference(
 
 
 def nucleus_entropy(p: Tensor, top_p: float, *, include_crossing: bool) -> Tensor:
-    """Token by token, as METHODS.md 4 says it, without a vector operation."""
+    """Token by token, as specification 4 says it, without a vector operation."""
     values = []
     for row in p:
         order = sorted(range(len(row)), key=lambda a: -float(row[a].detach()))

@@ -29,7 +29,7 @@ def test_traces_are_honest_and_avoid_every_other_split() -> None:
     for trace in drawn:
         numbers, end = trace.problem.numbers, trace.steps[-1].result
         assert split_of(trace.problem) == "pretrain" and parse(trace.response) == trace.steps
-        assert solves(trace.steps, numbers, end)  # every step is right, whatever it ends on
+        assert solves(trace.steps, numbers, end)  # every step is correct, whatever it ends on
         right += end == trace.problem.target
     # Binomial(300, 0.7): mean 210, standard deviation 7.9; four of them are 32.
     assert abs(right - 210) < 32

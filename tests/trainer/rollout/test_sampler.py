@@ -1,4 +1,4 @@
-"""Order of the prompts, noise streams, shares of the ranks: with an engine that answers with what it was asked."""
+"""Order of the prompts, RNG streams, shares of the ranks: with an engine that answers with what it was asked."""
 
 from __future__ import annotations
 

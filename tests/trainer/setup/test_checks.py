@@ -13,17 +13,17 @@ from testbench import plain
 from sweeps.compose.compose import compose, groups
 from sweeps.grid.cells import NOT_FROZEN
 from trainer.contract.config import ConfigError
-from trainer.objective.base import Concern
+from trainer.objective.base import Diagnostic
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.forking import Forking
 from trainer.objective.weights.sign import Sign
 from trainer.setup.checks import problems
 
 
-def found(overrides: Sequence[str] = (), **groups: object) -> list[Concern]:
+def found(overrides: Sequence[str] = (), **groups: object) -> list[Diagnostic]:
     plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
     listed = problems({key: value for key, value in plain.items() if key not in NOT_FROZEN} | groups)
-    assert all("\n" not in problem.sentence for problem in listed)
+    assert all("\n" not in problem.message for problem in listed)
     return listed
 
 
@@ -35,7 +35,7 @@ def test_more_than_one_update_is_nothing_to_remark_on() -> None:
 def test_one_update_is_a_warning_because_clipping_does_nothing() -> None:
     (problem,) = found()
     assert not problem.fatal
-    assert problem.sentence.startswith("with optim.updates_per_rollout=1 the importance ratio is exactly 1")
+    assert problem.message.startswith("with optim.updates_per_rollout=1 the importance ratio is exactly 1")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_one_update_is_a_warning_because_clipping_does_nothing() -> None:
 def test_clipping_swept_with_one_update_is_refused(factor: dict[str, object]) -> None:
     (problem,) = found(factor=factor)
     assert problem.fatal
-    assert problem.sentence.startswith(f"factor {factor['name']} varies {factor['key']}, but with ")
-    assert problem.sentence.endswith("set optim.updates_per_rollout=2 or more")
+    assert problem.message.startswith(f"factor {factor['name']} varies {factor['key']}, but with ")
+    assert problem.message.endswith("set optim.updates_per_rollout=2 or more")
 
 
 @pytest.mark.parametrize("name", ["clip_high", "clip_low", "clip_regime"])
@@ -69,7 +69,7 @@ def test_other_factors_with_one_update_are_only_warned() -> None:
 def test_more_updates_than_prompts_is_refused() -> None:
     (problem,) = found(["optim.updates_per_rollout=5", "rollout.prompts_per_step=4"])
     assert problem.fatal
-    assert problem.sentence == (
+    assert problem.message == (
         "optim.updates_per_rollout=5 needs at least that many prompts a step, "
         "but rollout.prompts_per_step=4: raise the one or lower the other"
     )
@@ -79,7 +79,7 @@ def test_more_updates_than_prompts_is_refused() -> None:
 def test_a_group_of_one_leaves_nothing_to_compare() -> None:
     (problem,) = found(["rollout.group_size=1", "optim.updates_per_rollout=2"])
     assert problem.fatal
-    assert "rollout.group_size=1" in problem.sentence
+    assert "rollout.group_size=1" in problem.message
 
 
 def test_a_surrogate_with_a_reduction_of_its_own_refuses_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_surrogate_with_a_reduction_of_its_own_refuses_others(monkeypatch: pyt
     (problem,) = found(["optim.updates_per_rollout=2"])
     assert problem.fatal
     why = "surrogate PPOClip is defined with reduction SequenceMean only, not TokenMean"
-    assert problem.sentence == f"{why}: choose reduction=sequence_mean"
+    assert problem.message == f"{why}: choose reduction=sequence_mean"
     assert found(["optim.updates_per_rollout=2", "reduction=sequence_mean"]) == []
 
 
@@ -122,7 +122,7 @@ def test_the_refusal_of_a_target_says_what_to_do(target: str, remedy: str) -> No
 def test_a_controller_without_its_member_is_refused(overrides: list[str], missing: str) -> None:
     (problem,) = found(overrides)
     assert problem.fatal
-    assert f"is no number of this objective: add {missing}, or " in problem.sentence
+    assert f"is no number of this objective: add {missing}, or " in problem.message
     assert found([*overrides, missing, "optim.updates_per_rollout=2"]) == []
 
 
@@ -131,7 +131,7 @@ def test_a_schedule_that_ends_out_of_range_is_refused_at_once() -> None:
     assert found([*overrides, "optim.updates_per_rollout=2"]) == []
     (problem,) = found([*overrides, "controller.linear.start=1", "controller.linear.end=-1"])
     assert problem.fatal
-    assert problem.sentence == "weight.sign.positive=-1.0 cannot be used: a weight is at least 0"
+    assert problem.message == "weight.sign.positive=-1.0 cannot be used: a weight is at least 0"
 
 
 def test_what_throws_nothing_away_raises_no_concern() -> None:
@@ -142,7 +142,7 @@ def test_what_throws_nothing_away_raises_no_concern() -> None:
 def test_two_controllers_of_one_number_are_refused() -> None:
     (problem,) = found(["regularizer=[entropy_bonus]", "controller=[linear,cosine]", "optim.updates_per_rollout=2"])
     assert problem.fatal
-    assert problem.sentence == (
+    assert problem.message == (
         "controllers cosine and linear both drive regularizer.entropy_bonus.coef: leave one of them"
     )
 
@@ -150,7 +150,7 @@ def test_two_controllers_of_one_number_are_refused() -> None:
 def test_gspo_takes_its_own_reduction_only() -> None:
     (problem,) = found(["surrogate=gspo", "optim.updates_per_rollout=2"])
     assert problem.fatal
-    assert problem.sentence.endswith("SequenceMean only, not TokenMean: choose reduction=sequence_mean")
+    assert problem.message.endswith("SequenceMean only, not TokenMean: choose reduction=sequence_mean")
     assert found(["method=gspo"]) == []
 
 
@@ -158,14 +158,14 @@ def test_kl_cov_with_one_update_is_warned() -> None:
     assert found(["method=kl_cov"]) == []
     (problem,) = found(["method=kl_cov", "optim.updates_per_rollout=1"])
     assert not problem.fatal
-    assert "the penalty of surrogate KLCov is 0" in problem.sentence
+    assert "the penalty of surrogate KLCov is 0" in problem.message
 
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_a_factor_of_clip_settings_with_a_surrogate_that_has_none_is_refused(updates: int) -> None:
     factor = {"name": "a", "key": "surrogate.clip_high"}
     problems = found(["surrogate=unclipped", f"optim.updates_per_rollout={updates}"], factor=factor)
-    assert [problem.sentence for problem in problems if problem.fatal] == [
+    assert [problem.message for problem in problems if problem.fatal] == [
         "factor a varies surrogate.clip_high, but surrogate Unclipped clips nothing: choose surrogate=ppo_clip"
     ]
 
@@ -177,13 +177,13 @@ def test_other_settings_of_a_surrogate_without_thresholds_may_be_swept() -> None
 def test_an_epoch_schedule_with_one_epoch_is_warned() -> None:
     (problem,) = found(["method=par_epoch", "steps=10", "optim.updates_per_rollout=2"])
     assert not problem.fatal
-    assert "the run draws 320 and the task has 512, so the weight is 1 throughout" in problem.sentence
+    assert "the run draws 320 and the task has 512, so the weight is 1 throughout" in problem.message
     assert found(["method=par_epoch", "optim.updates_per_rollout=2"]) == []
 
 
 @pytest.mark.parametrize("name", groups()["method"])
 def test_every_preset_can_run(name: str) -> None:
-    assert [problem.sentence for problem in found([f"method={name}"]) if problem.fatal] == []
+    assert [problem.message for problem in found([f"method={name}"]) if problem.fatal] == []
 
 
 def test_a_value_is_put_in_place_without_touching_the_original() -> None:
@@ -197,16 +197,16 @@ def test_a_value_is_put_in_place_without_touching_the_original() -> None:
 def test_values_that_do_not_build_are_one_fatal_sentence() -> None:
     (problem,) = found(["surrogate.clip_low=2"])
     assert problem.fatal
-    assert problem.sentence.startswith("surrogate.clip_low=2.0 cannot be used")
+    assert problem.message.startswith("surrogate.clip_low=2.0 cannot be used")
 
 
 def test_a_model_path_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (problem,) = found([f"model.path={tmp_path}"])
     assert problem.fatal
-    assert "holds no model" in problem.sentence
+    assert "holds no model" in problem.message
     (problem,) = found(["model.path=./no/such/folder"])
-    assert "holds no model" in problem.sentence
+    assert "holds no model" in problem.message
 
 
 ONE = "rollout.group_size=1"
@@ -239,8 +239,12 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
         (["advantage=qae", ONE], True, "every reward its own quantile, so all advantages are 0"),
         (["advantage=grpo_passk", ONE], True, "leaves no second best, so all advantages are 0"),
         (["advantage=passk", "rollout.group_size=4"], True, "advantage.k=4 and rollout.group_size=4 pass@k is 0 or 1"),
-        (["advantage=passk", "shaping=overlong"], False, "advantage PassK asks only whether a response is right"),
-        (["advantage=signed", "shaping=unlikeliness"], False, "advantage Signed asks only whether a response is right"),
+        (["advantage=passk", "shaping=overlong"], False, "advantage PassK asks only whether a response is correct"),
+        (
+            ["advantage=signed", "shaping=unlikeliness"],
+            False,
+            "advantage Signed asks only whether a response is correct",
+        ),
         (["advantage=signed", "rollout=dynamic"], False, "advantage Signed learns from groups whose rewards are all"),
         (["shaping=unlikeliness", "rollout=dynamic"], False, "shaping Unlikeliness learns from groups whose rewards"),
         (["shaping=overlong", "shaping.max_tokens=100"], False, "punishes nothing that rollout.max_tokens=40 lets"),
@@ -255,13 +259,13 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
 def test_remarks_of_advantages_shapings_and_rollouts(overrides: list[str], fatal: bool | None, words: str) -> None:
     problems = found([*overrides, CLIPS])
     assert [problem.fatal for problem in problems] == ([] if fatal is None else [fatal])
-    assert all(words in problem.sentence for problem in problems)
+    assert all(words in problem.message for problem in problems)
 
 
 def test_dynamic_sampling_of_groups_of_one_has_nothing_to_compare() -> None:
     fatal, remark = sorted(found(["rollout=dynamic", ONE, CLIPS]), key=lambda problem: not problem.fatal)
-    assert fatal.fatal and fatal.sentence.startswith("rollout.group_size=1 leaves nothing to compare")
-    assert remark.sentence.startswith("dynamic sampling has nothing to compare in groups of one")
+    assert fatal.fatal and fatal.message.startswith("rollout.group_size=1 leaves nothing to compare")
+    assert remark.message.startswith("dynamic sampling has nothing to compare in groups of one")
 
 
 def test_an_anchor_penalty_needs_a_task_that_says_where_the_answer_is(tmp_path: Path) -> None:
@@ -269,4 +273,4 @@ def test_an_anchor_penalty_needs_a_task_that_says_where_the_answer_is(tmp_path: 
     overrides = ["shaping=apr", "task=math", f"task.path={tmp_path / 'train.jsonl'}", "evaluation=none", CLIPS]
     (problem,) = found(overrides)
     assert problem.fatal
-    assert problem.sentence.endswith("JsonlTask does not say: use task=countdown, or shaping=overlong")
+    assert problem.message.endswith("JsonlTask does not say: use task=countdown, or shaping=overlong")

@@ -1,4 +1,4 @@
-"""The verifier of the JSONL task on pairs of right answer and response, and on text made to break it."""
+"""The verifier of the JSONL task on pairs of correct answer and response, and on text made to break it."""
 
 from __future__ import annotations
 

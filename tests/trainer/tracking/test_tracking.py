@@ -23,7 +23,7 @@ from trainer.contract.store import ENVIRONMENT, connect
 from trainer.storage.record import RunFolder
 from trainer.tracking import mirror as mirror_module
 from trainer.tracking.mirror import Mirror, follow
-from trainer.tracking.mlflow_copy import Copy, sync
+from trainer.tracking.mlflow_copy import MlflowCopy, sync
 from trainer.tracking.mlflow_tags import mlflow_name, parameters, tags
 
 History = dict[str, list[tuple[int, int, float]]]
@@ -194,11 +194,11 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run_without_duplicates(tmp_pat
     folder = run_folder(tmp_path / "run", config)
     record(folder, range(8))
     folder.write_status("PREEMPTED", 7, 12)
-    Copy(folder, config, uri).finish(durable=5)
+    MlflowCopy(folder, config, uri).finish(durable=5)
     assert runs(uri)[0].info.status == "KILLED"
 
     folder.truncate(5)
-    copy = Copy(folder, config, uri)
+    copy = MlflowCopy(folder, config, uri)
     copy.advance(5)
     assert runs(uri)[0].info.status == "RUNNING"
     record(folder, range(6, 12), clock=5000.0)
@@ -264,7 +264,7 @@ def test_an_interrupted_copy_is_completed(tmp_path: Path, uri: str, monkeypatch:
     record(folder, range(12))
     folder.write_status("COMPLETED", 12, 12)
     monkeypatch.setattr("trainer.tracking.mlflow_copy.METRICS_A_CALL", 5)
-    copy = Copy(folder, config, uri)
+    copy = MlflowCopy(folder, config, uri)
     copy.advance(-1)
     assert copy._client is not None
     log_batch, calls = copy._client.log_batch, []

@@ -14,8 +14,8 @@ from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.base import Advantage, Concern
-from trainer.objective.groups import group_statistics, right, thrown_away
+from trainer.objective.base import Advantage, Diagnostic
+from trainer.objective.groups import group_statistics, is_correct, thrown_away
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class ARM(Advantage):
     """GRPO's advantage, plus how much less confident than its group a response is.
 
-        advantage_i  = grpo_i + alpha * (c(q) - c_i)      where some response of the group is right, else grpo_i
+        advantage_i  = grpo_i + alpha * (c(q) - c_i)      where some response of the group is correct, else grpo_i
         c_i          = exp(mean of the ceil(low_frac * |o_i|) smallest log-probs of response i)
         c(q)         = mean_group c_i
 
     Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the probe of every step, so
-    no forward pass is needed. ``skip_all_correct`` leaves groups that are all right alone too. ``alpha=0`` is GRPO.
+    no forward pass is needed. ``skip_all_correct`` leaves groups that are all correct alone too. ``alpha=0`` is GRPO.
 
     Shape: [N]; unit: standard deviations; confidences are probabilities.
     """
@@ -52,7 +52,7 @@ class ARM(Advantage):
     low_frac: float = 0.2
     """Share of a response's tokens, the least likely ones, that its confidence is measured on."""
     skip_all_correct: bool = False
-    """Leave groups without a wrong response alone; the sources disagree."""
+    """Leave groups without an incorrect response alone; the sources disagree."""
     eps: float = 1e-6
     """Added to the standard deviation."""
 
@@ -63,15 +63,15 @@ class ARM(Advantage):
         require(0 < self.low_frac <= 1, "advantage.low_frac", self.low_frac, "give a share above 0 and at most 1")
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
-        yield from GRPO(eps=self.eps).concerns(run)
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
+        yield from GRPO(eps=self.eps).diagnostics(run)
         if self.alpha and not self.skip_all_correct:
             yield from thrown_away(run, "advantage ARM")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         own = low_confidence(batch, self.low_frac)
         shift = group_statistics(own, batch.group).mean - own
-        accuracy = group_statistics(right(batch).double(), batch.group).mean
+        accuracy = group_statistics(is_correct(batch).double(), batch.group).mean
         corrected = (accuracy > 0) & ~(self.skip_all_correct & (accuracy == 1))
         correction = torch.where(corrected, self.alpha * shift, torch.zeros_like(shift))
         return GRPO(eps=self.eps)(batch) + correction.float()

@@ -1,4 +1,4 @@
-"""Rewards less the mean of their group (Dr. GRPO). Never sees log-probs."""
+"""Rewards minus the mean of their group (Dr. GRPO). Never sees log-probs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.objective.base import Advantage, Concern
+from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics, needs_peers
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrGRPO(Advantage):
-    """Reward less the mean of its group, not divided by a deviation.
+    """Reward minus the mean of its group, not divided by a deviation.
 
         advantage_i = reward_i - mean_group
 
@@ -32,7 +32,7 @@ class DrGRPO(Advantage):
 
     about: ClassVar[About] = About(source="Dr. GRPO, arXiv 2503.20783; sail-sg/understand-r1-zero", status="published")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

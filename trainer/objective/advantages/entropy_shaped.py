@@ -14,7 +14,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.base import Advantage, Concern
+from trainer.objective.base import Advantage, Diagnostic
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -57,8 +57,8 @@ class EntropyShaped(Advantage):
         require(self.kappa >= 1, "advantage.kappa", self.kappa, "below 1 the bonus could turn an advantage's sign")
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
-        return GRPO(eps=self.eps).concerns(run)
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
+        return GRPO(eps=self.eps).diagnostics(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         return GRPO(eps=self.eps)(batch)

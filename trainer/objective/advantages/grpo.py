@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Advantage, Concern
+from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics, needs_peers
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class GRPO(Advantage):
     def __post_init__(self) -> None:
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Advantage, Concern
+from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class GRPOPassK(Advantage):
         advantage_i = (r_max - r_second) / (std_group + eps) if reward_i = r_max else 0
 
     ``r_second`` is the second largest reward, equal to ``r_max`` where several are best: then nobody leads. With
-    rewards 0 and 1 only groups with exactly one right response train. A group of one gives 0.
+    rewards 0 and 1 only groups with exactly one correct response train. A group of one gives 0.
 
     Shape: [N]; unit: standard deviations, or reward with ``divide=False``.
     """
@@ -42,10 +42,10 @@ class GRPOPassK(Advantage):
     def __post_init__(self) -> None:
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if run.rollout.group_size == 1:
-            yield Concern(
-                sentence="rollout.group_size=1 leaves no second best, so all advantages are 0: raise rollout.group_size"
+            yield Diagnostic(
+                message="rollout.group_size=1 leaves no second best, so all advantages are 0: raise rollout.group_size"
             )
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Advantage, Concern
+from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class QAE(Advantage):
         Q_K         = inf{x: F_group(x) >= K}            rule = inf: the ceil(K * G)-th smallest reward
                     = interpolated quantile              rule = linear: what torch.quantile gives
 
-    With rewards 0 and 1 the baseline of a hard group (accuracy <= 1 - K) is 0, so only its right responses get an
-    advantage; that of an easy group is 1, so only its wrong ones do. All-equal groups give 0, a group of one too.
+    With rewards 0 and 1 the baseline of a hard group (accuracy <= 1 - K) is 0, so only its correct responses get an
+    advantage; that of an easy group is 1, so only its incorrect ones do. All-equal groups give 0, a group of one too.
 
     Shape: [N]; unit: standard deviations.
     """
@@ -58,10 +58,10 @@ class QAE(Advantage):
         require(0 < self.quantile < 1, "advantage.quantile", self.quantile, "give a number between 0 and 1")
         require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if run.rollout.group_size == 1:
             why = "rollout.group_size=1 makes every reward its own quantile, so all advantages are 0"
-            yield Concern(sentence=f"{why}: raise rollout.group_size")
+            yield Diagnostic(message=f"{why}: raise rollout.group_size")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         group = group_statistics(batch.rewards, batch.group, ddof=self.ddof)

@@ -1,4 +1,4 @@
-"""Rewards less the mean of the others of their group (RLOO). Never sees log-probs."""
+"""Rewards minus the mean of the others of their group (RLOO). Never sees log-probs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.objective.base import Advantage, Concern
+from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics, needs_peers
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RLOO(Advantage):
-    """Reward less the mean reward of the other responses to its prompt: an unbiased baseline.
+    """Reward minus the mean reward of the other responses to its prompt: an unbiased baseline.
 
         advantage_i = reward_i - sum_{j != i} reward_j / (G - 1) = (reward_i - mean_group) * G / (G - 1)
 
@@ -35,7 +35,7 @@ class RLOO(Advantage):
         departures="no KL term inside the reward",
     )
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return needs_peers(run)
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:

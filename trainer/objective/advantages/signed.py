@@ -1,5 +1,5 @@
-"""A fixed advantage for right and one for wrong responses, without a baseline (PSR, NSR, W-REINFORCE). Called once per
-rollout batch through the ``advantage`` slot; never sees log-probs."""
+"""A fixed advantage for correct and one for incorrect responses, without a baseline (PSR, NSR, W-REINFORCE). Called
+once per rollout batch through the ``advantage`` slot; never sees log-probs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Advantage, Concern
-from trainer.objective.groups import ignores_shaping, right, thrown_away
+from trainer.objective.base import Advantage, Diagnostic
+from trainer.objective.groups import ignores_shaping, is_correct, thrown_away
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed(Advantage):
-    """REINFORCE on right and on wrong responses, each with its own weight.
+    """REINFORCE on correct and on incorrect responses, each with its own weight.
 
-        advantage_i = positive if response i is right else -negative
+        advantage_i = positive if response i is correct else -negative
 
     ``positive=1, negative=0`` is PSR, ``0, 1`` is NSR, ``0.1, 1`` is W-REINFORCE, ``1, 1`` is REINFORCE with rewards of
-    1 and -1. Groups that are all right or all wrong train like any other. PSR and NSR drop the rows of the other side:
-    they count in no denominator either, which is ``reduction.rows=signal`` (the presets have it).
+    1 and -1. Groups that are all correct or all incorrect train like any other. PSR and NSR drop the rows of the other
+    side: they count in no denominator either, which is ``reduction.rows=signal`` (the presets have it).
 
     Shape: [N]; unit: reward.
     """
@@ -41,9 +41,9 @@ class Signed(Advantage):
     )
 
     positive: float = 0.1
-    """Advantage of a right response."""
+    """Advantage of a correct response."""
     negative: float = 1.0
-    """Minus the advantage of a wrong one."""
+    """Minus the advantage of an incorrect one."""
 
     def __post_init__(self) -> None:
         require(self.positive >= 0, "advantage.positive", self.positive, "a weight is at least 0")
@@ -52,10 +52,10 @@ class Signed(Advantage):
             self.positive + self.negative > 0, "advantage.negative", self.negative, "one of the two has to be above 0"
         )
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         yield from ignores_shaping(run, "Signed")
         yield from thrown_away(run, "advantage Signed")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         ones = torch.ones_like(batch.rewards)
-        return torch.where(right(batch), self.positive * ones, -self.negative * ones)
+        return torch.where(is_correct(batch), self.positive * ones, -self.negative * ones)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.contract.settings import Range
-from trainer.objective.base import Concern, Context, Controller, State
+from trainer.objective.base import Context, Controller, Diagnostic, State
 from trainer.objective.groups import moving_temperature
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ParEntropyGuided(Controller):
     def __post_init__(self) -> None:
         require(0 <= self.step <= 1, "controller.par_entropy_guided.step", self.step, "give a step from 0 to 1")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return moving_temperature(run, "controller par_entropy_guided")
 
     def initial_state(self) -> State:

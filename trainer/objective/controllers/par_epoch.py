@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from trainer.contract.about import About
-from trainer.objective.base import Concern, Context, Controller, State
+from trainer.objective.base import Context, Controller, Diagnostic, State
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -39,11 +39,11 @@ class ParEpoch(Controller):
 
     target: str = "weight.sign.positive"
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         drawn, prompts = run.steps * run.rollout.prompts_per_step, len(run.task.train_prompts())
         if drawn < 2 * prompts:
-            yield Concern(
-                sentence=f"controller par_epoch raises a weight with every pass over the training prompts, but the run"
+            yield Diagnostic(
+                message=f"controller par_epoch raises a weight with every pass over the training prompts, but the run"
                 f" draws {drawn} and the task has {prompts}, so the weight is 1 throughout: use fewer prompts"
                 " (task.num_prompts) or more steps",
                 fatal=False,

@@ -11,7 +11,7 @@ from trainer.batch.types import TokenBatch, masked_sum
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.contract.settings import Range
-from trainer.objective.base import Concern, Context, Controller, State
+from trainer.objective.base import Context, Controller, Diagnostic, State
 from trainer.objective.groups import moving_temperature
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Skywork(Controller):
             f"controller.skywork.coef_max={self.coef_max}",
         )
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return moving_temperature(run, "controller skywork")
 
     def initial_state(self) -> State:
@@ -85,8 +85,8 @@ class Skywork(Controller):
         if self.estimate == "sampled":
             values = -batch.sampler_logprobs
         else:
-            assert context.desk is not None
-            values = context.desk.measure(batch).entropy
+            assert context.services is not None
+            values = context.services.measure(batch).entropy
         entropy = float(masked_sum(values, batch.mask)) / max(batch.num_tokens, 1)
         return state | {"open": entropy <= self.target_entropy}
 

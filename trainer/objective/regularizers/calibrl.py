@@ -15,20 +15,20 @@ from torch.nn.functional import leaky_relu
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Concern, Context, Regularizer
+from trainer.objective.base import Context, Diagnostic, Regularizer
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
 
-RIGHT = 0.1
-"""A response is right when its reward exceeds this, as in the released code."""
+CORRECT_ABOVE = 0.1
+"""A response is correct when its reward exceeds this, as in the released code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibRL(Regularizer):
-    """Right responses are pushed up to the likelihood of an expert's answer and wrong ones down from it.
+    """Correct responses are pushed up to the likelihood of an expert's answer and incorrect ones down from it.
 
-        sign = 1 where the response is right, else -1
+        sign = 1 where the response is correct, else -1
         g    = -sign * ( logprobs_t - expert_logprobs_t )
         term = coef * scale * |advantages| * ( g where g > 0, else slope * g )
 
@@ -63,26 +63,26 @@ class CalibRL(Regularizer):
     def active(self) -> bool:
         return False  # a token without advantage gets no guidance
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if all(run.task.expert(prompt) is None for prompt in run.task.train_prompts()):
-            yield Concern(
-                sentence=f"regularizer.calibrl needs an expert's answer, and {type(run.task).__name__} has none for "
+            yield Diagnostic(
+                message=f"regularizer.calibrl needs an expert's answer, and {type(run.task).__name__} has none for "
                 "any training prompt: give the lines of task.path a solution, or set task.solution_field"
             )
 
     def columns(self, batch: TokenBatch, context: Context) -> dict[str, Tensor]:
-        desk = context.desk
-        assert desk is not None
-        prompts = {rollout.prompt.id: rollout.prompt for rollout in desk.rollouts}
-        answers = {name: desk.expert(prompt) for name, prompt in prompts.items()}
+        services = context.services
+        assert services is not None
+        prompts = {rollout.prompt.id: rollout.prompt for rollout in services.rollouts}
+        answers = {name: services.expert(prompt) for name, prompt in prompts.items()}
         experts = {name: answer for name, answer in answers.items() if answer is not None}
         column, guided = torch.zeros_like(batch.sampler_logprobs), torch.zeros_like(batch.mask)
         if experts:
-            rows = desk.pack(list(experts.values()))
-            measured = desk.measure(rows).logprobs
+            rows = services.collate(list(experts.values()))
+            measured = services.measure(rows).logprobs
             traces = {name: measured[i, rows.mask[i]] for i, name in enumerate(experts)}
             column = column.to(measured.dtype)
-            for row, rollout in enumerate(desk.rollouts):
+            for row, rollout in enumerate(services.rollouts):
                 trace = traces.get(rollout.prompt.id, measured[0, :0])
                 first = int(batch.prompt_lengths[row]) - 1
                 last = min(first + len(trace), int(batch.lengths[row]))
@@ -92,6 +92,6 @@ class CalibRL(Regularizer):
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None
-        sign = torch.where(batch.raw_rewards > RIGHT, 1.0, -1.0)[:, None]
+        sign = torch.where(batch.raw_rewards > CORRECT_ABOVE, 1.0, -1.0)[:, None]
         guidance = leaky_relu(-sign * (terms.logprobs - batch.extras["calibrl_expert"]), self.slope)
         return self.coef * scale * batch.advantages.abs() * torch.where(batch.extras["calibrl_guided"], guidance, 0.0)

@@ -13,21 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.estimators import MAX_K3, bounded, k3
 from trainer.objective.base import Auxiliary, Context, Regularizer, State
-from trainer.objective.groups import RIGHT
+from trainer.objective.groups import CORRECT_ABOVE
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DPH(Regularizer):
-    """Prompts the base model nearly always solves are kept out of the rollouts; on one stored right answer to each, the
-    policy is held to the base model by an f-divergence.
+    """Prompts the base model nearly always solves are kept out of the rollouts; on one stored correct answer to each,
+    the policy is held to the base model by an f-divergence.
 
         u    = exp(clamp(logprobs - ref_logprobs, -20, 20))          on stored tokens, sampled from the base model
         term = coef * mean over the stored tokens of this mini-batch of f(u)
@@ -36,8 +36,8 @@ class DPH(Regularizer):
         js_low_var    f = u log u - (u + 1) log((u + 1) / 2)                  twice the Jensen-Shannon divergence
         alpha         f = (u^(1-alpha) - (1-alpha) u - alpha) / (alpha (alpha-1))
 
-    Before the first step every training prompt is sampled ``samples`` times. Where ``min_correct`` of them are right,
-    one more sample is drawn, and if that is right too it is stored with its log-probs. ``rows_per_step`` stored
+    Before the first step every training prompt is sampled ``samples`` times. Where ``min_correct`` of them are correct,
+    one more sample is drawn, and if that is correct too it is stored with its log-probs. ``rows_per_step`` stored
     responses, drawn afresh for every mini-batch, go through the model each step. They carry no policy loss, and the
     rollouts no divergence. Both sides of ``u`` are at the temperature that the stored responses were sampled at,
     whatever a schedule has made of the step's: at the base model's weights the term is 0. ``coef=0`` trains plainly on
@@ -65,7 +65,7 @@ class DPH(Regularizer):
     samples: int = 8
     """Responses of the base model to each training prompt, before the first step."""
     min_correct: int = 7
-    """Right ones among them that make a prompt a retained one."""
+    """Correct ones among them that make a prompt a retained one."""
     rows_per_step: int = 256
     """Stored responses used in a step, shared out over its updates; fewer where fewer are stored."""
 
@@ -84,14 +84,14 @@ class DPH(Regularizer):
         return {"stored": [], "temperature": 1.0}
 
     def setup(self, state: State, context: Context) -> State:
-        desk = context.desk
-        assert desk is not None
-        prompts = desk.train_prompts
-        tried = desk.sample(prompts, samples=self.samples, purpose="dph_try")
-        right = Counter(rollout.prompt.id for rollout in tried if rollout.reward > RIGHT)
-        solved = [prompt for prompt in prompts if right[prompt.id] >= self.min_correct]
-        drawn = desk.sample(solved, samples=1, purpose="dph_store") if solved else []
-        stored = [rollout for rollout in drawn if rollout.reward > RIGHT]
+        services = context.services
+        assert services is not None
+        prompts = services.train_prompts
+        tried = services.sample(prompts, samples=self.samples, purpose="dph_try")
+        correct = Counter(rollout.prompt.id for rollout in tried if rollout.reward > CORRECT_ABOVE)
+        solved = [prompt for prompt in prompts if correct[prompt.id] >= self.min_correct]
+        drawn = services.sample(solved, samples=1, purpose="dph_store") if solved else []
+        stored = [rollout for rollout in drawn if rollout.reward > CORRECT_ABOVE]
         if not stored:
             log.warning(
                 "regularizer.dph retains nothing, so this is training without it: of %d prompts the base model solved "
@@ -101,10 +101,10 @@ class DPH(Regularizer):
                 self.samples,
             )
             return self.initial_state()
-        batch = desk.pack(stored)
-        logprobs = desk.measure(batch).logprobs
+        batch = services.collate(stored)
+        logprobs = services.measure(batch).logprobs
         entries = [_entry(r, logprobs[i, batch.mask[i]]) for i, r in enumerate(stored)]
-        return {"stored": entries, "temperature": desk.temperature}
+        return {"stored": entries, "temperature": services.temperature}
 
     def excluded_prompts(self, state: State) -> frozenset[str]:
         return frozenset(entry["prompt"] for entry in state["stored"])
@@ -115,7 +115,7 @@ class DPH(Regularizer):
         if not count or not self.coef:
             return None
         chosen = torch.randperm(len(stored), generator=context.generator("dph"))[:count].tolist()
-        batch = pack([_rollout(stored[number], row) for row, number in enumerate(chosen)], pad_id=0)
+        batch = collate([_rollout(stored[number], row) for row, number in enumerate(chosen)], pad_id=0)
         share = batch.mask / batch.mask.sum()
         rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
         return Auxiliary(rows=rows, temperature=context.state["temperature"])

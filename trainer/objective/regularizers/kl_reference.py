@@ -13,7 +13,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.estimators import MAX_K3, k1, k2, k3
-from trainer.objective.base import Concern, Regularizer
+from trainer.objective.base import Diagnostic, Regularizer
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -53,10 +53,10 @@ class KLReference(Regularizer):
     def active(self) -> bool:
         return self.coef != 0
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.estimator == "k1" and self.coef:
             why = "k1 as a term of the loss has an expected gradient of 0: set regularizer.kl_reference.estimator=k3"
-            yield Concern(sentence=why, fatal=False)
+            yield Diagnostic(message=why, fatal=False)
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         assert batch.ref_logprobs is not None

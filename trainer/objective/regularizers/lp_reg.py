@@ -15,7 +15,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.estimators import MAX_K3, k3
-from trainer.objective.base import Concern, Context, Regularizer
+from trainer.objective.base import Context, Diagnostic, Regularizer
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -69,10 +69,10 @@ class LpReg(Regularizer):
         require(0 <= self.min_p <= 1, "regularizer.lp_reg.min_p", self.min_p, "give a share from 0 to 1")
         require(0 <= self.lowest <= 1, "regularizer.lp_reg.lowest", self.lowest, "give a share from 0 to 1")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.variant == "released" and run.optim.num_updates == 1:
             why = "with optim.updates_per_rollout=1 the released Lp-Reg hardly pulls: its proxy is the policy itself"
-            yield Concern(sentence=f"{why}; take more updates, or regularizer.lp_reg.variant=published", fatal=False)
+            yield Diagnostic(message=f"{why}; take more updates, or regularizer.lp_reg.variant=published", fatal=False)
 
     @property
     def active(self) -> bool:

@@ -95,8 +95,8 @@ class Siren(Regularizer):
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
         if not self.anchor or state["anchor"] is not None:
             return state
-        assert context.desk is not None
-        terms = context.desk.measure(batch, self.statistics)
+        assert context.services is not None
+        terms = context.services.measure(batch, self.statistics)
         return {"anchor": float((self._share(terms, batch.mask) * self._h(terms)).sum())}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Concern
+from trainer.objective.base import Diagnostic
 from trainer.objective.controllers.ramp import Curve, between
 
 MOST_RESPONSES = 2**20
@@ -100,7 +100,7 @@ class RolloutPlan:
         progress = step / max(num_steps - 1, 1)
         return between(self.temperature, self.temperature_end, progress, self.temperature_curve)
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What is wrong or surprising about this plan in this run, before anything is queued."""
         return iter(())
 

@@ -13,7 +13,7 @@ import torch
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Concern
+from trainer.objective.base import Diagnostic
 from trainer.objective.rollouts.base import Groups, Source, by_group
 from trainer.objective.rollouts.dynamic import Dynamic
 from trainer.policy.model import load_tokenizer
@@ -91,16 +91,16 @@ class Cure(Dynamic):
         require(self.top_k >= 1, "rollout.top_k", self.top_k, "at least one position is needed")
         require(self.min_characters >= 1, "rollout.min_characters", self.min_characters, "empty tokens are no choice")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
-        yield from Dynamic.concerns(self, run)
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
+        yield from Dynamic.diagnostics(self, run)
         try:
             tokenizer = load_tokenizer(run.model)
         except OSError:  # a hub name, and no way to it from here: the run itself will say so
             return
         pieces = (tokenizer.decode([token], skip_special_tokens=True) for token in range(len(tokenizer)))
         if self.branches and not any(len(str(piece).strip()) >= self.min_characters for piece in pieces):
-            yield Concern(
-                sentence=f"no token of this model has rollout.min_characters={self.min_characters} characters, so "
+            yield Diagnostic(
+                message=f"no token of this model has rollout.min_characters={self.min_characters} characters, so "
                 "CURE would start every branch at the prompt: set rollout.min_characters=1",
                 fatal=False,
             )

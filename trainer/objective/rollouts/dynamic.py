@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from trainer.batch.types import Rollout
 from trainer.contract.about import About
 from trainer.contract.config import ConfigError, require
-from trainer.objective.base import Concern
+from trainer.objective.base import Diagnostic
 from trainer.objective.rollouts.base import Groups, RolloutPlan, Source, numbered
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ class Dynamic(RolloutPlan):
         """Prompts sampled before the filter looks again."""
         return self.prompts_per_step if self.keep == "all" else math.ceil(self.oversampling * self.prompts_per_step)
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.keep == "signal" and self.group_size == 1:
-            yield Concern(
-                sentence="dynamic sampling has nothing to compare in groups of one and keeps them all: "
+            yield Diagnostic(
+                message="dynamic sampling has nothing to compare in groups of one and keeps them all: "
                 "raise rollout.group_size, or set rollout=standard",
                 fatal=False,
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Concern, Shaping
+from trainer.objective.base import Diagnostic, Shaping
 from trainer.objective.groups import thrown_away
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ class APR(Shaping):
         require(self.coef >= 0, "shaping.coef", self.coef, "give a penalty of at least 0")
         require(self.max_tail >= 1, "shaping.max_tail", self.max_tail, "give a number of characters, at least 1")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.coef:
             yield from thrown_away(run, "shaping APR")
         prompt = run.task.train_prompts()[0]
         solution = run.task.expert(prompt)
         if solution is None or run.task.verify(prompt, solution).anchor is None:
-            yield Concern(
-                sentence="shaping APR has to know where a response first reaches its answer, and the verifier of "
+            yield Diagnostic(
+                message="shaping APR has to know where a response first reaches its answer, and the verifier of "
                 f"{type(run.task).__name__} does not say: use task=countdown, or shaping=overlong"
             )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Concern, Shaping
+from trainer.objective.base import Diagnostic, Shaping
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -51,11 +51,11 @@ class Overlong(Shaping):
         )
         require(self.factor >= 0, "shaping.factor", self.factor, "give a penalty of at least 0")
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         longest = run.rollout.max_tokens
         if self.max_tokens * (1 - self.buffer_frac) >= longest:
-            yield Concern(
-                sentence=f"shaping.max_tokens={self.max_tokens} punishes nothing that rollout.max_tokens={longest} "
+            yield Diagnostic(
+                message=f"shaping.max_tokens={self.max_tokens} punishes nothing that rollout.max_tokens={longest} "
                 "lets through: make them equal",
                 fatal=False,
             )

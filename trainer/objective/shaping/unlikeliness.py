@@ -1,4 +1,4 @@
-"""Right responses are worth less the likelier they were."""
+"""Correct responses are worth less the likelier they were."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.calibration import average_ranks
-from trainer.objective.base import Concern, Shaping
-from trainer.objective.groups import right, thrown_away
+from trainer.objective.base import Diagnostic, Shaping
+from trainer.objective.groups import is_correct, thrown_away
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unlikeliness(Shaping):
-    """Rewards of right responses fall with their rank by likelihood within the group.
+    """Rewards of correct responses fall with their rank by likelihood within the group.
 
-        reward'_i = reward_i * (1 - beta * rank_i / G)      if response i is right, else reward_i
+        reward'_i = reward_i * (1 - beta * rank_i / G)      if response i is correct, else reward_i
         rank_i    = responses of the group with a smaller mean log-prob per token
 
-    Rank 0 is the least likely response, right or wrong; equal ones share the mean of their ranks. Groups that are all
-    right so get a signal. Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the
-    probe of every step, so no forward pass is needed. ``beta=0`` changes nothing.
+    Rank 0 is the least likely response, correct or incorrect; equal ones share the mean of their ranks. Groups that are
+    all right so get a signal. Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by
+    the probe of every step, so no forward pass is needed. ``beta=0`` changes nothing.
 
     Shape: [N]; unit: reward.
     """
@@ -51,7 +51,7 @@ class Unlikeliness(Shaping):
             0 <= self.beta <= 1, "shaping.beta", self.beta, "give a share from 0 to 1, so that rewards keep their sign"
         )
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return thrown_away(run, "shaping Unlikeliness")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
@@ -62,5 +62,5 @@ class Unlikeliness(Shaping):
             rows = batch.group == number
             ranks = torch.from_numpy(average_ranks(means[rows].numpy())) - 1
             share[rows] = ranks / len(ranks)
-        factor = torch.where(right(batch), 1 - self.beta * share, torch.ones_like(share))
+        factor = torch.where(is_correct(batch), 1 - self.beta * share, torch.ones_like(share))
         return batch.rewards * factor.float()

@@ -13,7 +13,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.estimators import importance_ratio
-from trainer.objective.base import Concern, Context, Surrogate, SurrogateLoss
+from trainer.objective.base import Context, Diagnostic, Surrogate, SurrogateLoss
 from trainer.objective.selection import largest, masked_covariance, share
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class KLCov(Surrogate):
     def silent_without_advantage(self) -> bool:
         return self.top_frac == 0 or self.coef == 0
 
-    def concerns(self, run: RunSettings) -> Iterator[Concern]:
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if run.optim.num_updates == 1:
-            yield Concern(
-                sentence="with optim.updates_per_rollout=1 current and sampling policy are the same, so the penalty of"
+            yield Diagnostic(
+                message="with optim.updates_per_rollout=1 current and sampling policy are the same, so the penalty of"
                 " surrogate KLCov is 0 and it is the plain policy gradient: set optim.updates_per_rollout=2 or more",
                 fatal=False,
             )

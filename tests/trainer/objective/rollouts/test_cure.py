@@ -1,4 +1,4 @@
-"""CURE: groups, branching points and what is context; METHODS.md 10."""
+"""CURE: groups, branching points and what is context; specification 10."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scripted_source import ScriptedSource
 
-from trainer.batch.collate import pack
+from trainer.batch.collate import collate
 from trainer.batch.types import Rollout
 from trainer.contract.config import ConfigError
 from trainer.objective.rollouts.cure import Cure, critical
@@ -60,7 +60,7 @@ def test_with_a_single_peak_and_top_k_one_the_branch_is_at_the_peak(place: int) 
 
 def test_no_loss_falls_on_given_tokens() -> None:
     rollouts = collected(plan(top_k=1), ScriptedSource(entropy=peak_at(3)))
-    batch = pack(rollouts, pad_id=0)
+    batch = collate(rollouts, pad_id=0)
     assert batch.prompt_lengths.tolist() == [2] * 16
     for row, rollout in enumerate(rollouts):
         places = batch.mask[row].nonzero().squeeze(1).tolist()

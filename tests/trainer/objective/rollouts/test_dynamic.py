@@ -1,4 +1,4 @@
-"""Dynamic sampling: what is kept, when it refills, when it gives up; METHODS.md 1.2."""
+"""Dynamic sampling: what is kept, when it refills, when it gives up; specification 1.2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.contract.config import ConfigError
 from trainer.objective.rollouts.dynamic import Dynamic
 from trainer.objective.rollouts.standard import Standard
 
-MIXED, RIGHT, WRONG = (1.0, 0.0, 1.0, 1.0), (1.0,) * 4, (0.0,) * 4
+MIXED, CORRECT_ABOVE, WRONG = (1.0, 0.0, 1.0, 1.0), (1.0,) * 4, (0.0,) * 4
 
 
 def plan(**settings: Any) -> Dynamic:
@@ -27,7 +27,9 @@ def prompts(rollouts: list[Rollout]) -> list[str]:
     return list(dict.fromkeys(rollout.prompt.id for rollout in rollouts))
 
 
-@pytest.mark.parametrize(("rewards", "kept"), [(RIGHT, False), (WRONG, False), (MIXED, True), ((0.5,) * 4, False)])
+@pytest.mark.parametrize(
+    ("rewards", "kept"), [(CORRECT_ABOVE, False), (WRONG, False), (MIXED, True), ((0.5,) * 4, False)]
+)
 def test_a_group_is_kept_if_its_rewards_differ(rewards: tuple[float, ...], kept: bool) -> None:
     source = ScriptedSource(rewards=lambda number: rewards if number == 0 else MIXED)
     assert ("p0" in prompts(collected(plan(), source))) == kept
@@ -54,12 +56,12 @@ def test_what_is_over_is_thrown_away_in_whole_groups() -> None:
 
 def test_nothing_is_compared_with_shaped_rewards_or_other_groups() -> None:
     # All of one group right and all of the next wrong: neither has a signal of its own.
-    source = ScriptedSource(rewards=lambda number: MIXED if number > 5 else RIGHT if number % 2 else WRONG)
+    source = ScriptedSource(rewards=lambda number: MIXED if number > 5 else CORRECT_ABOVE if number % 2 else WRONG)
     assert prompts(collected(plan(), source)) == ["p6", "p7", "p8"]
 
 
 def test_after_the_last_draw_the_run_stops_with_one_sentence() -> None:
-    source = ScriptedSource(rewards=lambda number: MIXED if number == 4 else RIGHT)
+    source = ScriptedSource(rewards=lambda number: MIXED if number == 4 else CORRECT_ABOVE)
     with pytest.raises(ConfigError) as caught:
         collected(plan(max_draws=3), source, step=7)
     assert str(caught.value) == (
@@ -70,16 +72,16 @@ def test_after_the_last_draw_the_run_stops_with_one_sentence() -> None:
 
 
 def test_or_it_proceeds_with_groups_that_have_no_signal() -> None:
-    source = ScriptedSource(rewards=lambda number: MIXED if number == 4 else RIGHT)
+    source = ScriptedSource(rewards=lambda number: MIXED if number == 4 else CORRECT_ABOVE)
     rollouts = collected(plan(max_draws=3, when_short="proceed"), source)
     assert prompts(rollouts) == ["p4", "p0", "p1"]
     assert [rollout.group for rollout in rollouts] == [0] * 4 + [1] * 4 + [2] * 4
-    none = collected(plan(max_draws=2, when_short="proceed"), ScriptedSource(rewards=lambda number: RIGHT))
+    none = collected(plan(max_draws=2, when_short="proceed"), ScriptedSource(rewards=lambda number: CORRECT_ABOVE))
     assert prompts(none) == ["p0", "p1", "p2"]
 
 
 def test_enough_in_the_last_draw_is_enough() -> None:
-    source = ScriptedSource(rewards=lambda number: MIXED if number >= 6 else RIGHT)
+    source = ScriptedSource(rewards=lambda number: MIXED if number >= 6 else CORRECT_ABOVE)
     assert prompts(collected(plan(max_draws=3), source)) == ["p6", "p7", "p8"]
 
 
