@@ -130,8 +130,8 @@ def _checked(config: dict[str, Any]) -> Run:
     require(config.get("schema") == SCHEMA, "schema", config.get("schema", 1), old)
     for problem in problems(config):
         if problem.fatal:
-            raise ConfigError(problem.sentence)
-        say(f"warning: {problem.sentence}")
+            raise ConfigError(problem.message)
+        say(f"warning: {problem.message}")
     return build_run(config)
 
 

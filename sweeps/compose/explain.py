@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.compose.components import belongs_elsewhere
 from sweeps.compose.compose import compose, groups
-from sweeps.grid.levels import key_of, parsed
+from sweeps.compose.overrides import key_of, parsed
 from trainer.contract.config import LIST_SLOTS, SINGLE_SLOTS
 from trainer.contract.settings import ConfigError, nearest
 

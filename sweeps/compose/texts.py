@@ -14,7 +14,7 @@ import yaml
 
 from sweeps.compose.components import OWN
 from sweeps.compose.compose import CONF
-from sweeps.grid.levels import parsed
+from sweeps.compose.overrides import parsed
 from trainer.contract.config import LIST_SLOTS, component_defaults, text_settings
 
 _WORDS = re.compile(r"[\w.+:-]+(?:,[\w.+:-]+)*")

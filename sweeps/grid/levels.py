@@ -5,10 +5,11 @@ Pure: it reads overrides as the sweep gave them, so the order of levels is their
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from sweeps.compose.overrides import key_of, parsed, short_key, value_text
 
 SEED = "seed"
 
@@ -23,11 +24,6 @@ class Level:
     """What people read."""
     index: int
     """Position in the sweep, from 0."""
-
-
-def key_of(override: str) -> str:
-    """``+optim.lr=1`` → ``optim.lr``."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def swept_keys(batch: Sequence[Sequence[str]], factor_key: str | None) -> list[str]:
@@ -67,37 +63,3 @@ def _name(
         names.append(prefix + (known if known and isinstance(values.get(key), dict | list) else text))
         shown.append(prefix + (known or text))
     return (", ".join(names), ", ".join(shown)) if keys else ("default", "default")
-
-
-@functools.cache
-def parsed(override: str) -> Any:
-    """The value of an override as plain Python (shared between calls: read only)."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import QuotedString
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, QuotedString):
-            return value.text
-        if isinstance(value, dict):
-            return {str(plain(key)): plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    return plain(OverridesParser.create().parse_override(override).value())
-
-
-def value_text(value: Any) -> str:
-    """``0.28``, ``true``, ``null``, ``a+b`` for a list, ``positive 1, negative 0`` for a mapping."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return "+".join(map(value_text, value)) or "none"
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
-
-
-def short_key(key: str, among: Sequence[str]) -> str:
-    """The last part of a dotted key where that is unambiguous."""
-    last = key.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in among) <= 1 else key

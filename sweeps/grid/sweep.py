@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeps.compose.overrides import key_of, short_key
 from sweeps.grid.cells import Cell
-from sweeps.grid.levels import SEED, key_of, short_key, swept_keys
+from sweeps.grid.levels import SEED, swept_keys
 from trainer.contract.config import ConfigError, nearest, require
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.identity import NOT_IDENTITY

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose.compose import batch_composer
 from sweeps.compose.explain import explained
+from sweeps.compose.overrides import key_of
 from sweeps.compose.presets import chosen_groups
 from sweeps.grid.cells import Cell, cells, members
-from sweeps.grid.levels import Level, key_of
+from sweeps.grid.levels import Level
 from sweeps.grid.sweep import given_name, name_of
 from sweeps.queues.base import open_queue
 from sweeps.search.context import Compose, SearchContext, merged

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sweeps.compose.overrides import key_of
 from sweeps.grid.cells import Cell
-from sweeps.grid.levels import Level, key_of
+from sweeps.grid.levels import Level
 from sweeps.grid.sweep import Study
 from sweeps.queues.base import Queue
 from sweeps.search.settings import Settings

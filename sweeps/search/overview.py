@@ -12,8 +12,9 @@ from dataclasses import replace
 import optuna
 from optuna.trial import TrialState
 
+from sweeps.compose.overrides import value_text
 from sweeps.grid.cells import Cell
-from sweeps.grid.levels import Level, value_text
+from sweeps.grid.levels import Level
 from sweeps.plan.estimate import estimate
 from sweeps.plan.plan import aligned, duration
 from sweeps.plan.reconcile import Action, Decision

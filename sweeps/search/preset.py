@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.compose.compose import CONF
-from sweeps.grid.levels import key_of, parsed
+from sweeps.compose.overrides import key_of, parsed
 from sweeps.search.confirm import MOST
 from sweeps.search.progress import best
 from trainer.contract import run_yaml

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from sweeps.grid.levels import parsed, value_text
+from sweeps.compose.overrides import parsed, value_text
 from trainer.contract.settings import ConfigError, filled, nearest, require
 
 FIELDS = ("type", "low", "high", "log", "step", "choices", "when")

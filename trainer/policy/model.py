@@ -19,7 +19,7 @@ from transformers import (
 
 from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
 from trainer.contract.files import OutOfSpace, room_for
-from trainer.policy import hub, packed
+from trainer.policy import hub, shared_prompt
 from trainer.policy.cpu_matmul import use_onednn
 from trainer.policy.cpu_rms_norm import use_rms_norm
 from trainer.policy.weights import weight_files
@@ -150,7 +150,7 @@ def check_head(model: nn.Module) -> None:
 
 
 def share_prompts(model: nn.Module) -> bool:
-    """Switch the model to the attention of ``packed.py`` if that gives what its own gives; whether it did.
+    """Switch the model to the attention of ``shared_prompt.py`` if that gives what its own gives; whether it did.
 
     Two rows with a common prompt are compared. A model whose attention takes settings that ours does not know (a
     sliding window, a soft cap) keeps its own.
@@ -160,12 +160,12 @@ def share_prompts(model: nn.Module) -> bool:
     rows = torch.arange(14, device=device).view(2, 7) % 11
     rows[1, :4] = rows[0, :4]
     lengths = torch.tensor([7, 6], device=device)
-    packed = packed.line_of(rows, lengths, torch.full_like(lengths, 4))
+    packed = shared_prompt.pack_tokens(rows, lengths, torch.full_like(lengths, 4))
     with torch.no_grad():
         expected = backbone(model)(input_ids=rows, use_cache=False).last_hidden_state
         try:
-            model.set_attn_implementation(packed.NAME)  # type: ignore[operator]
-            hidden = packed.hidden_states(backbone(model), packed)
+            model.set_attn_implementation(shared_prompt.NAME)  # type: ignore[operator]
+            hidden = shared_prompt.hidden_states(backbone(model), packed)
         except (ValueError, TypeError, AttributeError):
             same = False
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.grid.levels import levels, swept_keys, value_text
+from sweeps.compose.overrides import value_text
+from sweeps.grid.levels import levels, swept_keys
 
 CLIP = {"name": "clip_high", "key": "surrogate.clip_high"}
 WEIGHTS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps.grid.levels import parsed
+from sweeps.compose.overrides import parsed
 from sweeps.search.context import is_tuned, merged
 from sweeps.search.entropy_rule import EntropyRule
 from sweeps.search.objectives import mean_over_seeds, num_better, value_of

@@ -204,7 +204,10 @@ def test_a_rank_that_may_not_write_leaves_the_status_alone(folder: RunFolder) ->
 
 
 def test_no_heavy_import() -> None:
-    code = "import sys, trainer.storage.record, trainer.tracking.mirror; print({'torch', 'mlflow', 'omegaconf'} & set(sys.modules))"
+    code = (
+        "import sys, trainer.storage.record, trainer.tracking.mirror;"
+        "print({'torch', 'mlflow', 'omegaconf'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
