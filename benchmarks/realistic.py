@@ -2,7 +2,7 @@
 
     python -m benchmarks.realistic [--prompts 2] [--group-size 4] [--steps 3] [--layers 24] [--dtype float32]
 
-One optimiser step on given responses: forward with log-probs and exact entropy, GRPO loss, backward, gradient cap,
+One optimiser step on given responses: forward with log-probs and exact entropy, GRPO loss, backward, gradient clipping,
 AdamW. Ours goes through ``trainer.update.update.update``. TRL goes through ``GRPOTrainer.train()`` with its one method
 that generates and scores replaced by one that returns the same given responses, so generation is on neither side. A
 process each, taking turns. Tokens are all tokens of the batch, prompts once per response. Runs on a GPU where there is
@@ -148,7 +148,7 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
     seconds = []
     columns = [(0.0,) * RESPONSE] * len(tokens(request)[1])
     for step in range(request["steps"]):
-        # The probe wants the sampler's log-probs: measured here, where the clock does not run.
+        # The consistency check wants the sampler's log-probs: measured here, where the clock does not run.
         batch = batch_of(columns)
         measured = learner.policy.measure(batch).logprobs
         columns = [tuple(row[own].tolist()) for row, own in zip(measured, batch.mask, strict=True)]

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _let_threads_wait() -> None:
-    """Idle OpenMP threads look around for some microseconds, then sleep; must be said before torch is imported.
+    """Idle OpenMP threads spin for some microseconds, then sleep; must be said before torch is imported.
 
     Without a word they spin for milliseconds, which makes a step four times slower beside another busy process. Asleep
     at once they have to be woken for each of the thousands of small operators of a step, up to a quarter of its time.

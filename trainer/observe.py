@@ -1,4 +1,4 @@
-"""What is looked at beside training: evaluation, entropy accounting, step metrics, samples for reading.
+"""What is measured beside training: evaluation, entropy accounting, metrics of the step, sampled responses.
 
 It must leave the weights, the optimiser and every random state of the run as they were.
 """

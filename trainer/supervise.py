@@ -1,4 +1,4 @@
-"""Runs one after another in one process: who has them, what they end with, and that it is written down.
+"""The process around training: locks each run, trains the runs one after another, writes how each of them ended.
 
 It must not know what a step is.
 """

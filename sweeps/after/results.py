@@ -1,4 +1,4 @@
-"""What a finished sweep is good for: the table of levels, the report, and how to look further.
+"""What a finished sweep prints: the table of levels, the path of the report, the line that opens MLflow.
 
 Table and report are made by ``python -m dashboards``, which reads MLflow and nothing else.
 """

@@ -1,4 +1,4 @@
-"""Whose word counts: a group that the command line chooses is as chosen, and no preset changes its values.
+"""Precedence: a group or value chosen on the command line wins over what a preset (method, factor, study) sets.
 
 A preset (``method``, ``study``, ``factor``) is a bundle of choices and values. Hydra lets choices of the command line
 win over those of a preset, but would put a preset's *values* on top of whatever was chosen: ``study=smoke

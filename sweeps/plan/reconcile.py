@@ -1,4 +1,4 @@
-"""What each cell of a sweep needs, given what its run folder already holds.
+"""What is to be done about each cell (start, resume, keep, join, leave), given what its run folder already holds.
 
 It reads and decides; it changes nothing.
 """

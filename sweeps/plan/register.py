@@ -1,6 +1,7 @@
-"""Writes down what is going to run, before it runs: run folders with frozen configurations, and room for them.
+"""Writes the run folders with their frozen configurations before anything is queued, and checks that the disk has
+room for them.
 
-After it, jobs need nothing from the launcher.
+From then on a job needs nothing from the launcher.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a run is called of which nobody will move it on, and the scheduler's word on whether anybody will.
+"""Whether a run is alive, including what Slurm says of its job, and the state of a run that is not: LOST.
 
-The other witnesses are in :mod:`trainer.contract.liveness`. A run is given up only when they all deny it; what
-cannot be known counts as alive.
+Lock, process and heartbeat are in :mod:`trainer.contract.liveness`. A run is LOST only if none of them, nor the
+scheduler, speaks for it; where one cannot be asked, the run counts as alive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every trial of a search stands on: fixed overrides, how configurations are composed, where runs go.
+"""What all trials of a search share: fixed overrides, how configurations are composed, where runs go.
 
 Made by :mod:`sweeps.search.start`; nothing in it changes while a search goes on.
 """

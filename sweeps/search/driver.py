@@ -1,4 +1,4 @@
-"""The loop of a search: look after the trials that run, ask for another when a slot is free, until there are enough.
+"""The loop of a search: collect trials that ended, ask Optuna for another when a slot is free, until there are enough.
 
 Everything it knows is in the study and in the run folders, so it may be killed between any two lines: a trial that was
 left open is suggested again (to the same values), its runs are joined, taken up from their checkpoints, or read.
@@ -75,7 +75,7 @@ class Driver:
         while True:
             self._pool.poll()
             for number in list(self._open):
-                self._look_after(number)
+                self._collect(number)
             while self._wants_more():
                 self._take_up(None)
             self._pool.poll()
@@ -179,8 +179,8 @@ class Driver:
             self._scheduler, self._asked = ask(), time.monotonic()
         return is_alive(run_dir, status, self._scheduler)
 
-    def _look_after(self, number: int) -> None:
-        """Nothing while a run of the trial goes on; then whatever follows from how its runs ended."""
+    def _collect(self, number: int) -> None:
+        """Tell Optuna the outcome of a trial once all its runs have ended; nothing before."""
         item = self._open[number]
         run_dirs, ours = self._run_dirs(item), self._busy_dirs()
         if any(self._is_busy(run_dir, ours) for run_dir in run_dirs):

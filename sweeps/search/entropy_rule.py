@@ -1,6 +1,6 @@
-"""When a run is beyond hope by its own entropy, whatever other trials do: collapse and explosion. Pure.
+"""Pruning a run by its own entropy: collapsed below, or exploded above, a bound. Pure.
 
-Holds for any number of objectives, where Optuna's pruners cannot.
+Works with any number of objectives; Optuna's pruners work with one only.
 """
 
 from __future__ import annotations

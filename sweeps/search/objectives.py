@@ -1,4 +1,4 @@
-"""What a run is worth: the objectives of a search, read from its ``metrics.jsonl``."""
+"""The values of a search's objectives for one run, read from its ``metrics.jsonl``."""
 
 from __future__ import annotations
 

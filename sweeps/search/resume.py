@@ -1,4 +1,4 @@
-"""``python -m sweeps attach|resume|retry|plan`` of a search: its command once more, which goes on where it stands."""
+"""``python -m sweeps attach|resume|retry|plan`` of a search: run its command again, which resumes it."""
 
 from __future__ import annotations
 

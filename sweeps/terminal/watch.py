@@ -1,4 +1,4 @@
-"""Stands by while cells run: shows progress, and knows when nobody is at work on any of them."""
+"""Waits while cells run, shows their progress, and ends when none of them is alive any more."""
 
 from __future__ import annotations
 

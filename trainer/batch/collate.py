@@ -1,4 +1,4 @@
-"""Rollouts to rectangles. The only place that shifts tokens, and the only place that builds masks (from lengths,
+"""Rollouts to padded batches. The only place that shifts tokens, and the only place that builds masks (from lengths,
 never from ids).
 
 It must not look at rewards beyond copying them.

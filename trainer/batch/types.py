@@ -85,7 +85,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """Rollouts as rectangles. **Position t always describes ``targets[:, t]``**; nothing downstream shifts.
+    """Rollouts as a padded batch. **Position t always describes ``targets[:, t]``**; nothing downstream shifts.
 
     Outside ``mask`` every float is 0 and every id is the padding id.
     """

@@ -71,7 +71,7 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this 2-norm; 0 switches the cap off."""
+    """Gradients are scaled down to this 2-norm; 0 switches clipping off."""
     updates_per_rollout: int = 1
     """Mini-batches a rollout batch is cut into per epoch (N_upd of docs/specification.md is this times ``epochs``)."""
     epochs: int = 1
@@ -87,7 +87,10 @@ class OptimConfig:
         )
         require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1 epoch is needed")
         require(
-            self.max_grad_norm >= 0, "optim.max_grad_norm", self.max_grad_norm, "use 0 for no cap, or a positive norm"
+            self.max_grad_norm >= 0,
+            "optim.max_grad_norm",
+            self.max_grad_norm,
+            "use 0 for no clipping, or a positive norm",
         )
         require(self.eps > 0, "optim.eps", self.eps, "it keeps a division by zero away, so it is above 0")
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "a decay is at least 0")
@@ -131,7 +134,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareConfig:
-    """Where and in which portions the numbers are computed: equal in law, but not in every bit, so part of a run's
+    """Device, precision, threads and micro-batches: equal in law, but not in every bit, so part of a run's
     identity."""
 
     device: str = "auto"

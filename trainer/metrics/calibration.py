@@ -1,4 +1,4 @@
-"""Does confidence mean what it says: ECE, Brier score, AUROC and the points of a reliability diagram.
+"""Calibration of confidence: ECE, Brier score, AUROC and the points of a reliability diagram.
 
 Confidence comes from log-probs or from agreement; this file must not judge answers. Definitions: specification 15.4.
 """

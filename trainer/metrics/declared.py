@@ -82,7 +82,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "share of response tokens whose gradient the dual clip removed",
     ),
     ("policy/ratio_max", "1", "max", "largest importance ratio of the step"),
-    ("policy/grad_norm", "1", "mean", "2-norm of the gradient before the cap, mean over updates"),
+    ("policy/grad_norm", "1", "mean", "2-norm of the gradient before clipping, mean over updates"),
     ("policy/loss", "1", "mean", "objective as differentiated, mean over updates"),
     ("policy/lr", "1", "last", "learning rate of the last update"),
     ("policy/updates", "updates", "last", "optimiser steps since the start of the run, this step's included"),

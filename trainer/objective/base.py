@@ -57,7 +57,7 @@ class RunServices(Protocol):
         ...
 
     def collate(self, rollouts: Sequence[Rollout]) -> TokenBatch:
-        """Rollouts as rectangles."""
+        """Rollouts as a padded batch."""
         ...
 
     def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:

@@ -1,6 +1,6 @@
-"""Float32 matrix products on a CPU by oneDNN, which PyTorch ships but asks for narrower numbers only.
+"""Float32 matmuls on a CPU by oneDNN, which PyTorch ships but uses for narrower types only.
 
-Used by ``model.py`` for linear layers and by ``token_stats.py`` for logits. PyTorch gives float32 products to MKL,
+Used by ``model.py`` for linear layers and by ``token_stats.py`` for logits. PyTorch gives float32 matmuls to MKL,
 which does not use AVX-512 on processors of other makers: oneDNN is twice as fast there, and as exact
 (``python -m benchmarks.products``).
 """

@@ -1,6 +1,6 @@
-"""A forward pass without padding, in which the rows of a group compute their common prompt once.
+"""A forward pass over packed tokens (no padding), in which the rows of a group compute their common prompt once.
 
-All tokens lie on one packed, so the linear layers see nothing but real tokens; only attention works on padded. A
+All tokens lie in one sequence, so the linear layers see nothing but real tokens; only attention works on padded rows. A
 group of 16 with prompts of 14 and responses of 25 tokens computes 26 tokens a row instead of 39 and their padding.
 """
 

@@ -205,7 +205,7 @@ class _TokenStats(torch.autograd.Function):
 
 
 def _few_rows(z: Tensor, *columns: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Rows of a tile, and of what goes with it, in portions that stay in the cache with all a statistic makes of
+    """Rows of a tile, and of what goes with it, in chunks that stay in the cache with all a statistic makes of
     them."""
     few = max(1, TILE.get(z.device.type, TILE["cuda"]) // 16 // z.shape[1])
     return zip(*(value.split(few) for value in (z, *columns)), strict=True)

@@ -91,11 +91,11 @@ def batches(rows: list[Row], batch_size: int, pad_id: int, seed: int) -> list[tu
         chunk = sorted(rows[start : start + window], key=lambda row: len(row[0]))
         pieces = [chunk[i : i + batch_size] for i in range(0, len(chunk) - batch_size + 1, batch_size)]
         rng.shuffle(pieces)
-        made += [_rectangle(piece, pad_id) for piece in pieces]
+        made += [_padded(piece, pad_id) for piece in pieces]
     return made
 
 
-def _rectangle(rows: list[Row], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(rows: list[Row], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(len(ids) for ids, _ in rows) - 1
     inputs = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     targets = torch.full((len(rows), width), IGNORED, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Ranks: who does which share, and how shares become one. The only file that talks to other processes of a run.
+"""Ranks: how work is divided and results are gathered. The only file that talks to other processes of a run.
 
 Every rank holds the whole token batch (it is small) and the whole model; only generation and forward and backward
 passes are shared out. Selections and denominators are therefore the same numbers on any number of ranks, by

@@ -16,7 +16,7 @@ NUM_CLUSTERS = 64
 def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
     """Indices of all problems, cluster by cluster; the first n are the clustered subset of size n (they nest).
 
-    Source: data diversity of "Revisiting Entropy in RL for Large Reasoning Models", METHODS section 2.2, which keeps
+    Source: data diversity of "Revisiting Entropy in RL for Large Reasoning Models", specification 2.2, which keeps
     the prompts of some k-means clusters of embeddings. Departures: the features are the sorted numbers and the target
     (the target divided by 3, so that both have a like spread) instead of embeddings; centres come from farthest-first
     traversal in exact integers instead of k-means; clusters are taken by the distance of their centre from the first

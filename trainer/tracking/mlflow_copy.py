@@ -192,7 +192,7 @@ class MlflowCopy:
         write_atomic(self.folder.mirror, json.dumps(note) + "\n")
 
     def _send_points(self, client: MlflowClient, records: list[dict[str, Any]], times: Mapping[int, float]) -> None:
-        """Points in portions; a non-finite value is NaN in MLflow (``metrics.jsonl`` says which kind)."""
+        """Points in batches; a non-finite value is NaN in MLflow (``metrics.jsonl`` says which kind)."""
         from mlflow.entities import Metric
 
         points = [

@@ -1,4 +1,4 @@
-"""What MLflow is told of a run besides its points: tags and parameters, read off the frozen configuration.
+"""Tags and parameters of a run in MLflow, computed from its frozen configuration.
 
 Pure; must not import mlflow.
 """

@@ -1,4 +1,4 @@
-"""Sampler and trainer must describe the same policy: the log-prob probe that follows every weight sync."""
+"""Sampler and trainer must describe the same policy: the log-prob consistency check of every batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def logprob_gap(batch: TokenBatch) -> tuple[float, float]:
 
 
 def check_gap(batch: TokenBatch, dtype: str) -> None:
-    """Raise :class:`EngineMismatch` when the gap exceeds the bound of ``dtype``: the probe that follows every weight
+    """Raise :class:`EngineMismatch` when the gap exceeds the bound of ``dtype``: the check that follows every weight
     sync."""
     largest, mean = logprob_gap(batch)
     max_bound, mean_bound = GAP_BOUNDS[dtype]

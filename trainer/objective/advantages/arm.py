@@ -29,8 +29,9 @@ class ARM(Advantage):
         c_i          = exp(mean of the ceil(low_frac * |o_i|) smallest log-probs of response i)
         c(q)         = mean_group c_i
 
-    Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the probe of every step, so
-    no forward pass is needed. ``skip_all_correct`` leaves groups that are all correct alone too. ``alpha=0`` is GRPO.
+    Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by the consistency check of
+    every step, so no forward pass is needed. ``skip_all_correct`` leaves groups that are all correct alone too.
+    ``alpha=0`` is GRPO.
 
     Shape: [N]; unit: standard deviations; confidences are probabilities.
     """
