@@ -25,7 +25,7 @@ MOST_THREADS = 8
 """For larger models, and for those whose size is not known without a network."""
 
 PROCESS_GIB = 1.5
-"""Python with torch and vLLM: 1.1 GiB resident, and room for what the system keeps for it."""
+"""Python with torch and vLLM: 0.9 GiB resident, and room for what the system keeps for it."""
 
 CGROUP = Path("/sys/fs/cgroup")
 _MEMORY = (
