@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from runs import run_config
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trainer.contract.config import component_defaults, signature
+from trainer.contract import run_yaml
+from trainer.contract.config import component_defaults
+from trainer.contract.identity import signature
 from trainer.setup.checks import problems
 from trainer.storage.record import RunFolder
 
@@ -85,7 +86,7 @@ def math_run(model: Path | None, file: Path, changes: Mapping[str, Any] | None =
 def run_folder(path: Path, config: Mapping[str, Any]) -> RunFolder:
     """A folder that is ready to start."""
     path.mkdir()
-    (path / "run.yaml").write_text(yaml.safe_dump(dict(config)))
+    (path / "run.yaml").write_text(run_yaml.dumps(config))
     return RunFolder(path)
 
 

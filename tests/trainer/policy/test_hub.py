@@ -125,8 +125,8 @@ def test_a_model_comes_from_the_hub_once_and_then_from_the_cache(hub: str, silen
     assert text == "4,7=11:"
     files = {file.name for file in tmp_path.rglob("snapshots/*/*")}
     assert "README.md" not in files and "model.safetensors" in files
-    next(tmp_path.rglob("blobs/model.safetensors")).unlink()
     next(tmp_path.rglob("snapshots/*/model.safetensors")).unlink()
+    next(tmp_path.rglob("blobs/model.safetensors")).unlink()
     ((text, _),) = ask(silent, tmp_path, "own/model", HF_HUB_OFFLINE="1")
     assert "in the hub's cache, and HF_HUB_OFFLINE is set" in text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,31 +179,24 @@ def test_prompts_that_leave_no_room_are_counted_before_anything_starts(tmp_path:
     file = questions(tmp_path / "q.jsonl", "short", "a" * 50, "b" * 60)
     config = math_run(model, file, prompt_template="{question}")
     (sentence,) = fatal(config)
-    assert "2 of 3 prompts of the training set do not fit: the first, train-1, has 54 tokens" in sentence
+    assert f"2 of 3 prompts of the training set do not fit: the first, {file}:2, has 54 tokens" in sentence
     assert "rollout.max_tokens=12 more" in sentence and "context of 64; lower rollout.max_tokens" in sentence
     with pytest.raises(ConfigError, match="2 of 3 prompts"):
         run = build_run(config)
         engine_setup(run, load_tokenizer(run.model), torch.device("cpu"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropping(JsonlTask):
-    """A task that leaves out what cannot be used."""
-
-    bad_rows: str = "drop"
-
-
 def test_prompts_that_do_not_fit_are_left_out_where_the_task_says_so(tmp_path: Path) -> None:
     model = instruct_model(tmp_path / "model", max_position_embeddings=64)
     file = questions(tmp_path / "q.jsonl", "short", "a" * 50, "b" * 60)
     run = build_run(math_run(model, file, prompt_template="{question}"))
-    run = replace(run, task=Dropping(path=str(file), prompt_template="{question}"))
+    run = replace(run, task=JsonlTask(path=str(file), prompt_template="{question}", bad_rows="drop"))
     fitted, longest = fitting(run)
     assert [prompt.text for prompt in fitted.task.train_prompts()] == ["short"]
     assert longest == len("short") + 4 + 12
     _, (sentence,) = check_lengths(run, measured_prompts(run.task, run.model, evaluated=False))
     assert "2 of 3 prompts" in sentence and sentence.endswith("they are left out (task.bad_rows=drop)")
-    none = replace(run, task=Dropping(path=str(questions(tmp_path / "long.jsonl", "a" * 90))))
+    none = replace(run, task=JsonlTask(path=str(questions(tmp_path / "long.jsonl", "a" * 90)), bad_rows="drop"))
     with pytest.raises(ConfigError, match="1 of 1 prompts of the training set do not fit"):
         fitting(none)
 
