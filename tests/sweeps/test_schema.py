@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweeps.__main__ import main
-from sweeps.runs import read_run, write_status
+from sweeps.runs import read_run
 from sweeps.schema import outdated, outdated_line
+from trainer.contract.status import write_status
 from trainer.identity import SCHEMA
 
 SAID = "2 finished runs of schema 1 (another version of this program; now 2) in "
