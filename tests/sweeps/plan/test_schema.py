@@ -9,8 +9,9 @@ import pytest
 
 from sweeps.__main__ import main
 from sweeps.plan.schema import outdated, outdated_line
-from sweeps.runs.run_folder import read_run, write_status
+from sweeps.runs.run_folder import read_run
 from trainer.contract.identity import SCHEMA
+from trainer.contract.status import write_status
 
 SAID = "2 finished runs of schema 1 (another version of this program; now 2) in "
 

@@ -97,5 +97,6 @@ def test_a_run_whose_name_looks_like_a_number_trains(tmp_path: Path) -> None:
     seed, name = next(pair for pair in names if re.fullmatch(r"[0-9]+e[0-9]+", pair[1]))
     folder = write_run(tmp_path / name, changes | {"seed": seed})
     assert main([str(folder.path)]) == 0
-    assert (folder.read_status() or {})["state"] == "COMPLETED"
+    status = folder.read_status()
+    assert status is not None and status.state == "COMPLETED"
     assert folder.config()["signature"] == runs.read_run(folder.path)["signature"] == name
