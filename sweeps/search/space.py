@@ -76,7 +76,8 @@ def _parameter(key: str, node: Any, earlier: Mapping[str, Parameter]) -> Paramet
     where = f"search.space.{key}"
     require(isinstance(node, Mapping), where, node, "give {type: float, low: A, high: B} or {type: categorical, ...}")
     if unknown := [str(name) for name in node if name not in FIELDS]:
-        raise ConfigError(f"{where}.{unknown[0]} is no part of a range: {nearest(unknown[0], FIELDS)}")
+        name = unknown[0]
+        raise ConfigError(f"{where}.{name}={node[name]!r} is no part of a range: {nearest(name, FIELDS)}")
     require(key != "seed", where, "seed", "the search chooses seeds itself: set search.seeds")
     when = _conditions(where, node.get("when") or {}, earlier)
     given = {name: value for name, value in node.items() if value is not None} | {"key": key, "when": when}

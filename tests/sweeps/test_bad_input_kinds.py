@@ -183,8 +183,8 @@ def test_a_sentence_and_nothing_written(
     (tmp_path / "an empty folder").mkdir()
     (tmp_path / "t ü.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
     before = {(path, path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
-    keys = {word.partition("=")[0].partition(".")[0] for word in words if not word.startswith("tracking.e")}
-    base = [word for word in BASE if word.partition("=")[0] not in {*keys} - {"tracking"}]
+    given = {word.partition("=")[0] for word in words}
+    base = [word for word in BASE if word.partition("=")[0] not in given]
     assert sweep(*words, base=base) == 2
     out, err = capsys.readouterr()
     said = [line for line in err.splitlines() if not line.startswith("warning: ")]
