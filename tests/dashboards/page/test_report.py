@@ -5,13 +5,11 @@ from __future__ import annotations
 import html
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import elements, in_a_browser, opened
 from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
@@ -22,23 +20,6 @@ from dashboards.page.terminal import aligned, level_table
 from dashboards.study.glossary import parse_glossary
 from dashboards.study.load import Study, load_study
 from dashboards.study.summary import level_rows
-
-
-class Elements(HTMLParser):
-    """Every start tag with its attributes, as a browser's parser would see them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
-def elements(page: str) -> list[tuple[str, dict[str, str | None]]]:
-    parser = Elements()
-    parser.feed(page)
-    return parser.found
 
 
 @pytest.fixture(scope="module")
@@ -169,24 +150,6 @@ def test_claims_judge_every_study(study_uri: str, tmp_path: Path) -> None:
     assert "supported" in claims_text(claims)
     page = html.unescape(write_claims(claims, study_uri, tmp_path / "claims.html").read_text())
     assert "Upper clip threshold" in page and "script-src 'none'" in page
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: no page was opened in it")
-
-
-def opened(page: Path) -> tuple[str, list[str]]:
-    """The page as a browser without a network makes it, scripts run, and what its console said."""
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}",
-        "--virtual-time-budget=15000", "--window-size=1300,2000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
 
 
 @in_a_browser

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browser import elements, in_a_browser, opened
 from fake_search import AVG, ENTROPY, FakeSearch, FakeTrial, front_search, single_search, write_search
 from fake_study import EVERYWHERE
 from mlflow.tracking import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
-from test_dashboards_report import elements, in_a_browser, opened
 
 from dashboards.__main__ import main
 from dashboards.page.claims import load_claims
