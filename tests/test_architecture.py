@@ -95,13 +95,13 @@ def test_the_page_names_no_folder_that_is_not_there() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_tests_mirror_the_tree(package: str) -> None:
     stray = [
-        str(folder.relative_to(ROOT))
-        for folder in (ROOT / "tests" / package).iterdir()
-        if folder.is_dir() and folder.name != "__pycache__" and not (ROOT / package / folder.name).is_dir()
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests" / package).glob("*/**/*.py")
+        if not (ROOT / package / path.relative_to(ROOT / "tests" / package).parts[0]).is_dir()
     ]
     assert stray == []
 
 
 def test_nothing_lies_beside_the_mirrors_but_what_concerns_all() -> None:
-    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/*.py")}
     assert folders - {*PACKAGES} <= BESIDE_THE_MIRRORS
