@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -162,11 +161,13 @@ def test_a_bad_configuration_does_not_stop_the_next_run(trainer, undisturbed, tm
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(trainer, tmp_path: Path) -> None:
-    # Among 64 responses are correct and incorrect ones, so some advantage exceeds 1.2 and 3e38 times it overflows
-    # float32.
-    changes: dict[str, object] = {f"weight.sign.{sign}": 3e38 for sign in ("positive", "negative")}
-    changes |= {"rollout.prompts_per_step": 8, "rollout.group_size": 8}
-    folder = write_run(tmp_path, {"weight.sign._target_": "trainer.objective.weights.sign.Sign"} | changes)
+    # Five factors of 1e9 overflow float32, whatever the advantage of a token; among 64 responses are correct and
+    # incorrect ones, so some tokens have one.
+    changes: dict[str, object] = {"rollout.prompts_per_step": 8, "rollout.group_size": 8}
+    for name in "abcde":
+        changes |= {f"weight.{name}._target_": "trainer.objective.weights.sign.Sign"}
+        changes |= {f"weight.{name}.{sign}": 1e9 for sign in ("positive", "negative")}
+    folder = write_run(tmp_path, changes)
     assert trainer(folder) == 1
     assert state(folder) == ("FAILED", 0, 4) and "not finite" in folder.read_status().message
     assert "NonFiniteLoss" in (folder.path / "attempts" / "1" / "traceback").read_text()
@@ -222,5 +223,5 @@ def test_a_full_disk_that_holds_the_log_too_loses_nothing(trainer, undisturbed, 
 
 
 def test_status_of_a_run_names_its_process(undisturbed) -> None:
-    status = json.loads(undisturbed.status_file.read_text())
+    status = undisturbed.read_status()
     assert status.pid > 0 and status.host and status.attempt == 1

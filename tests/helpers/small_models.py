@@ -92,6 +92,6 @@ def run_folder(path: Path, config: Mapping[str, Any]) -> RunFolder:
 
 def fatal(config: Mapping[str, Any]) -> list[str]:
     """Why it cannot run: what the check before the queue says, a sentence each."""
-    found = [problem.sentence for problem in problems(config) if problem.fatal]
+    found = [problem.message for problem in problems(config) if problem.fatal]
     assert all("\n" not in sentence for sentence in found)
     return found

@@ -73,7 +73,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"surrogate": {"_target_": "trainer.objective.surrogates.ppo_clip.PPOClap"}},
         "did you mean 'PPOClip'?",
     ),
-    "wrong type": ({"steps": "many"}, "steps='many' is a str, but int is expected"),
+    "wrong type": ({"steps": "many"}, "steps='many' cannot be used: give a whole number"),
     "out of range": ({"surrogate.clip_high": -1.0}, "surrogate.clip_high=-1"),
     "evaluation k above n": ({"evaluation.ks": [1, 64]}, "evaluation.ks"),
     "unknown suite": ({"evaluation.suites": ["heldin"]}, "did you mean 'heldout'?"),
@@ -158,7 +158,7 @@ def test_check_names_each_problem_and_where_it_is(
     code, lines = check(requests, monkeypatch, capsys)
     assert code == 2 and len(lines) == 3
     assert "optim.lr=-1.0" in lines[0] and lines[0].endswith(" (in lr=-1)")
-    assert "num_prompts is 0" in lines[1] and not lines[1].endswith(")")
+    assert "task.num_prompts=0 cannot be used" in lines[1] and not lines[1].endswith(")")
     assert "'./nowhere' holds no model" in lines[2]
 
 

@@ -163,7 +163,8 @@ def _diff(root: Path) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         own = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_OBJECT_DIRECTORY": scratch}
         try:
-            shutil.copy(root / (index or "").strip(), own["GIT_INDEX_FILE"])
+            # With its time: git takes a file for unchanged that is older than the index and of the size it knows.
+            shutil.copy2(root / (index or "").strip(), own["GIT_INDEX_FILE"])
         except OSError:
             own = {}
         else:

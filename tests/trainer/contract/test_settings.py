@@ -91,7 +91,7 @@ ACCEPTED: dict[tuple[str, str], str] = {
 
 ZEROS = {
     OFF: "accounting.every accounting.rows evaluation.every optim.max_grad_norm tracking.samples search.collapse "
-    "search.explosion search.retries launcher.max_timeouts launcher.gpus hardware.num_threads",
+    "search.explosion search.retries launcher.max_timeouts launcher.gpus",
     NEUTRAL: "advantage.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_cov.frac weight.rand_pos_clip.frac "

@@ -46,7 +46,7 @@ def model(family: str, **settings: Any) -> nn.Module:
 def test_terms_and_gradients_are_those_of_the_plain_pass(
     family: str, given: int, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "SHORT", short)
+    monkeypatch.setattr(shared_prompt, "SHORT", short)
     plain = model(family)
     shared = copy.deepcopy(plain)
     assert share_prompts(shared)

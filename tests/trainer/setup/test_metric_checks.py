@@ -50,7 +50,7 @@ def test_what_is_switched_off_is_not_logged() -> None:
 
 def test_the_check_speaks_of_a_search() -> None:
     search = {"objectives": [{"metric": "policy/entropy"}, {"metric": "eval/x/avg_at_2"}], "prune_metric": "a/b"}
-    sentences = [problem.sentence for problem in problems(run_config() | {"search": search}) if problem.fatal]
+    sentences = [problem.message for problem in problems(run_config() | {"search": search}) if problem.fatal]
     assert len(sentences) == 2
     assert sentences[0].startswith("search.objectives[1].metric='eval/x/avg_at_2' cannot be used: ")
     assert sentences[1].startswith("search.prune_metric='a/b' cannot be used: ")
