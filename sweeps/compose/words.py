@@ -20,9 +20,9 @@ from trainer.contract.settings import ConfigError, nearest
 
 def refuse_words(words: Sequence[str]) -> None:
     """Raise :class:`ConfigError`, one sentence for each word that can mean nothing; Hydra's errors for its grammar."""
-    unknown = get_args_parser().parse_known_args(list(words))[1]
+    known, unknown = get_args_parser().parse_known_args(list(words))
     problems = [f"{word} is no option: settings have no dashes in front, KEY=VALUE" for word in unknown]
-    overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
+    overrides = OverridesParser.create().parse_overrides(known.overrides)
     choices = groups()
     for override in overrides:
         problems += _problems(override, choices)

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.compose.compose import CONF
+from sweeps.compose.compose import CONF, compose
 from sweeps.compose.overrides import key_of, parsed
+from sweeps.compose.presets import chosen_groups
 from sweeps.search.confirm import MOST
 from sweeps.search.progress import best
 from trainer.contract import run_yaml
@@ -107,8 +109,30 @@ def _document(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]
             included.append(f"/{key}/{value}@_global_")
         else:
             groups.append({f"override /{key}": value})
+    if included and groups:
+        values = _merged(_chosen_values(overrides, conf), values)
     defaults = [*included, "_self_", *groups]
     return ({"defaults": defaults} if len(defaults) > 1 else {}) | {"method": name} | values
+
+
+def _chosen_values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
+    """Every value of the groups that ``overrides`` choose: what a preset among them says of these does not count on the
+    command line (:mod:`sweeps.compose.presets`), and would count in the preset that takes it in."""
+    config = compose(overrides)
+    chosen = [key for key in chosen_groups(overrides) if (conf / key).is_dir()]
+    return {key: _without_targets(OmegaConf.to_container(config[key], resolve=False)) for key in sorted(chosen)}
+
+
+def _without_targets(node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {str(key): _without_targets(value) for key, value in node.items() if key != "_target_"}
+
+
+def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in above.items():
+        _put(below, [str(key)], value)
+    return below
 
 
 def _value(text: str) -> Any:

@@ -203,7 +203,7 @@ def test_a_job_killed_with_everything_is_lost_and_taken_up_again(tmp_path: Path)
     os.killpg(os.getpgid(int((run_dir / "started").read_text().split()[0])), signal.SIGKILL)
     _, error = launcher.communicate(timeout=60)
     assert launcher.returncode == 1
-    assert "failed: default, seed 16: its process ended without a word" in error
+    assert "lost: default, seed 16: its process ended without a word" in error
     assert list(statuses(tmp_path).values()) == ["LOST"]
     assert subprocess.run(grid, cwd=tmp_path, stdout=subprocess.DEVNULL).returncode == 0
     assert int((run_dir / "started").read_text().splitlines()[1].split()[1]) >= 2, "it goes on, it does not begin again"
@@ -216,9 +216,8 @@ def test_help_fits_a_screen_and_asks_a_question_for_every_group(sweep: Sweep, tm
     assert len(out.splitlines()) < 60
     for group, names in groups().items():
         assert QUESTIONS[group]
-        assert re.search(
-            rf"^  {group} +{re.escape(QUESTIONS[group])} +{re.escape(', '.join(names))}$", out, re.MULTILINE
-        )
+        choices = ", ".join(rf"{re.escape(name)}[+*]?" for name in names)  # marks: released, reconstructed
+        assert re.search(rf"^  {group} +{re.escape(QUESTIONS[group])} +{choices}$", out, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -97,7 +97,5 @@ def test_a_coefficient_that_started_at_zero_reaches_the_loss() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"controller\.skywork\.step=-1"):
         Skywork(step=-1.0)
-    with pytest.raises(
-        ConfigError, match=r"controller\.skywork\.start=2.*coef_min=0\.0 and .*coef_max=1\.0"
-    ):
+    with pytest.raises(ConfigError, match=r"controller\.skywork\.start=2.*coef_min=0\.0 and .*coef_max=1\.0"):
         Skywork(start=2.0)
