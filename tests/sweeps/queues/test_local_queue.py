@@ -66,7 +66,7 @@ def test_never_more_jobs_than_slots_and_each_with_its_own_gpu(
     tmp_path: Path, jobs: Callable[..., list[Job]], opened: Callable[..., LocalPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    made = jobs(16, 16, 16, 16, steps=1)
+    made = jobs(16, 16, 16, 16, steps=10)  # 6 s each: longer than a busy machine takes to start the next
     pool = opened(LocalQueue(), made)
     most, together = 0, set()
     while pool.poll():
