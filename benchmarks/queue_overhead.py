@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FAKE = ROOT / "tests" / "sweeps" / "fake_trainer.py"
+FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 FEW = 2
 
 

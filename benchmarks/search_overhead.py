@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.queue_overhead import FEW, ROOT, cost, sweep
 
-LEARNER = ROOT / "tests" / "sweeps" / "fake_learner.py"
+LEARNER = ROOT / "tests" / "helpers" / "fake_learner.py"
 SETTINGS = ("search.seeds=[0]", "search.rungs=[1]", "search.confirm_seeds=[]", "search.preset=false")
 
 

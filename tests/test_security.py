@@ -56,7 +56,7 @@ def test_no_source_runs_what_it_reads() -> None:
     # what it dumped a moment before, and never comes from a file.
     (copying,) = [suspect for suspect in found if suspect.startswith("compose.py")]
     assert copying.endswith("imports pickle")
-    assert "pickle.load(" not in (ROOT / "sweeps" / "compose.py").read_text()
+    assert "pickle.load(" not in (ROOT / "sweeps" / "compose" / "compose.py").read_text()
     assert found == [copying]
 
 

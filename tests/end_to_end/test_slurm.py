@@ -20,7 +20,7 @@ from trainer.contract.config import ROOT
 from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow
-FAKE = ROOT / "tests" / "sweeps" / "fake_trainer.py"
+FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 SLURM = ("launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.memory_gib=1", "tracking=none")
 STAND_IN = (*SLURM, f"launcher.trainer=[{FAKE}]", "launcher.time_min=60")
 HOSTILE = "out 'put' \"ü\" $x;#&"
