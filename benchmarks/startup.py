@@ -26,7 +26,7 @@ from benchmarks import ours
 from benchmarks.common import child, save, spread
 
 PARTS = {
-    "check and build the configuration": "trainer.__main__:_checked",
+    "check and build the configuration": "trainer.supervise:_checked",
     "describe the run (git, packages)": "trainer.storage.provenance:describe_run",
     "open the session": "trainer.loop:open_session",
     "of it: tokenizer": "trainer.session.session:load_tokenizer",
