@@ -104,6 +104,11 @@ class SlurmQueue:
                 "launcher=slurm needs sbatch and srun on this machine: "
                 "log in to a cluster's submit host, or use launcher=local"
             )
+        if ask() is None:
+            raise ConfigError(
+                "launcher=slurm: no Slurm cluster answers squeue on this machine: "
+                "log in to a cluster's submit host, or use launcher=local"
+            )
 
     def require_room_for(self, ranks: int) -> None:
         require(

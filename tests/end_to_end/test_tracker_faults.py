@@ -22,6 +22,7 @@ from runs import run_config, steps, write_run
 from tests.end_to_end.conftest import ENVIRONMENT
 from trainer.contract.config import ROOT
 from trainer.contract.store import ENVIRONMENT as MLFLOW
+from trainer.contract.status import write_status
 from trainer.storage.record import RunFolder
 from trainer.tracking.mlflow_copy import sync
 
@@ -171,8 +172,7 @@ def test_sweeps_sync_brings_everything_and_then_nothing(server: Server, tmp_path
         folder.write_status(state, STEPS, STEPS)
         names = {"level": "a", "label": "a", "level_index": 0, "overrides": []}
         cells.append({"signature": folder.path.name, "seed": index} | names)
-    status = folders["RUNNING"].read_status()
-    folders["RUNNING"].status_file.write_text(json.dumps(status | {"pid": 2**22 + 1}))
+    write_status(folders["RUNNING"].path, "RUNNING", pid=2**22 + 1)
     checkpoint = folders["RUNNING"].checkpoints / "step-000008"
     checkpoint.mkdir(parents=True)
     (checkpoint / "manifest.json").touch()

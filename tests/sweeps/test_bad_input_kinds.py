@@ -137,7 +137,7 @@ KINDS: dict[str, list[tuple[list[str], str]]] = {
         (["-m", "optim.epochs=2,2.0"], "are the same experiment"),
         (["-m", "tracking.samples=1,2"], "tracking.samples=2 cannot be used: it cannot differ between the cells"),
         (["-m", "search=clip,aer"], "put -m before it"),
-        (["launcher=slurm"], "launcher=slurm needs sbatch and srun on this machine"),
+        (["launcher=slurm"], "log in to a cluster's submit host, or use launcher=local"),
     ],
 }
 ROWS = [row for rows in KINDS.values() for row in rows]

@@ -157,7 +157,10 @@ def test_old_terms_cost_a_pass_only_where_the_sampler_cannot_say_them(
         situation(monkeypatch)
     found = metrics(trained(tmp_path / "found", engines, changes))[0]
     assert len(counted) == passes
-    assert found == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in plain.items()}
+    for key, value in plain.items():
+        # One rounding that swaps two neighbours moves a correlation of ranks by more than it moves any mean.
+        assert found.pop(key) == pytest.approx(value, rel=1e-3, abs=1e-3 if "spearman" in key else 1e-5), key
+    assert not found
 
 
 def test_zero_learning_rate_changes_nothing(engines: EnginePool, tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_without_slurm_the_choice_is_refused(monkeypatch: pytest.MonkeyPatch, tm
         SlurmQueue().require_available()
 
 
+def test_programs_of_slurm_without_a_cluster_are_refused_before_anything_is_written(cluster: Path) -> None:
+    """Debian's package alone: sbatch is there, and has nobody to ask."""
+    (cluster / "squeue").write_text(
+        "#!/bin/sh\necho 'squeue: fatal: Could not establish a configuration' >&2\nexit 1\n"
+    )
+    with pytest.raises(ConfigError, match="no Slurm cluster answers squeue"):
+        SlurmQueue().require_available()
+
+
 @pytest.mark.parametrize("state", ["RESIZING", "SIGNALING", "STAGE_OUT", "A_STATE_OF_A_LATER_SLURM", ""])
 def test_a_state_that_nobody_here_knows_is_alive(cluster: Path, jobs: list[Job], tmp_path: Path, state: str) -> None:
     pool = SlurmQueue().open(tmp_path / "jobs", jobs)

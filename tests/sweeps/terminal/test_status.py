@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,8 @@ class Screen(io.StringIO):
 
 def test_a_live_table_is_redrawn_in_place_and_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, screen, looks = followed(tmp_path, "RUNNING"), Screen(), []
-    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((60, 20)))
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "20")
 
     def look() -> None:
         looks.append(1)
