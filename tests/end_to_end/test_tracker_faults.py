@@ -21,8 +21,8 @@ from runs import run_config, steps, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
 from trainer.contract.config import ROOT
-from trainer.contract.store import ENVIRONMENT as MLFLOW
 from trainer.contract.status import write_status
+from trainer.contract.store import ENVIRONMENT as MLFLOW
 from trainer.storage.record import RunFolder
 from trainer.tracking.mlflow_copy import sync
 

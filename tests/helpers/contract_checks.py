@@ -395,7 +395,7 @@ def independent_of_ranks(case: Case) -> None:
             for outcome in outcomes:
                 assert outcome.distance(alone) <= SUM_TOLERANCE * max(alone.size, 1), world
                 assert outcome.stats.means() == _approximately(alone.stats.means())
-                # Not equal to the bit: a rank multiplies other rows together, and kernels may sum those in another order.
+                # Not equal to the bit: a rank multiplies other rows, and kernels may sum those in another order.
                 assert torch.allclose(outcome.batch.old_logprobs, alone.batch.old_logprobs, rtol=0, atol=SUM_TOLERANCE)
 
 
