@@ -26,18 +26,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sweeps.after.manage import reopened
+from sweeps.after.manage import load_sweep
 from sweeps.compose.compose import CONF, Composed, compose_batch, enable_plugins
-from sweeps.grid import sweep as studies
-from sweeps.grid.cells import Cell, cells, members
-from sweeps.grid.sweep import Study
+from sweeps.grid.cells import Cell, cells, resolve_all
+from sweeps.grid.sweep import Sweep, load_document, save_document
 from sweeps.plan.estimate import estimate
 from sweeps.plan.plan import plan_text
 from sweeps.plan.reconcile import reconcile
 from sweeps.plan.register import SweepRef, register
-from sweeps.queues.liveness import close_dead
+from sweeps.queues.liveness import record_dead_runs
 from sweeps.queues.slurm import SlurmQueue
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.terminal.status import status_lines
 from trainer.contract.status import write_status
 
@@ -54,7 +53,7 @@ PHASES = {
     "estimate": "estimate and plan, all states",
     "status": "status, first reading",
     "status_again": "status, next reading",
-    "close_dead": "look for dead runs",
+    "record_dead_runs": "look for dead runs",
     "reopen": "read the sweep back from its folders",
 }
 
@@ -120,23 +119,23 @@ def measure(number: int, folder: Path) -> dict[str, Any]:
         seconds[phase] = time.process_time() - start
         return result
 
-    made: list[Cell] = timed("compose", lambda: cells(members(composed(number, folder / "outputs"))))
-    study = Study(name="scale", command="simulated", output=folder / "outputs", cells=tuple(made))
-    run_dirs, queue = [study.run_dir(cell) for cell in made], SlurmQueue()
+    made: list[Cell] = timed("compose", lambda: cells(resolve_all(composed(number, folder / "outputs"))))
+    sweep = Sweep(name="scale", command="simulated", output=folder / "outputs", cells=tuple(made))
+    run_dirs, queue = [sweep.run_dir(cell) for cell in made], SlurmQueue()
 
     def plan() -> str:
         decisions = reconcile(run_dirs)
-        return plan_text(study, decisions, queue, estimate(study, decisions, queue))
+        return plan_text(sweep, decisions, queue, estimate(sweep, decisions, queue))
 
     timed("plan", plan)
-    place = SweepRef(study=study, uri=None, parent_run_id=None, facts={})
-    timed("register", lambda: register(place, made))
-    studies.save(study.folder, study.document())
+    sweep_ref = SweepRef(sweep=sweep, uri=None, parent_run_id=None, facts={})
+    timed("register", lambda: register(sweep_ref, made))
+    save_document(sweep.folder, sweep.document())
     jobs = [job for n, run_dir in enumerate(run_dirs) if (job := simulate(run_dir, n))]
     answer.write_text("".join(f"{name} {state}\n" for name, state in jobs))
     timed("reconcile", lambda: reconcile(run_dirs))
     timed("estimate", plan)
-    runs = [Followed(run_dir=study.run_dir(cell), level=cell.level.label, seed=str(cell.seed)) for cell in made]
+    runs = [RunProgress(run_dir=sweep.run_dir(cell), level=cell.level.label, seed=str(cell.seed)) for cell in made]
 
     def status() -> list[str]:
         for run in runs:
@@ -145,8 +144,8 @@ def measure(number: int, folder: Path) -> dict[str, Any]:
 
     lines = timed("status", status)
     timed("status_again", status)
-    assert timed("close_dead", lambda: close_dead(run_dirs)) == []
-    timed("reopen", lambda: reopened(study.output, studies.load(study.output, "scale")))
+    assert timed("record_dead_runs", lambda: record_dead_runs(run_dirs)) == []
+    timed("reopen", lambda: load_sweep(sweep.output, load_document(sweep.output, "scale")))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "cells": number,

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.kills import arguments_of, drill  # noqa: E402
 from sweeps.compose.compose import Composed, compose  # noqa: E402
-from sweeps.grid.cells import cells, members  # noqa: E402
+from sweeps.grid.cells import cells, resolve_all  # noqa: E402
 from trainer.contract import run_yaml  # noqa: E402
 from trainer.contract.identity import SCHEMA  # noqa: E402
 
@@ -37,7 +37,7 @@ TRAINER = [sys.executable, "-m", "trainer"]
 def run_folder(path: Path, overrides: list[str], uri: str | None) -> Path:
     """A folder that is ready to start."""
     chosen = [*DEFAULTS, *overrides]
-    (cell,) = cells(members([Composed(config=compose(chosen), overrides=tuple(chosen))]))
+    (cell,) = cells(resolve_all([Composed(config=compose(chosen), overrides=tuple(chosen))]))
     config = (
         {"schema": SCHEMA}
         | dict(cell.config)

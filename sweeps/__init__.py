@@ -1,4 +1,6 @@
-"""Many runs: identity, plan, queue, recovery. It starts ``python -m trainer RUN_DIR`` and reads what that writes.
+"""Sweeps: many training runs from one command line, queued, resumed after a failure, and reported.
 
-Of ``trainer`` it may import :mod:`trainer.contract.config` only, and nothing of ``dashboards``; torch never.
+A sweep is a grid of cells. A cell is one configuration and one seed, and each cell is trained in a run folder of its
+own by ``python -m trainer RUN_DIR``. Of ``trainer`` this package imports :mod:`trainer.contract` only, which needs no
+torch, and it imports nothing of ``dashboards``.
 """

@@ -1,6 +1,6 @@
-"""``python -m sweeps plan|status|attach|logs|retry|resume|cancel|sync|gc``: look after sweeps of ``sweep.py``.
+"""``python -m sweeps plan|status|attach|logs|retry|resume|cancel|sync|gc``: inspect and control sweeps of ``sweep.py``.
 
-For people, also from another terminal and after the launcher has gone: everything is read from the output folder.
+It works from any terminal and after ``sweep.py`` has ended, because everything is read from the output folder.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from sweeps.after.finish import close_abandoned
 from sweeps.after.leftovers import leftovers, remove, size_text
-from sweeps.after.manage import cancel, drop_lost, reopened, sync
-from sweeps.grid import sweep as studies
+from sweeps.after.manage import cancel, load_sweep, record_lost, sync
+from sweeps.grid.sweep import Document, load_document, sweep_names
 from sweeps.plan.schema import outdated_line, require_current
 from sweeps.queues.base import open_queue
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.runs.run_folder import read_run
 from sweeps.terminal.status import show, status_lines
 from trainer.contract.config import ConfigError
@@ -30,7 +30,7 @@ Cells = list[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code, 2 after one sentence if it makes no sense."""
+    """Run one command; returns the exit code, 2 after an error message if the command cannot be used."""
     options = _parser().parse_args(arguments)
     output = options.output.expanduser().absolute()
     try:
@@ -38,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _gc(output, options)
         if options.study is None:
             return _list(output)
-        document = studies.load(output, options.study)
-        command: Callable[[Path, studies.Document, argparse.Namespace], int] = COMMANDS[options.command]
+        document = load_document(output, options.study)
+        command: Callable[[Path, Document, argparse.Namespace], int] = COMMANDS[options.command]
         return command(output, document, options)
     except ConfigError as error:
         for sentence in str(error).splitlines():
             print(f"error: {sentence}", file=sys.stderr)
         return ExitCode.BAD_CONFIGURATION
-    except (BrokenPipeError, KeyboardInterrupt):  # a pager that was closed, a table that was watched long enough
+    except (BrokenPipeError, KeyboardInterrupt):  # the pager was closed, or Ctrl-C ended `status --watch`
         return 0
     except OSError as error:
         print(f"error: {unusable(error)}", file=sys.stderr)
@@ -57,35 +57,42 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--output", type=Path, default=Path("outputs"), help="output folder (default: %(default)s)")
-    common = argparse.ArgumentParser(add_help=False, parents=[place])
+    output_option = argparse.ArgumentParser(add_help=False)
+    output_option.add_argument(
+        "--output", type=Path, default=Path("outputs"), help="output folder (default: %(default)s)"
+    )
+    common = argparse.ArgumentParser(add_help=False, parents=[output_option])
     common.add_argument("study", nargs="?", metavar="STUDY", help="name of the sweep; left out: list all")
-    chosen = argparse.ArgumentParser(add_help=False, parents=[common])
-    chosen.add_argument("--level", help="only cells of this level")
-    chosen.add_argument("--seed", type=int, help="only cells of this seed")
-    means_it = argparse.ArgumentParser(add_help=False)
-    means_it.add_argument("--yes", action="store_true", help="even if it would take more than max_hours")
+    cell_options = argparse.ArgumentParser(add_help=False, parents=[common])
+    cell_options.add_argument("--level", help="only cells of this level")
+    cell_options.add_argument("--seed", type=int, help="only cells of this seed")
+    over_budget_option = argparse.ArgumentParser(add_help=False)
+    over_budget_option.add_argument("--yes", action="store_true", help="even if it would take more than max_hours")
 
     def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=list(parents), help=text, description=text)
 
     add("plan", "what would run if the sweep were started again, and how long it would take", common)
-    status = add("status", "a line per cell: state, step, reward, entropy, why it failed", chosen)
+    status = add("status", "a line per cell: state, step, reward, entropy, why it failed", cell_options)
     status.add_argument("--watch", action="store_true", help="keep the table up to date until nothing runs")
-    add("attach", "take the launcher's place: follow what runs, start what still waits", common, means_it)
-    logs = add("logs", "the end of what cells have printed", chosen)
+    add(
+        "attach",
+        "follow a sweep whose sweep.py has ended, and start what still waits",
+        common,
+        over_budget_option,
+    )
+    logs = add("logs", "the end of what cells have printed", cell_options)
     logs.add_argument("--lines", type=int, default=20, help="of each file (default: %(default)s)")
-    retry = add("retry", "run again what failed or was lost, from its last checkpoint", common, means_it)
+    retry = add("retry", "run again what failed or was lost, from its last checkpoint", common, over_budget_option)
     retry.add_argument(
         "which", nargs="?", default="all", choices=["failed", "lost", "all"], help="default: %(default)s"
     )
-    resume = add("resume", "run what is missing or was interrupted or cancelled", common, means_it)
+    resume = add("resume", "run what is missing or was interrupted or cancelled", common, over_budget_option)
     resume.add_argument("--retry", choices=["failed", "lost", "all"], help="also run again what ended this way")
-    stop = add("cancel", "stop running cells after their step, and waiting ones before theirs", chosen)
+    stop = add("cancel", "stop running cells after their step, and waiting ones before theirs", cell_options)
     stop.add_argument("--now", action="store_true", help="end jobs at once, with everything they started")
     add("sync", "fill MLflow from the run folders", common)
-    gc = add("gc", "list what nothing needs any more; with --yes, delete it", place)
+    gc = add("gc", "list what nothing needs any more; with --yes, delete it", output_option)
     gc.add_argument("--checkpoints", action="store_true", help="also checkpoints of completed runs")
     gc.add_argument("--outdated", action="store_true", help="also runs of another version, which nothing reuses")
     gc.add_argument("--yes", action="store_true", help="delete")
@@ -93,15 +100,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(output: Path) -> int:
-    names = studies.names(output)
+    names = sweep_names(output)
     print("\n".join(names) if names else f"no sweep in {output}")
     if old := outdated_line(output):
         print(old)
     return 0
 
 
-def _chosen(document: studies.Document, options: argparse.Namespace) -> Cells:
-    """Cells that ``--level`` and ``--seed`` leave. Raises ConfigError when none is left."""
+def _chosen_cells(document: Document, options: argparse.Namespace) -> Cells:
+    """The cells selected by ``--level`` and ``--seed``. Raises ConfigError when there is none."""
     cells = [
         cell
         for cell in document["cells"]
@@ -118,10 +125,10 @@ def _run_dirs(output: Path, cells: Cells) -> list[Path]:
     return [output / "runs" / cell["signature"] for cell in cells]
 
 
-def _status(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
-    cells = _chosen(document, options)
+def _status(output: Path, document: Document, options: argparse.Namespace) -> int:
+    cells = _chosen_cells(document, options)
     runs = [
-        Followed(run_dir=run_dir, level=cell["label"], seed=str(cell["seed"]))
+        RunProgress(run_dir=run_dir, level=cell["label"], seed=str(cell["seed"]))
         for run_dir, cell in zip(_run_dirs(output, cells), cells, strict=True)
     ]
     run_dirs, concurrency = [run.run_dir for run in runs], 1
@@ -131,21 +138,21 @@ def _status(output: Path, document: studies.Document, options: argparse.Namespac
         queue = open_queue(config["launcher"], [config])
         trainer, concurrency = queue.trainer, queue.concurrency
 
-    def look() -> None:
-        drop_lost(run_dirs, trainer)
+    def refresh_states() -> None:
+        record_lost(run_dirs, trainer)
 
     if options.watch:
-        show(runs, sys.stdout, look=look, concurrency=concurrency)
+        show(runs, sys.stdout, before_each=refresh_states, concurrency=concurrency)
         return 0
-    look()
+    refresh_states()
     for run in runs:
         run.refresh()
     print("\n".join([*status_lines(runs, concurrency=concurrency), *filter(None, [outdated_line(output)])]))
     return 0
 
 
-def _logs(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
-    cells = _chosen(document, options)
+def _logs(output: Path, document: Document, options: argparse.Namespace) -> int:
+    cells = _chosen_cells(document, options)
     for cell, run_dir in zip(cells, _run_dirs(output, cells), strict=True):
         attempt = last_attempt(run_dir)
         for name in ("out", "err"):
@@ -157,10 +164,10 @@ def _logs(output: Path, document: studies.Document, options: argparse.Namespace)
     return 0
 
 
-def _cancel(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
+def _cancel(output: Path, document: Document, options: argparse.Namespace) -> int:
     if document.get("search") and options.level is None and options.seed is None:
         (output / "sweeps" / options.study / "STOP").touch()
-    asked = cancel(_run_dirs(output, _chosen(document, options)), now=options.now)
+    asked = cancel(_run_dirs(output, _chosen_cells(document, options)), now=options.now)
     print(
         f"{asked} cell{'s' * (asked != 1)} asked to stop; "
         f"to go on, start the same sweep again, or `python -m sweeps resume {options.study}`"
@@ -168,32 +175,32 @@ def _cancel(output: Path, document: studies.Document, options: argparse.Namespac
     return 0
 
 
-def _again(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
-    """plan, attach, retry and resume: the launcher once more, over the frozen configurations."""
+def _relaunch(output: Path, document: Document, options: argparse.Namespace) -> int:
+    """plan, attach, retry and resume: run the sweep again from the frozen configurations in its run folders."""
     if document.get("search"):
-        from sweeps.search.resume import again
+        from sweeps.search.resume import resume_search
 
-        return again(output, document, plan=options.command == "plan", yes=getattr(options, "yes", False))
-    from sweeps.launch import Request, run_study
+        return resume_search(output, document, plan=options.command == "plan", yes=getattr(options, "yes", False))
+    from sweeps.launch import Request, run_sweep
 
-    wish = {"retry": getattr(options, "which", None), "resume": getattr(options, "retry", None)}.get(options.command)
+    retry = {"retry": getattr(options, "which", None), "resume": getattr(options, "retry", None)}.get(options.command)
     limit = math.inf if getattr(options, "yes", False) else float(document.get("max_hours") or math.inf)
     request = Request(
         multirun=bool(document.get("multirun", True)),
         plan=options.command == "plan",
-        retry=wish,
+        retry=retry,
         only_waiting=options.command == "attach",
         max_hours=limit,
     )
-    study = reopened(output, document)
-    require_current(study.cells[0].config, study.command)
-    return run_study(study, request)
+    sweep = load_sweep(output, document)
+    require_current(sweep.cells[0].config, sweep.command)
+    return run_sweep(sweep, request)
 
 
-def _sync(output: Path, document: studies.Document, options: argparse.Namespace) -> int:
-    study = reopened(output, document)
-    code = sync([study.run_dir(cell) for cell in study.cells], study.cells[0].config["launcher"]["trainer"])
-    close_abandoned(study)
+def _sync(output: Path, document: Document, options: argparse.Namespace) -> int:
+    sweep = load_sweep(output, document)
+    code = sync([sweep.run_dir(cell) for cell in sweep.cells], sweep.cells[0].config["launcher"]["trainer"])
+    close_abandoned(sweep)
     return code
 
 
@@ -211,12 +218,12 @@ def _gc(output: Path, options: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "plan": _again,
+    "plan": _relaunch,
     "status": _status,
-    "attach": _again,
+    "attach": _relaunch,
     "logs": _logs,
-    "retry": _again,
-    "resume": _again,
+    "retry": _relaunch,
+    "resume": _relaunch,
     "cancel": _cancel,
     "sync": _sync,
 }

@@ -1,7 +1,7 @@
-"""The MLflow side of a sweep: the run that stands for it.
+"""The parent run of a sweep in MLflow: its tags, its ``sweep.json`` and its final state.
 
-mlflow is imported late, by :mod:`trainer.contract.store`: that takes seconds. The points of the cells are the
-trainer's business.
+The runs of the cells, with their metrics, are written by the trainer. mlflow is imported late, by
+:mod:`trainer.contract.store`, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Tracker:
         self._client, self._experiment = connect(uri, experiment)
 
     def open_sweep(self, document: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """The run that stands for the study, the one it had before or a new one; ``sweep.json`` is its artifact."""
+        """Create the sweep's parent run, or reuse the one it has; ``sweep.json`` is its artifact. Returns its ID."""
         study = str(document["study"])
         with explained(self.uri):
             known = self._sweep(study)
@@ -52,7 +52,7 @@ class Tracker:
         return run_id
 
     def _sweep(self, study: str) -> Any:
-        """The newest run that stands for the study, or None."""
+        """The newest parent run of this sweep, or None."""
         found = self._client.search_runs(
             [self._experiment],
             f"tags.kind = 'sweep' and tags.study = '{study}'",
@@ -62,14 +62,14 @@ class Tracker:
         return found[0] if found else None
 
     def close_abandoned(self, study: str, state: str) -> None:
-        """End the sweep's run if its launcher died and left it RUNNING."""
+        """End the parent run if ``sweep.py`` died and left it RUNNING."""
         with explained(self.uri):
             known = self._sweep(study)
         if known is not None and known.info.status == "RUNNING":
             self.close_sweep(str(known.info.run_id), state)
 
     def close_sweep(self, run_id: str, state: str) -> None:
-        """End the sweep's run: COMPLETED, FAILED or STOPPED. What cannot be told is a warning: nothing else waits."""
+        """End the parent run as COMPLETED, FAILED or STOPPED. Errors of MLflow are warnings: the sweep is over."""
         try:
             with explained(self.uri):
                 self._client.set_tag(run_id, "state", state)

@@ -1,1 +1,1 @@
-"""The end of a sweep, and looking after it later: results, cancel, sync, clean-up."""
+"""What follows a sweep: results, exit code, and the commands that cancel, sync and clean up."""

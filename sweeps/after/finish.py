@@ -1,4 +1,4 @@
-"""The end of a sweep: what became of every cell, and what the exit code says of it."""
+"""The end of a sweep: bring MLflow up to date, print the results and failures, and give the exit code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from sweeps.after.manage import sync
 from sweeps.after.results import show_results, ui_line
 from sweeps.grid.cells import Cell
-from sweeps.grid.sweep import Study
-from sweeps.queues.liveness import close_dead
+from sweeps.grid.sweep import Sweep
+from sweeps.queues.liveness import record_dead_runs
 from sweeps.tracking import Tracker, absolute
 from trainer.contract.run_folder import last_attempt
 from trainer.contract.status import FINISHED, read_object, read_status
@@ -19,38 +19,38 @@ BAD_ENDS = ("FAILED", "LOST")
 GOOD_ENDS = ("COMPLETED", "PRUNED")
 
 
-def finish(study: Study, tracker: Tracker | None, parent: str | None, late: Sequence[Path]) -> int:
-    """Name what went wrong, bring MLflow up to date, show the results; the exit code: 0 if every cell came to its end.
+def finish(sweep: Sweep, tracker: Tracker | None, parent: str | None, adopted: Sequence[Path]) -> int:
+    """Bring MLflow up to date, print results and failures; the exit code: 0 if every cell was completed or pruned.
 
-    ``late`` are finished runs that this store has not heard of yet.
+    ``adopted`` are completed runs of earlier sweeps that this sweep's MLflow store does not hold yet.
     """
-    close_dead([study.run_dir(cell) for cell in study.cells], over=True)
-    ends = {state for _, state, _ in _ends(study)}
+    record_dead_runs([sweep.run_dir(cell) for cell in sweep.cells], queue_drained=True)
+    ends = {state for _, state, _ in _ends(sweep)}
     if tracker is not None:
-        behind = list(dict.fromkeys([*late, *not_mirrored(study)]))
+        behind = list(dict.fromkeys([*adopted, *not_mirrored(sweep)]))
         if behind:
-            sync(behind, study.cells[0].config["launcher"]["trainer"])
+            sync(behind, sweep.cells[0].config["launcher"]["trainer"])
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "FAILED" if ends & set(BAD_ENDS) else "COMPLETED")
-        show_results(study, tracker.uri)
-    print_places(study, tracker)
-    for line in [*unfinished(study), *failures(study)]:
+        show_results(sweep, tracker.uri)
+    print_locations(sweep, tracker)
+    for line in [*unfinished(sweep), *failures(sweep)]:
         print(line, file=sys.stderr)
     return 0 if ends <= set(GOOD_ENDS) else 1
 
 
-def close_abandoned(study: Study) -> None:
-    """End the sweep's run in MLflow when no cell is under way any more, whoever was to do it."""
-    tracking, ends = study.cells[0].config["tracking"], {state for _, state, _ in _ends(study)}
+def close_abandoned(sweep: Sweep) -> None:
+    """End the sweep's parent run in MLflow if no cell is running or queued and ``sweep.py`` did not do it."""
+    tracking, ends = sweep.cells[0].config["tracking"], {state for _, state, _ in _ends(sweep)}
     if tracking["uri"] is not None and ends <= {*FINISHED, "LOST", "PLANNED"}:
         state = "FAILED" if ends & set(BAD_ENDS) else "COMPLETED" if ends <= set(GOOD_ENDS) else "STOPPED"
-        Tracker(absolute(tracking["uri"]) or "", tracking["experiment"]).close_abandoned(study.name, state)
+        Tracker(absolute(tracking["uri"]) or "", tracking["experiment"]).close_abandoned(sweep.name, state)
 
 
-def not_mirrored(study: Study) -> list[Path]:
-    """Ended runs of which MLflow does not have everything, by the note their mirror left."""
+def not_mirrored(sweep: Sweep) -> list[Path]:
+    """Ended runs that MLflow does not hold completely, according to their ``mirror.json``."""
     behind = []
-    for run_dir in map(study.run_dir, study.cells):
+    for run_dir in map(sweep.run_dir, sweep.cells):
         status = read_status(run_dir)
         ended = (read_object(run_dir / "mirror.json", "the MLflow copy is made anew") or {}).get("ended")
         if status is not None and status.state in (*FINISHED, "LOST") and ended != status.state:
@@ -58,35 +58,35 @@ def not_mirrored(study: Study) -> list[Path]:
     return behind
 
 
-def print_places(study: Study, tracker: Tracker | None) -> None:
-    """Where to look further."""
+def print_locations(sweep: Sweep, tracker: Tracker | None) -> None:
+    """Print where the runs are, and the command that opens MLflow."""
     if tracker is not None:
         print(f"compare    {ui_line(tracker.uri)}")
-    single = len(study.cells) == 1
-    print(f"run        {study.run_dir(study.cells[0])}" if single else f"runs       {study.output / 'runs'}")
+    single = len(sweep.cells) == 1
+    print(f"run        {sweep.run_dir(sweep.cells[0])}" if single else f"runs       {sweep.output / 'runs'}")
 
 
-def failures(study: Study) -> list[str]:
-    """A line per cell that failed or was lost: level, seed, last line of its traceback, where to read on."""
+def failures(sweep: Sweep) -> list[str]:
+    """A line per cell that failed or was lost: level, seed, last line of the traceback, file with the rest."""
     return [
-        f"{state.lower()}: {cell.name}: {message or 'no message'}; see {_evidence(study.run_dir(cell))}"
+        f"{state.lower()}: {cell.name}: {message or 'no message'}; see {_log_of(sweep.run_dir(cell))}"
         + ("; the same command goes on with it" if state == "LOST" else "")
-        for cell, state, message in _ends(study)
+        for cell, state, message in _ends(sweep)
         if state in BAD_ENDS
     ]
 
 
-def unfinished(study: Study) -> list[str]:
-    """A line per cell that has not come to its end."""
-    return [f"{state.lower()}: {cell.name}" for cell, state, _ in _ends(study) if state not in (*BAD_ENDS, *GOOD_ENDS)]
+def unfinished(sweep: Sweep) -> list[str]:
+    """A line per cell that has not ended."""
+    return [f"{state.lower()}: {cell.name}" for cell, state, _ in _ends(sweep) if state not in (*BAD_ENDS, *GOOD_ENDS)]
 
 
-def _ends(study: Study) -> list[tuple[Cell, str, str | None]]:
-    found = [(cell, read_status(study.run_dir(cell))) for cell in study.cells]
+def _ends(sweep: Sweep) -> list[tuple[Cell, str, str | None]]:
+    found = [(cell, read_status(sweep.run_dir(cell))) for cell in sweep.cells]
     return [(cell, status.state if status else "PLANNED", status.message if status else None) for cell, status in found]
 
 
-def _evidence(run_dir: Path) -> Path:
+def _log_of(run_dir: Path) -> Path:
     attempt = last_attempt(run_dir)
     if attempt is None:
         return run_dir

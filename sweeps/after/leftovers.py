@@ -1,6 +1,6 @@
-"""``python -m sweeps gc``: what an output folder holds that nothing needs any more, and how to be rid of it.
+"""``python -m sweeps gc``: finds and deletes what an output folder holds and no sweep needs.
 
-A run that somebody may be at work on is never touched, and nothing goes without a yes.
+A run that may be alive is never deleted, and nothing is deleted without ``--yes``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.grid import sweep as studies
+from sweeps.grid.sweep import load_document, sweep_names
 from sweeps.plan import schema
-from sweeps.queues.liveness import close_dead
+from sweeps.queues.liveness import record_dead_runs
 from trainer.contract.liveness import lock
 from trainer.contract.status import UNFINISHED, read_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """A folder that may go."""
+    """A folder that can be deleted."""
 
     path: Path
     why: str
@@ -33,13 +33,13 @@ class Leftover:
 
 
 def leftovers(output: Path, *, checkpoints: bool, old_schema: bool = False) -> list[Leftover]:
-    """Run folders that no sweep lists, Submitit's files of ended jobs and, if asked, checkpoints of completed runs and
-    runs of another version of the program."""
+    """Run folders that no sweep lists, Submitit's files of ended jobs and, on request, checkpoints of completed
+    runs and runs of another schema."""
     run_dirs = sorted(path for path in (output / "runs").glob("*") if path.is_dir())
-    close_dead(run_dirs)
+    record_dead_runs(run_dirs)
     busy = {path.name for path in run_dirs if (status := read_status(path)) and status.state in UNFINISHED}
     listed = {
-        name: {cell["signature"] for cell in studies.load(output, name)["cells"]} for name in studies.names(output)
+        name: {cell["signature"] for cell in load_document(output, name)["cells"]} for name in sweep_names(output)
     }
     old = set(schema.outdated(output)) if old_schema else set[Path]()
     current = [path for path in run_dirs if path not in old]
@@ -72,7 +72,7 @@ def _checkpoints(run_dirs: list[Path]) -> Iterator[Leftover]:
 
 
 def remove(leftover: Leftover) -> bool:
-    """Delete a folder; False when a run in it has been taken up meanwhile."""
+    """Delete a folder; False when another process has locked the run meanwhile."""
     run_dir = leftover.path if (leftover.path / "status.json").exists() else leftover.path.parent
     held = lock(run_dir, patience_s=0.0) if (run_dir / "status.json").exists() else None
     if held is None and (run_dir / "status.json").exists():

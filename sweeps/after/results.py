@@ -1,6 +1,6 @@
-"""What a finished sweep prints: the table of levels, the path of the report, the line that opens MLflow.
+"""Prints the results of a finished sweep: table of levels, path of the report, command that opens MLflow.
 
-Table and report are made by ``python -m dashboards``, which reads MLflow and nothing else.
+Table and report are made by ``python -m dashboards``, in a process of its own, from MLflow.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sweeps.grid.sweep import Study
+from sweeps.grid.sweep import Sweep
 from trainer.contract.config import ROOT
 
 
-def show_results(study: Study, uri: str) -> None:
+def show_results(sweep: Sweep, uri: str) -> None:
     """Print the table of levels, write the report and say where everything is."""
-    report = study.folder / "report.html"
-    writing = _dashboards("report", study.name, "--uri", uri, "--output", str(report), "--log")
-    table, error = _dashboards("table", study.name, "--uri", uri).communicate()
+    report = sweep.folder / "report.html"
+    writing = _dashboards("report", sweep.name, "--uri", uri, "--output", str(report), "--log")
+    table, error = _dashboards("table", sweep.name, "--uri", uri).communicate()
     print(f"\n{table.rstrip()}\n" if table else f"\nno table: {_last(error)}")
     _, error = writing.communicate()
     print(f"report     {report}" if writing.returncode == 0 else f"no report: {_last(error)}")
 
 
-def show_search(study: Study, uri: str | None) -> None:
+def show_search(sweep: Sweep, uri: str | None) -> None:
     """Write the report of a search and say where it is."""
     where = ["--uri", uri, "--log"] if uri is not None else []
-    _, error = _dashboards("search", str(study.folder), *where).communicate()
-    report = study.folder / "report" / "index.html"
+    _, error = _dashboards("search", str(sweep.folder), *where).communicate()
+    report = sweep.folder / "report" / "index.html"
     print(f"report     {report}" if report.exists() else f"no report: {_last(error)}")
 
 
 def ui_line(uri: str) -> str:
-    """What to type to compare the runs in MLflow's own pages."""
+    """The address of MLflow's pages, or the command that serves them."""
     if uri.startswith(("http://", "https://")):
         return uri
     command = [_executable("mlflow"), "ui", "--workers", "1", "--backend-store-uri", uri]
@@ -41,7 +41,7 @@ def ui_line(uri: str) -> str:
 
 
 def _executable(name: str) -> str:
-    """The command of this environment, short where it is on the path anyway."""
+    """The path of a program of this Python environment, relative if it is below the working directory."""
     beside = Path(sys.executable).parent / name
     here = Path.cwd()
     return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside) if beside.exists() else name

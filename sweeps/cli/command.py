@@ -1,6 +1,6 @@
-"""The command line of ``sweep.py``: Hydra in, one sentence and an exit code out.
+"""The entry point of ``sweep.py``: runs Hydra, and turns its errors into one line each and an exit code.
 
-Hydra composes; a sweep goes on in the launcher plugin, a single run in :func:`_single`.
+With ``-m`` Hydra calls the sweeper plugin in ``sweeps/plugins``, which runs the sweep; without it, :func:`_single`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ MULTIRUN = ("-m", "--multirun")
 
 
 def main() -> int:
-    """Run Hydra on ``sys.argv``; returns the exit code, 2 after one sentence when the configuration cannot be used."""
+    """Run Hydra on ``sys.argv``; returns the exit code, 2 after an error message if the configuration is invalid."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text())
         return 0
     enable_plugins()
     import hydra
 
+    from sweeps.compose.arguments import check_arguments
     from sweeps.compose.explain import explained
     from sweeps.compose.presets import choosing
-    from sweeps.compose.texts import quoted
-    from sweeps.compose.words import refuse_words
+    from sweeps.compose.quoting import quote_strings
 
-    sys.argv[1:] = [quoted(word) for word in _arranged(sys.argv[1:])]
+    sys.argv[1:] = [quote_strings(word) for word in _arranged(sys.argv[1:])]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own text and leaving with status 1
     application = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_single)
     try:
         with explained(sys.argv[1:]):
-            refuse_words(sys.argv[1:])
+            check_arguments(sys.argv[1:])
             with choosing(sys.argv[1:]):
                 application()
     except KeyboardInterrupt:
@@ -48,7 +48,8 @@ def main() -> int:
 
 
 def _arranged(words: list[str]) -> list[str]:
-    """``-m`` first, where Hydra's parser wants it, and gone beside ``--cfg``, which shows one configuration."""
+    """Moves ``-m`` to the front, where Hydra's parser expects it; drops it beside ``--cfg``, which shows one
+    configuration."""
     if "--cfg" in words or "-c" in words:
         return [word for word in words if word not in MULTIRUN]
     return sorted(words, key=lambda word: word not in MULTIRUN)

@@ -1,4 +1,4 @@
-"""``python sweep.py --help``: what can be asked for, with the choices that conf/ offers at this moment."""
+"""The text of ``python sweep.py --help``, with the configuration groups and choices found in ``conf/``."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def help_text() -> str:
 
 
 def _mark(group: str, choice: str) -> str:
-    """How far a member is from its paper, as one character; nothing for what is no member of the objective."""
+    """One character for how closely a component follows its paper; empty for groups that are not part of a method."""
     if group not in SLOTS:
         return ""
     node = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"))

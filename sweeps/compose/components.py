@@ -1,7 +1,7 @@
-"""Components as plain mappings: fill in defaults, find unknown keys, bring numbers into one form.
+"""Component settings as plain mappings: fill in defaults, find unknown keys, convert numbers to the annotated type.
 
-Called while a configuration is composed and when it is frozen. It must not import a component:
-:mod:`trainer.contract.config` reads defaults from the source.
+A component is a mapping with a ``_target_``. It is never imported here, because that would import torch:
+:mod:`trainer.contract.config` parses its defaults from the source.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from sweeps.compose.compose import CONF
 from trainer.contract.config import component_annotations, component_defaults, nearest
 
-OWN = ("trainer.", "sweeps.")
-"""Import paths whose defaults can be read; any other ``_target_`` belongs to Hydra."""
+PROJECT_PREFIXES = ("trainer.", "sweeps.")
+"""Import paths of this project's components; any other ``_target_`` belongs to Hydra."""
 
 
 def with_defaults(value: Any) -> Any:
@@ -26,14 +26,14 @@ def with_defaults(value: Any) -> Any:
     if isinstance(value, Mapping):
         filled = {key: with_defaults(item) for key, item in value.items()}
         target = value.get("_target_")
-        if isinstance(target, str) and target.startswith(OWN):
+        if isinstance(target, str) and target.startswith(PROJECT_PREFIXES):
             return {"_target_": target} | component_defaults(target) | filled
         return filled
     return [with_defaults(item) for item in value] if isinstance(value, list) else value
 
 
 def open_mappings(node: Any) -> Any:
-    """``node``, where a setting whose default is a mapping (``task.suite_paths``) takes names of one's own."""
+    """``node``, with new keys allowed in settings whose default is a mapping, such as ``task.suite_paths``."""
     if isinstance(node, DictConfig):
         defaults = _defaults(node) or {}  # type: ignore[arg-type]
         for key in map(str, node):
@@ -45,12 +45,12 @@ def open_mappings(node: Any) -> Any:
 
 
 def normalised(value: Any) -> Any:
-    """``value`` with numbers in the form of their setting: ``lr=1`` and ``lr=1.0`` are one experiment, and so are
-    ``epochs=2`` and ``epochs=2.0``."""
+    """``value`` with every number converted to the type of its setting, so that ``lr=1`` and ``lr=1.0`` give one
+    signature, and so do ``epochs=2`` and ``epochs=2.0``."""
     if not isinstance(value, Mapping):
         return value
     target = value.get("_target_")
-    if isinstance(target, str) and target.startswith(OWN):
+    if isinstance(target, str) and target.startswith(PROJECT_PREFIXES):
         kinds = component_annotations(target)
     else:
         kinds = dict.fromkeys(("seed", "steps"), "int")
@@ -58,7 +58,7 @@ def normalised(value: Any) -> Any:
 
 
 def _as_number(value: Any, annotation: str) -> Any:
-    """A whole number as a float or an integer, as a setting with this annotation has it; in a list each one."""
+    """A whole number converted to float or int as the annotation says; in a list, each element."""
     if isinstance(value, list):
         return [_as_number(item, annotation) for item in value]
     if "float" in annotation:
@@ -68,7 +68,7 @@ def _as_number(value: Any, annotation: str) -> Any:
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
-    """A sentence for every key that its component does not have, one for all that belong to another choice."""
+    """An error message for every key that its component does not have; one for all keys that another choice has."""
     if not isinstance(value, Mapping):
         return
     defaults = _defaults(value)
@@ -84,7 +84,7 @@ def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
 
 
 def missing_keys(value: Any, where: str = "") -> Iterator[str]:
-    """A sentence for every key that its component has and the configuration lacks: it was deleted."""
+    """An error message for every setting of a component that was deleted from the configuration (``~key``)."""
     if isinstance(value, Mapping):
         for key in sorted((_defaults(value) or {}).keys() - value.keys()):
             yield f"{where}.{key} is missing from the configuration: give {where}.{key}=VALUE instead of deleting it"
@@ -93,7 +93,7 @@ def missing_keys(value: Any, where: str = "") -> Iterator[str]:
 
 
 def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | None:
-    """The sentence for ``keys`` that other choices of the group have, but not the component at ``target``."""
+    """The error message for ``keys`` that the component at ``target`` lacks and other choices of the group have."""
     homes = [path.stem for path in sorted(CONF.glob(f"{group}/*.yaml")) if set(keys) <= set(_fields(path))]
     if not homes:
         return None
@@ -110,7 +110,7 @@ def _fields(path: Path) -> dict[str, Any]:
 def _defaults(value: Mapping[str, Any]) -> dict[str, Any] | None:
     """The fields of a component of this project; None for anything else."""
     target = value.get("_target_")
-    return component_defaults(target) if isinstance(target, str) and target.startswith(OWN) else None
+    return component_defaults(target) if isinstance(target, str) and target.startswith(PROJECT_PREFIXES) else None
 
 
 def _is_whole(value: Any) -> bool:

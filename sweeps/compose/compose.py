@@ -1,7 +1,4 @@
-"""Composing configurations: where they live, one of them, and a whole batch at the price of few.
-
-It must not judge values.
-"""
+"""Composes configurations with Hydra: one, or quickly all those of a sweep. Values are not checked here."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ PLUGINS = ROOT / "sweeps" / "plugins"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composed:
-    """What one list of overrides composes to."""
+    """A configuration with the overrides that it was composed from."""
 
     config: DictConfig
     overrides: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    """What presets say of groups that the overrides choose themselves."""
+    """Warnings: values of presets that were dropped because the overrides choose that group themselves."""
 
 
 def enable_plugins() -> None:
@@ -55,15 +52,15 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def compose_batch(loader: Any, master: DictConfig, batch: Sequence[Sequence[str]]) -> Iterator[Composed]:
-    """Every member of a sweep, one at a time; raises Hydra's errors."""
+    """The configurations of a sweep, one at a time; raises Hydra's errors."""
     return batch_composer(loader, master)(batch)
 
 
 def batch_composer(loader: Any, master: DictConfig) -> Callable[[Sequence[Sequence[str]]], Iterator[Composed]]:
-    """What composes batches; raises Hydra's errors.
+    """A function that composes batches of overrides; raises Hydra's errors.
 
-    Hydra composes files first and then sets values one by one, so members that choose the same files share that first
-    part: a few milliseconds a member instead of a hundred. Pickling copies it five times faster than a deep copy.
+    Hydra merges the chosen files first and then sets values one by one. Configurations that choose the same files share
+    the first part: a few milliseconds each instead of a hundred. Pickling copies five times faster than a deep copy.
     """
 
     @functools.cache

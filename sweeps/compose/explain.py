@@ -1,6 +1,6 @@
-"""Hydra's several-line errors as one sentence that names the nearest valid name.
+"""Rewrites Hydra's errors of several lines as one sentence with the nearest valid name.
 
-It must not hide a message that it does not know.
+A message that is not known here is passed on as it is.
 """
 
 from __future__ import annotations

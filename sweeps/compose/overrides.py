@@ -1,4 +1,4 @@
-"""The words of an override: its key, its value as plain Python, and a short text for people. Pure."""
+"""Parts of a Hydra override (``+optim.lr=1``): its key, its value in Python, and a short form to display."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Precedence: a group or value chosen on the command line wins over what a preset (method, factor, study) sets.
 
-A preset (``method``, ``study``, ``factor``) is a bundle of choices and values. Hydra lets choices of the command line
-win over those of a preset, but would put a preset's *values* on top of whatever was chosen: ``study=smoke
-evaluation=none`` would evaluate, ``method=siren surrogate=gspo`` would clip whole responses at 0.28. Used wherever
-something is composed. A ``clip_regime`` is a short name for two values, and is kept as these are.
+A preset is a YAML that sets choices and values of several groups. Hydra lets choices of the command line win over those
+of a preset, but would apply a preset's *values* to whatever was chosen: ``study=smoke evaluation=none`` would evaluate,
+``method=siren surrogate=gspo`` would clip whole responses at 0.28. Here such values are dropped. A ``clip_regime`` is
+only a short name for two values, and always applies.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ COMPONENTS = frozenset({*SINGLE_SLOTS, *LIST_SLOTS, *PLAIN_GROUPS, "launcher"})
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Groups that the command line chooses, and the values of presets that were left out for it."""
+    """Groups chosen on the command line, and warnings about the values of presets that were dropped for them."""
 
     groups: frozenset[str] = frozenset()
     left_out: dict[str, None] = field(default_factory=dict)
-    """Sentences, each once."""
+    """Warnings, as the keys of a dictionary: each once, in order."""
 
 
 _CHOSEN: ContextVar[Chosen] = ContextVar("chosen")
@@ -40,7 +40,7 @@ def chosen_groups(overrides: Sequence[str]) -> frozenset[str]:
 
 @contextmanager
 def choosing(overrides: Sequence[str]) -> Iterator[Chosen]:
-    """While composing ``overrides``, presets leave alone what they choose."""
+    """While this is open, presets set no values in groups that ``overrides`` choose."""
     chosen = Chosen(chosen_groups(overrides))
     token = _CHOSEN.set(chosen)
     try:
@@ -50,7 +50,7 @@ def choosing(overrides: Sequence[str]) -> Iterator[Chosen]:
 
 
 def left_out() -> tuple[str, ...]:
-    """What presets did not change while this was composed, a sentence for each."""
+    """Warnings about values of presets that were dropped in the composition that is under way."""
     return tuple(_CHOSEN.get(Chosen()).left_out)
 
 

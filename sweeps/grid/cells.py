@@ -1,6 +1,6 @@
-"""From composed configurations to cells: frozen, signed, each with its level and seed. Nothing is written here.
+"""The cells of a sweep, from composed configurations: each with its resolved configuration, signature, level and seed.
 
-Everything that can be refused without importing the trainer is refused here.
+Everything that can be checked without importing the trainer is checked here. Nothing is written.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeps.compose.components import normalised
 from sweeps.compose.compose import Composed
 from sweeps.compose.explain import explain
-from sweeps.grid.judge import problems_of
 from sweeps.grid.levels import Level, levels
+from sweeps.grid.problems import config_problems
 from sweeps.queues.base import open_queue
-from sweeps.queues.machine import settled
+from sweeps.queues.machine import with_device_and_threads
 from trainer.contract.config import ConfigError, require
 from trainer.contract.identity import group_signature, identity, signature
 from trainer.contract.settings import coerced
 
 NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
-"""Top-level keys that are about this invocation only."""
+"""Top-level keys that concern one invocation of ``sweep.py`` only; ``run.yaml`` does not hold them."""
 
 SHARED = ("output", "launcher", "tracking", "plan", "retry", "max_hours", "yes", "study")
 """Top-level keys that have to be equal in all cells of a sweep."""
@@ -34,10 +34,10 @@ SHARED = ("output", "launcher", "tracking", "plan", "retry", "max_hours", "yes",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One run of a sweep, decided."""
+    """One run of a sweep: a level of the factor and a seed."""
 
     config: Mapping[str, Any]
-    """Resolved and frozen: what ``run.yaml`` will hold, but for tracking and provenance."""
+    """The resolved configuration: what ``run.yaml`` will hold, without tracking and provenance."""
     signature: str
     level: Level
     seed: int
@@ -45,29 +45,29 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For people: level and seed."""
+        """Level and seed, to display."""
         return f"{self.level.label}, seed {self.seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One composed configuration of a sweep as plain data."""
+class ResolvedConfig:
+    """One configuration of a sweep as plain data, interpolations resolved."""
 
     config: Mapping[str, Any]
-    """Read only: members share what is equal among them."""
+    """Read only: configurations of a sweep share the objects of equal values."""
     overrides: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    """What presets say of groups that were chosen."""
+    """Warnings about values of presets that were dropped; see :mod:`sweeps.compose.presets`."""
 
 
-def members(composed: Iterable[Composed]) -> list[Member]:
-    """Resolve configurations one at a time: a composed one is a hundred times larger than what a cell keeps of it."""
+def resolve_all(composed: Iterable[Composed]) -> list[ResolvedConfig]:
+    """Resolve configurations one at a time: Hydra's object is a hundred times larger than the plain data."""
     shared: dict[str, Any] = {}
     return [
-        Member(
+        ResolvedConfig(
             config={
                 key: shared.setdefault(json.dumps(value, default=str), value)
-                for key, value in resolved(item.config).items()
+                for key, value in resolve(item.config).items()
             },
             overrides=item.overrides,
             left_out=item.left_out,
@@ -76,29 +76,30 @@ def members(composed: Iterable[Composed]) -> list[Member]:
     ]
 
 
-def cells(members: Sequence[Member]) -> list[Cell]:
-    """The cells of a sweep, in its order. Raises :class:`ConfigError` listing every problem, one sentence a line."""
-    configs = [member.config for member in members]
-    problems = dict.fromkeys(sentence for config in configs for sentence in problems_of(config))
+def cells(resolve_all: Sequence[ResolvedConfig]) -> list[Cell]:
+    """The cells of a sweep, in the order of its configurations. Raises :class:`ConfigError` with a line per problem."""
+    configs = [member.config for member in resolve_all]
+    problems = dict.fromkeys(sentence for config in configs for sentence in config_problems(config))
     if problems:
         raise ConfigError("\n".join(problems))
     _same_for_all(configs)
-    every = levels([member.overrides for member in members], configs[0].get("factor"))
-    made = [_cell(member, level) for member, level in zip(members, every, strict=True)]
+    every = levels([member.overrides for member in resolve_all], configs[0].get("factor"))
+    made = [_cell(member, level) for member, level in zip(resolve_all, every, strict=True)]
     _all_different(made)
     _clipping_acts(made)
     return made
 
 
-def _cell(member: Member, level: Level) -> Cell:
+def _cell(member: ResolvedConfig, level: Level) -> Cell:
     frozen = _frozen(member.config)
     return Cell(
         config=frozen, signature=signature(frozen), level=level, seed=frozen["seed"], overrides=member.overrides
     )
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """Plain data, interpolations replaced, numbers in one form, paths absolute. Changes ``config``."""
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """``config`` as plain data: interpolations resolved, numbers of the annotated type, paths absolute. Changes
+    ``config``."""
     try:
         _require_output(OmegaConf.to_container(config))
         bare = config
@@ -118,8 +119,10 @@ def _require_output(config: Any) -> None:
 
 
 def _frozen(config: Mapping[str, Any]) -> dict[str, Any]:
-    on_gpus = config["hardware"]["device"] == "auto" and open_queue(config["launcher"]).devices > 0
-    return {key: value for key, value in settled(config, on_gpus=on_gpus).items() if key not in NOT_FROZEN}
+    on_gpus = config["hardware"]["device"] == "auto" and open_queue(config["launcher"]).num_gpus > 0
+    return {
+        key: value for key, value in with_device_and_threads(config, on_gpus=on_gpus).items() if key not in NOT_FROZEN
+    }
 
 
 def _same_for_all(configs: Sequence[Mapping[str, Any]]) -> None:
@@ -138,7 +141,7 @@ def _differences(node: Any, other: Any, where: str) -> Iterator[tuple[str, Any]]
 
 
 def _all_different(cells: Sequence[Cell]) -> None:
-    """Two cells of one identity would be one run counted twice."""
+    """Raise :class:`ConfigError` if two cells have one signature: they would be one run, counted twice."""
     seen: dict[str, Cell] = {}
     for cell in cells:
         other = seen.setdefault(cell.signature, cell)
@@ -152,7 +155,7 @@ def _all_different(cells: Sequence[Cell]) -> None:
 
 
 def _clipping_acts(cells: Sequence[Cell]) -> None:
-    """Refuse levels that differ in clip thresholds only while every ratio is 1, however they were written down."""
+    """Raise :class:`ConfigError` if levels differ in clip thresholds only and every importance ratio is 1."""
     seen: dict[str, Cell] = {}
     for cell in cells:
         optim, surrogate = cell.config["optim"], cell.config["surrogate"]

@@ -1,6 +1,6 @@
-"""Which level of the factor a cell belongs to, and what that level is called.
+"""The level of the factor that a cell belongs to, and its name.
 
-Pure: it reads overrides as the sweep gave them, so the order of levels is their order there.
+Levels are read from the overrides of the sweep, so their order is that of the command line.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ SEED = "seed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One level."""
+    """One level of a factor."""
 
     name: str
-    """Short and stable, e.g. ``0.28`` or ``positive only``: the key of the level everywhere."""
+    """Short and stable, e.g. ``0.28`` or ``positive only``: identifies the level in MLflow and reports."""
     label: str
-    """What people read."""
+    """The name to display."""
     index: int
     """Position in the sweep, from 0."""
 
 
 def swept_keys(batch: Sequence[Sequence[str]], factor_key: str | None) -> list[str]:
-    """Keys whose values differ within the sweep and the factor's own, in their order there; the seed is not one."""
+    """Keys whose values differ within the sweep, and the factor's key, in their order; never the seed."""
     values: dict[str, set[str]] = {}
     for overrides in batch:
         for override in overrides:

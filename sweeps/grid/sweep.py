@@ -1,6 +1,6 @@
-"""What a sweep is called and what it says of itself: the study's name and its ``sweep.json``.
+"""A sweep: its name, its cells, and its ``sweep.json``.
 
-The dashboards read the document from MLflow, so its keys are a contract.
+The dashboards read ``sweep.json`` from MLflow, so its keys are part of the interface.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.identity import NOT_IDENTITY
 from trainer.contract.status import read_object
 
-LONGEST = 80
+MAX_NAME_LENGTH = 80
 
 Document = dict[str, Any]
 """The content of a ``sweep.json``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """A named sweep."""
+class Sweep:
+    """What one command line describes: a name and a grid of cells."""
 
     name: str
     command: str
@@ -42,7 +42,7 @@ class Study:
         return self.output / "sweeps" / self.name
 
     def run_dir(self, cell: Cell) -> Path:
-        """Named by content, so that no two configurations share one and no configuration has two."""
+        """The run folder, named by the signature: one configuration has one folder, in whatever sweep it occurs."""
         return self.output / "runs" / cell.signature
 
     @property
@@ -75,15 +75,15 @@ class Study:
         }
 
 
-def study_name(cells: Sequence[Cell], multirun: bool) -> str:
-    """The name a person gave, or: the factor (or what is swept), then whatever else was changed from the default.
+def sweep_name(cells: Sequence[Cell], multirun: bool) -> str:
+    """``study.name`` if it is set, otherwise the factor (or the swept keys) followed by the other overrides.
 
-    So one name never stands for sweeps over two different bases.
+    With the overrides in the name, sweeps with different fixed settings have different names.
     """
     config = cells[0].config
-    given = given_name(config)
-    if given is not None:
-        return given
+    chosen = chosen_name(config)
+    if chosen is not None:
+        return chosen
     factor = config.get("factor") or {}
     batch = [cell.overrides for cell in cells]
     swept = swept_keys(batch, factor.get("key"))
@@ -91,19 +91,23 @@ def study_name(cells: Sequence[Cell], multirun: bool) -> str:
     return name_of(str(base), cells[0].overrides, {*swept, "factor", str(factor.get("key"))})
 
 
-def given_name(config: Mapping[str, Any]) -> str | None:
-    """The name a person gave (``study.name``), checked: it becomes a folder."""
-    given = config["study"].get("name")
-    if given is None:
+def chosen_name(config: Mapping[str, Any]) -> str | None:
+    """``study.name`` if it is set, checked because it becomes a folder."""
+    chosen = config["study"].get("name")
+    if chosen is None:
         return None
-    valid = isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", given) and len(given) <= 2 * LONGEST
+    valid = (
+        isinstance(chosen, str)
+        and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", chosen)
+        and len(chosen) <= 2 * MAX_NAME_LENGTH
+    )
     require(
         bool(valid),
         "study.name",
-        given,
+        chosen,
         "it becomes a folder: use letters, digits and . _ - and start with a letter or digit",
     )
-    return str(given)
+    return str(chosen)
 
 
 def name_of(base: str, overrides: Sequence[str], swept: Collection[str] = ()) -> str:
@@ -124,7 +128,11 @@ def _unswept(cells: Sequence[Cell], multirun: bool) -> str:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        name
+        if len(name) <= MAX_NAME_LENGTH
+        else f"{name[: MAX_NAME_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def _factor(config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -146,18 +154,18 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
-def save(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write ``sweep.json``: the grid as it was asked for last."""
+def save_document(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write ``sweep.json``, replacing that of an earlier start."""
     make_folder(folder)
     write_atomic(folder / "sweep.json", json.dumps(document, indent=1))
 
 
-def load(output: Path, name: str) -> Document:
-    """The ``sweep.json`` of a study; :class:`ConfigError` names the nearest when there is none."""
+def load_document(output: Path, name: str) -> Document:
+    """The ``sweep.json`` of a sweep. Raises :class:`ConfigError` with the nearest name when there is none."""
     path = output / "sweeps" / name / "sweep.json"
     document = read_object(path, "start the sweep again, which writes it anew")
     if document is None:
-        known = names(output)
+        known = sweep_names(output)
         hint = nearest(name, known) if known else "no sweep has been started there"
         raise ConfigError(f"study {name!r} is not in {output / 'sweeps'}: {hint}")
     keys = {"signature", "level", "label", "level_index", "seed", "overrides"}
@@ -166,7 +174,7 @@ def load(output: Path, name: str) -> Document:
     return document
 
 
-def names(output: Path) -> list[str]:
-    """Every study in this output folder, newest first."""
+def sweep_names(output: Path) -> list[str]:
+    """The sweeps in this output folder, newest first."""
     found = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda path: -path.stat().st_mtime)
     return [path.parent.name for path in found]

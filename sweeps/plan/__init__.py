@@ -1,1 +1,1 @@
-"""What a sweep needs: checks, what is done already, what it will cost, what is written down before it runs."""
+"""Everything before jobs are queued: checks, which cells are done, an estimate of the time, and the run folders."""

@@ -1,7 +1,6 @@
-"""Values and combinations, checked by the trainer itself in one process for the whole sweep, before anything is
-queued.
+"""Lets the trainer check the configurations of a sweep, in one process, before anything is queued.
 
-The trainer imports torch for this, which ``sweeps`` must not.
+It is a process of its own (``python -m trainer --check``) because the check imports torch, which ``sweeps`` must not.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from trainer.contract.status import ExitCode
 
 @dataclass(slots=True)
 class Check:
-    """A check that runs while the launcher does other things."""
+    """A running check."""
 
     process: subprocess.Popen[str]
     request: str
 
     def result(self) -> list[str]:
-        """Warnings. Raises :class:`ConfigError` with the problems, one sentence a line."""
+        """Wait for the check; returns its warnings. Raises :class:`ConfigError` with a line per problem."""
         out, err = self.process.communicate(self.request)
         lines = list(dict.fromkeys(_without_cell(line) for line in out.splitlines() if line.strip()))
         warnings = [line.removeprefix("warning:").strip() for line in lines if line.startswith("warning:")]
@@ -42,13 +41,16 @@ class Check:
         return warnings
 
 
-def start_check(cells: Sequence[Cell], trainer: Sequence[str], *, here: bool = True) -> Check:
-    """Ask the trainer about one cell of every level: seeds change nothing that it could refuse.
+def start_check(cells: Sequence[Cell], trainer: Sequence[str], *, on_this_machine: bool = True) -> Check:
+    """Start checking one cell of every level; another seed cannot make a configuration invalid.
 
-    ``here``: the jobs run on this machine, which has to have what they need.
+    ``on_this_machine``: the jobs run here, so that files and devices that they need have to be here too.
     """
     levels = {group_signature(cell.config): cell for cell in cells}
-    lines = [json.dumps({"config": cell.config, "where": cell.level.label, "here": here}) for cell in levels.values()]
+    lines = [
+        json.dumps({"config": cell.config, "where": cell.level.label, "here": on_this_machine})
+        for cell in levels.values()
+    ]
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, *trainer, "--check"],
@@ -68,7 +70,7 @@ def require_gpus(config: Mapping[str, Any], queue: Queue) -> None:
         return
     queue.require_room_for(int(hardware["processes"]))
     require(
-        hardware["device"] != "cuda" or queue.devices > 0,
+        hardware["device"] != "cuda" or queue.num_gpus > 0,
         "hardware.device",
         "cuda",
         "jobs of this launcher have no GPU; use hardware.device=auto, or on Slurm launcher.gpus=1",
@@ -76,5 +78,5 @@ def require_gpus(config: Mapping[str, Any], queue: Queue) -> None:
 
 
 def _without_cell(line: str) -> str:
-    """A warning without the level it was found in: one that concerns all levels is said once."""
+    """A warning without the level it was found in, so that one which concerns all levels is printed once."""
     return line.rpartition(" (in ")[0] or line if line.startswith("warning:") else line

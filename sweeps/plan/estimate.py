@@ -1,7 +1,4 @@
-"""How long a sweep will take, from runs of like cost in the same output folder.
-
-It reads run folders and writes nothing.
-"""
+"""Estimates how long a sweep will take, from the timings of similar completed runs in the same output folder."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from sweeps.grid.cells import Cell
-from sweeps.grid.sweep import Study
+from sweeps.grid.sweep import Sweep
 from sweeps.plan.reconcile import Decision
 from sweeps.queues.base import Queue
 from sweeps.runs.run_folder import read_run
@@ -25,31 +22,32 @@ from trainer.contract.records import DamagedRecord, read_records
 from trainer.contract.run_folder import last_attempt, last_job
 from trainer.contract.status import read_status
 
-LIKE = (
+SIMILARITY = (
     ("task", "model", "engine", "rollout", "optim", "evaluation", "hardware"),
     ("task", "model", "engine", "rollout", "hardware"),
     ("model", "engine", "hardware"),
     ("model", "engine"),
 )
-"""Groups that decide how long a step takes; where no earlier run has all of them, fewer have to do."""
+"""Groups that decide how long a step takes, the most similar runs first: a later row is used if no run matches an
+earlier one."""
 
-ENOUGH = 100
-"""Earlier runs that an estimate looks at, the newest."""
+MAX_RUNS_READ = 100
+"""Only this many completed runs are read, the newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What is still to be done."""
+    """Time that the cells to be queued will take."""
 
     wall_s: float
-    """Seconds until the last job ends, with as many at a time as the queue runs."""
+    """Wall-clock seconds until the last job ends, with as many jobs at a time as the queue runs."""
     device_s: float
-    """Seconds of all jobs together, times the GPUs that each holds (once on a CPU)."""
+    """GPU seconds of all jobs together; job seconds where jobs have no GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
-    """A completed run."""
+class FinishedRun:
+    """A completed run from which an estimate is made."""
 
     config: Mapping[str, Any]
     step_s: float
@@ -59,30 +57,30 @@ class Earlier:
     """Unix seconds at which its job began and its last step was recorded."""
 
 
-def shares(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
-    """The cells of each job: all levels of one seed first, so that a comparison is there early."""
+def split_into_jobs(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
+    """The cells of each job, ``size`` each: all levels of one seed first, so that levels can be compared early."""
     ordered = sorted(cells, key=lambda cell: cell.seed)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def estimate(study: Study, decisions: Sequence[Decision], queue: Queue) -> Estimate | None:
+def estimate(sweep: Sweep, decisions: Sequence[Decision], queue: Queue) -> Estimate | None:
     """Time for what is to be queued; None where no earlier run resembles a cell."""
-    status = {cell.signature: item.status for cell, item in zip(study.cells, decisions, strict=True) if item.to_queue}
-    todo = [cell for cell in study.cells if cell.signature in status]
-    known = earlier(study.output)
+    status = {cell.signature: item.status for cell, item in zip(sweep.cells, decisions, strict=True) if item.to_queue}
+    todo = [cell for cell in sweep.cells if cell.signature in status]
+    known = finished_runs(sweep.output)
     start_s, speeds, jobs = start_up_s(known), dict[str, float | None](), []
-    for share in shares(todo, queue.job_size(len(todo))):
+    for job_cells in split_into_jobs(todo, queue.job_size(len(todo))):
         seconds = start_s
-        for cell in share:
+        for cell in job_cells:
             config = named(cell.config)
-            cost = json.dumps([config.get(group) for group in LIKE[0]], sort_keys=True)
+            cost = json.dumps([config.get(group) for group in SIMILARITY[0]], sort_keys=True)
             speed = speeds[cost] if cost in speeds else speeds.setdefault(cost, _step_s(config, known))
             if speed is None:
                 return None
             before = status[cell.signature]
             seconds += speed * max(0, int(cell.config["steps"]) - (before.step if before else 0))
         jobs.append(seconds)
-    return Estimate(wall_s=makespan_s(jobs, queue.concurrency), device_s=sum(jobs) * max(1, queue.devices))
+    return Estimate(wall_s=makespan_s(jobs, queue.concurrency), device_s=sum(jobs) * max(1, queue.num_gpus))
 
 
 def makespan_s(jobs: Sequence[float], slots: int) -> float:
@@ -93,19 +91,21 @@ def makespan_s(jobs: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def earlier(output: Path) -> list[Earlier]:
+def finished_runs(output: Path) -> list[FinishedRun]:
     """Completed runs, the newest first."""
     found = []
-    for path in sorted((output / "runs").glob("*/timings.jsonl"), key=lambda path: -path.stat().st_mtime)[:ENOUGH]:
+    for path in sorted((output / "runs").glob("*/timings.jsonl"), key=lambda path: -path.stat().st_mtime)[
+        :MAX_RUNS_READ
+    ]:
         status = read_status(path.parent)
         if status is None or status.state != "COMPLETED" or not status.steps:
             continue
         records = timings(path)
         try:
             found.append(
-                Earlier(
+                FinishedRun(
                     config=named(read_run(path.parent)),
-                    step_s=busy_s(records) / status.steps,
+                    step_s=time_in_steps_s(records) / status.steps,
                     job=last_job(path.parent) or path.parent.name,
                     span=(_began(path.parent), max((time for time, _ in records), default=0.0)),
                 )
@@ -124,13 +124,13 @@ def timings(path: Path) -> list[tuple[float, dict[str, Any]]]:
         return []
 
 
-def busy_s(records: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
-    """Seconds within steps, and in an evaluation that stands alone."""
+def time_in_steps_s(records: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
+    """Seconds spent in steps, and in evaluations outside a step."""
     return sum(float(m.get("time/step_s") or m.get("time/eval_s") or 0) for _, m in records)
 
 
-def start_up_s(known: Sequence[Earlier]) -> float:
-    """Seconds of a job outside the steps of its runs: imports, engine, models. 0 when no job is known whole."""
+def start_up_s(known: Sequence[FinishedRun]) -> float:
+    """Seconds of a job outside the steps of its runs (imports, engine, models); 0 if no job had a single attempt."""
     over = []
     for _, group in itertools.groupby(sorted(known, key=lambda run: run.job), key=lambda run: run.job):
         runs = list(group)
@@ -141,15 +141,15 @@ def start_up_s(known: Sequence[Earlier]) -> float:
 
 
 def _began(run_dir: Path) -> float:
-    """When the only attempt of a run began; 0 for a run that had several, of which this one tells too little."""
+    """Unix time at which a run began; 0 if it had several attempts, whose start-up times cannot be told apart."""
     attempt = last_attempt(run_dir)
     path = attempt / "job" if attempt is not None and attempt.name == "1" else None
     return path.stat().st_mtime if path is not None and path.exists() else 0.0
 
 
-def _step_s(config: Mapping[str, Any], known: Sequence[Earlier]) -> float | None:
-    """Mean seconds per step of the runs that resemble ``config`` most."""
-    for groups in LIKE:
+def _step_s(config: Mapping[str, Any], known: Sequence[FinishedRun]) -> float | None:
+    """Mean seconds per step of the runs most similar to ``config``."""
+    for groups in SIMILARITY:
         alike = [run.step_s for run in known if all(run.config.get(key) == config.get(key) for key in groups)]
         if alike:
             return fmean(alike)

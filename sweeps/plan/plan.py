@@ -1,13 +1,13 @@
-"""``plan=true``: which cells there are, what is done, what would run and how long it takes.
+"""The text of ``plan=true``: the cells of a sweep, what would be done with each, and how long that takes.
 
-It shows what :mod:`sweeps.plan.reconcile` and :mod:`sweeps.plan.estimate` have found.
+It formats the results of :mod:`sweeps.plan.reconcile` and :mod:`sweeps.plan.estimate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweeps.grid.sweep import Study
+from sweeps.grid.sweep import Sweep
 from sweeps.plan.estimate import Estimate
 from sweeps.plan.reconcile import Action, Decision
 from sweeps.plan.schema import outdated_line
@@ -15,39 +15,41 @@ from sweeps.queues.base import Queue
 from trainer.contract.config import ConfigError
 
 
-def plan_text(study: Study, decisions: Sequence[Decision], queue: Queue, expected: Estimate | None) -> str:
+def plan_text(sweep: Sweep, decisions: Sequence[Decision], queue: Queue, expected: Estimate | None) -> str:
     """The plan as a table of cells, a summary and an estimate."""
     rows = [("level", "seed", "run folder", "")]
-    for cell, decision in zip(study.cells, decisions, strict=True):
+    for cell, decision in zip(sweep.cells, decisions, strict=True):
         rows.append((cell.level.label, str(cell.seed), f"runs/{cell.signature}", _what(decision)))
     counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
     shown = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     size = (
-        f"{study.num_levels} levels x {study.num_seeds} seeds" if study.num_levels > 1 else f"{study.num_seeds} seeds"
+        f"{sweep.num_levels} levels x {sweep.num_seeds} seeds" if sweep.num_levels > 1 else f"{sweep.num_seeds} seeds"
     )
     time = _estimate_text(expected, queue) if any(decision.to_queue for decision in decisions) else "nothing to run"
     return "\n".join(
         [
             *aligned(rows),
             "",
-            f"{study.name}: {_many(len(decisions), 'cell')} ({size}); {shown}",
+            f"{sweep.name}: {_many(len(decisions), 'cell')} ({size}); {shown}",
             f"estimated time: {time}",
-            *filter(None, [outdated_line(study.output)]),
+            *filter(None, [outdated_line(sweep.output)]),
         ]
     )
 
 
-def opening(study: Study, decisions: Sequence[Decision], num_jobs: int, queue: Queue, expected: Estimate | None) -> str:
-    """The line a sweep begins with: what is there already, what runs, how long it takes."""
+def opening_line(
+    sweep: Sweep, decisions: Sequence[Decision], num_jobs: int, queue: Queue, expected: Estimate | None
+) -> str:
+    """The first line that a sweep prints: cells that are done, cells to run, and the expected time."""
     counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
     before = [f"{counts[action]} {action}" for action in (Action.KEEP, Action.JOIN, Action.LEAVE) if counts[action]]
     cells, todo = _many(len(decisions), "cell"), counts[Action.START] + counts[Action.RESUME]
     if not todo:
-        return f"{study.name}: {cells}; {', '.join(before)}; nothing to run"
-    old = f"\n{line}" if (line := outdated_line(study.output)) else ""
+        return f"{sweep.name}: {cells}; {', '.join(before)}; nothing to run"
+    old = f"\n{line}" if (line := outdated_line(sweep.output)) else ""
     time = f", about {duration(expected.wall_s)}" if expected is not None else ""
     run = f"{todo} to run in {_many(num_jobs, 'job')}, {min(num_jobs, queue.concurrency)} at a time{time}"
-    return f"{study.name}: {'; '.join(filter(None, [cells, ', '.join(before), run]))}{old}"
+    return f"{sweep.name}: {'; '.join(filter(None, [cells, ', '.join(before), run]))}{old}"
 
 
 def require_affordable(expected: Estimate | None, queue: Queue, max_hours: float) -> None:
@@ -67,7 +69,7 @@ def _what(decision: Decision) -> str:
     status = decision.status
     if decision.action is Action.RESUME and status is not None and status.step:
         return f"resume at step {status.step}"
-    if decision.unsure:
+    if decision.unknown_liveness:
         return "running, as far as one can tell (retry=lost takes it over)"
     if decision.action is Action.LEAVE and status is not None:
         retry = "failed" if status.state == "FAILED" else "all"
@@ -83,7 +85,7 @@ def _estimate_text(expected: Estimate | None, queue: Queue) -> str:
 
 
 def _total(expected: Estimate, queue: Queue) -> str:
-    return f"{duration(expected.device_s)} of {'GPUs' if queue.devices else 'jobs'} in all"
+    return f"{duration(expected.device_s)} of {'GPUs' if queue.num_gpus else 'jobs'} in all"
 
 
 def duration(seconds: float) -> str:

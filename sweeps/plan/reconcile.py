@@ -1,6 +1,6 @@
-"""What is to be done about each cell (start, resume, keep, join, leave), given what its run folder already holds.
+"""Decides for each cell, from its run folder, whether to start, resume, keep, join or leave it. Changes nothing.
 
-It reads and decides; it changes nothing.
+To join a run is to follow it while a job of another process trains it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sweeps.queues.liveness import is_surely_alive
+from sweeps.queues.liveness import alive_or_unknown
 from sweeps.queues.scheduler import Scheduler, ask
 from trainer.contract.config import require
 from trainer.contract.status import UNFINISHED, Status, read_status
@@ -19,11 +19,11 @@ RETRIES = (None, "failed", "lost", "all")
 
 
 ENDED = frozenset({"FAILED", "LOST", "CANCELLED", "PRUNED"})
-"""States that a launcher which only takes another's place does not touch."""
+"""States of runs that ``attach`` does not start again."""
 
 
 class Action(StrEnum):
-    """What to do with a cell; the value is how the plan calls it."""
+    """What to do with a cell; the value is its name in the plan."""
 
     START = "new"
     RESUME = "resume"
@@ -39,8 +39,8 @@ class Decision:
     run_dir: Path
     action: Action
     status: Status | None
-    unsure: bool = False
-    """Whether nobody here can tell if the run that is joined lives."""
+    unknown_liveness: bool = False
+    """Whether a run is joined although it cannot be determined from this machine if it is alive."""
 
     @property
     def to_queue(self) -> bool:
@@ -49,11 +49,11 @@ class Decision:
 
 
 def reconcile(run_dirs: Sequence[Path], retry: str | None = None, only_waiting: bool = False) -> list[Decision]:
-    """A decision per run folder: the complete are kept, the living joined, the interrupted and cancelled go on.
+    """A decision per run folder: completed runs are kept, live ones joined, interrupted and cancelled ones resumed.
 
     FAILED is left alone unless ``retry`` is ``failed`` or ``all``, PRUNED unless it is ``all``. ``lost`` and ``all``
-    also take over runs of which nobody here can tell whether they live (the lock still keeps two from working on one).
-    ``only_waiting`` leaves alone whatever ended somehow, and goes on with what waits for a launcher that has gone.
+    also resume runs whose liveness cannot be determined from here; their lock still excludes a second trainer.
+    ``only_waiting`` leaves alone every run that has ended in any way, and starts those that were only queued.
     """
     require(retry in RETRIES, "retry", retry, "choose failed, lost, all or null")
     statuses = [read_status(run_dir) for run_dir in run_dirs]
@@ -66,9 +66,9 @@ def reconcile(run_dirs: Sequence[Path], retry: str | None = None, only_waiting: 
     ]
 
 
-def unsure(decisions: Sequence[Decision]) -> str | None:
-    """A sentence about runs that are waited for though nobody here can tell whether they live; None without any."""
-    found = [decision for decision in decisions if decision.unsure]
+def unknown_liveness(decisions: Sequence[Decision]) -> str | None:
+    """A warning about runs that are joined although their liveness is unknown; None without any."""
+    found = [decision for decision in decisions if decision.unknown_liveness]
     if not found:
         return None
     status = found[0].status
@@ -82,9 +82,11 @@ def unsure(decisions: Sequence[Decision]) -> str | None:
 
 
 def _decision(run_dir: Path, status: Status | None, retry: str | None, scheduler: Scheduler | None) -> Decision:
-    alive = is_surely_alive(run_dir, status, scheduler) if status is not None else False
+    alive = alive_or_unknown(run_dir, status, scheduler) if status is not None else False
     action = _action(status, retry, alive)
-    return Decision(run_dir=run_dir, action=action, status=status, unsure=action is Action.JOIN and alive is None)
+    return Decision(
+        run_dir=run_dir, action=action, status=status, unknown_liveness=action is Action.JOIN and alive is None
+    )
 
 
 def _action(status: Status | None, retry: str | None, alive: bool | None) -> Action:

@@ -1,7 +1,6 @@
-"""Writes the run folders with their frozen configurations before anything is queued, and checks that the disk has
-room for them.
+"""Writes the run folders with their resolved configurations before jobs are queued, and checks the disk for space.
 
-From then on a job needs nothing from the launcher.
+A job then needs nothing but its run folders; ``sweep.py`` may end.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.grid.cells import Cell
-from sweeps.grid.sweep import Study
+from sweeps.grid.sweep import Sweep
 from sweeps.runs.run_folder import read_run, write_run
 from sweeps.tracking import absolute
 from trainer.contract.config import ConfigError
@@ -26,7 +25,7 @@ from trainer.contract.liveness import lock
 from trainer.contract.status import read_status, write_status
 
 ROOM_MIB, ROOM_PER_RUN_MIB = 200, 1
-"""Free space below which a sweep would soon stop; checkpoints of a large model need far more."""
+"""Free disk space that is required; checkpoints of a large model need far more."""
 
 
 def require_folder(output: Path) -> None:
@@ -52,7 +51,7 @@ def require_room(output: Path, num_runs: int) -> None:
 
 
 def private_folder(folder: Path) -> Path:
-    """Make ``folder`` for this user alone, and return it: Submitit unpickles what lies there, and so would run it."""
+    """Create ``folder`` for this user only, because Submitit unpickles (and so executes) the files in it."""
     folder.mkdir(mode=0o700, parents=True)
     return folder
 
@@ -63,28 +62,28 @@ def _nearest(output: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRef:
-    """What a run is told about the sweep it belongs to."""
+    """The sweep that a run belongs to, as its ``run.yaml`` records it."""
 
-    study: Study
+    sweep: Sweep
     uri: str | None
     """MLflow tracking URI."""
     parent_run_id: str | None
     """MLflow run of the sweep."""
     facts: Mapping[str, str]
-    """Where the sweep came from."""
+    """Provenance; see :mod:`sweeps.plan.origin`."""
 
 
-def register(place: SweepRef, cells: Iterable[Cell]) -> list[Path]:
-    """Freeze each cell into its run folder and mark it QUEUED; :class:`ConfigError` where that cannot be written.
+def register(sweep_ref: SweepRef, cells: Iterable[Cell]) -> list[Path]:
+    """Write each cell's ``run.yaml`` and mark it QUEUED. Raises :class:`ConfigError` if it cannot be written.
 
-    A run that another launcher got hold of meanwhile is left as it is: the worker will find it taken, or completed.
+    A run that another process has locked meanwhile is left as it is; the job will skip it.
     """
     run_dirs = []
     for cell in cells:
-        run_dir = place.study.run_dir(cell)
+        run_dir = sweep_ref.sweep.run_dir(cell)
         try:
             make_folder(run_dir)
-            _register(run_dir, cell, run_document(place, cell))
+            _register(run_dir, cell, run_document(sweep_ref, cell))
         except OutOfSpace:
             raise
         except OSError as error:
@@ -110,44 +109,44 @@ def _register(run_dir: Path, cell: Cell, document: Mapping[str, Any]) -> None:
         write_status(run_dir, "QUEUED", steps=int(cell.config["steps"]), **waiting)
 
 
-def adopt(place: SweepRef, cells: Iterable[Cell]) -> list[Path]:
-    """Give finished runs that were mirrored elsewhere, or nowhere, this sweep's MLflow store; returns those.
+def adopt(sweep_ref: SweepRef, cells: Iterable[Cell]) -> list[Path]:
+    """Point finished runs of earlier sweeps to this sweep's MLflow store; returns those that it does not hold yet.
 
-    So a sweep that reuses runs of an earlier one shows all of them.
+    A sweep that reuses runs then shows all of its cells in MLflow.
     """
-    if place.uri is None:
+    if sweep_ref.uri is None:
         return []
-    late = []
+    adopted = []
     for cell in cells:
-        run_dir = place.study.run_dir(cell)
-        if absolute((read_run(run_dir).get("tracking") or {}).get("uri")) != place.uri:
-            write_run(run_dir, run_document(place, cell))
-            late.append(run_dir)
-    return late
+        run_dir = sweep_ref.sweep.run_dir(cell)
+        if absolute((read_run(run_dir).get("tracking") or {}).get("uri")) != sweep_ref.uri:
+            write_run(run_dir, run_document(sweep_ref, cell))
+            adopted.append(run_dir)
+    return adopted
 
 
-def run_document(place: SweepRef, cell: Cell) -> dict[str, Any]:
-    """The content of ``run.yaml``: configuration, place in the study, MLflow address, origin."""
-    name, level = place.study.name, cell.level
+def run_document(sweep_ref: SweepRef, cell: Cell) -> dict[str, Any]:
+    """The content of ``run.yaml``: configuration, level within the sweep, MLflow settings, provenance."""
+    name, level = sweep_ref.sweep.name, cell.level
     document: dict[str, Any] = {"schema": SCHEMA} | copy.deepcopy(dict(cell.config))
     tracking = document["tracking"]
     document["study"] = {"name": name, "level": level.name, "level_index": level.index, "label": level.label}
     document["tracking"] = tracking | {
-        "uri": place.uri,
-        "parent_run_id": place.parent_run_id,
+        "uri": sweep_ref.uri,
+        "parent_run_id": sweep_ref.parent_run_id,
         "run_name": tracking.get("run_name") or f"{name} {level.label} seed {cell.seed}",
-        "tags": _tags(place, cell) | (tracking.get("tags") or {}),
+        "tags": _tags(sweep_ref, cell) | (tracking.get("tags") or {}),
     }
-    revision, changes = place.facts.get("git revision"), place.facts.get("uncommitted changes")
-    provenance = {**place.facts, "git": {"revision": revision, "dirty": changes == "yes"}}
+    revision, changes = sweep_ref.facts.get("git revision"), sweep_ref.facts.get("uncommitted changes")
+    provenance = {**sweep_ref.facts, "git": {"revision": revision, "dirty": changes == "yes"}}
     return document | {"signature": cell.signature, "provenance": provenance}
 
 
-def _tags(place: SweepRef, cell: Cell) -> dict[str, str]:
+def _tags(sweep_ref: SweepRef, cell: Cell) -> dict[str, str]:
     factor = cell.config.get("factor")
     return {
         "kind": "cell",
-        "study": place.study.name,
+        "study": sweep_ref.sweep.name,
         "level": cell.level.name,
         "level_index": str(cell.level.index),
         "seed": str(cell.seed),

@@ -1,7 +1,6 @@
-"""Runs that an older version of the program left in an output folder: counted and named, because nothing reuses
-them.
+"""Finds runs in an output folder that were written by another version of this project and so cannot be reused.
 
-It reads the first line of every ``run.yaml`` and nothing else of what is up to date.
+The schema number is in the first line of every ``run.yaml``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def outdated(output: Path) -> dict[Path, int]:
 
 
 def outdated_line(output: Path) -> str | None:
-    """A sentence about the finished runs of another schema; None where there are none."""
+    """A notice about completed runs of another schema; None without any."""
     statuses = [(schema, read_status(run_dir)) for run_dir, schema in outdated(output).items()]
     finished = [schema for schema, status in statuses if status is not None and status.state == "COMPLETED"]
     if not finished:
@@ -36,7 +35,7 @@ def outdated_line(output: Path) -> str | None:
 
 
 def require_current(config: Mapping[str, Any], command: str) -> None:
-    """Raise :class:`ConfigError` for a frozen configuration of another schema, which no trainer takes up."""
+    """Raise :class:`ConfigError` for a ``run.yaml`` of another schema, which this version cannot resume."""
     if config.get("schema") != SCHEMA:
         raise ConfigError(
             f"its runs are of schema {config.get('schema', 1)} (another version of this program; now {SCHEMA}): they "
@@ -45,7 +44,7 @@ def require_current(config: Mapping[str, Any], command: str) -> None:
 
 
 def _schema(path: Path) -> int:
-    """What the first line of a run.yaml says; 1 did not say so. What cannot be read is taken for our own."""
+    """The schema number in the first line of a ``run.yaml``: 1 without one, the current one if it is unreadable."""
     try:
         with path.open("rb") as file:
             key, _, number = file.readline(64).decode(errors="replace").strip().partition(": ")

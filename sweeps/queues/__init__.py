@@ -1,1 +1,1 @@
-"""Where jobs run: one file per kind of queue, chosen with ``launcher=NAME``."""
+"""Queues, which run jobs on this machine or on Slurm; the configuration group ``launcher`` chooses one."""

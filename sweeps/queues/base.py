@@ -1,7 +1,8 @@
-"""What a queue promises to the launcher.
+"""The interface of a queue, implemented by :mod:`sweeps.queues.local` and :mod:`sweeps.queues.slurm`.
 
-Implemented by :mod:`sweeps.queues.local` and :mod:`sweeps.queues.slurm`; used by :mod:`sweeps.launch`. The states of
-runs are not its business: those are in the run folders.
+A queue takes jobs, each of which trains one or several runs, and starts them as slots become free. The configuration
+group ``launcher`` names the class and its settings; "the launcher" in a message to the user is the process of
+``sweep.py``, which hands jobs to the queue. A queue knows nothing of the states of runs: those are in the run folders.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from trainer.contract.status import UNFINISHED, read_status
 
 
 class Pool(Protocol):
-    """Jobs that were handed to a queue."""
+    """The jobs that one process has handed to a queue."""
 
     def poll(self) -> bool:
-        """Start what has room; False once nothing runs and nothing waits."""
+        """Start waiting jobs if slots are free; False once no job waits or runs."""
 
     def add(self, job: Job) -> None:
         """Hand over one more job."""
@@ -31,14 +32,14 @@ class Pool(Protocol):
         """Whether a job that was handed over still waits or runs."""
 
     def stop(self, *, running: bool = True) -> None:
-        """Start nothing further; with ``running`` cancel all: what runs saves and leaves, or is killed."""
+        """Cancel the waiting jobs; with ``running`` also the running ones, which save a checkpoint or are killed."""
 
     def leave(self) -> None:
-        """Start nothing further from here; what runs goes on without this process."""
+        """Stop managing the jobs: running ones continue without this process."""
 
 
 class Queue(Protocol):
-    """A ``launcher`` choice: frozen settings that can open a pool."""
+    """The settings of a ``launcher`` choice, and what follows from them."""
 
     @property
     def trainer(self) -> tuple[str, ...]:
@@ -46,42 +47,42 @@ class Queue(Protocol):
 
     @property
     def detach(self) -> bool:
-        """Whether to return once everything is queued."""
+        """Whether ``sweep.py`` ends once all jobs are queued."""
 
     @property
     def concurrency(self) -> int:
         """Jobs that run at the same time."""
 
     @property
-    def devices(self) -> int:
+    def num_gpus(self) -> int:
         """GPUs that a job holds; 0 on CPUs."""
 
     @property
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether jobs run on this machine."""
 
     @property
-    def spreads(self) -> bool:
+    def multi_node(self) -> bool:
         """Whether jobs may run on several machines."""
 
-    def fitted(self, runs: Sequence[Mapping[str, Any]]) -> Queue:
-        """This queue with as many jobs at the same time as have room for these frozen configurations."""
+    def with_slots_for(self, runs: Sequence[Mapping[str, Any]]) -> Queue:
+        """This queue with as many slots as these configurations fit on the machine side by side."""
 
     def job_size(self, num_runs: int) -> int:
-        """Runs that one job should serve when there are ``num_runs``."""
+        """Runs per job when there are ``num_runs`` in all."""
 
     def require_available(self) -> None:
         """Raise ConfigError when this queue cannot be used from here."""
 
     def require_room_for(self, ranks: int) -> None:
-        """Raise ConfigError when a job of this queue cannot hold a run of so many processes on GPUs."""
+        """Raise ConfigError when a job of this queue has fewer GPUs than a run has ranks."""
 
     def open(self, folder: Path, jobs: Sequence[Job]) -> Pool:
-        """Hand ``jobs`` over; ``folder`` keeps Submitit's files."""
+        """Queue ``jobs``; Submitit's files go to ``folder``."""
 
 
 def cancel_runs(jobs: Sequence[Job]) -> None:
-    """Ask every run of these jobs that has not ended to stop, for a person."""
+    """Ask every unfinished run of these jobs to stop because the user cancelled it."""
     for run_dir in (Path(run_dir) for job in jobs for run_dir in job.run_dirs):
         status = read_status(run_dir)
         if status is not None and status.state in UNFINISHED:
@@ -89,7 +90,7 @@ def cancel_runs(jobs: Sequence[Job]) -> None:
 
 
 def open_queue(settings: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = ()) -> Queue:
-    """The chosen ``launcher``, its values checked, with slots for ``runs`` (frozen configurations).
+    """The queue of a ``launcher`` node, its values checked, with as many slots as ``runs`` (configurations) allow.
 
     Raises :class:`ConfigError`.
     """
@@ -102,9 +103,9 @@ def open_queue(settings: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = 
     component_defaults(str(settings["_target_"]))  # refuses a class that is not there
     kind = getattr(importlib.import_module(module), name)
     queue: Queue = filled(kind, {key: value for key, value in settings.items() if key != "_target_"}, "launcher")
-    return queue.fitted(runs) if runs else queue
+    return queue.with_slots_for(runs) if runs else queue
 
 
 def job_fields(queue: Any) -> dict[str, Any]:
-    """What a queue's settings say about every :class:`~sweeps.queues.worker.Job`."""
+    """The fields of a :class:`~sweeps.queues.worker.Job` that are settings of its queue."""
     return {"trainer": tuple(queue.trainer), "grace_s": float(queue.grace_s)}

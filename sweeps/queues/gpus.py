@@ -1,4 +1,4 @@
-"""The GPUs this process may use, found without importing torch."""
+"""The GPUs that this process may use, determined without importing torch."""
 
 from __future__ import annotations
 

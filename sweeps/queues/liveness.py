@@ -1,7 +1,7 @@
-"""Whether a run is alive, including what Slurm says of its job, and the state of a run that is not: LOST.
+"""Whether a run is alive, by its lock, process, heartbeat and Slurm job; and the state to record if it is not.
 
-Lock, process and heartbeat are in :mod:`trainer.contract.liveness`. A run is LOST only if none of them, nor the
-scheduler, speaks for it; where one cannot be asked, the run counts as alive.
+The first three are in :mod:`trainer.contract.liveness`. A run counts as dead only if all of them say so; where one
+cannot be determined, the run counts as alive.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ ENDS = {
 
 
 def is_alive(run_dir: Path, status: Status, scheduler: Scheduler | None) -> bool:
-    """Whether somebody may be going to move this run on. ``scheduler`` is None when Slurm could not be asked."""
-    return is_surely_alive(run_dir, status, scheduler) is not False
+    """Whether a process or job may be working on this run. ``scheduler`` is None when Slurm could not be asked."""
+    return alive_or_unknown(run_dir, status, scheduler) is not False
 
 
-def is_surely_alive(run_dir: Path, status: Status, scheduler: Scheduler | None) -> bool | None:
-    """:func:`is_alive` where it is known; None where nobody here can tell."""
+def alive_or_unknown(run_dir: Path, status: Status, scheduler: Scheduler | None) -> bool | None:
+    """:func:`is_alive`, or None where it cannot be determined from this machine."""
     return liveness.is_alive(run_dir, status, lambda job: scheduler.has(job) if scheduler is not None else None)
 
 
-def close_dead(run_dirs: Sequence[Path], *, over: bool = False) -> list[Path]:
-    """Write down the end of every run that claims to go on while nobody is at work on it; returns those that ended.
+def record_dead_runs(run_dirs: Sequence[Path], *, queue_drained: bool = False) -> list[Path]:
+    """Record the state of every dead run whose status says that it is unfinished; returns the runs that ended.
 
-    CANCELLED where somebody asked for it, LOST where a job vanished, PLANNED again where no job ever had the run.
-    ``over`` says that this very process starts nothing any more, so what still waits for it waits for nobody.
+    CANCELLED if a stop was requested, LOST if its job vanished, PLANNED if no job ever started it. ``queue_drained``:
+    this process starts no further jobs, so runs that it has queued count as dead.
     """
-    claims = [(path, status) for path in run_dirs if (status := read_status(path)) and status.state in UNFINISHED]
-    scheduler = ask() if any(is_slurm(job_of(run_dir, status)) for run_dir, status in claims) else None
-    closed = []
-    for run_dir, status in claims:
-        waits_for_us = over and status.state == "QUEUED" and status.job is None and status.pid == os.getpid()
-        if not waits_for_us and is_alive(run_dir, status, scheduler):
+    unfinished = [(path, status) for path in run_dirs if (status := read_status(path)) and status.state in UNFINISHED]
+    scheduler = ask() if any(is_slurm(job_of(run_dir, status)) for run_dir, status in unfinished) else None
+    ended = []
+    for run_dir, status in unfinished:
+        queued_here = queue_drained and status.state == "QUEUED" and status.job is None and status.pid == os.getpid()
+        if not queued_here and is_alive(run_dir, status, scheduler):
             continue
-        held = lock(run_dir, patience_s=0.0)
-        if held is None:
+        run_lock = lock(run_dir, patience_s=0.0)
+        if run_lock is None:
             continue
-        with held:
+        with run_lock:
             state, message = _end(run_dir, status, scheduler)
             if state != status.state and read_status(run_dir) == status:
                 write_status(run_dir, state, message=message)
-                closed += [run_dir] if state != "PLANNED" else []
-    return closed
+                ended += [run_dir] if state != "PLANNED" else []
+    return ended
 
 
 def _end(run_dir: Path, status: Status, scheduler: Scheduler | None) -> tuple[str, str | None]:

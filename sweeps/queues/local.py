@@ -1,7 +1,7 @@
-"""``launcher=local``: a bounded number of jobs on this machine, each in a session of its own with GPUs of its own.
+"""``launcher=local``: jobs on this machine in a limited number of slots, each with its own session and GPUs.
 
-Submitit's local executor starts everything at once, on GPU 0, in the launcher's process group, and kills after an
-hour; this keeps its job format and changes when and how the process starts.
+Submitit's local executor would start all jobs at once, on GPU 0, in the process group of ``sweep.py``, and kill them
+after an hour. Here its job format is kept, but the processes are started differently.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from trainer.contract.settings import Range
 from trainer.contract.status import UNFINISHED, read_status
 
 FOREVER_MIN = 10 * 365 * 24 * 60
-LARGEST_SHARE = 12
-"""Cells per job on a CPU unless told otherwise: start-up is paid rarely, and a crash costs few neighbours a restart."""
+MAX_RUNS_PER_JOB = 12
+"""Most runs per job on a CPU by default. More would save start-up time, but a crash restarts all runs of its job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalQueue:
-    """Slots on this machine. A run's threads are its own matter (``hardware.num_threads``); slots fill the cores."""
+    """Slots on this machine. ``hardware.num_threads`` says how many threads a run has; the slots fill the cores."""
 
     slots: Annotated[int, Range(1, 4096)] | None = None
     """Jobs at the same time. null: one per GPU; for runs on CPUs as many as cores and memory allow."""
@@ -70,18 +70,18 @@ class LocalQueue:
         return self.slots or max(1, len(visible_gpus()) // self.gpus_per_job)
 
     @property
-    def devices(self) -> int:
+    def num_gpus(self) -> int:
         return self.gpus_per_job if visible_gpus() else 0
 
     @property
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         return True
 
     @property
-    def spreads(self) -> bool:
+    def multi_node(self) -> bool:
         return False
 
-    def fitted(self, runs: Sequence[Mapping[str, Any]]) -> LocalQueue:
+    def with_slots_for(self, runs: Sequence[Mapping[str, Any]]) -> LocalQueue:
         on_gpus = bool(visible_gpus()) and any(run["hardware"]["device"] != "cpu" for run in runs)
         return self if self.slots is not None or on_gpus else replace(self, slots=num_slots(runs))
 
@@ -90,7 +90,7 @@ class LocalQueue:
             return self.runs_per_job
         if visible_gpus():
             return 1
-        rounds = math.ceil(num_runs / (LARGEST_SHARE * self.concurrency))
+        rounds = math.ceil(num_runs / (MAX_RUNS_PER_JOB * self.concurrency))
         return max(1, math.ceil(num_runs / max(1, rounds * self.concurrency)))  # all slots end at about the same time
 
     def require_available(self) -> None:
@@ -109,7 +109,7 @@ class LocalQueue:
 
 
 def _gpu_sets(slots: int, per_job: int) -> list[str | None]:
-    """``CUDA_VISIBLE_DEVICES`` of every slot, None without GPUs; more slots than GPUs share them in turn."""
+    """``CUDA_VISIBLE_DEVICES`` of every slot, None without GPUs; where there are more slots than GPUs, they share."""
     gpus = visible_gpus()
     if not gpus:
         return [None] * slots
@@ -122,13 +122,13 @@ class LocalPool:
     """Waiting and running jobs; see :class:`sweeps.queues.base.Pool`."""
 
     def __init__(
-        self, folder: Path, jobs: Sequence[Job], gpu_sets: Sequence[str | None], grace_s: float, most_starting: int
+        self, folder: Path, jobs: Sequence[Job], gpu_sets: Sequence[str | None], grace_s: float, max_starting: int
     ) -> None:
         self._folder = folder
         self._waiting = deque(jobs)
         self._gpu_sets = gpu_sets
         self._grace_s = grace_s
-        self._most_starting = most_starting
+        self._max_starting = max_starting
         self._running: dict[int, _Running] = {}
         self._beaten = float("-inf")
 
@@ -148,13 +148,13 @@ class LocalPool:
         return bool(self._running)
 
     def _may_start(self) -> bool:
-        """A start (imports, an engine) keeps a core busy, so no more of them at a time than there are cores."""
-        if len(self._running) < self._most_starting:
+        """Limits the jobs that are starting up to the number of cores, because imports and the engine keep one busy."""
+        if len(self._running) < self._max_starting:
             return True
-        return sum(_is_starting(started.work) for started in self._running.values()) < self._most_starting
+        return sum(_is_starting(started.work) for started in self._running.values()) < self._max_starting
 
     def _beat(self) -> None:
-        """What waits here is not forgotten: on another machine nothing else tells."""
+        """Heartbeats for waiting runs: from another machine nothing else shows that they are still queued."""
         if time.monotonic() - self._beaten > BEAT_S:
             self._beaten = time.monotonic()
             for run_dir in (Path(run_dir) for job in self._waiting for run_dir in job.run_dirs):
@@ -174,7 +174,7 @@ class LocalPool:
         self._waiting.clear()
         for started in self._running.values():
             with contextlib.suppress(ProcessLookupError):
-                # The controller tells the worker, and that the trainer; children of the trainer must not hear of it.
+                # Submitit's controller signals the worker, and that the trainer; its children must not be signalled.
                 os.kill(int(started.job.job_id), signal.SIGTERM)
         end = time.monotonic() + self._grace_s
         while not all(started.job.done() for started in self._running.values()) and time.monotonic() < end:
@@ -200,7 +200,7 @@ class _Running:
     work: Job
     job: LocalJob[Any]
     mark: str
-    """What everything that the job starts carries; see :mod:`sweeps.queues.processes`."""
+    """Marks all processes of the job; see :mod:`sweeps.queues.processes`."""
 
 
 class _SessionExecutor(submitit.LocalExecutor):

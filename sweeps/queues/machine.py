@@ -1,7 +1,7 @@
-"""What this machine offers to runs, and what a run takes of it: cores, memory, threads.
+"""Cores and memory of this machine, and how many runs fit on it.
 
-Threads follow from the model alone, never from the machine: the same configuration gives the same bytes on 2 cores
-and on 64, and a machine with more cores runs more of them at a time.
+The threads of a run follow from the size of its model, never from the machine, so that the same configuration gives
+the same bytes on 2 and on 64 cores; a machine with more cores runs more of them at a time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 from sweeps.queues.model_size import ModelSize, model_size
 
 THREADS = ((20e6, 1), (100e6, 2), (500e6, 4))
-"""Parameters below which a model gets so many threads. Small operators are faster on one thread than on two that wait
-for each other at each of them."""
+"""(parameters, threads): a model with fewer parameters gets so many threads. In small models, synchronising threads at
+every operator costs more than a second thread gains."""
 
-MOST_THREADS = 8
-"""For larger models, and for those whose size is not known without a network."""
+MAX_THREADS = 8
+"""Threads for larger models, and for models on the hub, whose size is not known here."""
 
 PROCESS_GIB = 1.5
-"""Python with torch and vLLM: 0.9 GiB resident, and room for what the system keeps for it."""
+"""Memory of a process before the model is loaded: 0.9 GiB resident with torch and vLLM, and some reserve."""
 
 CGROUP = Path("/sys/fs/cgroup")
 _MEMORY = (
@@ -38,23 +38,23 @@ _MEMORY = (
 def num_threads(size: ModelSize | None) -> int:
     """CPU threads of a run of a model of this size."""
     if size is None:
-        return MOST_THREADS
-    return next((threads for below, threads in THREADS if size.parameters < below), MOST_THREADS)
+        return MAX_THREADS
+    return next((threads for below, threads in THREADS if size.parameters < below), MAX_THREADS)
 
 
 def num_slots(configs: Sequence[Mapping[str, Any]]) -> int:
-    """Runs that fit on this machine side by side, the most demanding of ``configs`` on every slot; at least 1."""
+    """Runs that fit on this machine side by side, if each needs as much as the largest of ``configs``; at least 1."""
     threads = max(int(c["hardware"]["num_threads"] or 1) * int(c["hardware"]["processes"]) for c in configs)
     needed_gib = max(memory_gib(config) for config in configs)
     return max(1, min(num_cores() // threads, int(free_gib() // needed_gib)))
 
 
 def memory_gib(config: Mapping[str, Any]) -> float:
-    """Memory that a run may come to need on a CPU, GiB; on the safe side, because too much of it ends all runs.
+    """Upper estimate of the memory of a run on a CPU, GiB: running out of memory would kill all runs.
 
-    A parameter is held by the trainer with its gradient and two moments, by the reference policy and by the engine,
-    which repacks it; a position of a micro-batch leaves about 20 numbers a hidden unit in every layer; logits of a
-    chunk exist about four times.
+    Parameters are held seven times (trainer, gradient, two Adam moments, reference policy, engine, its repacked copy).
+    Activations take about 20 numbers per token of a micro-batch, hidden unit and layer; logits of a chunk exist four
+    times.
     """
     hardware, ranks = config["hardware"], int(config["hardware"]["processes"])
     size = model_size(config["model"].get("path")) or ModelSize(parameters=7_000_000_000)
@@ -66,10 +66,10 @@ def memory_gib(config: Mapping[str, Any]) -> float:
     return ranks * (PROCESS_GIB + cache_gib + numbers / 2**30)
 
 
-def settled(config: Mapping[str, Any], *, on_gpus: bool) -> dict[str, Any]:
-    """``config`` with a device and a number of threads where the user left them open: what is frozen says both.
+def with_device_and_threads(config: Mapping[str, Any], *, on_gpus: bool) -> dict[str, Any]:
+    """``config`` with ``hardware.device=auto`` and ``hardware.num_threads=null`` replaced by values.
 
-    ``on_gpus``: jobs of its queue hold GPUs.
+    ``on_gpus``: jobs of its queue have GPUs.
     """
     hardware = dict(config["hardware"])
     if hardware["device"] == "auto":
@@ -87,7 +87,7 @@ def num_cores() -> int:
 
 
 def free_gib() -> float:
-    """Memory that new processes can have: what the system says, and what the limit of the container leaves."""
+    """Memory available to new processes, GiB: the smaller of the system's and of the container's limit."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     free = int(found[1]) * 1024 if found else math.inf
     for limit, used, statistics, name in _MEMORY:

@@ -1,6 +1,6 @@
-"""How large a language model is, from the headers of its files: no weights are read and torch is not imported.
+"""The size of a language model, from ``config.json`` and the headers of its weight files, without importing torch.
 
-It must not judge a model: what cannot be read is None here, and the trainer's check says what is wrong with it.
+An unreadable model has no size here; the trainer's check reports what is wrong with it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from trainer.contract.config import SHIPPED_MODEL
 
-LONGEST_HEADER = 100_000_000
-"""Bytes; what says to be longer is no header (safetensors' own limit)."""
+MAX_HEADER_BYTES = 100_000_000
+"""safetensors' own limit for a header, bytes; a longer one means that the file is no safetensors file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """What a run's time and memory depend on."""
+    """Dimensions of a model; the defaults stand for those that its ``config.json`` does not name."""
 
     parameters: int
     hidden: int = 4096
@@ -30,9 +30,9 @@ class ModelSize:
 
 
 def model_size(path: str | None) -> ModelSize | None:
-    """The size of the model in a folder (None: the shipped one); None for a hub name and for what cannot be read.
+    """The size of the model in a folder (None: the shipped one); None for a hub name or an unreadable folder.
 
-    A hub name stays unknown even if the model is in a cache: what is frozen must not depend on what a machine has.
+    A hub name is not looked up in the local cache: a run's configuration must not depend on the machine's files.
     """
     return _measured(str(Path(path).expanduser()) if path is not None else str(SHIPPED_MODEL))
 
@@ -55,16 +55,16 @@ _KEYS = {"hidden": "hidden_size", "layers": "num_hidden_layers", "vocabulary": "
 
 
 def _in_header(path: Path) -> int:
-    """Numbers in a safetensors file: 8 bytes of length, then JSON with the shape of every tensor."""
+    """Parameters in a safetensors file: 8 bytes of length, then JSON with the shape of every tensor."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > LONGEST_HEADER:
+        if length > MAX_HEADER_BYTES:
             raise ValueError(f"{path} has no header")
         header: dict[str, Any] = json.loads(file.read(length))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def _in_pickles(folder: Path, config: dict[str, Any]) -> int:
-    """Numbers in ``*.bin`` files, which only unpickling would tell: by their size and the precision of the weights."""
+    """Parameters in ``*.bin`` files, from file size and dtype, because exact numbers would need unpickling."""
     narrow = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.") in ("bfloat16", "float16")
     return sum(path.stat().st_size for path in folder.glob("*.bin")) // (2 if narrow else 4)

@@ -1,7 +1,7 @@
-"""Processes of a job, found through the kernel: wherever they went, whoever their parent is now.
+"""Finds and kills all processes of a job through ``/proc``, also those that have another parent or session by now.
 
-A process group is not enough: ``accelerate launch`` gives every rank a session of its own. So a job carries a mark
-in its environment, which everything that it starts inherits.
+A process group is not enough, because ``accelerate launch`` gives every rank a session of its own. So each job has a
+mark in an environment variable, which all of its processes inherit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARK = "RLVR_SWEEP_JOB"
 
 
 def marked(name: str) -> list[int]:
-    """Processes that carry the mark ``name``, this one left out; those of other users cannot be seen."""
+    """Processes of this user with the mark ``name``, except this one."""
     entry = f"{MARK}={name}".encode()
     found = []
     for folder in Path("/proc").iterdir():
@@ -40,7 +40,7 @@ def children(parent: int) -> list[int]:
 
 
 def kill_marked(name: str, patience_s: float = 5.0) -> None:
-    """SIGKILL for everything that carries the mark, until nothing does: what was just being forked is seen again."""
+    """Send SIGKILL to all processes with the mark, repeatedly, because a fork may be under way."""
     end = time.monotonic() + patience_s
     while (found := marked(name)) and time.monotonic() < end:
         for pid in found:

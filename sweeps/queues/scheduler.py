@@ -1,6 +1,6 @@
-"""What Slurm knows of this user's jobs: one question for all of them, asked with ``squeue``; accounting may be off.
+"""Asks Slurm for the states of this user's jobs, with one call of ``squeue`` for all (``sacct`` may be disabled).
 
-What Slurm does not say clearly counts as alive.
+A job with an unknown state counts as alive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT"}
 )
-"""States that a job does not leave by itself. Whatever is not here, known or not, is alive."""
+"""Final states of a job; a job in any other state counts as alive."""
 
 PATIENCE_S = 60
 

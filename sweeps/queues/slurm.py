@@ -1,6 +1,6 @@
-"""``launcher=slurm``: jobs of one sweep as a Slurm array through Submitit.
+"""``launcher=slurm``: submits the jobs of a sweep as one Slurm array through Submitit.
 
-What becomes of the jobs is for :mod:`sweeps.queues.scheduler` to say.
+Their states are read in :mod:`sweeps.queues.scheduler`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainer.contract.status import read_status, write_status
 
 ASK_EVERY_S = 5.0
 CANCEL_AT_ONCE = 500
-"""A command line has a length."""
+"""Jobs per call of ``scancel``, because the length of a command line is limited."""
 
 USUAL_ARRAY = 1001
 """Slurm's own default of MaxArraySize, one more than an array may have members."""
@@ -35,7 +35,7 @@ USUAL_ARRAY = 1001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmQueue:
-    """One array per sweep."""
+    """Settings of the Slurm jobs; a sweep is one array."""
 
     partition: str | None = None
     account: str | None = None
@@ -79,22 +79,22 @@ class SlurmQueue:
         return self.parallel
 
     @property
-    def devices(self) -> int:
+    def num_gpus(self) -> int:
         return self.gpus
 
     @property
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         return False
 
     @property
-    def spreads(self) -> bool:
+    def multi_node(self) -> bool:
         return num_nodes(self.partition) != 1
 
-    def fitted(self, runs: Sequence[Mapping[str, Any]]) -> SlurmQueue:
+    def with_slots_for(self, runs: Sequence[Mapping[str, Any]]) -> SlurmQueue:
         return self  # the cluster knows its nodes
 
     def job_size(self, num_runs: int) -> int:
-        """Larger than asked for where one array, and with it one cap, could not hold all jobs."""
+        """``runs_per_job``, or more if the jobs would exceed MaxArraySize: one array, one limit on parallel jobs."""
         members = int(setting("MaxArraySize") or USUAL_ARRAY) - 1
         return max(self.runs_per_job, math.ceil(num_runs / members))
 

@@ -1,7 +1,7 @@
-"""What a queued job does: run the trainer on its run folders, one process for all of them, and never lose a neighbour.
+"""A queued job: runs the trainer on several run folders in one process, and restarts it when one run crashes.
 
-Executed by Submitit inside the job (local process or Slurm). It must not import the trainer, Hydra or MLflow: it reads
-status files and exit codes only.
+Submitit executes it inside the job, as a local process or on Slurm. It imports neither torch nor Hydra nor MLflow, and
+learns what happened from exit codes and status files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from submitit.helpers import DelayedSubmission
 
-from sweeps.queues.deaths import end_by_signal, killed_rank, last_words
+from sweeps.queues.exit_reason import last_error_line, signal_of_rank, state_after_signal
 from sweeps.queues.gpus import visible_gpus
 from sweeps.queues.processes import MARK, children
 from sweeps.queues.scheduler import job_name
@@ -33,7 +33,7 @@ from trainer.contract.status import FINISHED, ExitCode, Status, read_status, wri
 
 BAD_ENDS = ("FAILED", "LOST")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""Passed on to the trainer, which finishes its step, saves and leaves. SIGUSR2 is Submitit's: see ``checkpoint``."""
+"""Signals on which the trainer is asked to finish its step, save and exit. Submitit handles SIGUSR2: ``checkpoint``."""
 
 
 class RunsFailed(RuntimeError):
@@ -48,10 +48,10 @@ class Job:
     trainer: tuple[str, ...] = ("-m", "trainer")
     """Arguments after the Python executable that start the trainer."""
     grace_s: float = 120.0
-    """How long a preempted trainer may take to save."""
+    """Seconds that a preempted trainer has to save."""
 
     def __call__(self) -> dict[str, str]:
-        """Bring every run to an end; returns the state of each run folder, or raises :class:`RunsFailed`."""
+        """Train every run to its end; returns the state of each run folder, or raises :class:`RunsFailed`."""
         _ASKED.clear()
         previous = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
         held = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
@@ -70,7 +70,7 @@ class Job:
         return states
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by Submitit on preemption, amid ``__call__``: let the trainer save, then queue the same job again."""
+        """Called by Submitit on preemption, during ``__call__``: let the trainer save, then requeue this job."""
         end = time.monotonic() + self.grace_s
         while _CHILDREN and time.monotonic() < end:
             _ask_to_leave(signal.SIGUSR2, None)  # again and again: a trainer that is just starting ignores it
@@ -103,13 +103,13 @@ class Job:
 
 def _ranks(hardware: Mapping[str, Any]) -> list[str]:
     gpus = hardware.get("device") != "cpu" and bool(visible_gpus())
-    return launcher(int(hardware.get("processes", 1)), gpus=gpus)
+    return rank_command(int(hardware.get("processes", 1)), gpus=gpus)
 
 
-def launcher(processes: int, *, gpus: bool) -> list[str]:
-    """Arguments after the Python executable that start ``processes`` ranks of what follows them.
+def rank_command(processes: int, *, gpus: bool) -> list[str]:
+    """Arguments after the Python executable that start the module named after them in ``processes`` ranks.
 
-    ``accelerate launch`` starts several ranks on GPUs only; on a CPU it would quietly start one.
+    ``torchrun`` on a CPU, because ``accelerate launch`` would silently start one rank there.
     """
     if processes == 1:
         return []
@@ -125,17 +125,17 @@ class _Child:
     """Whether the process only starts the ranks, which are its children."""
 
     def ask_to_leave(self) -> None:
-        """Tell the trainer to finish its step. What starts ranks would instead kill them after a while."""
+        """Ask the trainer to finish its step: its ranks are signalled, because ``torchrun`` would kill them."""
         with contextlib.suppress(ProcessLookupError):
             for pid in children(self.process.pid) if self.has_ranks else [self.process.pid]:
                 os.kill(pid, signal.SIGUSR2)
 
 
 _CHILDREN: list[_Child] = []
-"""The running trainer, for signal handlers: they get no argument of ours."""
+"""The running trainer; global because signal handlers take no further arguments."""
 
 _ASKED: list[int] = []
-"""Signals that asked this job to leave."""
+"""Signals that this job has received."""
 
 
 def _ask_to_leave(number: int, frame: object) -> None:
@@ -145,13 +145,13 @@ def _ask_to_leave(number: int, frame: object) -> None:
 
 
 def _ignore_signals() -> None:
-    """In the trainer before its first line: Slurm signals every process of a step, also one that just starts."""
+    """Runs in the trainer's process before Python starts: Slurm signals all processes, which would kill it."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _wait(process: subprocess.Popen[bytes], run_dirs: Sequence[Path]) -> int:
-    """The exit code of ``process``; until it has one, its runs show signs of life."""
+    """Wait for ``process`` and return its exit code; meanwhile write the heartbeats of its runs."""
     while True:
         with contextlib.suppress(OSError):  # a full disk must not end the job
             for run_dir in run_dirs:
@@ -163,7 +163,7 @@ def _wait(process: subprocess.Popen[bytes], run_dirs: Sequence[Path]) -> int:
 
 
 def _has_ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
-    """Whether ``process`` ends in time. Not by ``poll()``: in a signal handler the wait it interrupted blocks that."""
+    """Whether ``process`` ends in time. ``poll()`` would block in a signal handler that interrupted ``wait()``."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         try:
@@ -176,7 +176,7 @@ def _has_ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
 
 
 def _wanted(run_dir: Path) -> bool:
-    """False for a run that another job completed meanwhile, that was stopped before it began, or that is damaged."""
+    """Whether a run is to be trained: False if it is complete, was cancelled before its start, or is unreadable."""
     try:
         status = read_status(run_dir)
     except ConfigError as error:
@@ -192,12 +192,12 @@ def _wanted(run_dir: Path) -> bool:
 
 @contextmanager
 def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Files for the output of one trainer process, in a new attempt of every run it serves: one file, several names."""
+    """Output files of one trainer process, hard-linked into a new attempt folder of each of its runs."""
     attempts = [next_attempt(run_dir) for run_dir in run_dirs]
     for run_dir, attempt in zip(run_dirs, attempts, strict=True):
         (attempt / "job").write_text(_job_name())
-        here = {"pid": os.getpid(), "host": socket.gethostname(), "job": _job_name()}
-        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, **here)
+        job = {"pid": os.getpid(), "host": socket.gethostname(), "job": _job_name()}
+        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, **job)
     with (attempts[0] / "out").open("ab") as out, (attempts[0] / "err").open("ab") as err:
         for other in attempts[1:]:
             os.link(attempts[0] / "out", other / "out")
@@ -206,10 +206,10 @@ def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 def _after(run_dirs: Sequence[Path], code: int) -> list[Path]:
-    """The runs that still need a trainer after one left with ``code``.
+    """The runs that still have to be trained after a trainer exited with ``code``.
 
-    The run it was at work on gets a terminal state, unless the trainer wrote one; at least one run is closed by every
-    call, so a trainer that cannot even start fails each run once. After a request to leave none is started any more.
+    The run that it was training gets a final state, unless the trainer wrote one. Every call closes at least one run,
+    so a trainer that cannot start fails each run once. After a signal to the job no further run is started.
     """
     leaving = bool(_ASKED) or code == ExitCode.PREEMPTED or any(_state(run_dir) == "PREEMPTED" for run_dir in run_dirs)
     unfinished = [run_dir for run_dir in run_dirs if _state(run_dir) not in FINISHED]
@@ -234,7 +234,7 @@ def _is_slurm() -> bool:
 
 
 def _job_name() -> str:
-    """How the queue calls this job; see :func:`sweeps.queues.liveness.is_alive`."""
+    """The name of this job in status files; see :func:`sweeps.queues.liveness.is_alive`."""
     if not _is_slurm():
         return os.environ.get(MARK, f"local:{os.getpid()}")
     array, member = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -251,20 +251,20 @@ def _state(run_dir: Path) -> str:
 
 
 def _close(run_dir: Path, code: int) -> Status:
-    """Write down the end of a run whose trainer could not."""
+    """Record the final state of a run whose trainer exited without doing so."""
     text = _keep_traceback(run_dir)
-    number = -code if code < 0 else killed_rank(text)
+    number = -code if code < 0 else signal_of_rank(text)
     if code == ExitCode.STOPPED or is_cancelled(run_dir):
         state, message = "CANCELLED", "stopped on request"
     elif number is not None:
-        state, message = end_by_signal(number)
+        state, message = state_after_signal(number)
     else:
-        state, message = "FAILED", last_words(text) or f"the trainer left with exit code {code}"
+        state, message = "FAILED", last_error_line(text) or f"the trainer left with exit code {code}"
     return write_status(run_dir, state, message=message, host=socket.gethostname())
 
 
 def _keep_traceback(run_dir: Path) -> str:
-    """The traceback of the newest attempt, cut out of its standard error unless the trainer wrote it itself."""
+    """The traceback of the newest attempt; taken from standard error unless the trainer wrote the file itself."""
     attempt = last_attempt(run_dir)
     if attempt is None:
         return ""

@@ -1,1 +1,1 @@
-"""Run folders as a sweep reads them."""
+"""Run folders as ``sweeps`` reads and writes them."""

@@ -1,6 +1,6 @@
-"""How far a run is, read from its folder as it grows.
+"""Progress of a run, read incrementally from status.json, metrics.jsonl and timings.jsonl in its folder.
 
-It reads status.json, metrics.jsonl and timings.jsonl only, so it works for jobs that another process started.
+It therefore works for jobs that another process started.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SHOWN = {"rollout/reward": "reward", "policy/entropy": "entropy"}
 
 
 @dataclass(slots=True, kw_only=True)
-class Followed:
-    """One run folder, read as it grows."""
+class RunProgress:
+    """Status and newest metrics of one run folder; :meth:`refresh` reads what was added since the last call."""
 
     run_dir: Path
     level: str = "default"
@@ -27,13 +27,13 @@ class Followed:
     lines: int = 0
     """Steps recorded."""
     damage: str | None = None
-    """A sentence about a line that cannot be read."""
+    """An error message if a line of the metrics cannot be read."""
     _offset: int = 0
     _timings: int = 0
     _step_s: list[float] = field(default_factory=list)
 
     def refresh(self) -> None:
-        """Read what is new."""
+        """Read the status, and the lines that were added since the last call."""
         before, self.status = self.status, read_status(self.run_dir)
         if before is not None and before == self.status and before.state in FINISHED:
             return
@@ -53,17 +53,17 @@ class Followed:
 
     @property
     def name(self) -> str:
-        """For people: level and seed."""
+        """Level and seed, to display."""
         return f"{self.level}, seed {self.seed}" if self.seed else self.level
 
     @property
     def state(self) -> str:
-        """The run's state; PLANNED before it has one."""
+        """The run's state; PLANNED if it has no status yet."""
         return self.status.state if self.status else "PLANNED"
 
     @property
     def step_s(self) -> float | None:
-        """Seconds per step lately."""
+        """Mean seconds per step over the last 10 steps."""
         recent = self._step_s[-10:]
         return sum(recent) / len(recent) if recent else None
 
@@ -74,13 +74,13 @@ class Followed:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the end at the present speed."""
+        """Seconds until the run ends at its present speed."""
         if self.step_s is None or self.status is None:
             return None
         return self.step_s * max(0, self.status.steps - self.status.step)
 
     def figures(self) -> list[str]:
-        """step, metrics, speed, time left: what is known of it."""
+        """Step, reward, entropy and speed as short strings, as far as they are known."""
         parts = [f"step {self.status.step}/{self.status.steps}"] if self.status else []
         parts += [
             f"{label} {self.metrics[key]:.3f}" for key, label in SHOWN.items() if self.metrics.get(key) is not None

@@ -1,6 +1,6 @@
-"""``run.yaml`` as ``sweeps`` sees it: what was asked of a run, frozen.
+"""Reads and writes ``run.yaml``, the resolved configuration of a run.
 
-How far a run is and who has it is in ``trainer.contract``.
+Status, lock and metrics of a run folder are in :mod:`trainer.contract`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.contract.identity import identity, signature
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
-    """The frozen configuration. Raises :class:`ConfigError` when it is missing or torn."""
+    """The configuration of a run. Raises :class:`ConfigError` when it is missing or cannot be parsed."""
     try:
         document = run_yaml.loads((run_dir / "run.yaml").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -33,7 +33,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
 
 def write_run(run_dir: Path, document: Mapping[str, Any]) -> None:
-    """Freeze a configuration; settings outside the identity may change between attempts, the experiment may not."""
+    """Write ``run.yaml``; of one that exists, only settings outside the identity may change (see architecture.md)."""
     path = run_dir / "run.yaml"
     if path.exists():
         old = read_run(run_dir)

@@ -1,4 +1,4 @@
-"""Optuna search over any configuration keys: asks as slots free up, and loses nothing when anything is killed.
+"""Optuna search over any configuration keys. A trial trains one configuration on several seeds.
 
-The first file to read is ``driver.py``.
+Start reading in ``driver.py``.
 """

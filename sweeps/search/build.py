@@ -1,8 +1,4 @@
-"""From the command line to a :class:`~sweeps.search.context.SearchContext`, and every check that can be made
-beforehand.
-
-Nothing is written here.
-"""
+"""Builds the :class:`~sweeps.search.context.SearchContext` from the command line and checks it. Nothing is written."""
 
 from __future__ import annotations
 
@@ -20,14 +16,14 @@ from sweeps.compose.compose import batch_composer
 from sweeps.compose.explain import explained
 from sweeps.compose.overrides import key_of
 from sweeps.compose.presets import chosen_groups
-from sweeps.grid.cells import Cell, cells, members
+from sweeps.grid.cells import Cell, cells, resolve_all
 from sweeps.grid.levels import Level
-from sweeps.grid.sweep import given_name, name_of
+from sweeps.grid.sweep import chosen_name, name_of
 from sweeps.queues.base import open_queue
 from sweeps.search.context import Compose, SearchContext, merged
 from sweeps.search.settings import Settings, settings
 from sweeps.search.space import described, overrides, probes
-from sweeps.search.store import place
+from sweeps.search.store import storage_location
 from trainer.contract.config import ConfigError, component_defaults
 
 UNTUNED = Level(name="untuned", label="untuned", index=0)
@@ -47,7 +43,7 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> SearchCo
     fixed = tuple(merged([*own, *arguments]))
     compose = _composer(loader, master)
     first = compose([[*fixed, *asked.search.baseline, f"seed={asked.search.seeds[0]}"]])[0]
-    name = given_name(first.config) or name_of(f"search-{choice}", arguments)
+    name = chosen_name(first.config) or name_of(f"search-{choice}", arguments)
     output = Path(first.config["output"])
     return SearchContext(
         name=name,
@@ -58,12 +54,12 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> SearchCo
         config=first.config,
         compose=compose,
         queue=open_queue(first.config["launcher"], [first.config]),
-        storage=place(asked.search, output / "sweeps" / name),
+        storage=storage_location(asked.search, output / "sweeps" / name),
     )
 
 
 def _refuse(arguments: Sequence[str], asked: Settings) -> None:
-    """Raise :class:`ConfigError` for what the command line cannot say beside a search."""
+    """Raise :class:`ConfigError` for overrides that cannot be combined with a search."""
     varied = {parameter.key for parameter in asked.space}
     for item in OverridesParser.create().parse_overrides(list(arguments)):
         key = item.key_or_group
@@ -84,13 +80,16 @@ def _composer(loader: Any, master: DictConfig) -> Compose:
 
     def compose(batch: Sequence[Sequence[str]]) -> list[Cell]:
         with explained(batch[0]):
-            return cells(members(composed(batch)))
+            return cells(resolve_all(composed(batch)))
 
     return compose
 
 
-def probe_cells(context: SearchContext) -> Iterator[Cell]:
-    """The untuned default and both ends of every range, composed. Raises :class:`ConfigError` naming the key."""
+def check_cells(context: SearchContext) -> Iterator[Cell]:
+    """Cells that are checked but not trained: the untuned default and both ends of every range.
+
+    Raises :class:`ConfigError` naming the key.
+    """
     seed = context.settings.search.seeds[0]
     yield from context.cells(context.settings.search.baseline, [seed], UNTUNED)
     for parameter, ends in probes(context.settings.space):

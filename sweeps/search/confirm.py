@@ -1,7 +1,7 @@
-"""The final answer: the best of a search against the untuned default, on fresh seeds and a suite it never saw.
+"""Confirmation of a search: trains the best configurations and the untuned default on fresh seeds and unseen suites.
 
-Called at the end of a search. What a search reports of its winner is too good, because it is the largest of many noisy
-numbers; here the same configurations are trained again as an ordinary sweep, through the ordinary queue.
+The objective that a search reports for its best trial is biased upwards, because it is the maximum of many noisy
+values. So at the end of a search the configurations are trained again, as an ordinary sweep.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from optuna.trial import FrozenTrial
 
 from sweeps.grid.cells import Cell
 from sweeps.grid.levels import Level
-from sweeps.grid.sweep import Study
-from sweeps.launch import Request, run_study
+from sweeps.grid.sweep import Sweep
+from sweeps.launch import Request, run_sweep
 from sweeps.search.context import SearchContext
-from sweeps.search.progress import best
+from sweeps.search.progress import best_trials
 from sweeps.search.settings import Settings, suites_of
 from sweeps.search.space import overrides
 
-MOST = 4
-"""Members of a Pareto front that are trained again, or become presets when none was."""
+MAX_FRONT_MEMBERS = 4
+"""Most trials of a Pareto front that are confirmed, or written as presets without a confirmation."""
 
 
 def confirm(context: SearchContext, study: optuna.Study) -> int | None:
-    """Train winners and default on fresh seeds; the exit code of that sweep, None where there is nothing to compare."""
-    chosen = winners(study, context.settings)
+    """Train the best trials and the default on fresh seeds; the exit code of that sweep, None without any trial."""
+    chosen = confirmation_candidates(study, context.settings)
     if not chosen or not context.settings.search.confirm_seeds:
         return None
     levels: dict[str, FrozenTrial | None] = {"untuned": None}
@@ -36,28 +36,28 @@ def confirm(context: SearchContext, study: optuna.Study) -> int | None:
     name = f"{context.name}-confirm"
     study.set_user_attr("confirm_sweep", name)
     study.set_user_attr("confirm_levels", {level: trial and trial.number for level, trial in levels.items()})
-    made = [
+    cells = [
         cell
         for index, (level, trial) in enumerate(levels.items())
         for cell in _runs(context, _texts(context, trial), Level(name=level, label=_label(level, trial), index=index))
     ]
-    sweep = Study(name=name, command=context.command, output=context.output, cells=tuple(made))
+    sweep = Sweep(name=name, command=context.command, output=context.output, cells=tuple(cells))
     print(f"\n{name}: {len(levels)} configurations on seeds that the search has not seen", flush=True)
-    return run_study(sweep, Request(multirun=True, retry="failed"))
+    return run_sweep(sweep, Request(multirun=True, retry="failed"))
 
 
-def confirmation_probe(context: SearchContext) -> list[Cell]:
-    """One cell of the comparison, so that its settings are checked before the search and not after it."""
+def confirmation_check_cell(context: SearchContext) -> list[Cell]:
+    """One cell of the confirmation, whose settings are checked before the search and not after it."""
     if not context.settings.search.confirm_seeds:
         return []
     at = Level(name="confirm", label="the comparison at the end", index=0)
-    texts = [*context.settings.search.baseline, *_examination(context)]
+    texts = [*context.settings.search.baseline, *_evaluation_overrides(context)]
     return list(context.cells(texts, context.settings.search.confirm_seeds[:1], at))
 
 
-def winners(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
-    """The best trial; of several objectives up to four of the front: the best in each, then the earliest."""
-    found = best(study)
+def confirmation_candidates(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
+    """The trials to confirm: the best; of a Pareto front up to four, the best in each objective, then the earliest."""
+    found = best_trials(study)
     if len(found) <= 1:
         return found
     ends = [
@@ -65,7 +65,7 @@ def winners(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
         for i, objective in enumerate(settings.objectives)
     ]
     unique = {trial.number: trial for trial in [*ends, *found]}
-    return list(unique.values())[:MOST]
+    return list(unique.values())[:MAX_FRONT_MEMBERS]
 
 
 def _texts(context: SearchContext, trial: FrozenTrial | None) -> Sequence[str]:
@@ -78,24 +78,24 @@ def _label(level: str, trial: FrozenTrial | None) -> str:
 
 def _runs(context: SearchContext, texts: Sequence[str], level: Level) -> list[Cell]:
     factor = _factor(context)
-    made = context.runs([*texts, *_examination(context)], context.settings.search.confirm_seeds, level)
-    return [replace(cell, config={**cell.config, "factor": factor}) for cell in made]
+    cells = context.runs([*texts, *_evaluation_overrides(context)], context.settings.search.confirm_seeds, level)
+    return [replace(cell, config={**cell.config, "factor": factor}) for cell in cells]
 
 
-def _examination(context: SearchContext) -> list[str]:
-    """How these runs are examined: the suites of the search and the unseen ones, on another RNG stream."""
+def _evaluation_overrides(context: SearchContext) -> list[str]:
+    """Evaluation of the confirmation runs: the suites of the search and the unseen ones, with another RNG stream."""
     search, evaluation = context.settings.search, context.config["evaluation"]
     if not evaluation["every"]:
         return []
-    looked_at = [*evaluation["suites"], *suites_of(context.settings.objectives)]
-    every = list(dict.fromkeys([*looked_at, *search.confirm_suites]))
+    known_suites = [*evaluation["suites"], *suites_of(context.settings.objectives)]
+    every = list(dict.fromkeys([*known_suites, *search.confirm_suites]))
     # No suites at all means every suite of the task.
     chosen = [f"evaluation.suites=[{','.join(every)}]"] if evaluation["suites"] else []
     return [*chosen, f"evaluation.seed={search.confirm_noise}"]
 
 
 def _factor(context: SearchContext) -> dict[str, Any]:
-    """So that the report of the comparison speaks of tuned and untuned, and judges the claim that tuning helped."""
+    """A factor for ``run.yaml``, so that the report tests the hypothesis that the tuned configuration is better."""
     objective = context.settings.objectives[0]
     return {
         "name": f"{context.name}-confirm",

@@ -1,7 +1,4 @@
-"""What all trials of a search share: fixed overrides, how configurations are composed, where runs go.
-
-Made by :mod:`sweeps.search.start`; nothing in it changes while a search goes on.
-"""
+"""What all trials of a search share: its settings, fixed overrides, queue, storage and output folder. Immutable."""
 
 from __future__ import annotations
 
@@ -13,21 +10,21 @@ from typing import Any
 from sweeps.compose.overrides import key_of
 from sweeps.grid.cells import Cell
 from sweeps.grid.levels import Level
-from sweeps.grid.sweep import Study
+from sweeps.grid.sweep import Sweep
 from sweeps.queues.base import Queue
 from sweeps.search.settings import Settings
 from sweeps.search.space import Value, described, overrides
 from trainer.contract.identity import NOT_IDENTITY
 
 NOT_TUNED = NOT_IDENTITY - {"method"} | {"evaluation", "hardware", "seed", "steps"}
-"""Top-level keys of overrides that are no part of what a search finds."""
+"""Top-level keys whose overrides are not part of the configuration that a search finds."""
 
 Compose = Callable[[Sequence[Sequence[str]]], list[Cell]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchContext:
-    """One search, decided."""
+    """A search whose settings have been checked."""
 
     name: str
     command: str
@@ -36,25 +33,25 @@ class SearchContext:
     fixed: tuple[str, ...]
     """Overrides of every run: those of the search, then those of the command line."""
     config: Mapping[str, Any]
-    """Of the untuned default, at the first seed."""
+    """Configuration of the untuned default at the first seed."""
     compose: Compose
     queue: Queue
     storage: str
     """URL or path of the Optuna storage."""
 
     @property
-    def study(self) -> Study:
-        """The search as an ordinary sweep of no cells yet: name, folder, command."""
-        return Study(name=self.name, command=self.command, output=self.output, cells=())
+    def sweep(self) -> Sweep:
+        """The search as a sweep without cells, for its name, folder and command."""
+        return Sweep(name=self.name, command=self.command, output=self.output, cells=())
 
     @property
     def folder(self) -> Path:
         """Holds journal, ``sweep.json``, report and the tuned preset."""
-        return self.study.folder
+        return self.sweep.folder
 
     @property
     def stop(self) -> Path:
-        """Exists once somebody has cancelled the search: nothing further is asked for."""
+        """Exists once the search was cancelled: no further trial is started."""
         return self.folder / "STOP"
 
     @property
@@ -69,14 +66,14 @@ class SearchContext:
 
     def run_dir(self, cell: Cell) -> Path:
         """Where a cell is trained."""
-        return self.study.run_dir(cell)
+        return self.sweep.run_dir(cell)
 
     def trial_cells(self, number: int, values: Mapping[str, Value]) -> tuple[Cell, ...]:
         """A run for every seed of a trial. Raises :class:`~trainer.contract.config.ConfigError`."""
         return self.runs(overrides(values), self.settings.search.seeds, level(number, values))
 
     def runs(self, more: Sequence[str], seeds: Sequence[int], at: Level) -> tuple[Cell, ...]:
-        """:meth:`cells` as they are frozen: which search asked for a run is no part of it."""
+        """:meth:`cells` without the ``search`` node, which is not part of a run."""
         return tuple(
             replace(cell, config={key: value for key, value in cell.config.items() if key != "search"})
             for cell in self.cells(more, seeds, at)
@@ -89,21 +86,21 @@ class SearchContext:
         return tuple(replace(cell, level=at) for cell in made)
 
     def tuned(self, values: Mapping[str, Value]) -> list[str]:
-        """Overrides that make a trial: what is fixed about the method, then what was suggested."""
+        """The overrides of a trial that belong to the method: the fixed ones, then the suggested values."""
         return [text for text in merged([*self.fixed, *overrides(values)]) if is_tuned(text)]
 
 
 def is_tuned(override: str) -> bool:
-    """Whether an override belongs to what a search finds, and not to how it is run or examined."""
+    """Whether an override belongs to the method, and not to how it is run or evaluated."""
     return key_of(override).partition(".")[0] not in NOT_TUNED
 
 
 def merged(texts: Sequence[str]) -> list[str]:
-    """Overrides of which the last of each key counts."""
+    """Overrides without those that a later one of the same key replaces."""
     last = {key_of(text): text for text in texts}
     return [text for text in texts if last[key_of(text)] is text]
 
 
 def level(number: int, values: Mapping[str, Value]) -> Level:
-    """What a trial is called in tables."""
+    """The level of a trial, for tables."""
     return Level(name=f"trial {number}", label=f"trial {number}: {described(values)}", index=number)

@@ -1,4 +1,4 @@
-"""Pruning a run by its own entropy: collapsed below, or exploded above, a bound. Pure.
+"""Prunes a run whose policy entropy has collapsed below, or exploded above, a bound relative to its first value.
 
 Works with any number of objectives; Optuna's pruners work with one only.
 """
@@ -17,14 +17,14 @@ class EntropyRule:
     """Bounds relative to the entropy of the first step, so that they hold for any model."""
 
     collapse: float = 0.1
-    """Share of the first entropy; 0: no lower bound."""
+    """Lower bound as a fraction of the first entropy; 0: none."""
     explosion: float = 4.0
-    """Multiple of the first entropy; 0: no upper bound."""
+    """Upper bound as a multiple of the first entropy; 0: none."""
     patience: int = 3
-    """Recorded steps in a row outside the bounds."""
+    """Steps in a row outside the bounds after which a run is pruned."""
 
     def verdict(self, entropies: Sequence[float]) -> str | None:
-        """Why a run with these entropies (nats, from the first step on) should stop; None if it should not."""
+        """Why a run with these entropies (nats, one per step from the first) is pruned; None if it is not."""
         if not entropies or len(entropies) <= self.patience:
             return None
         first, recent = entropies[0], entropies[-self.patience :]

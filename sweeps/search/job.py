@@ -1,7 +1,7 @@
-"""The job of a trial: trains its seeds as any job does, and meanwhile asks whether that is still worth while.
+"""The job of a trial: trains its runs like any job, while a thread reads their metrics and prunes them.
 
-Runs where the job runs. The trainer knows nothing of searches: what is to end gets a ``STOP`` file, finishes its step,
-saves and leaves. A storage that cannot be reached stops nothing.
+The trainer knows nothing of searches: a pruned run gets a ``STOP`` file, finishes its step, saves and exits. If the
+Optuna storage cannot be reached, training continues without pruning between trials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.contract.run_folder import ask_to_stop, stop_asked
 from trainer.contract.status import read_status, write_status
 
 LOOK_EVERY_S = 0.2
-"""Seconds between two looks at the record; a step of a real model takes longer."""
+"""Seconds between two readings of the metrics; a step of a real model takes longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +31,23 @@ class TrialJob(Job):
     """Runs of one trial that share a trainer process."""
 
     name: str
-    """The search."""
+    """Name of the search."""
     number: int
-    """The trial."""
+    """Number of the trial."""
     storage: str
     search: Search
     metric: str
-    """What the pruner compares."""
+    """The metric that the pruner compares."""
     last: int
-    """Recorded values that are averaged."""
+    """Number of newest values that are averaged."""
     compared: str | None
-    """Run folder whose values are reported to the study; None: nothing is compared between trials."""
+    """Run folder whose values are reported to Optuna's pruner; None: no comparison between trials."""
     rule: EntropyRule = field(default_factory=EntropyRule)
 
     def __call__(self) -> dict[str, str]:
-        """Bring every run to an end, or to a stop. Raises what a :class:`~sweeps.queues.worker.Job` raises."""
+        """Train every run to its end, or until it is pruned. Raises like :class:`~sweeps.queues.worker.Job`."""
         try:
-            with _watched(_Judge(self)):
+            with _watched(_PruningWatcher(self)):
                 return super().__call__()
         finally:
             for run_dir in map(Path, self.run_dirs):
@@ -55,18 +55,18 @@ class TrialJob(Job):
 
 
 def stop(run_dir: Path, name: str, reason: str) -> None:
-    """Ask a run to end as pruned by search ``name``."""
+    """Ask a run to stop because search ``name`` prunes it."""
     ask_to_stop(run_dir, f"prune {name}\n{reason}")
 
 
 def pruned_by(run_dir: Path) -> tuple[str, str] | None:
-    """(search, reason) of a run that was asked to end; None for any other."""
+    """(search, reason) of a run that a search asked to stop; None for any other."""
     head, _, reason = (stop_asked(run_dir) or "").partition("\n")
     return (head.removeprefix("prune "), reason.strip()) if head.startswith("prune ") else None
 
 
 def _note_end(run_dir: Path, name: str) -> None:
-    """A pruned run says why; one that never began is as if nobody had asked for it."""
+    """Record why a run was pruned; one that was pruned before its first step becomes PLANNED."""
     by, status = pruned_by(run_dir), read_status(run_dir)
     if by is None or by[0] != name or status is None or status.state not in ("PRUNED", "CANCELLED"):
         return
@@ -78,13 +78,13 @@ def _note_end(run_dir: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _watched(judge: _Judge) -> Iterator[None]:
+def _watched(watcher: _PruningWatcher) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(LOOK_EVERY_S):
             with contextlib.suppress(OSError, ValueError):  # a record that is being rewritten is read again
-                judge.look()
+                watcher.check()
 
     thread = threading.Thread(target=watch, name="pruning", daemon=True)
     thread.start()
@@ -95,19 +95,19 @@ def _watched(judge: _Judge) -> Iterator[None]:
         thread.join(timeout=10.0)
 
 
-class _Judge:
-    """Reads what the runs of a job record, reports it, and stops them all when it is bad."""
+class _PruningWatcher:
+    """Reads the metrics of a job's runs, reports them to Optuna, and stops all runs if the trial is to be pruned."""
 
     def __init__(self, job: TrialJob) -> None:
         self._job = job
         self._records: dict[Path, list[dict[str, Any]]] = {Path(run_dir): [] for run_dir in job.run_dirs}
         self._offsets = dict.fromkeys(self._records, 0)
         self._trial: Any = None
-        self._deaf = False
+        self._storage_failed = False
         self._stopped = False
 
-    def look(self) -> None:
-        """Read what is new, and decide."""
+    def check(self) -> None:
+        """Read the new metrics and decide whether to prune."""
         for run_dir, records in self._records.items():
             if self._stopped:
                 return
@@ -122,7 +122,7 @@ class _Judge:
                 self._stop(reason)
 
     def _stop(self, reason: str) -> None:
-        """The trial is over, so every run of it that has not ended is."""
+        """Stop every run of the trial that has not ended."""
         self._stopped = True
         for run_dir in self._records:
             status = read_status(run_dir)
@@ -130,14 +130,14 @@ class _Judge:
                 stop(run_dir, self._job.name, reason)
 
     def _compared(self, records: list[dict[str, Any]]) -> str | None:
-        """Report the running value at every new step; why the study says stop, if it does."""
-        if self._deaf:
+        """Report the metric of every new step; the reason if Optuna's pruner decides to prune."""
+        if self._storage_failed:
             return None
         try:
             return self._report(series(records, self._job.metric))
         except Exception as error:  # the boundary: whatever a storage raises, it must not end a run
             print(f"pruning goes on without the study ({type(error).__name__}: {error})", flush=True)
-            self._deaf = True
+            self._storage_failed = True
             return None
 
     def _report(self, values: list[tuple[int, float]]) -> str | None:
@@ -156,7 +156,7 @@ class _Judge:
     def _open(self) -> Any:
         import optuna
 
-        from sweeps.search.store import open_storage, pruner, trial
+        from sweeps.search.store import open_storage, pruner, trial_by_number
 
         study = optuna.load_study(
             study_name=self._job.name,
@@ -164,4 +164,4 @@ class _Judge:
             sampler=optuna.samplers.RandomSampler(),
             pruner=pruner(self._job.search),
         )
-        return trial(study, self._job.number)
+        return trial_by_number(study, self._job.number)

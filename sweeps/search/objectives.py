@@ -17,7 +17,7 @@ def recorded(path: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def series(records: Iterable[Mapping[str, object]], metric: str) -> list[tuple[int, float]]:
-    """The same of records that were read already; the last record of a step counts."""
+    """(step, value) of ``metric`` in records of ``metrics.jsonl``; of several records of a step the last counts."""
     found: dict[int, float] = {}
     for record in records:
         metrics, step = record["metrics"], record["step"]
@@ -29,7 +29,7 @@ def series(records: Iterable[Mapping[str, object]], metric: str) -> list[tuple[i
 
 
 def value_of(run_dir: Path, objective: Objective) -> float | None:
-    """Mean of the last values of a run; None when it logged none."""
+    """The objective of a run: mean of its last values; None when it logged none."""
     values = [value for _, value in recorded(run_dir, objective.metric)[-objective.last :]]
     return fmean(values) if values else None
 
@@ -42,7 +42,7 @@ def mean_over_seeds(values: Mapping[str, Sequence[float]], seeds: Sequence[int])
 
 
 def num_better(value: Sequence[float], others: Iterable[Sequence[float]], signs: Sequence[int]) -> int:
-    """How many of ``others`` are better: with one objective beyond ``value``, with several dominating it."""
+    """How many of ``others`` are better than ``value``; with several objectives, how many dominate it."""
 
     def dominates(other: Sequence[float]) -> bool:
         pairs = [(sign * a, sign * b) for a, b, sign in zip(other, value, signs, strict=True)]

@@ -1,4 +1,4 @@
-"""The end of a search: MLflow brought up to date, the best confirmed, preset and report written."""
+"""The end of a search: brings MLflow up to date, confirms the best trials, writes preset and report."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import optuna
 from optuna.trial import TrialState
 
 from sweeps.after.finish import not_mirrored
-from sweeps.after.manage import reopened, sync
+from sweeps.after.manage import load_sweep, sync
 from sweeps.after.results import show_search
 from sweeps.compose.compose import CONF
-from sweeps.grid import sweep as studies
-from sweeps.launch import come_back
+from sweeps.grid.sweep import load_document
+from sweeps.launch import follow_up_commands
 from sweeps.search.confirm import confirm
 from sweeps.search.context import SearchContext
 from sweeps.search.driver import Driver
 from sweeps.search.overview import dashboard_line
 from sweeps.search.preset import write_preset
-from sweeps.search.progress import best, counted, numbers
+from sweeps.search.progress import best_trials, counted, numbers
 from sweeps.search.space import overrides
 from sweeps.tracking import Tracker
 from trainer.contract.status import ExitCode
@@ -28,9 +28,9 @@ from trainer.contract.status import ExitCode
 def finish(
     context: SearchContext, study: optuna.Study, driver: Driver, tracker: Tracker | None, parent: str | None
 ) -> int:
-    """Everything after the last trial; the exit code: 0, 1 if trials failed for good, 130 if it was cancelled."""
+    """Everything after the last trial; the exit code: 0, 1 if too many trials failed, 130 if it was cancelled."""
     if tracker is not None:
-        _bring_up_to_date(context, tracker, driver.late)
+        _bring_up_to_date(context, tracker, driver.adopted)
     print(summary(study), flush=True)
     if driver.cancelled or driver.gave_up:
         return _broken_off(context, driver, tracker, parent)
@@ -39,7 +39,7 @@ def finish(
         print(f"preset     {path}")
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "COMPLETED" if code == 0 else "FAILED")
-    show_search(context.study, tracker.uri if tracker is not None else None)
+    show_search(context.sweep, tracker.uri if tracker is not None else None)
     print(f"look       {dashboard_line(context)}")
     return code
 
@@ -48,7 +48,7 @@ def _broken_off(context: SearchContext, driver: Driver, tracker: Tracker | None,
     if tracker is not None and parent is not None:
         tracker.close_sweep(parent, "STOPPED" if driver.cancelled else "FAILED")
     if driver.cancelled:
-        print(f"cancelled\n{come_back(context.study)}")
+        print(f"cancelled\n{follow_up_commands(context.sweep)}")
         return ExitCode.INTERRUPTED
     number = context.settings.search.max_failed
     print(
@@ -59,30 +59,30 @@ def _broken_off(context: SearchContext, driver: Driver, tracker: Tracker | None,
     return 1
 
 
-def _bring_up_to_date(context: SearchContext, tracker: Tracker, late: list[Path]) -> None:
-    document = studies.load(context.output, context.name)
+def _bring_up_to_date(context: SearchContext, tracker: Tracker, adopted: list[Path]) -> None:
+    document = load_document(context.output, context.name)
     if not document["cells"]:
         return
-    reached = reopened(context.output, document)
-    behind = list(dict.fromkeys([*late, *not_mirrored(reached)]))
+    reached = load_sweep(context.output, document)
+    behind = list(dict.fromkeys([*adopted, *not_mirrored(reached)]))
     if behind:
         sync(behind, context.config["launcher"]["trainer"])
 
 
 def summary(study: optuna.Study) -> str:
-    """How trials ended, and the best of them as overrides."""
+    """The numbers of trials by state, and the best as overrides."""
     count = counted(study)
     lines = [
         f"{count.total()} trials: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} pruned, "
         f"{count[TrialState.FAIL]} failed"
     ]
-    for trial in best(study)[:6]:
+    for trial in best_trials(study)[:6]:
         lines.append(f"best       {numbers(trial.values)} (trial {trial.number}): {' '.join(overrides(trial.params))}")
     return "\n".join(lines)
 
 
 def _preset(context: SearchContext, study: optuna.Study) -> list[Path]:
-    """The best configuration as a preset of ``method``; nothing where no trial is complete."""
-    if not best(study):
+    """Write the best configurations as presets of ``method``; nothing if no trial is complete."""
+    if not best_trials(study):
         return []
     return write_preset(study, context.folder, CONF if context.settings.search.preset else None)

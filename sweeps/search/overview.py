@@ -1,7 +1,4 @@
-"""What a search is about to do, in words: the plan, the opening line, what it will cost.
-
-It only shows.
-"""
+"""Texts shown before a search starts: the plan, the first lines, the estimated time."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ from trainer.contract.config import ConfigError
 
 
 def remaining(context: SearchContext, study: optuna.Study | None) -> int:
-    """Trials that have still to be begun or ended."""
+    """Number of trials that have not ended or not begun."""
     trials = study.get_trials(deepcopy=False) if study is not None else []
     over = sum(trial.state.is_finished() for trial in trials)
     return max(0, context.settings.search.n_trials - over)
 
 
 def expected_runs(context: SearchContext, trials: int) -> float:
-    """Runs that so many trials will take, when each rung promotes its share and nothing is pruned."""
+    """Runs that this many trials need if each rung promotes one in ``reduction`` and nothing is pruned."""
     search, runs, before, share = context.settings.search, 0.0, 0, 1.0
     for rung in search.rungs:
         runs += trials * share * (rung - before)
@@ -42,13 +39,13 @@ def expected_runs(context: SearchContext, trials: int) -> float:
 
 
 def expected_s(context: SearchContext, study: optuna.Study | None) -> float | None:
-    """Seconds of jobs (times the GPUs of each) for the trials that are left, by earlier runs; None without any.
+    """GPU seconds (job seconds on a CPU) of the remaining trials, from earlier runs; None without such runs.
 
-    The comparison at the end is included, what pruning saves is not.
+    Includes the confirmation; ignores what pruning saves.
     """
     trials = remaining(context, study)
     cell = Cell(config=context.config, signature="", level=Level(name="", label="", index=0), seed=0, overrides=())
-    alone = replace(context.study, cells=(cell,))
+    alone = replace(context.sweep, cells=(cell,))
     one = estimate(alone, [Decision(run_dir=context.run_dir(cell), action=Action.START, status=None)], context.queue)
     confirming = 2 * len(context.settings.search.confirm_seeds) if trials else 0
     return one.device_s * (expected_runs(context, trials) + confirming) if one is not None else None
@@ -57,14 +54,14 @@ def expected_s(context: SearchContext, study: optuna.Study | None) -> float | No
 def require_affordable(context: SearchContext, expected: float | None, max_hours: float) -> None:
     """Raise :class:`ConfigError` when the search is expected to take more than ``max_hours`` of jobs."""
     if expected is not None and expected > 3600 * max_hours:
-        things = "GPUs" if context.queue.devices else "jobs"
+        things = "GPUs" if context.queue.num_gpus else "jobs"
         raise ConfigError(
             f"this search would take about {duration(expected)} of {things}, going by earlier runs, more than "
             f"max_hours={max_hours:g}: say that you mean it (yes=true), or raise max_hours"
         )
 
 
-def opening(context: SearchContext, study: optuna.Study, expected: float | None) -> str:
+def opening_lines(context: SearchContext, study: optuna.Study, expected: float | None) -> str:
     """The lines a search begins with."""
     settings, known = context.settings, study.get_trials(deepcopy=False)
     what = " and ".join(f"{o.direction} {o.metric}" for o in settings.objectives)
@@ -79,12 +76,12 @@ def opening(context: SearchContext, study: optuna.Study, expected: float | None)
 
 
 def dashboard_line(context: SearchContext) -> str:
-    """What to type for Optuna's own dashboard, which is no dependency."""
+    """The command that starts Optuna's dashboard, which is not installed with this project."""
     return shlex.join(["optuna-dashboard", context.storage])
 
 
 def plan_text(context: SearchContext, study: optuna.Study | None, expected: float | None) -> str:
-    """``plan=true``: the space, how trials are run and judged, what is done, how long the rest takes."""
+    """The text of ``plan=true``: search space, settings, trials that have ended, estimated time of the rest."""
     settings, search = context.settings, context.settings.search
     trials = study.get_trials(deepcopy=False) if study is not None else []
     rows = [("parameter", "range", "only with"), *map(_row, settings.space)]
@@ -112,7 +109,7 @@ def plan_text(context: SearchContext, study: optuna.Study | None, expected: floa
 def _time(context: SearchContext, expected: float | None) -> str:
     if expected is None:
         return ""
-    at_once = context.queue.concurrency * max(1, context.queue.devices)
+    at_once = context.queue.concurrency * max(1, context.queue.num_gpus)
     return f", about {duration(expected / at_once)} without pruning"
 
 

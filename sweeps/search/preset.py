@@ -1,7 +1,6 @@
-"""What a search found, as a preset: ``python sweep.py method=tuned/NAME``.
+"""Writes the configuration that a search found as a preset: ``python sweep.py method=tuned/NAME``.
 
-Called at the end of a search. The preset says where it comes from, and is never written over one that a person edited
-or that another search made.
+The preset names its provenance in comments. It never replaces one that was edited by hand or made by another search.
 """
 
 from __future__ import annotations
@@ -22,33 +21,33 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.compose.compose import CONF, compose
 from sweeps.compose.overrides import key_of, parsed
 from sweeps.compose.presets import chosen_groups
-from sweeps.search.confirm import MOST
-from sweeps.search.progress import best
+from sweeps.search.confirm import MAX_FRONT_MEMBERS
+from sweeps.search.progress import best_trials
 from trainer.contract import run_yaml
 from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.files import write_atomic
 from trainer.contract.identity import NOT_IDENTITY
 
 GROUP = "tuned"
-"""Folder of ``conf/method`` for presets that a search wrote."""
+"""Folder in ``conf/method`` for presets written by searches."""
 
 _CIRCUMSTANCES = frozenset({"seed", "steps", "evaluation", "accounting", "task", "model", "engine", "hardware"})
 ELSEWHERE = NOT_IDENTITY - {"method"} | _CIRCUMSTANCES
-"""Top-level keys that say what is trained on, for how long, where, and how it is examined: no part of a tuned method,
-unless the search varied them."""
+"""Top-level keys that are not part of a tuned method (data, length, hardware, evaluation), unless the search varied
+them."""
 
 _STUDY, _CONTENT = "# study: ", "# content: "
 _GLOBAL = "@package _global_"
 
 
 def write_preset(study: optuna.Study, folder: Path, conf_dir: Path | None) -> list[Path]:
-    """Write what the search found to its ``folder`` and, with ``conf_dir``, below ``method/tuned`` there.
+    """Write the presets to the search's ``folder`` and, with ``conf_dir``, to ``method/tuned`` there.
 
-    One preset for one objective, ``tuned.yaml`` and ``method=tuned/NAME``; of a Pareto front one a confirmed member,
-    ``tuned-1.yaml`` and ``method=tuned/NAME-1``, ... Returns the files written; says so of one that is left alone.
-    A trial with an override that no preset can hold gets none, and a sentence.
+    With one objective it is one preset, ``tuned.yaml`` and ``method=tuned/NAME``; of a Pareto front it is one per
+    confirmed trial, ``tuned-1.yaml`` and ``method=tuned/NAME-1``, ... Returns the files written. A file that must not
+    be replaced, and a trial whose overrides no preset can express, are reported on standard error.
     """
-    chosen = winners(study)
+    chosen = preset_trials(study)
     confirmation = _confirmation(folder) if study.user_attrs.get("confirm_sweep") else []
     texts = {}
     for level, trial in chosen.items():
@@ -67,14 +66,17 @@ def write_preset(study: optuna.Study, folder: Path, conf_dir: Path | None) -> li
     return written
 
 
-def winners(study: optuna.Study) -> dict[str, FrozenTrial]:
-    """The trials put forward, by level: those that were confirmed, else the best or up to four of the front."""
+def preset_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
+    """The trials to write, by level: the confirmed ones; without any, the best or up to four of the front."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
     confirmed = study.user_attrs.get("confirm_levels") or {}
     if named := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
         return named
     single = len(study.directions) == 1
-    return {GROUP if single else f"{GROUP}-{rank}": trial for rank, trial in enumerate(best(study)[:MOST], start=1)}
+    return {
+        GROUP if single else f"{GROUP}-{rank}": trial
+        for rank, trial in enumerate(best_trials(study)[:MAX_FRONT_MEMBERS], start=1)
+    }
 
 
 def preset_text(
@@ -97,7 +99,7 @@ def preset_text(
 
 
 def _document(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]:
-    """Presets first, then the values, then which member fills a group: Hydra wants overrides of groups to be last."""
+    """Presets first, then the values, then the choices of groups: Hydra requires ``override`` entries to be last."""
     included: list[str] = []
     groups: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
@@ -116,8 +118,8 @@ def _document(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]
 
 
 def _chosen_values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
-    """Every value of the groups that ``overrides`` choose: what a preset among them says of these does not count on the
-    command line (:mod:`sweeps.compose.presets`), and would count in the preset that takes it in."""
+    """All values of the groups that ``overrides`` choose. They have to be written out where a preset is included: its
+    values in these groups were dropped on the command line (:mod:`sweeps.compose.presets`), but would apply here."""
     config = compose(overrides)
     chosen = [key for key in chosen_groups(overrides) if (conf / key).is_dir()]
     return {key: _without_targets(OmegaConf.to_container(config[key], resolve=False)) for key in sorted(chosen)}
@@ -155,17 +157,17 @@ def _put(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _is_global(path: Path) -> bool:
-    """Whether a choice is a preset of several groups, which has to be taken in and not put in a place of its own."""
+    """Whether a choice is a preset of several groups, which is included with ``@_global_``."""
     return path.is_file() and _GLOBAL in path.read_text(encoding="utf-8").partition("\n")[0]
 
 
 def _name(study: optuna.Study, level: str) -> str:
-    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``, without signs that Hydra reads."""
+    """``tuned/NAME`` for the level ``tuned``, ``tuned/NAME-1`` for ``tuned-1``, without characters special to Hydra."""
     return f"{GROUP}/{re.sub(r'[^A-Za-z0-9_.+-]+', '-', study.study_name)}{level.removeprefix(GROUP)}"
 
 
 def _identity(study: optuna.Study) -> str:
-    """Tells this study from another of its name."""
+    """Name and start of the study, which tell it from another one of its name."""
     begun = min(trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start)
     return f"{study.study_name}, begun {begun.isoformat(timespec='seconds')}"
 
@@ -207,12 +209,12 @@ def _left_out(overrides: Sequence[str], kept: Sequence[str]) -> Iterator[str]:
 
 
 def _comment(text: str) -> str:
-    """One line, whatever a command or a label holds."""
+    """``text`` as a YAML comment of one line."""
     return f"# {' '.join(text.split())}"
 
 
 def _confirmation(folder: Path) -> list[dict[str, Any]]:
-    """The comparisons of the confirmation; statistics are the dashboards', which must not be imported here."""
+    """The comparisons of the confirmation, computed by ``python -m dashboards``, which must not be imported here."""
     command = [sys.executable, "-m", "dashboards", "search", str(folder.absolute()), "--summary"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -223,7 +225,7 @@ def _confirmation(folder: Path) -> list[dict[str, Any]]:
 
 
 def _publish(text: str, path: Path) -> list[Path]:
-    """Write the preset to ``path`` unless something stands there that this search did not write."""
+    """Write the preset to ``path`` unless a file is there that this search did not write."""
     try:
         if reason := _foreign(path, text):
             print(f"{path} is left alone: {reason}", file=sys.stderr)
@@ -237,7 +239,7 @@ def _publish(text: str, path: Path) -> list[Path]:
 
 
 def _foreign(path: Path, text: str) -> str | None:
-    """Why a file that exists must not be replaced by ``text``."""
+    """Why the existing file must not be replaced by ``text``; None if it may."""
     if not path.exists():
         return None
     old = path.read_text(encoding="utf-8")

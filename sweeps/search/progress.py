@@ -1,7 +1,4 @@
-"""What a person sees of a search while it goes on: a line per trial that begins or ends, and a live one.
-
-It only shows.
-"""
+"""Progress of a search on the terminal: a line when a trial begins or ends, and a live table."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.plan.plan import duration
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.search.settings import Settings
 from sweeps.search.space import Value, described
 from trainer.contract.status import FINISHED
 
 
-class Progress:
-    """Lines on a stream; on a terminal also a block that is redrawn."""
+class SearchDisplay:
+    """Writes lines to a stream; on a terminal also a live table."""
 
     def __init__(self, settings: Settings, concurrency: int, stream: TextIO | None = None) -> None:
         self._settings, self._concurrency = settings, concurrency
@@ -33,24 +30,24 @@ class Progress:
         self._height = 0
         self._begun: dict[int, float] = {}
         self._took: list[float] = []
-        self._followed: dict[Path, Followed] = {}
+        self._followed: dict[Path, RunProgress] = {}
 
     def begun(self, number: int, values: Mapping[str, Value], num_runs: int) -> None:
-        """A trial begins, or a further rung of it."""
+        """A trial begins, or its next rung."""
         self._begun.setdefault(number, time.monotonic())
         runs = f"{num_runs} run{'s' * (num_runs != 1)}" if num_runs else "nothing to run"
         self._say(f"trial {number}: {runs}; {described(values)}")
 
-    def ended(self, study: optuna.Study, told: FrozenTrial, reason: str) -> None:
+    def ended(self, study: optuna.Study, frozen: FrozenTrial, reason: str) -> None:
         """A trial has ended."""
-        if told.number in self._begun:
-            self._took.append(time.monotonic() - self._begun.pop(told.number))
-        values = f" {numbers(told.values)}" if told.state == TrialState.COMPLETE and told.values else ""
+        if frozen.number in self._begun:
+            self._took.append(time.monotonic() - self._begun.pop(frozen.number))
+        values = f" {numbers(frozen.values)}" if frozen.state == TrialState.COMPLETE and frozen.values else ""
         why = f" ({reason})" if reason else ""
-        self._say(f"trial {told.number}: {told.state.name.lower()}{values}{why}; {self.summary(study)}")
+        self._say(f"trial {frozen.number}: {frozen.state.name.lower()}{values}{why}; {self.summary(study)}")
 
     def update(self, study: optuna.Study, running: Mapping[int, Sequence[Path]]) -> None:
-        """Redraw the block of what runs."""
+        """Redraw the live table."""
         if not self._live:
             return
         rows = [f"  trial {number}: {self._figures(run_dirs)}" for number, run_dirs in running.items()]
@@ -61,7 +58,7 @@ class Progress:
         self._height = len(block)
 
     def close(self) -> None:
-        """Leave the terminal as plain lines."""
+        """Erase the live table."""
         self._erase()
         self._stream.flush()
 
@@ -80,13 +77,13 @@ class Progress:
         return "; ".join(filter(None, [", ".join(parts), best_text(study), f"left {duration(left)}" if left else ""]))
 
     def _left_s(self, trials: int) -> float | None:
-        """Seconds until the last trial, going by the mean of those that ended."""
+        """Seconds until the last trial ends, from the mean duration of those that have ended."""
         if not self._took or trials <= 0:
             return None
         return sum(self._took) / len(self._took) * trials / min(self._concurrency, trials)
 
     def _figures(self, run_dirs: Sequence[Path]) -> str:
-        runs = [self._followed.setdefault(path, Followed(run_dir=path, level=path.name)) for path in run_dirs]
+        runs = [self._followed.setdefault(path, RunProgress(run_dir=path, level=path.name)) for path in run_dirs]
         for run in runs:
             run.refresh()
         now = next((run for run in runs if run.state not in FINISHED), runs[-1])
@@ -107,7 +104,7 @@ def counted(study: optuna.Study) -> Counter[TrialState]:
     return Counter(trial.state for trial in study.get_trials(deepcopy=False))
 
 
-def best(study: optuna.Study) -> list[FrozenTrial]:
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best complete trial, or the Pareto front of several objectives."""
     if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
         return []
@@ -115,8 +112,8 @@ def best(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_text(study: optuna.Study) -> str:
-    """The best so far in a few words."""
-    found = best(study)
+    """The best trial so far, or the size of the front, as a short text."""
+    found = best_trials(study)
     if not found:
         return ""
     if len(study.directions) > 1:
@@ -125,5 +122,5 @@ def best_text(study: optuna.Study) -> str:
 
 
 def numbers(values: Sequence[float]) -> str:
-    """Values as people read them."""
+    """Values with 4 significant digits."""
     return ", ".join(f"{value:.4g}" for value in values)

@@ -1,6 +1,6 @@
-"""What is written down about trials for people and reports: user attributes of the study, and ``sweep.json``.
+"""Records trials for reports: user attributes of the Optuna study, and the ``sweep.json`` of the search.
 
-The driver does not need it to go on, except for the rung that a trial was promoted to.
+After a restart the driver needs none of it except the rung of a trial.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import optuna
 
-from sweeps.grid import sweep as studies
 from sweeps.grid.cells import Cell
-from sweeps.plan.estimate import busy_s, timings
+from sweeps.grid.sweep import save_document
+from sweeps.plan.estimate import time_in_steps_s, timings
 from sweeps.search.context import SearchContext, level
 from sweeps.search.space import Value
 from trainer.contract.status import read_object, read_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What the runs of a trial have cost."""
+class TrialCost:
+    """Training steps and seconds that the runs of a trial took."""
 
     steps: int
     """Training steps done."""
@@ -30,23 +30,23 @@ class Spent:
     """Seconds within steps and evaluations."""
 
 
-def spent(run_dirs: Sequence[Path]) -> Spent:
-    """Steps and seconds of these runs."""
+def trial_cost(run_dirs: Sequence[Path]) -> TrialCost:
+    """Steps and seconds that these runs took."""
     statuses = [read_status(run_dir) for run_dir in run_dirs]
-    return Spent(
+    return TrialCost(
         steps=sum(status.step for status in statuses if status is not None),
-        seconds=sum(busy_s(timings(run_dir / "timings.jsonl")) for run_dir in run_dirs),
+        seconds=sum(time_in_steps_s(timings(run_dir / "timings.jsonl")) for run_dir in run_dirs),
     )
 
 
-class Ledger:
+class TrialRecorder:
     """Keeps user attributes and ``sweep.json`` up to date."""
 
     def __init__(self, context: SearchContext, study: optuna.Study) -> None:
         self._context, self._study = context, study
 
     def begun(self, trial: optuna.Trial, values: Mapping[str, Value], cells: Sequence[Cell], rung: int) -> None:
-        """A trial begins a rung, or goes on with it: its overrides and runs."""
+        """Record the overrides and runs of a trial that begins or resumes a rung."""
         known = {cell["run"]: cell for cell in trial.user_attrs.get("cells", [])}
         listed = [known.get(cell.signature) or self._new(cell, rung) for cell in cells]
         attributes = {
@@ -64,17 +64,17 @@ class Ledger:
         done = status is not None and status.state == "COMPLETED"
         return {"seed": cell.seed, "rung": rung, "run": cell.signature, "reused": done}
 
-    def ended(self, trial: optuna.Trial, reason: str, cost: Spent) -> None:
-        """A trial has come to its end."""
+    def ended(self, trial: optuna.Trial, reason: str, cost: TrialCost) -> None:
+        """Record why a trial ended, and its cost."""
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("steps_run", cost.steps)
         trial.set_user_attr("seconds", round(cost.seconds, 3))
 
     def save(self) -> None:
-        """Write ``sweep.json``: so ``python -m sweeps`` knows the runs of the search."""
+        """Write ``sweep.json``, from which ``python -m sweeps`` knows the runs of the search."""
         path = self._context.folder / "sweep.json"
         before = read_object(path, "it is written anew") or {}
-        studies.save(self._context.folder, before | document(self._context, self._study))
+        save_document(self._context.folder, before | document(self._context, self._study))
 
 
 def document(context: SearchContext, study: optuna.Study) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``python -m sweeps attach|resume|retry|plan`` of a search: run its command again, which resumes it."""
+"""``python -m sweeps attach|resume|retry|plan`` for a search: runs its command line again, which resumes it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sweeps.grid.sweep import Document
 from sweeps.search.space import override
 
 INVOCATION = ("output=", "plan=", "yes=")
-"""Overrides that are said anew."""
+"""Overrides of the original command line that are replaced."""
 
 
-def again(output: Path, document: Document, *, plan: bool, yes: bool) -> int:
+def resume_search(output: Path, document: Document, *, plan: bool, yes: bool) -> int:
     """Start the search of a ``sweep.json``; the exit code of ``sweep.py``."""
     words = [word for word in shlex.split(document["command"])[2:] if not word.startswith(INVOCATION)]
     words += [override("output", str(output))] + ["plan=true"] * plan + ["yes=true"] * yes

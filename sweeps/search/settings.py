@@ -1,7 +1,4 @@
-"""What a search is asked to do: the ``search`` group of the configuration, checked.
-
-Read by everything in this package. It must not import Optuna, so that a mistake is found at once.
-"""
+"""The settings of a search: the ``search`` group of the configuration, checked without importing Optuna."""
 
 from __future__ import annotations
 
@@ -22,19 +19,19 @@ PRUNERS = ("median", "successive_halving", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """One number of a run that the search makes large or small."""
+    """A metric that the search maximizes or minimizes."""
 
     metric: str
     """A metric of ``metrics.jsonl``."""
     direction: str = "maximize"
     label: str = ""
-    """What people read; the metric's name if empty."""
+    """The name to display; the metric's name if empty."""
     last: Annotated[int, Range(1)] = 1
-    """Recorded values at the end of a run that are averaged."""
+    """Number of values at the end of a run that are averaged."""
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 if larger is better, -1 if smaller is."""
         return 1 if self.direction == "maximize" else -1
 
 
@@ -54,13 +51,13 @@ class Search:
     """Further overrides of the untuned default that the best is compared with; empty: what the space varies stays as it
     is."""
     measure: Sequence[str] = ("evaluation.every=10", "evaluation.suites=[heldout]")
-    """Overrides that say how runs are examined; no part of what is tuned."""
+    """Overrides of the evaluation; not part of the configuration that is tuned."""
     seeds: Sequence[Seed] = (0, 1, 2)
     """The same for every trial, so that trials are paired; the sampler never sees them."""
     rungs: Sequence[Annotated[int, Range(1)]] = (1, 3)
     """Seeds of a trial at each rung: with fewer at first, with more once it was promoted. The last is all of them."""
     reduction: Annotated[int, Range(2)] = 3
-    """A trial is promoted when fewer than one in so many of the trials that came so far are better."""
+    """A trial is promoted if it is among the best 1/``reduction`` of the trials that have reached its rung."""
     sampler: str = "tpe"
     """tpe, nsga2, gp or random."""
     sampler_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
@@ -85,20 +82,20 @@ class Search:
     confirm_suites: Sequence[str] = ("ood",)
     """Suites that no objective looks at, examined in that comparison only."""
     confirm_noise: Seed = 1
-    """``evaluation.seed`` of that comparison: a RNG stream that the search has not seen."""
+    """``evaluation.seed`` of that comparison: an RNG stream that the search has not seen."""
     preset: bool = True
     """Write the best as ``conf/method/tuned/NAME.yaml`` too, unless something else stands there."""
     storage: str | None = None
     """Any Optuna storage URL, or the path of a journal file; null: ``study.journal`` in the folder of the search."""
     retries: Annotated[int, Range(0, 1000)] = 1
-    """How often a trial that failed, or whose job was killed, is taken up again from its last checkpoint."""
+    """How often a trial that failed, or whose job was killed, is resumed from its last checkpoint."""
     max_failed: Annotated[int, Range(1)] = 5
-    """Trials in a row that may fail before no further one is asked for."""
+    """The search stops when this many trials in a row have failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A :class:`Search` that makes sense."""
+    """The checked settings, with objectives and space as objects."""
 
     search: Search
     objectives: tuple[Objective, ...]
@@ -111,11 +108,11 @@ class Settings:
 
     @property
     def directions(self) -> list[Any]:
-        """Of the objectives, as Optuna calls them."""
+        """Directions of the objectives for Optuna."""
         return [objective.direction for objective in self.objectives]
 
     def plain(self) -> dict[str, Any]:
-        """What the study remembers, and a report reads."""
+        """The settings as plain data, stored in the Optuna study and read by reports."""
         made = self.search
         return {
             "objectives": [
@@ -188,7 +185,7 @@ def _check_seeds(made: Search) -> None:
 
 
 def suites_of(objectives: Sequence[Objective]) -> list[str]:
-    """Suites of the task that objectives look at."""
+    """Evaluation suites that occur in the objectives."""
     found = [match[1] for o in objectives if (match := re.match(r"eval/([^/]+)/", o.metric))]
     return list(dict.fromkeys(found))
 

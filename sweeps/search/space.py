@@ -1,7 +1,6 @@
-"""What a search varies: configuration keys with their ranges, some of them only where another has a certain value.
+"""The search space: configuration keys with their ranges, some conditional on the value of another key.
 
-Pure but for :func:`suggest`, which asks a trial. Suggesting twice for one trial gives the same values, so a trial that
-somebody began is simply suggested again.
+Optuna suggests the same values when it is asked twice for one trial, so :func:`suggest` also serves to resume a trial.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Value = float | int | str | bool | None
 
 
 class Trial(Protocol):
-    """What is needed of an Optuna trial."""
+    """The methods of an Optuna trial that are used here."""
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
@@ -40,7 +39,7 @@ class Parameter:
     step: float | None = None
     choices: tuple[Value, ...] = ()
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    """Earlier key -> values for which this parameter exists; all of them have to hold."""
+    """Earlier key -> values for which this parameter exists; all conditions have to hold."""
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every field named."""
@@ -55,16 +54,16 @@ class Parameter:
         }
 
     def exists(self, values: Mapping[str, Value]) -> bool:
-        """Whether the parameter is there beside ``values``."""
+        """Whether the conditions of the parameter hold for ``values``."""
         return all(key in values and values[key] in allowed for key, allowed in self.when.items())
 
     def extremes(self) -> tuple[Value, ...]:
-        """Both ends of the range, or every choice: if a configuration takes these, it takes what lies between."""
+        """Both ends of the range, or every choice: the values with which the configuration is checked."""
         return self.choices if self.type == "categorical" else (self.low, self.high)
 
 
 def parameters(space: Mapping[str, Any]) -> tuple[Parameter, ...]:
-    """The space as it stands in the configuration, checked. Raises :class:`ConfigError`."""
+    """The parameters of ``search.space``, checked. Raises :class:`ConfigError`."""
     require(isinstance(space, Mapping) and bool(space), "search.space", space, "name at least one key and its range")
     found: dict[str, Parameter] = {}
     for key, node in space.items():
@@ -92,7 +91,7 @@ def _parameter(key: str, node: Any, earlier: Mapping[str, Parameter]) -> Paramet
 
 
 def _checked_range(made: Parameter, where: str) -> Parameter:
-    """A range of numbers that varies something. Raises :class:`ConfigError`."""
+    """Check the range of a numeric parameter. Raises :class:`ConfigError`."""
     cast = float if made.type == "float" else int
     what = "a number" if cast is float else "a whole number"
     for name in ("low", "high", "step"):
@@ -149,7 +148,7 @@ def _suggested(trial: Trial, parameter: Parameter) -> Value:
 
 
 def override(key: str, value: Value) -> str:
-    """``value`` of ``key`` as Hydra reads it on the command line."""
+    """``key=value`` in Hydra's syntax for the command line."""
     if value is None or isinstance(value, bool):
         return f"{key}={'null' if value is None else str(value).lower()}"
     if isinstance(value, str) and not re.fullmatch(r"\[[\w./+,-]*\]", value) and not _is_read_as_text(value):
@@ -159,7 +158,7 @@ def override(key: str, value: Value) -> str:
 
 
 def _is_read_as_text(value: str) -> bool:
-    """Whether Hydra takes the bare word for a text: ``inf``, ``1e-3`` and ``null`` are none."""
+    """Whether Hydra parses the unquoted value as a string; not so ``inf``, ``1e-3`` and ``null``."""
     return bool(re.fullmatch(r"[\w./+-]+", value)) and parsed(f"key={value}") == value
 
 
@@ -169,7 +168,7 @@ def overrides(values: Mapping[str, Value]) -> list[str]:
 
 
 def described(values: Mapping[str, Value]) -> str:
-    """A trial's values as people read them: ``clip_low 0.12, clip_high 0.3``."""
+    """A trial's values to display: ``clip_low 0.12, clip_high 0.3``."""
     short = {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in values.items()}
     return ", ".join(f"{key.rpartition('.')[2]} {value_text(value)}" for key, value in short.items())
 
@@ -186,7 +185,7 @@ def probes(space: Sequence[Parameter]) -> Iterator[tuple[Parameter, list[dict[st
 
 
 def _forced(key: str, parameter: Parameter, space: Sequence[Parameter]) -> tuple[Value, ...]:
-    """Values of ``key`` that a condition of a condition asks for."""
+    """Values of ``key`` that the conditions of the parameter require, through any number of other parameters."""
     by_key = {other.key: other for other in space}
     for parent in parameter.when:
         found = by_key[parent].when.get(key) or _forced(key, by_key[parent], space)
@@ -196,7 +195,7 @@ def _forced(key: str, parameter: Parameter, space: Sequence[Parameter]) -> tuple
 
 
 def _consistent(values: Mapping[str, Value], space: Sequence[Parameter]) -> dict[str, Value]:
-    """``values`` without parameters that do not exist beside them, and with the first value of those that do."""
+    """``values`` without parameters whose conditions fail, and with the first value of those that are missing."""
     found: dict[str, Value] = {}
     for parameter in space:
         if parameter.exists(found):

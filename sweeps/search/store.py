@@ -1,7 +1,7 @@
-"""Optuna's side: storage, study, sampler and pruner, each by its name in the settings.
+"""Creates Optuna's storage, study, sampler and pruner from the settings.
 
-Samplers are made anew for every trial, their seed from the number of trials there are: a search that was killed and
-started again makes the suggestions it would have made.
+Each trial gets a new sampler, seeded with the number of the trial, so that a search that was killed and restarted makes
+the suggestions it would have made.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from trainer.contract.errors import reason
 
 JOURNAL = "study.journal"
 FIXED = ("objectives", "space", "seeds", "rungs")
-"""Settings that an existing study cannot change: its values would not be comparable."""
+"""Settings that must equal those of an existing study, because trials would not be comparable otherwise."""
 
 
-def place(search: Search, folder: Path) -> str:
+def storage_location(search: Search, folder: Path) -> str:
     """URL or path of the storage."""
     if search.storage is None:
         return str(folder / JOURNAL)
@@ -48,12 +48,12 @@ def open_storage(where: str) -> BaseStorage:
 
 
 def exists(where: str) -> bool:
-    """Whether there is anything to read at a path; a database is asked in any case."""
+    """Whether a journal exists at a path; true for any database URL."""
     return "://" in where or Path(where).exists()
 
 
 def require_writable(where: str) -> None:
-    """Raise :class:`ConfigError` unless a journal can be made at a path; writes nothing."""
+    """Raise :class:`ConfigError` unless a journal can be created at a path; writes nothing."""
     existing = next(path for path in Path(where).parents if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(
@@ -69,7 +69,7 @@ def find(storage: BaseStorage, name: str) -> optuna.Study | None:
 
 
 def require_same(study: optuna.Study, settings: Settings, base: str) -> None:
-    """Raise :class:`ConfigError` unless an existing study was made by a search that can be gone on with."""
+    """Raise :class:`ConfigError` unless this search can continue an existing study."""
     known, ours = study.user_attrs.get("search"), settings.plain()
     remedy = "give this search another name (study.name=NAME), or go back to what it was"
     if known is None:
@@ -90,7 +90,7 @@ def _difference(known: Any, ours: Any) -> str:
 
 
 def create(storage: BaseStorage, name: str, settings: Settings, attributes: Mapping[str, Any]) -> optuna.Study:
-    """The study of this name, a new one if there is none; its attributes are those of this start."""
+    """Create or load the study of this name, and set its user attributes."""
     study = optuna.create_study(storage=storage, study_name=name, directions=settings.directions, load_if_exists=True)
     for key, value in attributes.items():
         if study.user_attrs.get(key) != value:
@@ -111,7 +111,7 @@ def sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
 
 
 def pruner(search: Search) -> optuna.pruners.BasePruner:
-    """What compares running trials."""
+    """Optuna's pruner of the settings."""
     if search.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=search.prune_startup)
     if search.pruner == "successive_halving":
@@ -120,7 +120,7 @@ def pruner(search: Search) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def trial(study: optuna.Study, number: int) -> optuna.Trial:
-    """The trial of this number as something that can be suggested to and reported to, whoever asked for it."""
+def trial_by_number(study: optuna.Study, number: int) -> optuna.Trial:
+    """The trial of this number, with Optuna's methods to suggest and report, whichever process started it."""
     storage = study._storage
     return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))

@@ -1,1 +1,1 @@
-"""Progress and states on the terminal."""
+"""Progress and status of runs on the terminal."""

@@ -1,7 +1,4 @@
-"""Progress on the terminal, for people who watch a sweep and for logs of it.
-
-It only shows what :class:`sweeps.runs.progress.Followed` has read.
-"""
+"""Progress of a sweep: a live table on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sweeps.plan.plan import aligned, duration
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from trainer.contract.status import FINISHED
 
 
@@ -20,7 +17,7 @@ class Display:
     """Progress on a terminal: a block that is redrawn, or plain lines where the output is a file."""
 
     def __init__(
-        self, runs: Sequence[Followed], *, done_before: int, concurrency: int, stream: TextIO | None = None
+        self, runs: Sequence[RunProgress], *, done_before: int, concurrency: int, stream: TextIO | None = None
     ) -> None:
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
@@ -32,7 +29,7 @@ class Display:
         self._height = 0
 
     def update(self) -> None:
-        """Say what changed since the last call."""
+        """Print what changed since the last call."""
         for run in self._runs:
             run.refresh()
         lines = [line for run in self._runs if (line := self._news(run)) is not None]
@@ -48,7 +45,7 @@ class Display:
         self._stream.flush()
 
     def close(self) -> None:
-        """Leave the terminal as plain lines."""
+        """Erase the live table."""
         self._erase()
         self._stream.flush()
 
@@ -57,8 +54,8 @@ class Display:
             self._stream.write(f"\x1b[{self._height}A\x1b[J")
             self._height = 0
 
-    def _news(self, run: Followed) -> str | None:
-        """A line for a run that started, passed a quarter (every step where it is the only one), or ended."""
+    def _news(self, run: RunProgress) -> str | None:
+        """A line for a run that started, passed a quarter of its steps (each step of a single run), or ended."""
         quarter = 0
         if run.status and run.status.steps and run.state == "RUNNING":
             quarter = (
@@ -87,7 +84,7 @@ class Display:
     def _ended(self) -> int:
         return sum(run.state in FINISHED for run in self._runs)
 
-    def _row(self, run: Followed) -> list[str]:
+    def _row(self, run: RunProgress) -> list[str]:
         figures = [*run.figures(), *[""] * 4][:4]
         return ["  " + run.name, *figures, f"left {duration(run.left_s)}" if run.left_s is not None else ""]
 
@@ -104,8 +101,8 @@ class Display:
         return "  ".join(filter(None, parts))
 
 
-def left_s(runs: Sequence[Followed], concurrency: int) -> float | None:
-    """Seconds until all runs have ended, from the speed of those that already have one."""
+def left_s(runs: Sequence[RunProgress], concurrency: int) -> float | None:
+    """Seconds until all runs have ended, at the mean speed of those that have made a step."""
     speeds = [run.step_s for run in runs if run.step_s is not None]
     if not speeds:
         return None

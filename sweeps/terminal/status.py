@@ -1,7 +1,4 @@
-"""``python -m sweeps status``: a line per cell, once or live.
-
-It only shows what :class:`sweeps.runs.progress.Followed` has read.
-"""
+"""The table of ``python -m sweeps status``: a line per cell, printed once or, with ``--watch``, kept up to date."""
 
 from __future__ import annotations
 
@@ -12,22 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from sweeps.plan.plan import aligned, duration
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.terminal.progress import left_s
 from trainer.contract.liveness import SILENT_S, silent_s
 
 HEADER = ("level", "seed", "state", "step", "reward", "entropy", "speed", "left", "")
 URGENT = ("RUNNING", "FAILED", "LOST", "QUEUED", "PREEMPTED", "CANCELLED", "PLANNED", "PRUNED", "COMPLETED")
-"""States in the order in which a table that is too long for the screen keeps them."""
+"""States by urgency: a table too long for the screen shows the first ones."""
 
 EXPLAINED = ("FAILED", "LOST", "CANCELLED", "PLANNED", "PREEMPTED")
 LIVE = ("QUEUED", "RUNNING", "PREEMPTED")
 
 
-def status_lines(runs: Sequence[Followed], *, concurrency: int = 1, height: int | None = None) -> list[str]:
-    """A table of the cells and a summary; with ``height`` only as many lines, what is urgent first."""
+def status_lines(runs: Sequence[RunProgress], *, concurrency: int = 1, height: int | None = None) -> list[str]:
+    """A table of the cells and a summary; ``height`` limits the number of lines to the most urgent ones."""
     counts = Counter(run.state for run in runs)
-    shown: Sequence[Followed] = runs
+    shown: Sequence[RunProgress] = runs
     if height is not None and len(runs) > height - 4:
         shown = sorted(runs, key=lambda run: URGENT.index(run.state))[: max(1, height - 5)]
     rest = [f"... and {len(runs) - len(shown)} more"] if len(shown) < len(runs) else []
@@ -37,7 +34,7 @@ def status_lines(runs: Sequence[Followed], *, concurrency: int = 1, height: int 
     return [*table, *rest, "", total + (f"; left about {duration(left)}" if left else "")]
 
 
-def _row(run: Followed) -> tuple[str, ...]:
+def _row(run: RunProgress) -> tuple[str, ...]:
     reward, entropy = (run.metrics.get(key) for key in ("rollout/reward", "policy/entropy"))
     running, status = run.state == "RUNNING", run.status
     return (
@@ -53,8 +50,8 @@ def _row(run: Followed) -> tuple[str, ...]:
     )
 
 
-def _note(run: Followed) -> str:
-    """Why a run is not going on, or that nothing has been heard of it."""
+def _note(run: RunProgress) -> str:
+    """Why a run does not proceed, or for how long it has sent no heartbeat."""
     if run.damage is not None:
         return run.damage
     if run.state in EXPLAINED:
@@ -64,13 +61,18 @@ def _note(run: Followed) -> str:
 
 
 def show(
-    runs: Sequence[Followed], stream: TextIO, *, look: Callable[[], object], concurrency: int, every_s: float = 2.0
+    runs: Sequence[RunProgress],
+    stream: TextIO,
+    *,
+    before_each: Callable[[], object],
+    concurrency: int,
+    every_s: float = 2.0,
 ) -> None:
-    """Keep the table up to date until nothing runs or waits; ``look`` is called before each reading."""
+    """Keep the table up to date until no run is live or queued; ``before_each`` is called before each reading."""
     live, before = stream.isatty(), list[str]()
     while True:
         start = time.monotonic()
-        look()
+        before_each()
         for run in runs:
             run.refresh()
         size = shutil.get_terminal_size()

@@ -1,4 +1,4 @@
-"""Waits while cells run, shows their progress, and ends when none of them is alive any more."""
+"""Shows the progress of a sweep until every run has ended, and asks what to do after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.queues.base import Pool
-from sweeps.queues.liveness import close_dead, is_alive
+from sweeps.queues.liveness import is_alive, record_dead_runs
 from sweeps.queues.scheduler import Scheduler, ask
 from sweeps.queues.slurm import ASK_EVERY_S
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.terminal.progress import Display
 from trainer.contract.status import UNFINISHED, read_status
 
 LOOK_EVERY_S = 0.5
 LOOKING_SHARE = 10
-"""Looking at very many runs may take this part of the launcher's time."""
+"""The pause between two readings is at least this many times the duration of a reading."""
 
 
-def watch(runs: Sequence[Followed], pool: Pool | None, *, done_before: int, concurrency: int) -> bool:
-    """Show progress until every run has ended; False if a person interrupted it."""
+def watch(runs: Sequence[RunProgress], pool: Pool | None, *, done_before: int, concurrency: int) -> bool:
+    """Show progress until every run has ended; False after Ctrl-C."""
     display = Display(runs, done_before=done_before, concurrency=concurrency)
     run_dirs = [run.run_dir for run in runs]
-    others = _Others(run_dirs)
-    closed = time.monotonic()
+    other_jobs = _OtherJobs(run_dirs)
+    last_check = time.monotonic()
     try:
-        while (pool is not None and pool.poll()) or others.at_work():
+        while (pool is not None and pool.poll()) or other_jobs.any_alive():
             start = time.monotonic()
-            if start - closed > ASK_EVERY_S:
-                close_dead(run_dirs)
-                closed = time.monotonic()
+            if start - last_check > ASK_EVERY_S:
+                record_dead_runs(run_dirs)
+                last_check = time.monotonic()
             display.update()
             time.sleep(max(LOOK_EVERY_S, LOOKING_SHARE * (time.monotonic() - start)))
-        close_dead(run_dirs, over=True)
+        record_dead_runs(run_dirs, queue_drained=True)
         display.update()
         return True
     except KeyboardInterrupt:
@@ -45,16 +45,16 @@ def watch(runs: Sequence[Followed], pool: Pool | None, *, done_before: int, conc
         display.close()
 
 
-class _Others:
-    """Runs that a job of somebody else is at work on, once our own queue is empty."""
+class _OtherJobs:
+    """Runs of this sweep that jobs of other processes train."""
 
     def __init__(self, run_dirs: Sequence[Path]) -> None:
         self._run_dirs = run_dirs
         self._scheduler: Scheduler | None = None
         self._asked = float("-inf")
 
-    def at_work(self) -> bool:
-        """Whether any run lives. One that waits for this very process does not: its job has ended without it."""
+    def any_alive(self) -> bool:
+        """Whether any of the runs is alive; the own queue is empty, so runs queued by this process are not."""
         statuses = [(run_dir, read_status(run_dir)) for run_dir in self._run_dirs]
         waiting = [
             (run_dir, status)
@@ -71,10 +71,10 @@ interrupted: [l]eave running and waiting cells as they are, stop the [w]aiting o
 after their step? [l] """
 
 
-def interrupted(pool: Pool | None, again: str) -> None:
-    """After Ctrl-C: ask once what becomes of running and waiting cells, and say how to come back (``again``).
+def ask_after_interrupt(pool: Pool | None, how_to_resume: str) -> None:
+    """After Ctrl-C: ask once what to do with running and waiting cells, then print ``how_to_resume``.
 
-    Whatever is not a clear answer leaves the cells alone, and so does the want of a terminal.
+    Without a terminal or a clear answer the cells are left as they are.
     """
     answer = "l"
     if pool is not None and sys.stdin.isatty():
@@ -86,4 +86,4 @@ def interrupted(pool: Pool | None, again: str) -> None:
     elif pool is not None:
         pool.leave()
         print("left as they are: running cells go on without this launcher")
-    print(again, flush=True)
+    print(how_to_resume, flush=True)

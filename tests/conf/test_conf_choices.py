@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from sweeps.compose.components import unknown_keys
 from sweeps.compose.compose import CONF, Composed, compose, compose_batch, groups
-from sweeps.grid.cells import cells, members, resolved
+from sweeps.grid.cells import cells, resolve, resolve_all
 from trainer.contract.config import LIST_SLOTS, component_defaults
 from trainer.contract.identity import identity
 
@@ -28,7 +28,7 @@ def one(group: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=[f"{group}-{name}" for group, name in CHOICES])
 def test_every_choice_composes_and_has_no_unknown_key(group: str, name: str) -> None:
-    config = resolved(compose(one(group, name)))
+    config = resolve(compose(one(group, name)))
     assert list(unknown_keys(config)) == []
 
 
@@ -38,7 +38,7 @@ SCALED_DOWN = [f"small/{path.stem}" for path in sorted(CONF.glob("method/small/*
 
 @pytest.mark.parametrize("name", SCALED_DOWN)
 def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> None:
-    small, paper = (resolved(compose([f"method={choice}"])) for choice in (name, name.removeprefix("small/")))
+    small, paper = (resolve(compose([f"method={choice}"])) for choice in (name, name.removeprefix("small/")))
     assert list(unknown_keys(small)) == []
     assert small.pop("method") == name
     paper.pop("method")
@@ -54,7 +54,7 @@ def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> 
     "overrides", [["reduction=constant"], ["method=dr_grpo"], ["method=siren"], ["shaping=overlong"]]
 )
 def test_a_constant_that_is_the_budget_follows_it(overrides: list[str]) -> None:
-    config = resolved(compose([*overrides, "rollout.max_tokens=77"]))
+    config = resolve(compose([*overrides, "rollout.max_tokens=77"]))
     slot, key = ("shaping", "max_tokens") if "shaping" in overrides[0] else ("reduction", "length")
     assert config[slot][key] == 77
 
@@ -90,7 +90,7 @@ def test_a_preset_carries_its_name_and_a_comment(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in groups()["method"] if name.startswith("small/")])
 def test_a_small_preset_is_the_papers_with_other_constants(name: str) -> None:
-    small, paper = (resolved(compose([f"method={method}"])) for method in (name, name.removeprefix("small/")))
+    small, paper = (resolve(compose([f"method={method}"])) for method in (name, name.removeprefix("small/")))
     assert identity(small) != identity(paper)
     for slot in ("surrogate", "weight", "regularizer", "controller", "reduction"):
         assert str(targets(small[slot])) == str(targets(paper[slot]))
@@ -110,7 +110,7 @@ ON_POLICY = {"lp_reg"}
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_no_preset_sets_a_clip_that_its_number_of_updates_makes_inert(name: str) -> None:
-    ours, plain = (resolved(compose([f"method={choice}"])) for choice in (name, "grpo"))
+    ours, plain = (resolve(compose([f"method={choice}"])) for choice in (name, "grpo"))
     changed = {
         key for key, value in ours["surrogate"].items() if value is not None and value != plain["surrogate"].get(key)
     }
@@ -130,7 +130,7 @@ UPDATES = {"siren": 16, "steer": 16, "qae": 16, "forking_tokens": 16, "cure": 16
 @pytest.mark.parametrize("name", UPDATES)
 def test_a_preset_makes_as_many_updates_as_its_paper(name: str) -> None:
     chosen = [name, f"{name}_released"] if f"{name}_released" in PAPERS else [name]
-    assert {resolved(compose([f"method={one}"]))["optim"]["updates_per_rollout"] for one in chosen} == {UPDATES[name]}
+    assert {resolve(compose([f"method={one}"]))["optim"]["updates_per_rollout"] for one in chosen} == {UPDATES[name]}
 
 
 def test_the_factor_of_methods_has_every_published_preset_once_at_the_embedded_scale() -> None:
@@ -186,7 +186,7 @@ def factor_batch(name: str) -> list[list[str]]:
 def test_a_factor_gives_distinct_levels_and_its_hypothesis_speaks_of_them(name: str) -> None:
     batch = factor_batch(name)
     made = cells(
-        members(
+        resolve_all(
             Composed(config=compose(overrides), overrides=tuple(overrides))
             for overrides in batch
             if "seed=0" in overrides

@@ -12,7 +12,7 @@ from golden import PRESETS
 from runs import metrics
 
 from sweeps.compose.compose import compose
-from sweeps.grid.cells import NOT_FROZEN, resolved
+from sweeps.grid.cells import NOT_FROZEN, resolve
 from trainer.contract import run_yaml
 from trainer.contract.identity import signature
 from trainer.engine.base import EnginePool
@@ -49,7 +49,7 @@ def engines() -> Iterator[EnginePool]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_five_steps(preset: str, engines: EnginePool, tmp_path: Path) -> None:
-    config = {k: v for k, v in resolved(compose([f"method={preset}", *SMALL])).items() if k not in NOT_FROZEN}
+    config = {k: v for k, v in resolve(compose([f"method={preset}", *SMALL])).items() if k not in NOT_FROZEN}
     (tmp_path / "run.yaml").write_text(run_yaml.dumps(config | {"signature": signature(config)}))
     folder = RunFolder(tmp_path)
     assert train(build_run(folder.config()), folder, engines) == "COMPLETED"

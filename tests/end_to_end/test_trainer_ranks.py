@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from runs import metrics, write_run
 
-from sweeps.queues.worker import launcher
+from sweeps.queues.worker import rank_command
 from trainer.storage.record import RunFolder
 
 RANK_TOLERANCE = 1e-4
@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def train(folder: RunFolder, processes: int) -> None:
-    launch = launcher(processes, gpus=False)
+    launch = rank_command(processes, gpus=False)
     command = [sys.executable, *launch, "-m", "trainer", str(folder.path)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}

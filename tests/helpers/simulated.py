@@ -17,7 +17,7 @@ from landscape import measured
 
 from sweeps.queues.worker import Job
 from sweeps.runs.run_folder import read_run
-from sweeps.search.job import TrialJob, _Judge, _note_end, _watched
+from sweeps.search.job import TrialJob, _note_end, _PruningWatcher, _watched
 from trainer.contract.status import read_status, write_status
 
 
@@ -62,7 +62,7 @@ def work(job: Job) -> None:
     if not isinstance(job, TrialJob):
         return _train(job)
     try:
-        with _watched(_Judge(job)):
+        with _watched(_PruningWatcher(job)):
             _train(job)
     finally:
         for run_dir in map(Path, job.run_dirs):

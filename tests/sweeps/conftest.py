@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.cli.command import main
 from sweeps.compose.compose import Composed, compose
-from sweeps.grid.cells import Cell, cells, members
+from sweeps.grid.cells import Cell, cells, resolve_all
 from trainer.contract.config import ROOT
 
 HOSTILE = "a b 'c' \"d\" ü 日本 $HOME;#&=,[x]"
@@ -88,6 +88,6 @@ def make_cells(tmp_path: Path) -> Callable[..., list[Cell]]:
         composed = (
             Composed(config=compose([*overrides, output, trainer]), overrides=tuple(overrides)) for overrides in batch
         )
-        return cells(members(composed))
+        return cells(resolve_all(composed))
 
     return make

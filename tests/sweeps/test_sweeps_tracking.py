@@ -14,7 +14,7 @@ import pytest
 
 from sweeps.after.finish import close_abandoned
 from sweeps.grid.cells import Cell
-from sweeps.grid.sweep import Study
+from sweeps.grid.sweep import Sweep
 from sweeps.tracking import Tracker, absolute
 from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.status import write_status
@@ -118,16 +118,16 @@ def test_a_sweep_whose_launcher_died_is_ended_once_nothing_runs(
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     (cell,) = make_cells(["seed=1"])
     cell = replace(cell, config={**cell.config, "tracking": cell.config["tracking"] | {"uri": uri}})
-    study = Study(name="s", command="", output=tmp_path, cells=(cell,))
-    run_dir = study.run_dir(cell)
+    sweep = Sweep(name="s", command="", output=tmp_path, cells=(cell,))
+    run_dir = sweep.run_dir(cell)
     run_dir.mkdir(parents=True)
     run_id = Tracker(uri, cell.config["tracking"]["experiment"]).open_sweep(DOCUMENT, {})
     client = MlflowClient(tracking_uri=uri)
     write_status(run_dir, "RUNNING", steps=3)
-    close_abandoned(study)
+    close_abandoned(sweep)
     assert client.get_run(run_id).info.status == "RUNNING", "a cell is under way"
     write_status(run_dir, state, steps=3)
     for _ in range(2):
-        close_abandoned(study)
+        close_abandoned(sweep)
         run = client.get_run(run_id)
         assert (run.info.status, run.data.tags["state"]) == (status, shown)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.grid.cells import Cell
-from sweeps.grid.sweep import Study, study_name
+from sweeps.grid.sweep import Sweep, sweep_name
 from trainer.contract.config import ConfigError
 
 Make = Callable[..., list[Cell]]
@@ -73,7 +73,7 @@ def test_bad_seeds_and_steps_are_all_named_at_once(make_cells: Make) -> None:
 
 
 def name(made: list[Cell], multirun: bool = True) -> str:
-    return study_name(made, multirun)
+    return sweep_name(made, multirun)
 
 
 def test_a_study_is_called_after_its_factor_or_what_is_swept(make_cells: Make) -> None:
@@ -116,7 +116,7 @@ def test_a_name_that_would_leave_the_output_folder_is_refused(make_cells: Make, 
 
 def test_the_document_lists_cells_levels_and_what_is_held(make_cells: Make, tmp_path: Path) -> None:
     made = make_cells(*[["factor=clip_high", f"surrogate.clip_high={clip}", "seed=5"] for clip in (0.2, 0.4)])
-    document = Study(name="s", command="c", output=tmp_path, cells=tuple(made)).document()
+    document = Sweep(name="s", command="c", output=tmp_path, cells=tuple(made)).document()
     assert document["factor"]["held"] == {"optim.updates_per_rollout": 8, "surrogate.clip_low": 0.2}
     assert [(cell["level"], cell["level_index"], cell["seed"]) for cell in document["cells"]] == [
         ("0.2", 0, 5),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.grid.cells import Cell
-from sweeps.grid.sweep import Study
-from sweeps.plan.estimate import earlier, estimate, makespan_s, shares, start_up_s
+from sweeps.grid.sweep import Sweep
+from sweeps.plan.estimate import estimate, finished_runs, makespan_s, split_into_jobs, start_up_s
 from sweeps.plan.reconcile import reconcile
 from sweeps.queues.local import LocalQueue
 from sweeps.runs.run_folder import write_run
@@ -38,9 +38,9 @@ def completed(output: Path, cell: Cell, seconds: list[float], job: str = "", beg
 
 
 def seconds(output: Path, cells: list[Cell], slots: int = 1, runs_per_job: int = 1) -> tuple[float, float] | None:
-    study = Study(name="s", command="c", output=output, cells=tuple(cells))
+    sweep = Sweep(name="s", command="c", output=output, cells=tuple(cells))
     queue = LocalQueue(slots=slots, runs_per_job=runs_per_job)
-    found = estimate(study, reconcile([study.run_dir(cell) for cell in cells]), queue)
+    found = estimate(sweep, reconcile([sweep.run_dir(cell) for cell in cells]), queue)
     return (found.wall_s, found.device_s) if found else None
 
 
@@ -67,8 +67,8 @@ def test_gpus_count_for_each_hour(
     known, todo = make_cells(["seed=9"], ["seed=1", "steps=10"])
     completed(tmp_path, known, [2.0, 2.0])  # (2 + 2 + 4) / 2 = 4 s a step
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    study = Study(name="s", command="c", output=tmp_path, cells=(todo,))
-    found = estimate(study, reconcile([study.run_dir(todo)]), LocalQueue(gpus_per_job=4))
+    sweep = Sweep(name="s", command="c", output=tmp_path, cells=(todo,))
+    found = estimate(sweep, reconcile([sweep.run_dir(todo)]), LocalQueue(gpus_per_job=4))
     assert found is not None
     assert (found.wall_s, found.device_s) == pytest.approx((40.0, 160.0))
 
@@ -78,7 +78,7 @@ def test_start_up_is_paid_once_a_job(make_cells: Callable[..., list[Cell]], tmp_
     first, second, *todo = make_cells(*[[f"seed={seed}", "steps=2"] for seed in (8, 9, 1, 2, 3, 4)])
     completed(tmp_path, first, [2.0, 2.0], "local:a", 0.0001)
     completed(tmp_path, second, [2.0, 2.0], "local:a", 8.0001)
-    assert start_up_s(earlier(tmp_path)) == pytest.approx(26.0 - 16.0, abs=0.01)
+    assert start_up_s(finished_runs(tmp_path)) == pytest.approx(26.0 - 16.0, abs=0.01)
     assert seconds(tmp_path, todo, runs_per_job=1) == pytest.approx((4 * 18.0, 4 * 18.0), abs=0.1)
     assert seconds(tmp_path, todo, runs_per_job=2) == pytest.approx((2 * 26.0, 2 * 26.0), abs=0.1)
 
@@ -89,7 +89,7 @@ def test_a_run_that_was_interrupted_says_nothing_of_the_start(
     (known,) = make_cells(["seed=9"])
     run_dir = completed(tmp_path, known, [2.0, 2.0], "local:a", 5.0)
     (next_attempt(run_dir) / "job").write_text("local:b")
-    assert start_up_s(earlier(tmp_path)) == 0.0
+    assert start_up_s(finished_runs(tmp_path)) == 0.0
 
 
 def test_steps_that_are_done_cost_nothing(make_cells: Callable[..., list[Cell]], tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_a_job_starts_as_soon_as_a_slot_is_free() -> None:
 
 def test_all_levels_of_a_seed_run_before_the_next_seed(make_cells: Callable[..., list[Cell]]) -> None:
     made = make_cells(*[[f"optim.lr={lr}", f"seed={seed}"] for lr in ("1e-4", "2e-4") for seed in (0, 1)])
-    assert [[cell.seed for cell in share] for share in shares(made, 3)] == [[0, 0, 1], [1]]
+    assert [[cell.seed for cell in share] for share in split_into_jobs(made, 3)] == [[0, 0, 1], [1]]

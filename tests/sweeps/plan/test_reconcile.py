@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.plan.reconcile import Action, reconcile, unsure
+from sweeps.plan.reconcile import Action, reconcile, unknown_liveness
 from trainer.contract.config import ConfigError
 from trainer.contract.liveness import lock
 from trainer.contract.status import write_status
@@ -63,11 +63,11 @@ def test_a_living_run_is_joined(tmp_path: Path) -> None:
 def test_a_run_of_which_nothing_is_known_is_taken_over_only_on_demand(tmp_path: Path) -> None:
     write_status(tmp_path, "RUNNING", pid=1, host="node7", job="slurm:7@other")
     found = reconcile([tmp_path])
-    assert found[0].action is Action.JOIN and found[0].unsure
-    sentence = unsure(found)
+    assert found[0].action is Action.JOIN and found[0].unknown_liveness
+    sentence = unknown_liveness(found)
     assert sentence is not None and "RUNNING on node7 by slurm:7@other" in sentence and "retry=lost" in sentence
     found = reconcile([tmp_path], "lost")
-    assert found[0].action is Action.RESUME and unsure(found) is None
+    assert found[0].action is Action.RESUME and unknown_liveness(found) is None
 
 
 def test_an_unknown_wish_is_refused(tmp_path: Path) -> None:

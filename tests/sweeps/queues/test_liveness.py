@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.queues.liveness import close_dead, is_alive, is_surely_alive
+from sweeps.queues.liveness import alive_or_unknown, is_alive, record_dead_runs
 from sweeps.queues.scheduler import Scheduler
 from tests.sweeps.conftest import Clock
 from trainer.contract.liveness import BEAT_S, SILENT_S, beat, lock, silent_s
@@ -63,19 +63,19 @@ def test_after_a_change_of_host_name_a_free_lock_and_silence_end_a_local_run(
     tmp_path: Path, clock: Clock, state: str
 ) -> None:
     status = write_status(tmp_path, state, pid=1, host="the-name-before", job="local:x" if state == "RUNNING" else None)
-    assert is_surely_alive(tmp_path, status, None) is True, "its status is news enough"
+    assert alive_or_unknown(tmp_path, status, None) is True, "its status is news enough"
     clock.pass_s(3600)
-    assert is_surely_alive(tmp_path, status, None) is False
+    assert alive_or_unknown(tmp_path, status, None) is False
     beat(tmp_path)
-    assert is_surely_alive(tmp_path, status, None) is True
+    assert alive_or_unknown(tmp_path, status, None) is True
     clock.pass_s(3600)
     assert silent_s(tmp_path) == pytest.approx(3600, abs=1e-3)
     held = lock(tmp_path)
     assert held is not None
-    assert is_surely_alive(tmp_path, status, None) is True
+    assert alive_or_unknown(tmp_path, status, None) is True
     held.close()
-    assert is_surely_alive(tmp_path, status, None) is False
-    close_dead([tmp_path])
+    assert alive_or_unknown(tmp_path, status, None) is False
+    record_dead_runs([tmp_path])
     assert read_status(tmp_path).state == ("LOST" if state == "RUNNING" else "PLANNED")  # type: ignore[union-attr]
 
 
@@ -84,8 +84,8 @@ def test_the_run_of_another_user_is_for_that_user_to_judge(
 ) -> None:
     status = write_status(tmp_path, "RUNNING", pid=dead_pid, host=HERE)
     monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
-    assert is_surely_alive(tmp_path, status, None) is None
-    assert close_dead([tmp_path]) == []
+    assert alive_or_unknown(tmp_path, status, None) is None
+    assert record_dead_runs([tmp_path]) == []
 
 
 def test_silence_outlasts_several_beats() -> None:
@@ -111,7 +111,7 @@ def test_a_run_is_called_by_how_its_job_ended(
 ) -> None:
     write_status(tmp_path, "RUNNING", job=JOB, host="node7")
     answer(monkeypatch, slurm)
-    assert close_dead([tmp_path]) == ([tmp_path] if expected[0] != "RUNNING" else [])
+    assert record_dead_runs([tmp_path]) == ([tmp_path] if expected[0] != "RUNNING" else [])
     assert state(tmp_path) == expected
 
 
@@ -120,28 +120,28 @@ def test_a_preempted_run_whose_job_was_not_queued_again_is_lost(
 ) -> None:
     write_status(tmp_path, "PREEMPTED", job=JOB, host="node7")
     answer(monkeypatch, "PENDING")
-    close_dead([tmp_path])
+    record_dead_runs([tmp_path])
     assert state(tmp_path)[0] == "PREEMPTED"
     answer(monkeypatch, "TIMEOUT")
-    close_dead([tmp_path])
+    record_dead_runs([tmp_path])
     assert state(tmp_path)[0] == "LOST"
 
 
 def test_a_local_run_that_saved_before_it_left_is_not_lost(tmp_path: Path, dead_pid: int) -> None:
     write_status(tmp_path, "PREEMPTED", pid=dead_pid, host=HERE)
-    assert close_dead([tmp_path]) == []
+    assert record_dead_runs([tmp_path]) == []
     assert state(tmp_path)[0] == "PREEMPTED"
 
 
 def test_a_run_that_no_job_ever_had_is_planned_again(tmp_path: Path, dead_pid: int) -> None:
     write_status(tmp_path, "QUEUED", pid=dead_pid, host=HERE)
-    assert close_dead([tmp_path]) == []
+    assert record_dead_runs([tmp_path]) == []
     assert state(tmp_path) == ("PLANNED", "its launcher went before a job had it")
 
 
 def test_a_run_whose_job_died_before_its_trainer_spoke_is_lost(tmp_path: Path, dead_pid: int) -> None:
     write_status(tmp_path, "QUEUED", pid=dead_pid, host=HERE, job="local:x")
-    assert close_dead([tmp_path]) == [tmp_path]
+    assert record_dead_runs([tmp_path]) == [tmp_path]
     assert state(tmp_path)[0] == "LOST"
 
 
@@ -149,7 +149,7 @@ def test_an_earlier_job_says_nothing_of_a_run_that_waits_again(tmp_path: Path, m
     (next_attempt(tmp_path) / "job").write_text("slurm:6@here")
     write_status(tmp_path, "QUEUED", job=JOB, host="node7")
     answer(monkeypatch, "PENDING")
-    close_dead([tmp_path])
+    record_dead_runs([tmp_path])
     assert state(tmp_path)[0] == "QUEUED"
 
 
@@ -157,19 +157,19 @@ def test_what_somebody_works_on_is_not_touched(tmp_path: Path, dead_pid: int) ->
     write_status(tmp_path, "RUNNING", pid=dead_pid, host=HERE)
     held = lock(tmp_path)
     assert held is not None
-    assert close_dead([tmp_path]) == []
+    assert record_dead_runs([tmp_path]) == []
     held.close()
-    assert close_dead([tmp_path]) == [tmp_path]
+    assert record_dead_runs([tmp_path]) == [tmp_path]
 
 
 def test_a_stopped_run_was_cancelled_not_lost(tmp_path: Path, dead_pid: int) -> None:
     write_status(tmp_path, "RUNNING", pid=dead_pid, host=HERE)
     (tmp_path / "STOP").write_text("cancel\n")
-    close_dead([tmp_path])
+    record_dead_runs([tmp_path])
     assert state(tmp_path) == ("CANCELLED", "cancelled")
 
 
 def test_what_waits_for_this_very_launcher_waits_for_nobody_once_it_is_over(tmp_path: Path) -> None:
     write_status(tmp_path, "QUEUED", pid=os.getpid(), host=HERE)
-    close_dead([tmp_path], over=True)
+    record_dead_runs([tmp_path], queue_drained=True)
     assert state(tmp_path)[0] == "PLANNED"

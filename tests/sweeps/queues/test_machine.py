@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps.grid.cells import Cell
-from sweeps.plan.estimate import shares
+from sweeps.plan.estimate import split_into_jobs
 from sweeps.queues import machine
 from sweeps.queues.base import open_queue
 from sweeps.queues.local import LocalQueue
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_has_no_size_and_is_left_to_the_check(damage: str, t
         weights.write_bytes(b"\xff" * 100)
     path = damage if "/" in damage else str(tmp_path / "nowhere") if damage == "no folder" else str(folder)
     assert model_size(path) is None
-    assert num_threads(model_size(path)) == machine.MOST_THREADS
+    assert num_threads(model_size(path)) == machine.MAX_THREADS
 
 
 def test_what_is_frozen_does_not_depend_on_the_machine(make_cells: Make, cores: Callable[..., None]) -> None:
@@ -169,7 +169,7 @@ def test_jobs_are_shared_out_evenly(
 ) -> None:
     cores(64)
     (cell,) = make_cells([])
-    assert [len(share) for share in shares([cell] * runs, LocalQueue(slots=slots).job_size(runs))] == jobs
+    assert [len(share) for share in split_into_jobs([cell] * runs, LocalQueue(slots=slots).job_size(runs))] == jobs
 
 
 def files(monkeypatch: pytest.MonkeyPatch, folder: Path, content: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.terminal.progress import Display
 from trainer.contract.status import write_status
 
@@ -22,7 +22,7 @@ def record(run_dir: Path, step: int, reward: float, seconds: float, cut: int | N
 
 
 def test_a_run_is_read_line_by_line_and_a_torn_line_waits(tmp_path: Path) -> None:
-    run = Followed(run_dir=tmp_path, level="x")
+    run = RunProgress(run_dir=tmp_path, level="x")
     run.refresh()
     assert run.state == "PLANNED"
     write_status(tmp_path, "RUNNING", step=1, steps=10)
@@ -36,7 +36,7 @@ def test_a_run_is_read_line_by_line_and_a_torn_line_waits(tmp_path: Path) -> Non
 
 
 def test_a_run_that_went_back_to_a_checkpoint_is_followed_on(tmp_path: Path) -> None:
-    run = Followed(run_dir=tmp_path, level="x")
+    run = RunProgress(run_dir=tmp_path, level="x")
     for step in range(3):
         record(tmp_path, step, 0.1 * step, 1.0)
     run.refresh()
@@ -47,7 +47,7 @@ def test_a_run_that_went_back_to_a_checkpoint_is_followed_on(tmp_path: Path) -> 
     assert run.metrics["rollout/reward"] == 0.9
 
 
-def lines_of(runs: list[Followed], *states: tuple[str, int]) -> list[str]:
+def lines_of(runs: list[RunProgress], *states: tuple[str, int]) -> list[str]:
     stream = io.StringIO()
     display = Display(runs, done_before=2, concurrency=1, stream=stream)
     for state, step in states:
@@ -60,13 +60,13 @@ def lines_of(runs: list[Followed], *states: tuple[str, int]) -> list[str]:
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> list[Followed]:
+def two(tmp_path: Path) -> list[RunProgress]:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    return [Followed(run_dir=tmp_path / name, level=f"level {name}") for name in ("a", "b")]
+    return [RunProgress(run_dir=tmp_path / name, level=f"level {name}") for name in ("a", "b")]
 
 
-def test_a_file_gets_a_line_at_every_quarter_and_at_the_end(two: list[Followed]) -> None:
+def test_a_file_gets_a_line_at_every_quarter_and_at_the_end(two: list[RunProgress]) -> None:
     lines = lines_of(
         two,
         ("QUEUED", 0),
@@ -87,11 +87,11 @@ def test_a_file_gets_a_line_at_every_quarter_and_at_the_end(two: list[Followed])
     assert "step 6/8" in lines[2]
 
 
-def test_a_failure_says_why(two: list[Followed]) -> None:
+def test_a_failure_says_why(two: list[RunProgress]) -> None:
     assert lines_of(two, ("RUNNING", 0), ("FAILED", 3))[-1].endswith("ValueError: no")
 
 
-def test_a_terminal_gets_a_block_that_is_redrawn(two: list[Followed], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_block_that_is_redrawn(two: list[RunProgress], monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: True)
     display = Display(two, done_before=0, concurrency=1, stream=stream)

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from simulated import SimulatedPool
 
 from sweeps.queues.local import LocalQueue
-from sweeps.search.job import TrialJob, _Judge
+from sweeps.search.job import TrialJob, _PruningWatcher
 from sweeps.search.settings import Search as Search_
 from sweeps.search.store import find, open_storage
 from trainer.contract.config import ROOT
@@ -231,7 +231,7 @@ def test_a_storage_that_goes_away_ends_no_run(tmp_path: Path) -> None:
         run_dirs=(str(tmp_path / "run"),), name=NAME, number=0, storage="sqlite:////no/such/folder/x.db",
         search=Search_(), metric="a", last=1, compared=str(tmp_path / "run"),
     )  # fmt: skip
-    _Judge(job).look()
+    _PruningWatcher(job).look()
     assert not (tmp_path / "run" / "STOP").exists()
 
 

@@ -16,7 +16,7 @@ from sweeps.search.objectives import mean_over_seeds, num_better, value_of
 from sweeps.search.overview import expected_runs
 from sweeps.search.settings import Objective, settings
 from sweeps.search.space import override, parameters, probes, suggest
-from sweeps.search.store import pruner, sampler, trial
+from sweeps.search.store import pruner, sampler, trial_by_number
 from trainer.contract.config import component_defaults
 
 SPACE = {
@@ -46,14 +46,14 @@ def test_a_trial_gets_the_parameters_that_exist_and_the_same_ones_again() -> Non
         assert ("weight.steer.floor" in values) == (values.get("weight.steer.estimator") == "exact")
         assert isinstance(values["optim.epochs"], int) and 1e-5 <= float(values["optim.lr"] or 0) <= 1e-2
         # What a restarted driver does with a trial that was left open.
-        assert suggest(trial(study, asked.number), parameters(SPACE)) == values
+        assert suggest(trial_by_number(study, asked.number), parameters(SPACE)) == values
 
 
 def test_an_interrupted_suggestion_is_completed() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     asked = study.ask()
     first = asked.suggest_categorical("method", ["grpo", "steer", "aer"])
-    values = suggest(trial(study, asked.number), parameters(SPACE))
+    values = suggest(trial_by_number(study, asked.number), parameters(SPACE))
     assert values["method"] == first and "optim.lr" in values
 
 

@@ -18,8 +18,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 
 from sweeps.compose.compose import CONF, compose, enable_plugins
-from sweeps.grid.cells import resolved
-from sweeps.search.preset import winners, write_preset
+from sweeps.grid.cells import resolve
+from sweeps.search.preset import preset_trials, write_preset
 from trainer.contract.identity import identity
 
 OBJECTIVE = {"metric": "eval/heldout/avg_at_16", "direction": "maximize", "label": "avg@16"}
@@ -96,8 +96,8 @@ def test_a_preset_composes_to_what_its_overrides_compose_to(
     tuned = composed(conf, "method=tuned/siren")
     assert tuned.method == "tuned/siren"
     expected = compose(overrides)
-    assert identity(resolved(tuned)) == identity(resolved(expected))
-    assert identity(resolved(tuned)) != identity(resolved(compose([])))
+    assert identity(resolve(tuned)) == identity(resolve(expected))
+    assert identity(resolve(tuned)) != identity(resolve(compose([])))
     assert OmegaConf.to_container(tuned.surrogate) == OmegaConf.to_container(expected.surrogate)
 
 
@@ -188,7 +188,7 @@ def test_a_front_gives_a_preset_a_member(conf: Path, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["tuned-1.yaml", "tuned-2.yaml"]
     assert composed(conf, "method=tuned/siren-2").method == "tuned/siren-2"
     study.set_user_attr("confirm_levels", {"untuned": None, "tuned-1": 1})
-    assert {level: trial.number for level, trial in winners(study).items()} == {"tuned-1": 1}
+    assert {level: trial.number for level, trial in preset_trials(study).items()} == {"tuned-1": 1}
 
 
 def test_a_search_without_a_completed_trial_writes_nothing(conf: Path, folder: Path) -> None:

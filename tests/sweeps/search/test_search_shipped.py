@@ -9,8 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from sweeps.compose.compose import CONF, enable_plugins, groups
 from sweeps.grid.cells import Cell
 from sweeps.plan.check import start_check
-from sweeps.search.build import build, probe_cells
-from sweeps.search.confirm import confirmation_probe
+from sweeps.search.build import build, check_cells
+from sweeps.search.confirm import confirmation_check_cell
 
 SHIPPED = ["adaptive_entropy", "aer", "clip", "method", "par", "qae", "siren", "steer"]
 
@@ -21,7 +21,7 @@ def probes(name: str) -> list[Cell]:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="sweep"):
         master = hydra.compose("config", words, return_hydra_config=True)
         context = build(GlobalHydra.instance().hydra.config_loader, master, words)
-        return [*probe_cells(context), *confirmation_probe(context)]
+        return [*check_cells(context), *confirmation_check_cell(context)]
 
 
 @pytest.mark.slow

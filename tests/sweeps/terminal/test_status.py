@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.runs.progress import Followed
+from sweeps.runs.progress import RunProgress
 from sweeps.terminal.status import show, status_lines
 from tests.sweeps.conftest import Clock
 from trainer.contract.liveness import beat
 from trainer.contract.status import write_status
 
 
-def followed(tmp_path: Path, state: str, number: int = 0, *, step: int = 5, message: str | None = None) -> Followed:
+def followed(tmp_path: Path, state: str, number: int = 0, *, step: int = 5, message: str | None = None) -> RunProgress:
     run_dir = tmp_path / f"{state}{number}"
     run_dir.mkdir()
     write_status(run_dir, state, step=step, steps=10, message=message)
@@ -23,7 +23,7 @@ def followed(tmp_path: Path, state: str, number: int = 0, *, step: int = 5, mess
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     timings = [{"step": n, "time": 0.0, "metrics": {"time/step_s": 12.0}} for n in range(step)]
     (run_dir / "timings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in timings))
-    run = Followed(run_dir=run_dir, level="0.28", seed=str(number))
+    run = RunProgress(run_dir=run_dir, level="0.28", seed=str(number))
     run.refresh()
     return run
 
@@ -67,12 +67,12 @@ def test_a_live_table_is_redrawn_in_place_and_ends_by_itself(tmp_path: Path, mon
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "20")
 
-    def look() -> None:
+    def before_each() -> None:
         looks.append(1)
         if len(looks) == 3:
             write_status(run.run_dir, "COMPLETED", step=10)
 
-    show([run], screen, look=look, concurrency=1, every_s=0.01)
+    show([run], screen, before_each=before_each, concurrency=1, every_s=0.01)
     text = screen.getvalue()
     assert len(looks) == 3 and text.count("\x1b[H") == 3 and "\x1b[2J" not in text
     frames = text.split("\x1b[H")[1:]

@@ -1,6 +1,6 @@
-"""Hydra's side of ``sweeps``: configuration source, sweeper, launcher. Found by Hydra through
-:mod:`sweeps.compose.compose`.
+"""Hydra plugins: a configuration source that fills in defaults, a sweeper and a launcher.
 
-Hydra accepts plugins from the namespace package ``hydra_plugins`` only and imports every file here at each start, so
-these files stay thin: they must not import anything heavy and must not decide anything.
+Hydra finds plugins in the namespace package ``hydra_plugins`` only, and imports every file here at each start. So these
+files import nothing heavy, and leave the work to other modules of ``sweeps``. :mod:`sweeps.compose.compose` puts the
+package on the path.
 """

@@ -1,7 +1,7 @@
-"""Lets a YAML state only what differs: the defaults of a component come from the dataclass its ``_target_`` names.
+"""Hydra configuration source: completes each YAML in ``conf/`` with the defaults of the dataclass in its ``_target_``.
 
-Used by Hydra for every file under ``conf/``. It must not import components (that would import torch): their defaults
-are read from their source by :func:`trainer.contract.config.component_defaults`.
+A YAML therefore states only what differs from the defaults. These are parsed from the source by
+:func:`trainer.contract.config.component_defaults`, because importing a component would import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sweeps.compose.presets import without_chosen
 
 
 class ComponentSource(FileConfigSource):
-    """A folder of YAML files whose components are filled up with their defaults."""
+    """A folder of YAML files whose components are completed with their defaults."""
 
     @staticmethod
     def scheme() -> str:

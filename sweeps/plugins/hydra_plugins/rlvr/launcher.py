@@ -1,7 +1,7 @@
-"""From Hydra's lists of overrides to :func:`sweeps.launch.launch`.
+"""Hydra launcher plugin: composes the configurations of a sweep and hands them to :func:`sweeps.launch.launch`.
 
-Created by Hydra (``conf/hydra/launcher/queue.yaml``). Configurations are composed here, once; a job never composes
-again, so a YAML that is edited while a job waits changes nothing.
+Hydra creates it from ``conf/hydra/launcher/queue.yaml``. Jobs read the composed configuration from ``run.yaml``, so a
+file in ``conf/`` that is edited while a job waits changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 
 class QueueLauncher(Launcher):
-    """Hands every composed configuration of a sweep to the queue."""
+    """Hydra's launcher: runs all configurations of a sweep and exits."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader

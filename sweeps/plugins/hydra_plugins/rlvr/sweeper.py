@@ -1,8 +1,7 @@
-"""The grid of a ``--multirun``: every combination of the swept values, each composed once, by the launcher. With
-``search=NAME`` it is a search instead (:mod:`sweeps.search`).
+"""Hydra sweeper plugin: the grid of a ``--multirun``, that is every combination of the swept values.
 
-Created by Hydra (``conf/hydra/sweeper/grid.yaml``). It must not write anything: Hydra's own sweeper leaves folders
-behind.
+Hydra creates it from ``conf/hydra/sweeper/grid.yaml``. With ``search=NAME`` it starts a search instead
+(:mod:`sweeps.search`). Unlike Hydra's own sweeper it writes no folders.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from hydra.core.utils import JobReturn, setup_globals
 
 
 class GridSweeper(BasicSweeper):
-    """``params`` of the configuration first, the command line after them: for one key the command line wins."""
+    """Expands ``params`` of the configuration and the command line; for the same key the command line wins."""
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         assert self.hydra_context is not None and self.launcher is not None and self.config is not None

@@ -1,6 +1,6 @@
-"""The words of a command line, judged one by one before Hydra composes anything.
+"""Checks the arguments of the command line one by one, before Hydra composes anything.
 
-What only a whole configuration can tell is for :mod:`sweeps.grid.cells`, values are for the trainer.
+Whole configurations are checked in :mod:`sweeps.grid.problems`, values by the trainer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trainer.contract.config import LIST_SLOTS
 from trainer.contract.settings import ConfigError, nearest
 
 
-def refuse_words(words: Sequence[str]) -> None:
-    """Raise :class:`ConfigError`, one sentence for each word that can mean nothing; Hydra's errors for its grammar."""
+def check_arguments(words: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` with a line for each argument that cannot be used; Hydra's errors for its grammar."""
     known, unknown = get_args_parser().parse_known_args(list(words))
     problems = [f"{word} is no option: settings have no dashes in front, KEY=VALUE" for word in unknown]
     overrides = OverridesParser.create().parse_overrides(known.overrides)
@@ -51,7 +51,7 @@ def _problems(override: Override, choices: dict[str, list[str]]) -> Iterator[str
 
 
 def _values(override: Override, choices: dict[str, list[str]]) -> list[Any]:
-    """Every value that the sweep of an override goes through, or its one value."""
+    """The values of an override: all those of a sweep (``seed=0,1``), or the one it has."""
     value = override.value()
     if isinstance(value, Glob):
         names = choices.get(override.key_or_group, [])

@@ -1,6 +1,6 @@
-"""What became of a run whose trainer died without a word, by the signal that ended it.
+"""State and message of a run whose trainer was killed by a signal before it could write its status.
 
-A process that was ended from outside loses its run nothing but time; one that crashed would crash again.
+A trainer that was killed from outside can be resumed (LOST); one that crashed would crash again (FAILED).
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ CRASHES = {
     signal.SIGILL: "crashed with SIGILL: a library was built for another processor",
     signal.SIGFPE: "crashed in native code with SIGFPE: see attempts/",
 }
-"""Deaths that the next start would most likely repeat."""
+"""Signals of a crash that would most likely repeat at the next start, with the rest of the message."""
 
 KILLED = {
     signal.SIGKILL: "killed by SIGKILL (out of memory?)",
     signal.SIGXCPU: "killed by SIGXCPU: its limit of processor time was reached",
     signal.SIGXFSZ: "killed by SIGXFSZ: its limit of file size was reached",
 }
-"""Deaths that came from outside; any other signal is named as it is."""
+"""Signals from outside, with a message; any other signal is named as it is."""
 
 
-def killed_rank(text: str) -> int | None:
-    """The signal that ended a rank, from the standard error of what had started it; None if there was none."""
+def signal_of_rank(text: str) -> int | None:
+    """The signal that killed a rank, from the standard error of ``torchrun`` or ``accelerate``; None without any."""
     found = RANK.findall(text)
     return int(found[-1]) if found else None
 
 
-def end_by_signal(number: int) -> tuple[str, str]:
-    """State and message of a run whose trainer was ended by this signal: LOST goes on with the same command."""
+def state_after_signal(number: int) -> tuple[str, str]:
+    """State and message of a run whose trainer was killed by this signal; LOST is resumed by the same command."""
     try:
         name = signal.Signals(number)
     except ValueError:
@@ -45,7 +45,7 @@ def end_by_signal(number: int) -> tuple[str, str]:
     return "LOST", KILLED.get(name, f"killed by {name.name}")
 
 
-def last_words(text: str) -> str:
-    """The last line of standard error that says something: bars that show progress do not."""
+def last_error_line(text: str) -> str:
+    """The last line of standard error that is no progress bar."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     return next((line for line in reversed(lines) if not re.search(r"\d+%\||\d+% (Completed|done)", line)), "")

@@ -1,6 +1,6 @@
-"""Texts on the command line that Hydra would read as numbers: ``study.name=1_000``, ``model.revision=38930e8``.
+"""Quotes string values that Hydra would parse as numbers or booleans: ``study.name=1_000``, ``model.revision=38930e8``.
 
-What is a text is said by the annotation of the setting, so nothing is known of single settings here.
+Whether a setting is a string is read from its annotation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sweeps.compose.components import OWN
+from sweeps.compose.components import PROJECT_PREFIXES
 from sweeps.compose.compose import CONF
 from sweeps.compose.overrides import parsed
 from trainer.contract.config import LIST_SLOTS, component_defaults, text_settings
@@ -21,16 +21,17 @@ _WORDS = re.compile(r"[\w.+:-]+(?:,[\w.+:-]+)*")
 """A value without quotes, brackets and spaces, or several of them."""
 
 
-def quoted(word: str) -> str:
-    """An argument of the command line, with quotes around values that are texts but look like something else."""
+def quote_strings(word: str) -> str:
+    """An argument of the command line, with quotes around strings that look like numbers, booleans or null."""
     key, equals, value = word.partition("=")
-    if not equals or not _WORDS.fullmatch(value) or not is_text(key.lstrip("+")):
+    if not equals or not _WORDS.fullmatch(value) or not is_string(key.lstrip("+")):
         return word
     return f"{key}={','.join(_quoted(text) for text in value.split(','))}"
 
 
-def is_text(key: str) -> bool:
-    """Whether the setting at a dotted key is a text, or an entry of a mapping of texts, in every choice that has it."""
+def is_string(key: str) -> bool:
+    """Whether the setting at a dotted key is a string, or an entry of a mapping to strings, in every choice that has
+    it."""
     group, _, rest = key.partition(".")
     setting = (rest.partition(".")[2] if group in LIST_SLOTS else rest).partition(".")[0]
     kinds = [setting in text_settings(target) for target, fields in _targets(group) if setting in fields]
@@ -52,5 +53,5 @@ def _components(group: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     for path in sorted((CONF / group).glob("*.yaml")) if group.isidentifier() else []:
         document = yaml.safe_load(path.read_text())
         target = document.get("_target_") if isinstance(document, dict) else None
-        if isinstance(target, str) and target.startswith(OWN):
+        if isinstance(target, str) and target.startswith(PROJECT_PREFIXES):
             yield target, tuple(component_defaults(target))

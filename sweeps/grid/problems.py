@@ -1,7 +1,6 @@
-"""What a whole configuration can be refused for without importing the trainer: parts, names, and the launcher's own
-values.
+"""Checks one resolved configuration without importing the trainer: missing groups, unknown keys, top-level values.
 
-It must not look at a second cell, or at what is on disk.
+It looks at one cell and at nothing on disk.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ INVOCATION: dict[str, Any] = {
 """Settings that stand at the top of a configuration."""
 
 
-def problems_of(config: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for everything that is wrong with a resolved configuration."""
+def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """An error message for everything that is wrong with a resolved configuration."""
     for key in sorted(COMPONENTS - {*LIST_SLOTS}):
         if not isinstance(config.get(key), Mapping) or "_target_" not in config[key]:
             yield f"{key} is missing from the configuration: choose one with {key}=NAME ({', '.join(groups()[key])})"
@@ -55,7 +54,7 @@ def _refusals(check: Callable[..., object], *arguments: object) -> Iterator[str]
 
 
 def _not_finite(node: Any, where: str = "") -> Iterator[str]:
-    """A sentence for every number that is none: a configuration has to be written down, compared and hashed."""
+    """An error message for every NaN or infinity: configurations are written as YAML, compared and hashed."""
     if isinstance(node, float) and not math.isfinite(node) and where != "max_hours":
         yield f"{where}={node!r} cannot be used: give a finite number"
     elif isinstance(node, Mapping):

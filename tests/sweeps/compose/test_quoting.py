@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.compose.texts import is_text, quoted
+from sweeps.compose.quoting import is_string, quote_strings
 from sweeps.runs.run_folder import read_run
 
 
@@ -35,12 +35,15 @@ from sweeps.runs.run_folder import read_run
     ],
 )
 def test_what_is_a_text_is_quoted_and_nothing_else(word: str, expected: str) -> None:
-    assert quoted(word) == expected
+    assert quote_strings(word) == expected
 
 
 def test_no_number_and_no_truth_is_called_a_text() -> None:
     assert not any(
-        map(is_text, ("steps", "optim.lr", "surrogate.clip_high", "plan", "rollout.group_size", "weight.sign.positive"))
+        map(
+            is_string,
+            ("steps", "optim.lr", "surrogate.clip_high", "plan", "rollout.group_size", "weight.sign.positive"),
+        )
     )
 
 
