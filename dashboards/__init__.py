@@ -1,6 +1,5 @@
-"""Tidy frames, statistics, figures and pages of a study, read from MLflow and from nothing else.
+"""Reports of sweeps: data frames, statistics, figures and HTML pages, read from MLflow.
 
-One exception: :mod:`dashboards.search` reads the folder of a search, where its Optuna study is.
-
-Must not import trainer, sweeps or torch, and must not write to the store except to attach a report.
+:mod:`dashboards.search` also reads the folder of a search, which holds its Optuna study. This package imports neither
+trainer nor sweeps nor torch. It writes nothing to MLflow except a report, as an artifact.
 """

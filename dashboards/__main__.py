@@ -1,6 +1,7 @@
-"""``python -m dashboards report|search|table|claims|list``: look at studies from the command line.
+"""``python -m dashboards report|search|table|claims|list``: reports and tables of the sweeps in an MLflow store.
 
-Errors are one sentence on stderr and exit status 2; must not show a traceback for a user's mistake.
+A study is the name of a sweep (``study.name``); of several sweeps with one name the newest is shown. An error is one
+line on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _REPORTS = Path("outputs/reports")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
-    # A terminal that cannot show a minus sign or a dash must not stop a report.
+    # Replace characters that the terminal's encoding lacks, such as the minus sign, instead of raising.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -106,26 +107,26 @@ def _report_search(options: argparse.Namespace, folder: Path) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from dashboards.page.report import log_report, write_report
-    from dashboards.study.load import find_parent, list_studies, load_study, search_folder
+    from dashboards.sweep.load import find_parent, list_sweeps, load_sweep, search_folder
 
     store = open_store(options.uri)
-    if folder := search_folder(store, find_parent(list_studies(store), options.study, options.uri)):
+    if folder := search_folder(store, find_parent(list_sweeps(store), options.study, options.uri)):
         _report_search(options, folder)
         return
-    study = load_study(options.uri, options.study)
-    path = write_report(study, options.output or _REPORTS / f"{_file_name(study.name)}.html")
+    sweep = load_sweep(options.uri, options.study)
+    path = write_report(sweep, options.output or _REPORTS / f"{_file_name(sweep.name)}.html")
     print(f"report: {path}")
     if options.log:
-        log_report(study, path)
-        print(f"attached to MLflow run {study.parent.run_id} as report.html")
+        log_report(sweep, path)
+        print(f"attached to MLflow run {sweep.parent.run_id} as report.html")
     _open(options, path)
 
 
 def _table(options: argparse.Namespace) -> None:
     from dashboards.page.terminal import level_table
-    from dashboards.study.load import load_study
+    from dashboards.sweep.load import load_sweep
 
-    print(level_table(load_study(options.uri, options.study)))
+    print(level_table(load_sweep(options.uri, options.study)))
 
 
 def _claims(options: argparse.Namespace) -> None:
@@ -140,9 +141,9 @@ def _claims(options: argparse.Namespace) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     from dashboards.page.terminal import aligned
-    from dashboards.study.load import list_studies
+    from dashboards.sweep.load import list_sweeps
 
-    parents = list_studies(open_store(options.uri))
+    parents = list_sweeps(open_store(options.uri))
     if not parents:
         print(f"the MLflow store {options.uri} holds no sweep yet")
         return
@@ -164,7 +165,7 @@ def _open(options: argparse.Namespace, path: Path) -> None:
 
 
 def _file_name(study: str) -> str:
-    """A study's name as a file name: it may hold anything, a path separator included."""
+    """A study's name as a file name: the name may contain any character, also a path separator."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", study).lstrip(".") or "study"
 
 

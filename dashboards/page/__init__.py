@@ -1,1 +1,1 @@
-"""Figures, pages and terminal tables."""
+"""Figures, HTML pages and tables for the terminal."""

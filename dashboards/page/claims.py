@@ -1,6 +1,6 @@
-"""All hypotheses and their verdicts over every study in a store, on one page and as a text table.
+"""The hypotheses of all sweeps in a store with their test results, as an HTML page and as a text table.
 
-Must not hide a study that cannot be judged: it is listed with the reason.
+A sweep that cannot be read is listed with the reason.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from dashboards.page.report import shown_uri
 from dashboards.page.terminal import aligned
 from dashboards.statistics.format import NONE, interval_text, p_text, signed
 from dashboards.store.store import RunRecord, Store, open_store
-from dashboards.study.glossary import Metric
-from dashboards.study.load import Study, build_study, list_studies, search_folder
-from dashboards.study.names import ENTROPY, label_of
-from dashboards.study.summary import verdict
-from dashboards.study.verdict import RULE, Verdict
+from dashboards.sweep.glossary import Metric
+from dashboards.sweep.hypothesis import RULE, HypothesisResult
+from dashboards.sweep.load import SweepData, build_sweep, list_sweeps, search_folder
+from dashboards.sweep.names import ENTROPY, label_of
+from dashboards.sweep.summary import hypothesis_result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One study's hypothesis, judged."""
+    """The hypothesis of one sweep and the result of its test."""
 
     name: str
     label: str
     statement: str
     source: str
     metric: Metric
-    verdict: Verdict
+    result: HypothesisResult
     cells: str
-    """Completed of planned cells, in words."""
+    """For example ``12 of 15``: completed and planned cells."""
     date: str
 
     @property
     def difference(self) -> str:
         """Last minus first level with its interval."""
-        if self.verdict.effect is None:
+        if self.result.effect is None:
             return NONE
-        interval = self.verdict.effect.difference
+        interval = self.result.effect.difference
         return f"{signed(interval.mean)} [{interval_text(interval, sign=True)}]"
 
     @property
     def p_value(self) -> str:
-        """The p-value that the verdict rests on."""
-        if self.verdict.effect is None:
+        """The p-value of the test in use: Page's trend test or the paired t test."""
+        if self.result.effect is None:
             return NONE
-        return p_text(self.verdict.trend.p_value if self.verdict.trend else self.verdict.effect.p_value)
+        return p_text(self.result.trend.p_value if self.result.trend else self.result.effect.p_value)
 
 
 def load_claims(uri: str) -> list[Claim]:
     """The claim of the newest sweep of every study, by name. Raises ValueError when the store holds none."""
     store = open_store(uri)
     newest: dict[str, RunRecord] = {}
-    for parent in list_studies(store):
+    for parent in list_sweeps(store):
         newest.setdefault(parent.tags.get("study") or parent.name, parent)
     newest = {name: parent for name, parent in newest.items() if search_folder(store, parent) is None}
     if not newest:
@@ -68,9 +68,9 @@ def load_claims(uri: str) -> list[Claim]:
 
 def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Claim:
     try:
-        return claim_of(build_study(store, uri, parent))
+        return claim_of(build_sweep(store, uri, parent))
     except ValueError as error:
-        # A sweep that stopped before it queued anything must not hide the verdicts of all others.
+        # One unreadable sweep (it may have stopped before it queued anything) must not hide all others.
         return Claim(
             name=name,
             label=name,
@@ -78,23 +78,23 @@ def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Cl
             source="",
             metric=Metric(key=ENTROPY, label=label_of(ENTROPY)),
             cells="unreadable",
-            verdict=Verdict(outcome="unreadable", reason=str(error)),
+            result=HypothesisResult(outcome="unreadable", reason=str(error)),
             date=_day(parent),
         )
 
 
-def claim_of(study: Study) -> Claim:
-    """The study's hypothesis with its verdict."""
-    hypothesis = study.factor.hypothesis
+def claim_of(sweep: SweepData) -> Claim:
+    """The hypothesis of a sweep with the result of its test."""
+    hypothesis = sweep.factor.hypothesis
     return Claim(
-        name=study.name,
-        label=study.factor.label,
+        name=sweep.name,
+        label=sweep.factor.label,
         statement=hypothesis.statement if hypothesis else "",
         source=hypothesis.source if hypothesis else "",
-        metric=study.describe(hypothesis.metric if hypothesis else ENTROPY),
-        verdict=verdict(study),
-        cells=f"{len(study.completed)} of {len(study.cells)}",
-        date=_day(study.parent),
+        metric=sweep.describe(hypothesis.metric if hypothesis else ENTROPY),
+        result=hypothesis_result(sweep),
+        cells=f"{len(sweep.completed)} of {len(sweep.cells)}",
+        date=_day(sweep.parent),
     )
 
 
@@ -102,7 +102,7 @@ def claims_text(claims: Sequence[Claim]) -> str:
     """The claims as an aligned text table."""
     header = ["study", "verdict", "metric", "last - first level [95 %]", "evidence", "cells"]
     rows = [
-        [claim.name, claim.verdict.badge.lower(), claim.metric.key, claim.difference, claim.p_value, claim.cells]
+        [claim.name, claim.result.badge.lower(), claim.metric.key, claim.difference, claim.p_value, claim.cells]
         for claim in claims
     ]
     return "\n".join(aligned([header, *rows], rule_after=1))
@@ -110,7 +110,7 @@ def claims_text(claims: Sequence[Claim]) -> str:
 
 def write_claims(claims: Sequence[Claim], uri: str, path: Path) -> Path:
     """Write the page of all claims to ``path`` and return it."""
-    outcomes = [claim.verdict.outcome for claim in claims]
+    outcomes = [claim.result.outcome for claim in claims]
     counts = [(outcome, outcomes.count(outcome)) for outcome in dict.fromkeys(outcomes)]
     context = {
         "title": "Claims and verdicts",

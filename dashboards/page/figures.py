@@ -1,7 +1,7 @@
-"""Figures against the training step, and the look that all figures share.
+"""Curves of a metric over training steps, and the layout that all figures share.
 
-Every function is pure: a study in, a plotly figure out, None where nothing was logged. Must not escape for HTML
-pages, but level labels are neutralised for plotly's own pseudo-HTML by :func:`plain`.
+A function returns None where nothing was logged. Labels are escaped by :func:`plain`, because plotly interprets some
+HTML tags in text; the page itself is escaped by its template.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import plotly.graph_objects as go
 
 from dashboards.page.palette import Style
 from dashboards.statistics.intervals import UNBOUNDED, Interval, Range, bounded_interval
-from dashboards.study.load import Study
+from dashboards.sweep.load import SweepData
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK = "#1f2933"
 _GRID = "#e8ebef"
-RANGE_BELOW = 5
-"""With fewer seeds than this a band spans their range; from here on it is the 95 % interval of the mean."""
+MIN_SEEDS_FOR_INTERVAL = 5
+"""From this many seeds on a band is the 95 % interval of the mean; with fewer it spans the range over seeds."""
 
 
 def plain(text: str) -> str:
-    """Text that plotly shows letter by letter instead of reading tags in it."""
+    """Text with HTML escaped, which plotly would otherwise interpret."""
     return html.escape(text, quote=False)
 
 
 def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: int = 340) -> go.Figure:
-    """An empty figure in the house style; ``legend`` is the legend's title."""
+    """An empty figure with the shared layout; ``legend`` is the title of the legend."""
     axis = {
         "gridcolor": _GRID,
         "zeroline": False,
@@ -72,19 +72,19 @@ def seed_curve(points: pd.DataFrame, bounds: Range = UNBOUNDED) -> pd.DataFrame:
     """
     grouped = points.dropna(subset=["value"]).groupby("step")["value"]
     frame = grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
-    if len(frame) and frame["n"].max() >= RANGE_BELOW:
+    if len(frame) and frame["n"].max() >= MIN_SEEDS_FOR_INTERVAL:
         intervals = [bounded_interval(values, bounds) for _, values in grouped]
         frame["low"], frame["high"] = [item.low for item in intervals], [item.high for item in intervals]
     return frame
 
 
-def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = "") -> go.Figure | None:
+def curve(sweep: SweepData, metric: str, styles: Sequence[Style], *, title: str = "") -> go.Figure | None:
     """``metric`` against step: mean over seeds with a band, one line a level, every cell that logged it."""
-    points = study.metrics[study.metrics["metric"] == metric]
+    points = sweep.metrics[sweep.metrics["metric"] == metric]
     if points["value"].notna().sum() == 0:
         return None
-    name = study.describe(metric)
-    figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=study.factor.axis)
+    name = sweep.describe(metric)
+    figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=sweep.factor.axis)
     figure.update_layout(meta=[metric])
     if points["step"].max() <= 10:  # whole steps only
         figure.update_xaxes(dtick=1)
@@ -99,7 +99,7 @@ def curve(study: Study, metric: str, styles: Sequence[Style], *, title: str = ""
 
 
 def add_band(figure: go.Figure, frame: pd.DataFrame, style: Style) -> None:
-    """A band between ``low`` and ``high`` where more than one seed is behind it."""
+    """Add a band between ``low`` and ``high`` at the steps with more than one seed."""
     banded = frame[frame["n"] > 1]
     if banded.empty:
         return
@@ -152,11 +152,11 @@ def whisker(interval: Interval, color: str) -> dict[str, object]:
     }
 
 
-def band_note(study: Study) -> str:
-    """What a band means in this study, in one sentence."""
-    seeds = study.cells.groupby("level")["seed"].nunique().max()
+def band_note(sweep: SweepData) -> str:
+    """The caption that says what a band in this sweep's figures is."""
+    seeds = sweep.cells.groupby("level")["seed"].nunique().max()
     if seeds < 2:
         return "Lines are single runs: one seed has no band."
-    if seeds < RANGE_BELOW:
+    if seeds < MIN_SEEDS_FOR_INTERVAL:
         return f"Lines are means over seeds; bands span the lowest to the highest of the {seeds} seeds."
     return "Lines are means over seeds; bands are 95 % t intervals of the mean."

@@ -1,7 +1,4 @@
-"""Figures that compare levels: final values, paired differences, pass@k against k, reliability, reward-entropy law.
-
-Pure, like :mod:`dashboards.page.figures`, whose look they share.
-"""
+"""Figures that compare levels: final values, paired differences, pass@k over k, reliability, reward-entropy law."""
 
 from __future__ import annotations
 
@@ -14,22 +11,22 @@ import plotly.graph_objects as go
 from dashboards.page.figures import INK, base_figure, plain, whisker
 from dashboards.page.palette import Style
 from dashboards.statistics.intervals import PairedEffect, Range, bounded_interval
-from dashboards.study.load import Study
-from dashboards.study.names import ENTROPY, SAMPLED_REWARD, evaluation_keys, suite_name
-from dashboards.study.summary import LevelLaw, cell_finals, entropy_reward, final_table
+from dashboards.sweep.load import SweepData
+from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD, evaluation_keys, suite_name
+from dashboards.sweep.summary import LevelLaw, cell_finals, entropy_reward, final_table
 
 _GREY = "#7b8794"
 
 
-def final_by_level(study: Study, metric: str, styles: Sequence[Style]) -> go.Figure | None:
+def final_by_level(sweep: SweepData, metric: str, styles: Sequence[Style]) -> go.Figure | None:
     """Final value against level: a point a seed (points of a seed joined by a thin line), mean and 95 % interval."""
-    finals = cell_finals(study, metric)
+    finals = cell_finals(sweep, metric)
     if finals.empty:
         return None
-    name = study.describe(metric)
+    name = sweep.describe(metric)
     figure = base_figure(
         f"Final {name.label[:1].lower()}{name.label[1:]} by level",
-        study.factor.axis,
+        sweep.factor.axis,
         name.unit or name.label,
         legend="",
     )
@@ -85,14 +82,14 @@ def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bound
 
 
 def forest(
-    study: Study, metric: str, effects: Sequence[tuple[str, PairedEffect]], styles: Sequence[Style]
+    sweep: SweepData, metric: str, effects: Sequence[tuple[str, PairedEffect]], styles: Sequence[Style]
 ) -> go.Figure | None:
     """Paired differences from the reference level with 95 % t intervals, one row a level, zero marked."""
     shown = [(label, effect) for label, effect in effects if effect.difference.count]
     if not shown:
         return None
-    name, by_label = study.describe(metric), {style.label: style for style in styles}
-    reference = next(style.label for style in styles if style.level == study.reference)
+    name, by_label = sweep.describe(metric), {style.label: style for style in styles}
+    reference = next(style.label for style in styles if style.level == sweep.reference)
     figure = base_figure(
         "Paired differences",
         f"final value minus that of {reference} ({name.unit or name.label})",
@@ -125,9 +122,9 @@ def forest(
     return figure
 
 
-def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | None:
+def pass_at_k(sweep: SweepData, suite: str, styles: Sequence[Style]) -> go.Figure | None:
     """pass@k of ``suite`` at the last evaluation against k (log axis), mean over completed seeds."""
-    logged = [str(key) for key in study.metrics["metric"].unique()]
+    logged = [str(key) for key in sweep.metrics["metric"].unique()]
     keys = [item for item in evaluation_keys(logged) if item.suite == suite and item.kind == "pass"]
     if len(keys) < 2:
         return None
@@ -135,9 +132,9 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
         f"pass@k at the end, {suite_name(suite)}",
         "k (samples per problem, log scale)",
         "fraction of problems",
-        legend=study.factor.axis,
+        legend=sweep.factor.axis,
     )
-    tables = [(final_table(study, item.key), study.describe(item.key).range) for item in keys]
+    tables = [(final_table(sweep, item.key), sweep.describe(item.key).range) for item in keys]
     sizes = [item.k for item in keys]
     for style in styles:
         intervals = [bounded_interval(table[style.level], bounds) for table, bounds in tables]
@@ -163,7 +160,7 @@ def pass_at_k(study: Study, suite: str, styles: Sequence[Style]) -> go.Figure | 
     return figure if figure.data else None
 
 
-def reliability(study: Study, points: pd.DataFrame, suite: str, styles: Sequence[Style]) -> go.Figure | None:
+def reliability(sweep: SweepData, points: pd.DataFrame, suite: str, styles: Sequence[Style]) -> go.Figure | None:
     """Accuracy against confidence per bin at the last evaluation, seeds pooled by count; the diagonal is perfect."""
     rows = points[(points["suite"] == suite) & (points["count"] > 0) & (points["confidence_of"] == "logprob")]
     if rows.empty:
@@ -173,7 +170,7 @@ def reliability(study: Study, points: pd.DataFrame, suite: str, styles: Sequence
         f"Reliability at the end, {suite_name(suite)}",
         "confidence (exp of mean token log-prob)",
         "accuracy (fraction correct)",
-        legend=study.factor.axis,
+        legend=sweep.factor.axis,
     )
     figure.add_trace(
         go.Scatter(
@@ -221,16 +218,16 @@ def pool_bins(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def reward_entropy(study: Study, laws: Sequence[LevelLaw], styles: Sequence[Style]) -> go.Figure | None:
+def reward_entropy(sweep: SweepData, laws: Sequence[LevelLaw], styles: Sequence[Style]) -> go.Figure | None:
     """Reward against entropy, a point a step (mean over seeds), with the fitted law of each level."""
-    points = entropy_reward(study)
+    points = entropy_reward(sweep)
     if points.empty:
         return None
     figure = base_figure(
         "Reward against entropy",
-        study.describe(ENTROPY).axis,
-        study.describe(SAMPLED_REWARD).axis,
-        legend=study.factor.axis,
+        sweep.describe(ENTROPY).axis,
+        sweep.describe(SAMPLED_REWARD).axis,
+        legend=sweep.factor.axis,
         height=400,
     )
     fitted = {law.level: law for law in laws}

@@ -1,6 +1,6 @@
-"""The page's legend: each level's line and marker as a small inline drawing, matching what plotly draws.
+"""The legend of a page: each level's line and marker as inline SVG, drawn like plotly's.
 
-Takes nothing that came from a run: only styles of the palette reach the markup.
+The SVG contains only styles of the palette and no text from a run, so it needs no escaping.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""One self-contained HTML file: template, style, plotly.js once, figures as inert data, a policy against the rest.
+"""Renders a page as one self-contained HTML file: template, CSS, plotly.js, figures as JSON.
 
-Every string is escaped by the template; figure data is JSON that cannot close its element; a content security policy
-allows exactly the page's own scripts by their hash, so that text from a run could not run even if it were not
-escaped. Must not read runs.
+Responses of a model are untrusted text. The template escapes every string, the JSON cannot close its script element,
+and a content security policy allows only the page's own scripts, by their hash.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _TEMPLATES = Path(__file__).parent.parent / "templates"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A figure on a page, with the sentence below it."""
+    """A figure on a page with its caption."""
 
     figure: go.Figure
     caption: str = ""
     wide: bool = False
-    """Takes the full width instead of one of two columns."""
+    """Whether it takes the full width instead of one of two columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class Section:
 
 
 def render(template: str, context: Mapping[str, Any], *, with_figures: bool) -> str:
-    """The finished page. ``context`` may hold :class:`Section` s; their figures are drawn by the page's own script."""
+    """The HTML of a page. ``context`` may hold :class:`Section` objects, whose figures page.js draws."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -71,7 +70,7 @@ def render(template: str, context: Mapping[str, Any], *, with_figures: bool) -> 
 
 
 def plotly_js() -> str:
-    """The plotly.js that belongs to the installed plotly, safe to stand in a script element."""
+    """The source of the installed plotly's plotly.js, checked to contain no closing script tag."""
     from plotly.offline import get_plotlyjs
 
     script = str(get_plotlyjs()).replace("\r\n", "\n").strip()
@@ -81,7 +80,7 @@ def plotly_js() -> str:
 
 
 def content_policy(scripts: Sequence[str]) -> str:
-    """A content security policy: nothing from anywhere, and only these scripts, by SHA-256."""
+    """A content security policy that forbids all network access and allows only these scripts, by SHA-256."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
     return (

@@ -1,4 +1,4 @@
-"""One look for each level, the same in every figure: colour, dash and marker together, never colour alone.
+"""The style of each level, the same in every figure: levels differ in colour, dash and marker.
 
 Ordered levels take evenly spaced colours of viridis (dark to mid, so that even the last is legible on white);
 unordered ones take Okabe and Ito's colours. Both are safe for colour-blind readers.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dashboards.study.load import Study
+from dashboards.sweep.load import SweepData
 
 # Viridis at 0, 1/11, ..., 9/11 of its range; the pale yellow end is left out.
 _VIRIDIS = (
@@ -46,16 +46,16 @@ class Style:
         return f"rgba({red},{green},{blue},{opacity})"
 
 
-def level_styles(study: Study) -> list[Style]:
+def level_styles(sweep: SweepData) -> list[Style]:
     """One style a level, in level order."""
-    names = list(zip(study.levels["level"], study.levels["label"], strict=True))
+    names = list(zip(sweep.levels["level"], sweep.levels["label"], strict=True))
     return [
         Style(
             level=level,
             label=label,
             dash=_DASHES[position % len(_DASHES)],
             symbol=_SYMBOLS[position % len(_SYMBOLS)],
-            color=_sequential(position, len(names)) if study.factor.ordered else _OKABE_ITO[position % len(_OKABE_ITO)],
+            color=_sequential(position, len(names)) if sweep.factor.ordered else _OKABE_ITO[position % len(_OKABE_ITO)],
         )
         for position, (level, label) in enumerate(names)
     ]

@@ -1,7 +1,4 @@
-"""The report of one study: a self-contained HTML page, and its upload to the sweep's MLflow run.
-
-Must not compute a statistic or draw a figure itself.
-"""
+"""The report of one sweep: gathers statistics and figures for the HTML page, and uploads it to MLflow."""
 
 from __future__ import annotations
 
@@ -21,24 +18,32 @@ from dashboards.page.palette import level_styles
 from dashboards.page.sections import primary_metric, report_sections
 from dashboards.statistics.format import number
 from dashboards.statistics.intervals import PairedEffect, holm
-from dashboards.study.artifacts import load_provenance, load_reliability, load_samples
-from dashboards.study.glossary import Metric
-from dashboards.study.load import Study
-from dashboards.study.names import headline_keys, label_of
-from dashboards.study.summary import labels, level_laws, level_rows, metric_keys, metric_tests, paired_effects, verdict
-from dashboards.study.verdict import RULE
+from dashboards.sweep.artifacts import load_provenance, load_reliability, load_samples
+from dashboards.sweep.glossary import Metric
+from dashboards.sweep.hypothesis import RULE
+from dashboards.sweep.load import SweepData
+from dashboards.sweep.names import headline_keys, label_of
+from dashboards.sweep.summary import (
+    hypothesis_result,
+    labels,
+    level_laws,
+    level_rows,
+    metric_keys,
+    metric_tests,
+    paired_effects,
+)
 
 _SAMPLE_CHARACTERS = 600
 
 
-def write_report(study: Study, path: Path) -> Path:
-    """Write the study's page to ``path`` (atomically; parent folders are made) and return it."""
-    return write_atomically(report_html(study), path)
+def write_report(sweep: SweepData, path: Path) -> Path:
+    """Write the sweep's page to ``path`` (atomically; creates parent folders) and return it."""
+    return write_atomically(report_html(sweep), path)
 
 
-def log_report(study: Study, path: Path) -> None:
+def log_report(sweep: SweepData, path: Path) -> None:
     """Attach the page to the sweep's parent run as ``report.html``."""
-    attach_page(study.uri, study.parent.run_id, path)
+    attach_page(sweep.uri, sweep.parent.run_id, path)
 
 
 def attach_page(uri: str, run_id: str, path: Path) -> None:
@@ -52,45 +57,45 @@ def attach_page(uri: str, run_id: str, path: Path) -> None:
         client.log_text(run_id, path.read_text(encoding="utf-8"), "report.html")
 
 
-def report_html(study: Study) -> str:
+def report_html(sweep: SweepData) -> str:
     """The page as text."""
-    styles, judged = level_styles(study), verdict(study)
-    metric = primary_metric(study)
-    effects, laws, tests = paired_effects(study, metric), level_laws(study), metric_tests(study)
-    points, samples = load_reliability(study), load_samples(study)
-    sections = report_sections(study, styles, effects, laws, points)
-    columns = [study.describe(key) for key in headline_keys(metric_keys(study))]
+    styles, result = level_styles(sweep), hypothesis_result(sweep)
+    metric = primary_metric(sweep)
+    effects, laws, tests = paired_effects(sweep, metric), level_laws(sweep), metric_tests(sweep)
+    points, samples = load_reliability(sweep), load_samples(sweep)
+    sections = report_sections(sweep, styles, effects, laws, points)
+    columns = [sweep.describe(key) for key in headline_keys(metric_keys(sweep))]
     context = {
-        "title": f"{study.factor.label} \u00b7 {study.name}",
-        "headline": _headline(study),
-        "study": study,
-        "hypothesis": study.factor.hypothesis,
-        "verdict": judged,
-        "reason": _unbroken(f"{judged.reason[:1].upper()}{judged.reason[1:]}."),
-        "date": datetime.fromtimestamp(study.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
-        "facts": _facts(study),
-        "unfinished": _unfinished(study),
-        "one_seed": study.cells["seed"].nunique() == 1,
+        "title": f"{sweep.factor.label} \u00b7 {sweep.name}",
+        "headline": _headline(sweep),
+        "sweep": sweep,
+        "hypothesis": sweep.factor.hypothesis,
+        "result": result,
+        "reason": _unbroken(f"{result.reason[:1].upper()}{result.reason[1:]}."),
+        "date": datetime.fromtimestamp(sweep.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
+        "facts": _facts(sweep),
+        "unfinished": _unfinished(sweep),
+        "one_seed": sweep.cells["seed"].nunique() == 1,
         "styles": styles,
         "marks": {style.level: legend_mark(style) for style in styles},
         "columns": columns,
-        "rows": level_rows(study),
+        "rows": level_rows(sweep),
         "sections": sections,
-        "primary": study.describe(metric),
+        "primary": sweep.describe(metric),
         "effects": _with_holm(effects),
-        "reference_label": labels(study)[study.reference],
+        "reference_label": labels(sweep)[sweep.reference],
         "laws": laws,
         "tests": tests,
-        "names": {test.metric: study.describe(test.metric) for test in tests},
-        "ordered": study.factor.ordered,
+        "names": {test.metric: sweep.describe(test.metric) for test in tests},
+        "ordered": sweep.factor.ordered,
         "untested": any(math.isnan(test.p_value) for test in tests),
-        "samples": sample_rows(study, samples),
+        "samples": sample_rows(sweep, samples),
         "rule": RULE,
-        "provenance": _provenance(study),
-        "report_command": f"python -m dashboards report {quote(study.name)} --uri {quote(shown_uri(study.uri))}",
-        "cells": study.cells.to_dict("records"),
-        "glossary": _glossary(study, columns, tests, sections),
-        "shown_uri": shown_uri(study.uri),
+        "provenance": _provenance(sweep),
+        "report_command": f"python -m dashboards report {quote(sweep.name)} --uri {quote(shown_uri(sweep.uri))}",
+        "cells": sweep.cells.to_dict("records"),
+        "glossary": _glossary(sweep, columns, tests, sections),
+        "shown_uri": shown_uri(sweep.uri),
     }
     return render("report.html.j2", context, with_figures=True)
 
@@ -103,33 +108,33 @@ def shown_uri(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _headline(study: Study) -> str:
-    hypothesis = study.factor.hypothesis
+def _headline(sweep: SweepData) -> str:
+    hypothesis = sweep.factor.hypothesis
     if hypothesis is None:
-        return study.factor.label if study.factor.key else study.name
+        return sweep.factor.label if sweep.factor.key else sweep.name
     name = label_of(hypothesis.metric)
-    return f"{study.factor.label} and {name if name[:2].isupper() else name[:1].lower() + name[1:]}"
+    return f"{sweep.factor.label} and {name if name[:2].isupper() else name[:1].lower() + name[1:]}"
 
 
 def _unbroken(sentence: str) -> str:
-    """A p and its value stay on one line."""
+    """``sentence`` with no-break spaces in ``p = 0.01``."""
     return sentence.replace(" p < ", " p\u00a0<\u00a0").replace(" p = ", " p\u00a0=\u00a0")
 
 
-def _facts(study: Study) -> list[tuple[str, str]]:
-    seeds = study.cells.groupby("level")["seed"].nunique()
+def _facts(sweep: SweepData) -> list[tuple[str, str]]:
+    seeds = sweep.cells.groupby("level")["seed"].nunique()
     fewest, most = seeds.min(), seeds.max()
-    steps = study.settings.get("steps")
+    steps = sweep.settings.get("steps")
     facts = [
-        ("cells completed", f"{len(study.completed)} of {len(study.cells)}"),
-        ("levels", str(len(study.levels))),
+        ("cells completed", f"{len(sweep.completed)} of {len(sweep.cells)}"),
+        ("levels", str(len(sweep.levels))),
         ("seed a level" if most == 1 else "seeds a level", str(most) if fewest == most else f"{fewest} to {most}"),
     ]
     return facts + ([("training steps", steps)] if steps else [])
 
 
-def _unfinished(study: Study) -> list[dict[str, Any]]:
-    cells = study.cells[study.cells["state"] != "COMPLETED"]
+def _unfinished(sweep: SweepData) -> list[dict[str, Any]]:
+    cells = sweep.cells[sweep.cells["state"] != "COMPLETED"]
     return [
         {
             **{str(key): value for key, value in cell.items()},
@@ -144,28 +149,28 @@ def _with_holm(effects: Sequence[tuple[str, PairedEffect]]) -> list[tuple[str, P
     return [(label, effect, p_value) for (label, effect), p_value in zip(effects, adjusted, strict=True)]
 
 
-def _provenance(study: Study) -> list[tuple[str, str]]:
-    begun = datetime.fromtimestamp(study.parent.start_time, UTC).isoformat(timespec="seconds")
-    facts = {"sweep begun": begun, **study.provenance, **load_provenance(study)}
-    facts |= {f"held: {key}": value for key, value in study.factor.held.items()}
+def _provenance(sweep: SweepData) -> list[tuple[str, str]]:
+    begun = datetime.fromtimestamp(sweep.parent.start_time, UTC).isoformat(timespec="seconds")
+    facts = {"sweep begun": begun, **sweep.provenance, **load_provenance(sweep)}
+    facts |= {f"held: {key}": value for key, value in sweep.factor.held.items()}
     return [*facts.items(), ("page written", datetime.now(UTC).isoformat(timespec="seconds"))]
 
 
 def _glossary(
-    study: Study, columns: Sequence[Metric], tests: Sequence[Any], sections: Sequence[Section]
+    sweep: SweepData, columns: Sequence[Metric], tests: Sequence[Any], sections: Sequence[Section]
 ) -> list[Metric]:
     """The metrics named anywhere on the page whose definition was logged, once each."""
     keys = [name.key for name in columns] + [test.metric for test in tests]
     keys += [key for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
-    return [metric for key in dict.fromkeys(keys) if (metric := study.describe(key)).definition]
+    return [metric for key in dict.fromkeys(keys) if (metric := sweep.describe(key)).definition]
 
 
-def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """One row a level: a correct and an incorrect response of the last sampled step, and what the first one gave to
-    the same prompts (or a correct and an incorrect one). Evaluation samples, which repeat their prompts, go before
-    training ones."""
+def sample_rows(sweep: SweepData, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """One row per level: a correct and an incorrect response of the last step with samples, and the responses of the
+    first such step to the same prompts (otherwise again a correct and an incorrect one). Samples of evaluations are
+    preferred, because these repeat their prompts."""
     rows: list[Mapping[str, Any]] = []
-    for level, label in labels(study).items():
+    for level, label in labels(sweep).items():
         of_level = samples[samples["level"] == level]
         if of_level.empty:
             continue
@@ -173,9 +178,9 @@ def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
         evaluated = of_seed[of_seed["source"] == "evaluation"]
         chosen = evaluated if evaluated["step"].nunique() > 1 else of_seed
         first, last = (chosen[chosen["step"] == step] for step in (chosen["step"].min(), chosen["step"].max()))
-        late = _right_and_wrong(last)
+        late = _correct_and_incorrect(last)
         same = first[first["prompt"].isin(late["prompt"])].drop_duplicates("prompt")
-        early = same if len(same) == len(late) else _right_and_wrong(first)
+        early = same if len(same) == len(late) else _correct_and_incorrect(first)
         several = chosen["step"].nunique() > 1
         rows.append(
             {
@@ -188,7 +193,7 @@ def sample_rows(study: Study, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _right_and_wrong(rows: pd.DataFrame) -> pd.DataFrame:
+def _correct_and_incorrect(rows: pd.DataFrame) -> pd.DataFrame:
     rewards = pd.to_numeric(rows["reward"], errors="coerce")
     chosen = pd.concat([rows[rewards == rewards.max()].head(1), rows[rewards < rewards.max()].head(1)])
     return chosen if len(chosen) else rows.head(1)

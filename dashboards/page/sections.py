@@ -1,6 +1,6 @@
-"""Which figures a report shows, in which order, with which words.
+"""The sections of a sweep's report: which figures, in which order, with which captions.
 
-Must not draw: a figure whose metric no cell logged is simply absent.
+A figure is left out if no cell logged its metric.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, r
 from dashboards.page.page import Panel, Section
 from dashboards.page.palette import Style
 from dashboards.statistics.intervals import PairedEffect
-from dashboards.study.load import Study
-from dashboards.study.names import ENTROPY, REWARD, evaluation_keys, label_of, suite_name
-from dashboards.study.summary import LevelLaw, metric_keys
+from dashboards.sweep.load import SweepData
+from dashboards.sweep.names import ENTROPY, REWARD, evaluation_keys, label_of, suite_name
+from dashboards.sweep.summary import LevelLaw, metric_keys
 
 
 def report_sections(
-    study: Study,
+    sweep: SweepData,
     styles: Sequence[Style],
     effects: Sequence[tuple[str, PairedEffect]],
     laws: Sequence[LevelLaw],
@@ -30,20 +30,20 @@ def report_sections(
 ) -> list[Section]:
     """Every section that has at least one figure, in reading order."""
     sections = [
-        _main(study, styles, effects),
-        _reward(study, styles),
-        _curves(study, styles, "diversity", "Diversity of responses", [*_DIVERSITY, *_support_keys(study)]),
-        _calibration(study, styles, points),
-        _law(study, styles, laws),
-        _curves(study, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
-        _curves(study, styles, "accounting", "Entropy accounting", _ACCOUNTING, _ACCOUNTING_INTRO),
-        _curves(study, styles, "health", "Health of the runs", _HEALTH),
+        _main(sweep, styles, effects),
+        _reward(sweep, styles),
+        _curves(sweep, styles, "diversity", "Diversity of responses", [*_DIVERSITY, *_support_keys(sweep)]),
+        _calibration(sweep, styles, points),
+        _law(sweep, styles, laws),
+        _curves(sweep, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
+        _curves(sweep, styles, "accounting", "Entropy accounting", _ACCOUNTING, _ACCOUNTING_INTRO),
+        _curves(sweep, styles, "health", "Health of the runs", _HEALTH),
     ]
     return [without_gap(section) for section in sections if section.panels]
 
 
 def without_gap(section: Section) -> Section:
-    """An odd number of narrow figures leaves a hole in the grid: the first one takes the whole row instead."""
+    """``section`` with the first narrow figure widened if their number is odd, so that no column stays empty."""
     narrow = [panel for panel in section.panels if not panel.wide]
     if len(narrow) % 2 == 0:
         return section
@@ -80,52 +80,52 @@ _HEALTH = (
 )
 
 
-def _support_keys(study: Study) -> list[str]:
-    return sorted(key for key in metric_keys(study) if key.startswith("support/") and key.endswith(("_srr", "_ndr")))
+def _support_keys(sweep: SweepData) -> list[str]:
+    return sorted(key for key in metric_keys(sweep) if key.startswith("support/") and key.endswith(("_srr", "_ndr")))
 
 
-def primary_metric(study: Study) -> str:
+def primary_metric(sweep: SweepData) -> str:
     """The hypothesis' metric where it was logged, else the policy entropy."""
-    wanted = study.factor.hypothesis.metric if study.factor.hypothesis else ENTROPY
-    return wanted if wanted in metric_keys(study) else ENTROPY
+    wanted = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
+    return wanted if wanted in metric_keys(sweep) else ENTROPY
 
 
-def _main(study: Study, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
-    metric = primary_metric(study)
+def _main(sweep: SweepData, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
+    metric = primary_metric(sweep)
     title = label_of(metric)
-    single = study.cells["seed"].nunique() == 1
+    single = sweep.cells["seed"].nunique() == 1
     candidates = [
-        (curve(study, metric, styles, title=f"{title} during training"), band_note(study), True),
-        (final_by_level(study, metric, styles), _ONE_SEED if single else _FINAL_NOTE, False),
-        (forest(study, metric, effects, styles), _ONE_SEED if single else _FOREST_NOTE, False),
+        (curve(sweep, metric, styles, title=f"{title} during training"), band_note(sweep), True),
+        (final_by_level(sweep, metric, styles), _ONE_SEED if single else _FINAL_NOTE, False),
+        (forest(sweep, metric, effects, styles), _ONE_SEED if single else _FOREST_NOTE, False),
     ]
     if metric != ENTROPY:
-        candidates.append((curve(study, ENTROPY, styles), "", False))
+        candidates.append((curve(sweep, ENTROPY, styles), "", False))
     return Section(id="main", title=title, panels=_panels(candidates))
 
 
-def _reward(study: Study, styles: Sequence[Style]) -> Section:
-    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(study, REWARD, styles), "", False)]
-    evaluations = evaluation_keys(metric_keys(study))
+def _reward(sweep: SweepData, styles: Sequence[Style]) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(sweep, REWARD, styles), "", False)]
+    evaluations = evaluation_keys(metric_keys(sweep))
     for suite in dict.fromkeys(item.suite for item in evaluations):
         for kind in ("avg", "pass"):
             widest = [item.key for item in evaluations if item.suite == suite and item.kind == kind][-1:]
-            candidates += [(curve(study, key, styles), "", False) for key in widest]
-        candidates.append((pass_at_k(study, suite, styles), "", False))
+            candidates += [(curve(sweep, key, styles), "", False) for key in widest]
+        candidates.append((pass_at_k(sweep, suite, styles), "", False))
     words = ", ".join(dict.fromkeys(suite_name(item.suite) for item in evaluations))
     title = "Reward and problem solving" if words else "Reward"
     return Section(id="reward", title=title, panels=_panels(candidates))
 
 
-def _calibration(study: Study, styles: Sequence[Style], points: pd.DataFrame) -> Section:
-    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(study, "calibration/ece", styles), "", False)]
+def _calibration(sweep: SweepData, styles: Sequence[Style], points: pd.DataFrame) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(sweep, "calibration/ece", styles), "", False)]
     note = "On the dotted diagonal confidence equals accuracy; below it the model is over-confident. Seeds are pooled."
     for suite in points["suite"].dropna().unique():
-        candidates.append((reliability(study, points, str(suite), styles), note, False))
+        candidates.append((reliability(sweep, points, str(suite), styles), note, False))
     return Section(id="calibration", title="Calibration", panels=_panels(candidates))
 
 
-def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
+def _law(sweep: SweepData, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
     intro = (
         "The law R = \u2212a e\u1d34 + b says that reward is bought with entropy; R is the mean reward of everything "
         "sampled in a step. A level whose points leave the common curve upwards earns more from the same entropy."
@@ -135,15 +135,15 @@ def _law(study: Study, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Sec
         id="law",
         title="Reward against entropy",
         intro=intro,
-        panels=_panels([(reward_entropy(study, laws, styles), note, True)]),
+        panels=_panels([(reward_entropy(sweep, laws, styles), note, True)]),
     )
 
 
 def _curves(
-    study: Study, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = ""
+    sweep: SweepData, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = ""
 ) -> Section:
     return Section(
-        id=name, title=title, intro=intro, panels=_panels([(curve(study, key, styles), "", False) for key in keys])
+        id=name, title=title, intro=intro, panels=_panels([(curve(sweep, key, styles), "", False) for key in keys])
     )
 
 

@@ -1,7 +1,4 @@
-"""The table printed at the end of a sweep: one row a level, means over seeds with intervals, then the verdict.
-
-Plain aligned text; must not use colour or anything but the standard library for layout.
-"""
+"""The table printed at the end of a sweep: per level the means over seeds with intervals; then the verdict."""
 
 from __future__ import annotations
 
@@ -9,25 +6,25 @@ from collections.abc import Sequence
 
 from dashboards.statistics.format import MINUS, number
 from dashboards.statistics.intervals import Interval
-from dashboards.study.load import Study
-from dashboards.study.names import headline_keys
-from dashboards.study.summary import level_rows, metric_keys, verdict
+from dashboards.sweep.load import SweepData
+from dashboards.sweep.names import headline_keys
+from dashboards.sweep.summary import hypothesis_result, level_rows, metric_keys
 
 
-def level_table(study: Study) -> str:
+def level_table(sweep: SweepData) -> str:
     """One row a level in order; what did not complete is named below it."""
-    keys = headline_keys(metric_keys(study))
-    names = [study.describe(key) for key in keys]
-    header = [study.factor.axis, "seeds", *(name.label for name in names)]
+    keys = headline_keys(metric_keys(sweep))
+    names = [sweep.describe(key) for key in keys]
+    header = [sweep.factor.axis, "seeds", *(name.label for name in names)]
     units = ["", "", *(name.unit for name in names)]
     rows = [
         [row.label, _seeds(row.completed, row.planned), *(_estimate(row.values[key]) for key in keys)]
-        for row in level_rows(study)
+        for row in level_rows(sweep)
     ]
     what = "mean over seeds with its 95 % t interval; training metrics over the last 5 steps"
-    lines = [f"{study.name}: {what}", ""]
-    lines += [*aligned([header, units, *rows], rule_after=2), "", verdict(study).sentence]
-    return "\n".join(lines + _unfinished(study))
+    lines = [f"{sweep.name}: {what}", ""]
+    lines += [*aligned([header, units, *rows], rule_after=2), "", hypothesis_result(sweep).sentence]
+    return "\n".join(lines + _unfinished(sweep))
 
 
 def aligned(rows: Sequence[Sequence[str]], rule_after: int) -> list[str]:
@@ -58,11 +55,11 @@ def _estimate(interval: Interval) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _unfinished(study: Study) -> list[str]:
-    cells = study.cells[study.cells["state"] != "COMPLETED"]
+def _unfinished(sweep: SweepData) -> list[str]:
+    cells = sweep.cells[sweep.cells["state"] != "COMPLETED"]
     if cells.empty:
         return []
-    lines = ["", f"{len(cells)} of {len(study.cells)} cells did not complete:"]
+    lines = ["", f"{len(cells)} of {len(sweep.cells)} cells did not complete:"]
     for cell in cells.to_dict("records"):
         reason = f" ({cell['message'].splitlines()[-1][:160]})" if cell["message"].strip() else ""
         lines.append(f"  {cell['label']}, seed {cell['seed']}: {cell['state']}{reason}")

@@ -1,5 +1,5 @@
-"""The report of a search: its Optuna study and the runs of its confirmation, as statistics, figures and one page.
+"""The report of a search: statistics and figures of its Optuna study and of its confirmation runs.
 
-The only part of ``dashboards`` that imports optuna, and that reads output folders: a study is kept in its search's
-folder, and a search has a report without MLflow too.
+Only this part of ``dashboards`` imports optuna and reads output folders, because the Optuna study is in the folder of
+the search. So a search has a report without MLflow too.
 """

@@ -1,6 +1,7 @@
-"""The confirmation: the winners against the untuned default on fresh seeds, and what their reported value was worth.
+"""The confirmation of a search: the tuned configurations compared with the untuned default on fresh seeds.
 
-It reads the record of the runs (``metrics.jsonl``), which is where the search's values come from.
+It also gives the selection bias (winner's curse): how much better a trial's reported value was than its value on fresh
+seeds. Values are read from ``metrics.jsonl``, like those of the search.
 """
 
 from __future__ import annotations
@@ -14,43 +15,45 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.search.load import Objective, Search, read_document
-from dashboards.search.outcome import winners
+from dashboards.search.load import Search, SearchObjective, read_document
+from dashboards.search.outcome import tuned_trials
 from dashboards.statistics.intervals import Interval, PairedEffect, bounded_interval, paired_effect
-from dashboards.study.names import evaluation_keys, suite_name
-from dashboards.study.verdict import FEWEST_SEEDS
+from dashboards.sweep.hypothesis import MIN_SEEDS
+from dashboards.sweep.names import evaluation_keys, suite_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One winner against the untuned default in one metric, on the fresh seeds that both have."""
+    """One tuned configuration compared with the untuned default in one metric, on the fresh seeds that both have."""
 
     level: str
     trial: int
-    goal: Objective
+    objective: SearchObjective
     unseen: bool
-    """The metric belongs to a suite that the search never looked at."""
+    """Whether the metric belongs to a suite that no objective of the search used."""
     tuned: Interval
     untuned: Interval
     effect: PairedEffect
     """Tuned minus untuned."""
     reported: float
-    """The value the search reported for the winner; NaN for a metric it did not look at."""
-    curse: Interval
-    """Reported minus confirmed value; its interval is that of the confirmed mean, the reported value being a given."""
+    """The trial's value in the search; NaN for a metric that is no objective."""
+    selection_bias: Interval
+    """Reported minus confirmed value; its interval is that of the confirmed mean, with the reported value fixed."""
 
     @property
     def better(self) -> bool | None:
-        """Whether the tuned one is better; None where the 95 % interval holds zero, or below three seeds."""
-        if self.effect.difference.count < FEWEST_SEEDS:
+        """Whether the tuned one is better; None if the 95 % interval contains 0 or there are fewer than 3 seeds."""
+        if self.effect.difference.count < MIN_SEEDS:
             return None
-        low, high = sorted((self.goal.sign * self.effect.difference.low, self.goal.sign * self.effect.difference.high))
+        low, high = sorted(
+            (self.objective.sign * self.effect.difference.low, self.objective.sign * self.effect.difference.high)
+        )
         return True if low > 0 else False if high < 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """What the fresh seeds say."""
+    """All comparisons on the fresh seeds."""
 
     comparisons: tuple[Comparison, ...]
     seeds: tuple[int, ...]
@@ -58,13 +61,13 @@ class Confirmation:
     completed: int
     planned: int
     missing: str
-    """What is not there yet, or why there is no confirmation; empty when it is whole."""
+    """A note on what is missing, or why there is no confirmation; empty if it is complete."""
     used_before: tuple[int, ...] = ()
-    """Seeds that the search had used: they are not fresh, and flatter the winner."""
+    """Seeds that the search had used as well, on which the tuned configuration is favoured."""
 
     @property
     def main(self) -> Comparison | None:
-        """The comparison a single-objective search is judged by."""
+        """The comparison in the objective of a search with a single one."""
         return next((item for item in self.comparisons if not item.unseen), None)
 
 
@@ -88,28 +91,33 @@ def load_confirmation(search: Search) -> Confirmation:
         for cell in cells
         if (points := run_points(search.folder.parent.parent / "runs" / str(cell["signature"]))) is not None
     }
-    goals = [(goal, False) for goal in search.objectives] + [(goal, True) for goal in unseen_goals(search, runs)]
+    objectives = [(objective, False) for objective in search.objectives] + [
+        (objective, True) for objective in unseen_objectives(search, runs)
+    ]
     seeds = sorted({seed for _, seed in runs})
     searched = {int(seed) for seed in search.settings.get("seeds") or ()}
     searched |= {seed for trial in search.trials for seed in trial.seed_values}
     return Confirmation(
-        comparisons=tuple(_comparisons(search, runs, goals)),
+        comparisons=tuple(_comparisons(search, runs, objectives)),
         seeds=tuple(seeds),
         completed=len(runs),
         planned=len(cells),
         used_before=tuple(sorted(searched & {int(cell["seed"]) for cell in cells})),
-        missing=_missing(search, len(cells), runs, goals),
+        missing=_missing(search, len(cells), runs, objectives),
     )
 
 
 def _missing(
-    search: Search, planned: int, runs: Mapping[tuple[str, int], Any], goals: Sequence[tuple[Objective, bool]]
+    search: Search,
+    planned: int,
+    runs: Mapping[tuple[str, int], Any],
+    objectives: Sequence[tuple[SearchObjective, bool]],
 ) -> str:
-    """Runs that have not completed, and suites that were to be looked at and were not."""
+    """A note on runs that have not completed, and on suites without values."""
     sentences = []
     if absent := planned - len(runs):
         sentences.append(f"{absent} of {planned} runs of the confirmation have not completed.")
-    found = {_suite(goal.metric) for goal, unseen in goals if unseen}
+    found = {_suite(objective.metric) for objective, unseen in objectives if unseen}
     suites = [str(name) for name in (search.settings.get("confirm") or {}).get("suites") or () if name not in found]
     if runs and suites:
         sentences.append(f"The confirmation has no values on {', '.join(map(suite_name, suites))} problems.")
@@ -142,29 +150,31 @@ def run_points(run_dir: Path) -> dict[str, list[float]] | None:
     return {key: [value for _, value in sorted(steps.items())] for key, steps in points.items()}
 
 
-def value_of(points: Mapping[str, Sequence[float]], goal: Objective) -> float:
-    """Mean of the last ``goal.last`` recorded values of the goal's metric; NaN where it was not recorded."""
-    tail = points.get(goal.metric, ())[-goal.last :]
+def value_of(points: Mapping[str, Sequence[float]], objective: SearchObjective) -> float:
+    """Mean of the last ``objective.last`` values of the objective's metric; NaN if it was not logged."""
+    tail = points.get(objective.metric, ())[-objective.last :]
     return float(np.mean(tail)) if tail else math.nan
 
 
-def unseen_goals(search: Search, runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]]) -> list[Objective]:
-    """The objectives on the suites the search never looked at; where none carries over, the widest avg@k and pass@k.
+def unseen_objectives(
+    search: Search, runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]]
+) -> list[SearchObjective]:
+    """The objectives on suites that the search did not use; for a suite without them, avg@k and pass@k of largest k.
 
-    Which suites: ``confirm.suites`` of the search, else all that were evaluated and are in no objective.
+    These suites are ``confirm.suites`` of the search, else all that were evaluated and are in no objective.
     """
     logged = {key for points in runs.values() for key in points}
-    seen = {_suite(goal.metric) for goal in search.objectives}
+    seen = {_suite(objective.metric) for objective in search.objectives}
     named = (search.settings.get("confirm") or {}).get("suites") or [_suite(key) for key in sorted(logged)]
-    goals = []
+    objectives = []
     for suite in dict.fromkeys(str(name) for name in named if name and name not in seen):
         carried = [
-            _goal(search, metric, goal.maximize, goal.last)
-            for goal in search.objectives
-            if _suite(goal.metric) and (metric := _moved(goal.metric, suite)) in logged
+            _objective(search, metric, objective.maximize, objective.last)
+            for objective in search.objectives
+            if _suite(objective.metric) and (metric := _moved(objective.metric, suite)) in logged
         ]
-        goals += carried or [_goal(search, key, True, 1) for key in _widest(logged, suite)]
-    return goals
+        objectives += carried or [_objective(search, key, True, 1) for key in _widest(logged, suite)]
+    return objectives
 
 
 def _widest(logged: set[str], suite: str) -> list[str]:
@@ -172,13 +182,13 @@ def _widest(logged: set[str], suite: str) -> list[str]:
     return [key for kind in ("avg", "pass") for key in [item.key for item in of_suite if item.kind == kind][-1:]]
 
 
-def _goal(search: Search, metric: str, maximize: bool, last: int) -> Objective:
+def _objective(search: Search, metric: str, maximize: bool, last: int) -> SearchObjective:
     known = search.glossary.describe(metric)
-    return Objective(metric=metric, maximize=maximize, label=known.label, last=last, unit=known.unit)
+    return SearchObjective(metric=metric, maximize=maximize, label=known.label, last=last, unit=known.unit)
 
 
 def _suite(metric: str) -> str | None:
-    """``heldout`` of ``eval/heldout/avg_at_16``; None for a metric of the training itself."""
+    """``heldout`` of ``eval/heldout/avg_at_16``; None for a training metric."""
     parts = metric.split("/")
     return parts[1] if len(parts) > 2 and parts[0] == "eval" else None
 
@@ -190,28 +200,28 @@ def _moved(metric: str, suite: str) -> str:
 def _comparisons(
     search: Search,
     runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]],
-    goals: Sequence[tuple[Objective, bool]],
+    objectives: Sequence[tuple[SearchObjective, bool]],
 ) -> list[Comparison]:
     untuned = next((level for level, number in search.confirm_levels.items() if number is None), None)
     seeds = sorted({seed for _, seed in runs})
     found = []
-    for level, trial in winners(search).items():
-        for position, (goal, unseen) in enumerate(goals):
-            own, default = (_column(runs, name, seeds, goal) for name in (level, untuned))
-            bounds = search.glossary.describe(goal.metric).range
-            tuned = bounded_interval(own, bounds)
+    for level, trial in tuned_trials(search).items():
+        for position, (objective, unseen) in enumerate(objectives):
+            tuned_values, untuned_values = (_column(runs, name, seeds, objective) for name in (level, untuned))
+            bounds = search.glossary.describe(objective.metric).range
+            tuned = bounded_interval(tuned_values, bounds)
             reported = math.nan if unseen or not trial.values else trial.values[position]
             found.append(
                 Comparison(
                     level=level,
                     trial=trial.number,
-                    goal=goal,
+                    objective=objective,
                     unseen=unseen,
                     tuned=tuned,
-                    untuned=bounded_interval(default, bounds),
-                    effect=paired_effect(own, default, bounds),
+                    untuned=bounded_interval(untuned_values, bounds),
+                    effect=paired_effect(tuned_values, untuned_values, bounds),
                     reported=reported,
-                    curse=minus(reported, tuned),
+                    selection_bias=minus(reported, tuned),
                 )
             )
     return found
@@ -221,13 +231,13 @@ def _column(
     runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]],
     level: str | None,
     seeds: Sequence[int],
-    goal: Objective,
+    objective: SearchObjective,
 ) -> list[float]:
-    return [value_of(runs.get((str(level), seed), {}), goal) for seed in seeds]
+    return [value_of(runs.get((str(level), seed), {}), objective) for seed in seeds]
 
 
 def minus(number: float, interval: Interval) -> Interval:
-    """``number`` minus what the interval is about."""
+    """The interval of ``number`` minus the estimated quantity."""
     return Interval(
         mean=number - interval.mean, low=number - interval.high, high=number - interval.low, count=interval.count
     )

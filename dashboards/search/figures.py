@@ -1,7 +1,4 @@
-"""Figures of the search as it went: history, intermediate values, timeline, importances, confirmation.
-
-Pure, in the look of :mod:`dashboards.page.figures`.
-"""
+"""Figures of the course of a search: history, intermediate values, timeline, importances, confirmation."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import plotly.graph_objects as go
 
 from dashboards.page.figures import INK, base_figure, plain, whisker
 from dashboards.search.confirm import Comparison
-from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, Trial
+from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, TrialRecord
 from dashboards.search.outcome import Importance, best_so_far, front
 
 
@@ -49,8 +46,8 @@ def value_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def trial_text(trial: Trial) -> str:
-    """What a point says when it is pointed at; safe in plotly's pseudo-HTML."""
+def trial_text(trial: TrialRecord) -> str:
+    """The hover text of a trial, escaped for plotly."""
     lines = [f"<b>trial {trial.number}</b> ({MARKS[trial.state].label})"]
     lines += [f"{plain(key)} = {plain(value_text(value))}" for key, value in trial.params.items()]
     return "<br>".join([*lines, plain(trial.reason)] if trial.reason else lines)
@@ -63,9 +60,9 @@ def history(search: Search, position: int = 0) -> go.Figure | None:
     """
     if not search.trials:
         return None
-    goal = search.objectives[position]
-    figure = base_figure(f"{goal.label} by trial", "trial", goal.axis, legend="Trials", height=380)
-    known = [value for trial in search.trials if not math.isnan(value := _height(trial, position))]
+    objective = search.objectives[position]
+    figure = base_figure(f"{objective.label} by trial", "trial", objective.axis, legend="Trials", height=380)
+    known = [value for trial in search.trials if not math.isnan(value := _value_or_reported(trial, position))]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     bottom = low - 0.08 * ((high - low) or abs(high) or 1.0)
     if best := best_so_far(search, position):
@@ -82,26 +79,26 @@ def history(search: Search, position: int = 0) -> go.Figure | None:
         )
     for state, mark in MARKS.items():
         if rows := search.of_state(state):
-            heights = [_height(trial, position) for trial in rows]
+            positions_on_axis = [_value_or_reported(trial, position) for trial in rows]
             figure.add_trace(
                 go.Scatter(
                     x=[trial.number for trial in rows],
-                    y=[bottom if math.isnan(y) else y for y in heights],
+                    y=[bottom if math.isnan(y) else y for y in positions_on_axis],
                     mode="markers",
                     name=mark.label,
                     marker={"symbol": mark.symbol, "color": mark.color, "size": 9},
                     text=[trial_text(trial) for trial in rows],
-                    hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
+                    hovertemplate="%{text}<br>" + plain(objective.label) + " %{y:.4g}<extra></extra>",
                 )
             )
-    figure.update_layout(meta=[goal.metric])
+    figure.update_layout(meta=[objective.metric])
     figure.update_xaxes(range=[-0.7, search.trials[-1].number + 0.7], tick0=0)
     if len(search.trials) <= 10:
         figure.update_xaxes(dtick=1)
     return figure
 
 
-def _height(trial: Trial, position: int) -> float:
+def _value_or_reported(trial: TrialRecord, position: int) -> float:
     """The trial's value, or the newest value it reported; NaN without any."""
     if len(trial.values) > position:
         return trial.values[position]
@@ -150,7 +147,9 @@ def timeline(search: Search) -> go.Figure | None:
     begun = [trial for trial in search.frozen if trial.datetime_start is not None]
     if not begun:
         return None
-    study = optuna.create_study(directions=["maximize" if goal.maximize else "minimize" for goal in search.objectives])
+    study = optuna.create_study(
+        directions=["maximize" if objective.maximize else "minimize" for objective in search.objectives]
+    )
     study.add_trials(begun)
     drawn = optuna.visualization.plot_timeline(study)
     height = min(680, 150 + 13 * len(begun))
@@ -205,7 +204,7 @@ def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
     several = len({item.level for item in shown}) > 1
     for item in shown:
-        name = plain(f"{item.goal.label}, {item.level}" if several else item.goal.label)
+        name = plain(f"{item.objective.label}, {item.level}" if several else item.objective.label)
         interval, color = item.effect.difference, {True: BEST, False: "#d55e00", None: _GREY}[item.better]
         figure.add_trace(
             go.Scatter(

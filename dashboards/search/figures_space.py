@@ -1,7 +1,7 @@
-"""Figures of the space that was searched: slices, contour, parallel coordinates, Pareto fronts.
+"""Figures of the search space: slices, contour, parallel coordinates, Pareto fronts.
 
-Pure, in the look of :mod:`dashboards.page.figures`. Parallel coordinates are drawn with plain lines: plotly's own
-need WebGL and code made at run time, which the page's policy forbids.
+Parallel coordinates are drawn with line traces: plotly's own need WebGL and ``eval``, which the content security policy
+forbids.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from plotly.colors import sample_colorscale
 
 from dashboards.page.figures import base_figure, plain
 from dashboards.search.figures import BEST, MARKS, short_name, trial_text, value_text
-from dashboards.search.load import COMPLETE, Objective, Search, Trial
+from dashboards.search.load import COMPLETE, Search, SearchObjective, TrialRecord
 from dashboards.search.outcome import front, single_study
 
-MOST_LINES = 150
-MOST_UPRIGHT = 6
-"""Categories or axes whose names stand side by side; more are written aslant."""
+MAX_LINES = 150
+MAX_HORIZONTAL_LABELS = 6
+"""With more categories or axes than this, their names are slanted."""
 _SHADES = [[0.0, "#c6dbef"], [1.0, "#08519c"]]
 _ABSENT = -0.13
-"""Height of a trial on the axis of a parameter it does not have."""
+"""Position of a trial on the axis of a parameter that it does not have."""
 
 
 def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> go.Figure | None:
@@ -35,8 +35,8 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
     rows = [trial for trial in search.complete if key in trial.params and trial.values]
     if not rows:
         return None
-    goal, name = search.objectives[position], short_name(key, keys)
-    figure = base_figure("", name, goal.label, legend="")
+    objective, name = search.objectives[position], short_name(key, keys)
+    figure = base_figure("", name, objective.label, legend="")
     best = {trial.number for trial in front(search)}
     for chosen, style in ((False, {}), (True, {"symbol": "star", "size": 14, "color": BEST})):
         some = [trial for trial in rows if (trial.number in best) == chosen]
@@ -59,7 +59,7 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
                 showlegend=False,
                 marker=style or fading,
                 text=[trial_text(trial) for trial in some],
-                hovertemplate="%{text}<br>" + plain(goal.label) + " %{y:.4g}<extra></extra>",
+                hovertemplate="%{text}<br>" + plain(objective.label) + " %{y:.4g}<extra></extra>",
             )
         )
     figure.update_layout(margin={"t": 20}, height=300)
@@ -70,13 +70,13 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
 
 
 def _scale(figure: go.Figure, distribution: Any) -> None:
-    """The axis of a parameter spans what was searched, so that slices are comparable however few their points."""
+    """Let the axis span the whole range of the parameter, so that slices can be compared."""
     if isinstance(distribution, CategoricalDistribution):
         choices = [_shown(choice) for choice in distribution.choices]
         figure.update_xaxes(
             type="category", categoryorder="array", categoryarray=choices, range=[-0.6, len(choices) - 0.4]
         )
-        if len(choices) > MOST_UPRIGHT:
+        if len(choices) > MAX_HORIZONTAL_LABELS:
             figure.update_xaxes(tickangle=-35)
             figure.update_layout(height=360)
     elif distribution.log:
@@ -92,7 +92,7 @@ def _padded(low: float, high: float) -> list[float]:
 
 
 def _shown(value: Any) -> Any:
-    """A number as itself, anything else as text that plotly does not read tags in."""
+    """A number as itself, anything else as text escaped for plotly."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else plain(value_text(value))
 
 
@@ -102,13 +102,13 @@ def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[s
     spread = all(len({trial.params[key] for trial in rows}) > 2 for key in pair)
     if len(pair) < 2 or len(rows) < 5 or not spread or len({trial.values[position] for trial in rows}) == 1:
         return None
-    study, goal = single_study(search, position, {trial.number for trial in rows}), search.objectives[position]
-    drawn = optuna.visualization.plot_contour(study, params=list(pair), target_name=plain(goal.label))
+    study, objective = single_study(search, position, {trial.number for trial in rows}), search.objectives[position]
+    drawn = optuna.visualization.plot_contour(study, params=list(pair), target_name=plain(objective.label))
     names = [short_name(key, keys) for key in pair]
     figure = base_figure("The two numbers that mattered most", *names, legend="")
     for trace in drawn.data:
         if trace.type == "contour":
-            trace.update(colorscale="Viridis", reversescale=not goal.maximize, line_width=0.5)
+            trace.update(colorscale="Viridis", reversescale=not objective.maximize, line_width=0.5)
             trace.colorbar.update(title={"text": ""}, thickness=12)
         else:
             trace.update(marker={"color": "white", "size": 6, "line": {"color": "#1f2933", "width": 1}})
@@ -132,7 +132,7 @@ def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
     if not rows:
         return None
     across, up = (search.objectives[position] for position in pair)
-    figure = base_figure("", _arrow(across), _arrow(up), legend="Trials")
+    figure = base_figure("", _axis_title(across), _axis_title(up), legend="Trials")
     best = {trial.number for trial in front(search)}
     for label, chosen, marker in (
         ("dominated", False, {"color": "#9fb3c8", "symbol": "circle", "size": 8}),
@@ -157,8 +157,8 @@ def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
     return figure
 
 
-def _arrow(goal: Objective) -> str:
-    return f"{goal.label}, {'more' if goal.maximize else 'less'} is better"
+def _axis_title(objective: SearchObjective) -> str:
+    return f"{objective.label}, {'more' if objective.maximize else 'less'} is better"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,27 +166,30 @@ class _Axis:
     """One axis of the parallel coordinates."""
 
     name: str
-    heights: tuple[float, ...]
+    positions_on_axis: tuple[float, ...]
     """By trial, 0 to 1; ``_ABSENT`` where the trial does not have the parameter."""
     ticks: tuple[tuple[float, str], ...]
 
 
 def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figure | None:
     """A line a completed trial over all parameters and the objectives, coloured by one objective, the best one last."""
-    goal = search.objectives[position]
+    objective = search.objectives[position]
     rows = [trial for trial in search.complete if trial.values]
-    rows = sorted(rows, key=lambda trial: goal.sign * trial.values[position])[-MOST_LINES:]
+    rows = sorted(rows, key=lambda trial: objective.sign * trial.values[position])[-MAX_LINES:]
     if len(rows) < 2:
         return None
-    owned = [key for key in keys if any(key in trial.params for trial in rows)]
-    axes = [_parameter_axis(key, short_name(key, keys), rows) for key in owned]
+    used_keys = [key for key in keys if any(key in trial.params for trial in rows)]
+    axes = [_parameter_axis(key, short_name(key, keys), rows) for key in used_keys]
     axes += [_value_axis(other, place, rows) for place, other in enumerate(search.objectives)]
     figure = base_figure("Every completed trial", "", "", legend="", height=430)
     values = [trial.values[position] for trial in rows]
     low, high = min(values), max(values)
     shades = sample_colorscale(
         "Viridis_r",
-        [0.05 + 0.95 * _share(goal.sign * value, *sorted((goal.sign * low, goal.sign * high))) for value in values],
+        [
+            0.05 + 0.95 * _share(objective.sign * value, *sorted((objective.sign * low, objective.sign * high)))
+            for value in values
+        ],
     )
     best = {trial.number for trial in front(search)}
     for index, trial in enumerate(rows):
@@ -194,22 +197,22 @@ def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figur
         figure.add_trace(
             go.Scatter(
                 x=list(range(len(axes))),
-                y=[axis.heights[index] for axis in axes],
+                y=[axis.positions_on_axis[index] for axis in axes],
                 mode="lines",
                 showlegend=False,
                 line={"color": shades[index], "width": 3.5 if strong else 1.4},
                 opacity=1.0 if strong else 0.7,
                 text=[trial_text(trial)] * len(axes),
-                hovertemplate=f"%{{text}}<br>{plain(goal.label)} {values[index]:.4g}<extra></extra>",
+                hovertemplate=f"%{{text}}<br>{plain(objective.label)} {values[index]:.4g}<extra></extra>",
             )
         )
-    _rule(figure, axes)
+    _draw_axes(figure, axes)
     return figure
 
 
-def _rule(figure: go.Figure, axes: Sequence[_Axis]) -> None:
+def _draw_axes(figure: go.Figure, axes: Sequence[_Axis]) -> None:
     """Vertical axes with their names below and their ticks beside them."""
-    absent = [place for place, axis in enumerate(axes) if _ABSENT in axis.heights]
+    absent = [place for place, axis in enumerate(axes) if _ABSENT in axis.positions_on_axis]
     for place, axis in enumerate(axes):
         figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#52606d", "width": 1})
         ticks = [*axis.ticks, *([(_ABSENT, "not used")] if place in absent[:1] else [])]
@@ -233,13 +236,13 @@ def _rule(figure: go.Figure, axes: Sequence[_Axis]) -> None:
         showline=False,
         ticks="",
     )
-    if len(axes) > MOST_UPRIGHT:
+    if len(axes) > MAX_HORIZONTAL_LABELS:
         figure.update_xaxes(tickangle=-35)
         figure.update_layout(height=500)
     figure.update_yaxes(visible=False, range=[(_ABSENT if absent else 0) - 0.07, 1.07])
 
 
-def _parameter_axis(key: str, name: str, rows: Sequence[Trial]) -> _Axis:
+def _parameter_axis(key: str, name: str, rows: Sequence[TrialRecord]) -> _Axis:
     distribution: Any = next(trial.distributions[key] for trial in rows if key in trial.params)
     if isinstance(distribution, CategoricalDistribution):
         count = len(distribution.choices)
@@ -247,26 +250,32 @@ def _parameter_axis(key: str, name: str, rows: Sequence[Trial]) -> _Axis:
             repr(choice): rank / (count - 1) if count > 1 else 0.5 for rank, choice in enumerate(distribution.choices)
         }
         ticks = tuple((places[repr(choice)], value_text(choice)) for choice in distribution.choices)
-        heights = tuple(places[repr(trial.params[key])] if key in trial.params else _ABSENT for trial in rows)
-        return _Axis(name=name, heights=heights, ticks=ticks)
+        positions_on_axis = tuple(places[repr(trial.params[key])] if key in trial.params else _ABSENT for trial in rows)
+        return _Axis(name=name, positions_on_axis=positions_on_axis, ticks=ticks)
     log = bool(distribution.log)
     bounds = (float(distribution.low), float(distribution.high))
     low, high = (math.log(bounds[0]), math.log(bounds[1])) if log else bounds
-    heights = tuple(
+    positions_on_axis = tuple(
         _share(math.log(trial.params[key]) if log else float(trial.params[key]), low, high)
         if key in trial.params
         else _ABSENT
         for trial in rows
     )
     shown = f"{name} (log)" if log else name
-    return _Axis(name=shown, heights=heights, ticks=((0.0, value_text(bounds[0])), (1.0, value_text(bounds[1]))))
+    return _Axis(
+        name=shown,
+        positions_on_axis=positions_on_axis,
+        ticks=((0.0, value_text(bounds[0])), (1.0, value_text(bounds[1]))),
+    )
 
 
-def _value_axis(goal: Objective, position: int, rows: Sequence[Trial]) -> _Axis:
+def _value_axis(objective: SearchObjective, position: int, rows: Sequence[TrialRecord]) -> _Axis:
     values = [trial.values[position] for trial in rows]
     low, high = min(values), max(values)
     ticks = ((0.0, value_text(low)), (1.0, value_text(high)))
-    return _Axis(name=goal.label, heights=tuple(_share(value, low, high) for value in values), ticks=ticks)
+    return _Axis(
+        name=objective.label, positions_on_axis=tuple(_share(value, low, high) for value in values), ticks=ticks
+    )
 
 
 def _share(value: float, low: float, high: float) -> float:

@@ -1,6 +1,6 @@
-"""One search as frozen data: its settings, every trial with its state, and where its confirmation lies.
+"""Loads a search from its folder and its Optuna storage: settings, trials, and the name of its confirmation sweep.
 
-It reads the sweep's folder and the Optuna storage, and writes to neither.
+It writes to neither.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from dashboards.study.glossary import GLOSSARY_FILE, Glossary, parse_glossary
-from dashboards.study.names import label_of
+from dashboards.sweep.glossary import GLOSSARY_FILE, Glossary, parse_glossary
+from dashboards.sweep.names import label_of
 
 COMPLETE, PRUNED, FAILED, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"
 JOURNAL = "study.journal"
-MAX_FRONT = 4
-"""Members of a Pareto front that are confirmed, and shown as found."""
+MAX_FRONT_MEMBERS = 4
+"""Most trials of a Pareto front that are confirmed, and shown as results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """One number that the search makes large or small."""
+class SearchObjective:
+    """A metric that the search maximizes or minimizes."""
 
     metric: str
     maximize: bool
     label: str
     last: int = 1
-    """Recorded values of the metric, counted from the end of a run, whose mean is the run's value."""
+    """Number of values at the end of a run that are averaged."""
     unit: str = ""
 
     @property
     def sign(self) -> int:
-        """+1 where more is better, -1 where less is."""
+        """+1 if larger is better, -1 if smaller is."""
         return 1 if self.maximize else -1
 
     @property
@@ -50,7 +50,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class TrialRecord:
     """One trial of the search."""
 
     number: int
@@ -67,9 +67,9 @@ class Trial:
     steps_run: int
     steps_planned: int
     seconds: float
-    """Busy seconds of its runs."""
+    """Seconds that its runs spent in steps and evaluations."""
     reused: int
-    """Runs that were found finished."""
+    """Number of its runs that were complete before the trial began."""
     intermediate: Mapping[int, float]
     """Reported value by training step."""
     begun: datetime | None
@@ -78,12 +78,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A search as its study says it is at this moment."""
+    """A search with all its trials, at the time of reading."""
 
     name: str
     folder: Path
-    objectives: tuple[Objective, ...]
-    trials: tuple[Trial, ...]
+    objectives: tuple[SearchObjective, ...]
+    trials: tuple[TrialRecord, ...]
     settings: Mapping[str, Any]
     """The resolved search: sampler, pruner, seeds, rungs, confirmation and so on, as plain data."""
     baseline: tuple[str, ...] = ()
@@ -91,23 +91,23 @@ class Search:
     command: str = ""
     origin: Mapping[str, str] = field(default_factory=dict)
     storage: str = ""
-    """What optuna-dashboard takes to look at the study."""
+    """Storage URL or path, for optuna-dashboard."""
     confirm_sweep: str | None = None
     confirm_levels: Mapping[str, int | None] = field(default_factory=dict)
     """Level of the confirmation to the trial it repeats; None is the untuned default."""
     glossary: Glossary = field(default_factory=Glossary)
-    """What the metrics mean, as the first run of the search that has begun says."""
+    """Definitions of the metrics, from the first run that logged them."""
     frozen: Sequence[FrozenTrial] = ()
     """The trials as Optuna knows them, for Optuna's own evaluators and plots."""
 
     @property
     def single(self) -> bool:
-        """One objective: there is a best trial, not a front."""
+        """Whether there is one objective, and so a best trial instead of a front."""
         return len(self.objectives) == 1
 
     @property
-    def complete(self) -> tuple[Trial, ...]:
-        """Trials that ran to their end, in order."""
+    def complete(self) -> tuple[TrialRecord, ...]:
+        """Completed trials, in order."""
         return self.of_state(COMPLETE)
 
     @property
@@ -115,11 +115,11 @@ class Search:
         """Trials asked for in total."""
         return int(self.settings.get("n_trials") or len(self.trials))
 
-    def of_state(self, state: str) -> tuple[Trial, ...]:
+    def of_state(self, state: str) -> tuple[TrialRecord, ...]:
         """Trials of one state, in order."""
         return tuple(trial for trial in self.trials if trial.state == state)
 
-    def trial(self, number: int) -> Trial | None:
+    def trial(self, number: int) -> TrialRecord | None:
         """The trial of that number."""
         return next((trial for trial in self.trials if trial.number == number), None)
 
@@ -156,7 +156,7 @@ def load_search(folder: Path) -> Search:
     )
 
 
-def _glossary(runs: Path, trials: Sequence[Trial]) -> Glossary:
+def _glossary(runs: Path, trials: Sequence[TrialRecord]) -> Glossary:
     """That of the first run folder that has one; empty where none does."""
     for cell in (cell for trial in trials for cell in trial.cells):
         path = runs / str(cell.get("run")) / GLOSSARY_FILE
@@ -177,7 +177,7 @@ def read_document(folder: Path) -> dict[str, Any]:
 
 
 def storage_of(folder: Path, settings: Mapping[str, Any]) -> str:
-    """URL of the storage, or path of the journal file: that in the folder, unless the search says another place."""
+    """URL of the storage, or path of the journal file: in the folder, unless the settings name another."""
     journal, stated = folder / JOURNAL, str(settings.get("storage") or "")
     return stated if "://" in stated or (stated and not journal.exists()) else str(journal)
 
@@ -198,10 +198,10 @@ def open_study(folder: Path, where: str) -> optuna.Study:
         raise ValueError(f"the study {folder.name!r} cannot be read from {shown}: {reason}") from error
 
 
-def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glossary) -> tuple[Objective, ...]:
+def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glossary) -> tuple[SearchObjective, ...]:
     stated = settings.get("objectives") or [{} for _ in study.directions]
     return tuple(
-        Objective(
+        SearchObjective(
             metric=(metric := str(item.get("metric") or f"objective {position + 1}")),
             maximize=direction == optuna.study.StudyDirection.MAXIMIZE,
             label=label if (label := str(item.get("label") or metric)) != metric else label_of(metric),
@@ -212,14 +212,14 @@ def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glos
     )
 
 
-def _trial(trial: FrozenTrial) -> Trial:
+def _trial(trial: FrozenTrial) -> TrialRecord:
     facts = trial.user_attrs
     seeds = {
         int(seed): tuple(float(value) for value in (values if isinstance(values, list | tuple) else [values]))
         for seed, values in (facts.get("values") or {}).items()
     }
     reached = tuple(sum(column) / len(column) for column in zip(*seeds.values(), strict=False))
-    return Trial(
+    return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         values=tuple(trial.values or ()) or reached,

@@ -1,7 +1,4 @@
-"""What a search came to: its best trials, how the best value grew, what pruning saved, which parameters mattered.
-
-Pure functions of a :class:`dashboards.search.load.Search`. Must not draw.
-"""
+"""Results of a search: best trials, best value over time, steps saved by pruning, importances of parameters."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from dataclasses import dataclass
 
 import optuna
 
-from dashboards.search.load import MAX_FRONT, PRUNED, Search, Trial
+from dashboards.search.load import MAX_FRONT_MEMBERS, PRUNED, Search, TrialRecord
 
-FEWEST_FOR_IMPORTANCE = 4
-"""Completed trials below which an importance says nothing."""
+MIN_TRIALS_FOR_IMPORTANCE = 4
+"""Completed trials that are needed for importances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """What pruning saved."""
+    """Training steps and seconds that pruning saved."""
 
     pruned: int
     steps: int
@@ -40,34 +37,32 @@ class Saving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """How much one parameter decides about one objective."""
+    """Importance of one parameter for one objective."""
 
     parameter: str
     share: float
     """0 to 1; the shares of the parameters evaluated together add up to 1."""
 
 
-def front(search: Search) -> tuple[Trial, ...]:
-    """Completed trials that no other one beats: the best one of a single objective, else the Pareto front.
-
-    A trial beats another when it is at least as good in every objective and better in one.
-    """
+def front(search: Search) -> tuple[TrialRecord, ...]:
+    """The best completed trial of a single objective; of several objectives the Pareto front (trials not dominated)."""
     scored = [(trial, _oriented(search, trial)) for trial in search.complete if _is_scored(trial)]
     if search.single:
         return (max(scored, key=lambda pair: pair[1])[0],) if scored else ()
-    members = [trial for trial, own in scored if not any(_beats(other, own) for _, other in scored)]
+    members = [trial for trial, values in scored if not any(_dominates(other, values) for _, other in scored)]
     return tuple(sorted(members, key=lambda trial: (-_oriented(search, trial)[0], trial.number)))
 
 
-def winners(search: Search) -> dict[str, Trial]:
-    """The trials that the search puts forward, by the name of their level in the confirmation.
+def tuned_trials(search: Search) -> dict[str, TrialRecord]:
+    """The trials that are the result of the search, by the name of their level in the confirmation.
 
-    Those that were confirmed; before that ``tuned``, or up to four members of the front as ``tuned-1`` ...
+    These are the confirmed trials; without a confirmation the best as ``tuned``, or up to four trials of the front as
+    ``tuned-1``, ...
     """
     named = {level: search.trial(number) for level, number in search.confirm_levels.items() if number is not None}
     if chosen := {level: trial for level, trial in named.items() if trial is not None}:
         return chosen
-    best = front(search)[:MAX_FRONT]
+    best = front(search)[:MAX_FRONT_MEMBERS]
     return {"tuned" if search.single else f"tuned-{rank}": trial for rank, trial in enumerate(best, start=1)}
 
 
@@ -82,7 +77,7 @@ def best_so_far(search: Search, position: int = 0) -> list[tuple[int, float]]:
 
 
 def saving(search: Search) -> Saving:
-    """Steps and seconds that pruned trials did not take; seconds at the trial's own pace or, without one, at all's."""
+    """Steps and seconds not taken by pruned trials, at the trial's own speed or, without one, at the mean speed."""
     ended = [trial for trial in search.trials if trial.ended is not None]
     pruned = [trial for trial in ended if trial.state == PRUNED]
     timed = [trial for trial in ended if _pace(trial) is not None]
@@ -92,13 +87,13 @@ def saving(search: Search) -> Saving:
         pruned=len(pruned),
         steps=sum(steps for _, steps in left),
         planned=sum(trial.steps_planned for trial in ended),
-        seconds=sum(steps * (overall if (own := _pace(trial)) is None else own) for trial, steps in left),
+        seconds=sum(steps * (overall if (pace := _pace(trial)) is None else pace) for trial, steps in left),
         busy=sum(trial.seconds for trial in search.trials),
     )
 
 
-def _pace(trial: Trial) -> float | None:
-    """Seconds a step of a trial that took its steps itself."""
+def _pace(trial: TrialRecord) -> float | None:
+    """Seconds per step of a trial; None if it made no step or reused runs of other trials."""
     timed = trial.seconds > 0 and trial.steps_run > 0 and trial.reused == 0
     return trial.seconds / trial.steps_run if timed else None
 
@@ -117,8 +112,8 @@ def importances(search: Search, position: int = 0) -> tuple[list[Importance], st
     trials have.
     """
     scored = [trial for trial in search.complete if _is_scored(trial)]
-    if len(scored) < FEWEST_FOR_IMPORTANCE:
-        return [], f"{len(scored)} completed trials: importances need at least {FEWEST_FOR_IMPORTANCE}."
+    if len(scored) < MIN_TRIALS_FOR_IMPORTANCE:
+        return [], f"{len(scored)} completed trials: importances need at least {MIN_TRIALS_FOR_IMPORTANCE}."
     if len({trial.values[position] for trial in scored}) == 1:
         return [], "All completed trials have the same value: no parameter mattered."
     varied = [key for key in parameters(search) if len({t.params[key] for t in scored if key in t.params}) > 1]
@@ -152,14 +147,14 @@ def single_study(search: Search, position: int, numbers: set[int]) -> optuna.Stu
     return study
 
 
-def _is_scored(trial: Trial) -> bool:
+def _is_scored(trial: TrialRecord) -> bool:
     return bool(trial.values) and all(math.isfinite(value) for value in trial.values)
 
 
-def _oriented(search: Search, trial: Trial) -> tuple[float, ...]:
-    """Values with the sign that makes more better."""
-    return tuple(goal.sign * value for goal, value in zip(search.objectives, trial.values, strict=True))
+def _oriented(search: Search, trial: TrialRecord) -> tuple[float, ...]:
+    """Values with their sign changed where smaller is better."""
+    return tuple(objective.sign * value for objective, value in zip(search.objectives, trial.values, strict=True))
 
 
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))

@@ -1,7 +1,4 @@
-"""The report of one search: ``report/index.html`` and ``report/summary.json`` in its sweep's folder, and its upload.
-
-Must not compute a statistic or draw a figure itself.
-"""
+"""The report of one search: ``report/index.html`` and ``report/summary.json`` in its folder, and its upload."""
 
 from __future__ import annotations
 
@@ -16,19 +13,19 @@ from typing import Any
 
 from dashboards.page.page import Section, render, write_atomically
 from dashboards.page.report import attach_page, shown_uri
+from dashboards.search.conclusion import conclude
 from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
 from dashboards.search.figures import MARKS, value_text
-from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, Trial, load_search
-from dashboards.search.outcome import Saving, front, saving, winners
+from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, TrialRecord, load_search
+from dashboards.search.outcome import Saving, front, saving, tuned_trials
 from dashboards.search.sections import parameter_columns, search_sections
-from dashboards.search.verdict import conclude
 from dashboards.statistics.format import number
 from dashboards.store.store import open_store
-from dashboards.study.load import find_parent, list_studies
+from dashboards.sweep.load import find_parent, list_sweeps
 
 SUMMARY, PAGE = "summary.json", "index.html"
-MOST_NAMED = 4
-"""Parameters that the question at the head of the page names; more are counted."""
+MAX_NAMED_PARAMETERS = 4
+"""The title of the page names up to this many parameters; more are only counted."""
 _SIGNATURE = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -43,12 +40,12 @@ def report_search(folder: Path, *, uri: str | None = None, output: Path | None =
     _write_summary(search, confirmation)
     page = write_atomically(search_html(search, confirmation), output or folder / "report" / PAGE)
     if uri is not None:
-        attach_page(uri, find_parent(list_studies(open_store(uri)), search.name, uri).run_id, page)
+        attach_page(uri, find_parent(list_sweeps(open_store(uri)), search.name, uri).run_id, page)
     return page
 
 
 def write_summary(folder: Path) -> Path:
-    """Write ``report/summary.json`` alone: what the tuned preset says of its confirmation comes from it."""
+    """Write ``report/summary.json`` only, from which the tuned preset takes the result of its confirmation."""
     search = load_search(folder)
     return _write_summary(search, load_confirmation(search))
 
@@ -69,7 +66,7 @@ def summary(search: Search, confirmation: Confirmation) -> dict[str, Any]:
         },
         "winners": {
             level: {"trial": trial.number, "values": list(trial.values), "params": dict(trial.params)}
-            for level, trial in winners(search).items()
+            for level, trial in tuned_trials(search).items()
         },
         "pruning": {
             "trials": saved.pruned,
@@ -99,16 +96,16 @@ def _comparison(item: Comparison) -> dict[str, Any]:
         "bootstrap_high": item.effect.bootstrap.high,
         "p_value": item.effect.p_value,
         "reported": item.reported,
-        "curse": item.curse.mean,
-        "curse_low": item.curse.low,
-        "curse_high": item.curse.high,
+        "curse": item.selection_bias.mean,
+        "curse_low": item.selection_bias.low,
+        "curse_high": item.selection_bias.high,
     }
     return {
         "level": item.level,
         "trial": item.trial,
-        "metric": item.goal.metric,
-        "label": item.goal.label,
-        "direction": "maximize" if item.goal.maximize else "minimize",
+        "metric": item.objective.metric,
+        "label": item.objective.label,
+        "direction": "maximize" if item.objective.maximize else "minimize",
         "unseen": item.unseen,
         "seeds": item.effect.difference.count,
         **{key: _plain(value) for key, value in numbers.items()},
@@ -134,7 +131,7 @@ def search_html(search: Search, confirmation: Confirmation) -> str:
         "facts": _facts(search, saved),
         "missing": _missing(search, confirmation),
         "sections": sections,
-        "winners": [_winner(search, level, trial) for level, trial in winners(search).items()],
+        "winners": [_tuned_trial(search, level, trial) for level, trial in tuned_trials(search).items()],
         "confirmation": confirmation,
         "saved": saved,
         "duration": duration(saved.seconds),
@@ -168,12 +165,13 @@ def heading(name: str) -> str:
 
 
 def _question(search: Search) -> str:
-    goals = [
-        f"{'most' if goal.maximize else 'least'} {goal.label[:1].lower()}{goal.label[1:]}" for goal in search.objectives
+    objectives = [
+        f"{'most' if objective.maximize else 'least'} {objective.label[:1].lower()}{objective.label[1:]}"
+        for objective in search.objectives
     ]
     names = [name for _, name in parameter_columns(search)]
-    values = f"values of {len(names)} parameters" if len(names) > MOST_NAMED else ", ".join(names) or "values"
-    return f"Which {values} give the {' and the '.join(goals)}?"
+    values = f"values of {len(names)} parameters" if len(names) > MAX_NAMED_PARAMETERS else ", ".join(names) or "values"
+    return f"Which {values} give the {' and the '.join(objectives)}?"
 
 
 def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
@@ -191,7 +189,7 @@ def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
 
 
 def _missing(search: Search, confirmation: Confirmation) -> list[str]:
-    """What an unfinished search lacks, and what makes its numbers worth less."""
+    """Warnings: what an unfinished search lacks, and what weakens its results."""
     ended = sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in search.trials)
     found = []
     if ended < search.n_trials:
@@ -206,7 +204,7 @@ def _missing(search: Search, confirmation: Confirmation) -> list[str]:
     return found
 
 
-def _winner(search: Search, level: str, trial: Trial) -> dict[str, Any]:
+def _tuned_trial(search: Search, level: str, trial: TrialRecord) -> dict[str, Any]:
     return {
         "level": level,
         "trial": trial,
@@ -216,7 +214,7 @@ def _winner(search: Search, level: str, trial: Trial) -> dict[str, Any]:
 
 
 def _shell(overrides: Sequence[str]) -> str:
-    """Overrides as a person types them; the seed is swept instead."""
+    """Overrides quoted for a shell, without the seed, which is swept instead."""
     return " ".join(quote(item) for item in overrides if not item.startswith("seed="))
 
 
@@ -231,7 +229,7 @@ def _presets(search: Search) -> list[dict[str, str]]:
     return found
 
 
-def _row(trial: Trial, best: bool) -> dict[str, Any]:
+def _row(trial: TrialRecord, best: bool) -> dict[str, Any]:
     return {
         "trial": trial,
         "mark": MARKS[trial.state],
@@ -271,6 +269,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _glossary(search: Search, sections: list[Section]) -> list[Any]:
-    keys = [goal.metric for goal in search.objectives]
+    keys = [objective.metric for objective in search.objectives]
     keys += [str(key) for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
     return [metric for key in dict.fromkeys(keys) if (metric := search.glossary.describe(key)).definition]

@@ -1,6 +1,6 @@
-"""Which figures the report of a search shows, in which order, with which words.
+"""The sections of a search's report: which figures, in which order, with which captions.
 
-Must not draw. What cannot be shown is a sentence that says why.
+A section without a figure says why there is none.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dashboards.page.page import Panel, Section
 from dashboards.page.sections import without_gap
 from dashboards.search.confirm import Confirmation
 from dashboards.search.figures import effects, history, importance_bars, intermediate, short_name, timeline
-from dashboards.search.figures_space import MOST_LINES, contour, numeric, parallel, pareto, slice_plot
+from dashboards.search.figures_space import MAX_LINES, contour, numeric, parallel, pareto, slice_plot
 from dashboards.search.load import COMPLETE, Search
 from dashboards.search.outcome import Importance, importances, parameters, saving
 
-MOST_SLICES = 18
-"""Slices shown; with several objectives more than these leave all but the first objective out."""
+MAX_SLICES = 18
+"""If slices for all objectives would be more than this, they are drawn for the first objective only."""
 
 SAVING = (
     "Steps saved are the sum over pruned trials of (planned \u2212 run); time saved is the sum over pruned trials of "
@@ -99,11 +99,11 @@ def _front(search: Search) -> Section:
 
 def _importances(search: Search, found: Sequence[tuple[list[Importance], str]]) -> Section:
     keys, candidates, sentences = parameters(search), [], []
-    for position, ((shares, why), goal) in enumerate(zip(found, search.objectives, strict=True)):
+    for position, ((shares, why), objective) in enumerate(zip(found, search.objectives, strict=True)):
         if not shares:
-            sentences.append(why if search.single else f"{goal.label}: {why}")
+            sentences.append(why if search.single else f"{objective.label}: {why}")
             continue
-        candidates.append((importance_bars(shares, keys, goal.label), "", False))
+        candidates.append((importance_bars(shares, keys, objective.label), "", False))
         pair = numeric(search, [item.parameter for item in shares])[:2]
         candidates.append((contour(search, position, pair, keys), "", False))
     intro = " ".join(dict.fromkeys(sentences))
@@ -118,7 +118,7 @@ def _importances(search: Search, found: Sequence[tuple[list[Importance], str]]) 
 
 def _slices(search: Search) -> Section:
     keys = parameters(search)
-    positions = range(len(search.objectives)) if len(keys) * len(search.objectives) <= MOST_SLICES else range(1)
+    positions = range(len(search.objectives)) if len(keys) * len(search.objectives) <= MAX_SLICES else range(1)
     candidates = [(slice_plot(search, key, position, keys), "", False) for key in keys for position in positions]
     panels = _panels(candidates)
     intro = (
@@ -137,8 +137,8 @@ def _parallel(search: Search, found: Sequence[tuple[list[Importance], str]]) -> 
             id="parallel", title=title, intro="Fewer than two completed trials: there is nothing to compare."
         )
     note = f"A line a trial, yellow (worst) to dark violet (best) by {search.objectives[0].label}; the best are thick."
-    if len(search.complete) > MOST_LINES:
-        note += f" The best {MOST_LINES} of {len(search.complete)} trials."
+    if len(search.complete) > MAX_LINES:
+        note += f" The best {MAX_LINES} of {len(search.complete)} trials."
     return Section(id="parallel", title=title, panels=_panels([(figure, note, True)]))
 
 

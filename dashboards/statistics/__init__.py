@@ -1,1 +1,1 @@
-"""Intervals, tests and fits; numbers as text."""
+"""Confidence intervals, hypothesis tests, the fit of the reward-entropy law, and the formatting of numbers."""

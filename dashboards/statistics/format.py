@@ -1,7 +1,4 @@
-"""Numbers as a reader wants them: a few digits, signs where they matter, a dash where there is none.
-
-Pure text; must not escape HTML (templates do).
-"""
+"""Formats numbers, intervals and p-values; a dash stands for NaN. HTML is escaped by the templates."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """Means over seeds with intervals, paired differences, effect sizes and corrected p-values.
 
-Pure functions, called by :mod:`dashboards.study.summary` and :mod:`dashboards.study.verdict`. Must not know metrics,
-levels or MLflow. What an interval means with few seeds: the t interval assumes that the seeds' values scatter normally
-and is honest about not knowing their spread (with 3 seeds its half-width is 4.303 standard errors); the bootstrap
-assumes nothing, but below about 6 seeds it resamples too few values and is too narrow. One seed has no interval at all.
-A quantity with a range (a proportion, an R^2) has an interval within it.
+With few seeds: the t interval assumes normally distributed values and accounts for their unknown standard deviation
+(with 3 seeds its half-width is 4.303 standard errors). The bootstrap makes no such assumption, but below about 6 seeds
+its interval is too narrow. One seed has no interval. The interval of a quantity with a range (a proportion, an R^2)
+lies within that range.
 """
 
 from __future__ import annotations
@@ -60,12 +59,12 @@ class Interval:
     low: float
     high: float
     count: int
-    """Number of seeds behind it."""
+    """Number of seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedEffect:
-    """A level minus the reference, over the seeds both have."""
+    """Difference of a level and the reference level, over the seeds that both have."""
 
     difference: Interval
     """Mean paired difference with its t interval, in the metric's unit."""
@@ -106,15 +105,15 @@ def normal_interval(mean: float, standard_error: float, bounds: Range, count: in
 
 
 def within(interval: Interval, bounds: Range) -> Interval:
-    """A symmetric interval carried into ``bounds``.
+    """A symmetric interval transformed so that it lies within ``bounds``.
 
-    Between two ends it is taken on the logit scale by the delta method, with m the mean as a share of the range and h
-    the half-width in it:
+    With two finite bounds the interval is computed on the logit scale by the delta method. With m the mean and h the
+    half-width, both rescaled to a range of [0, 1]:
 
         logit(low), logit(high) = logit(m) -+ h / (m (1 - m))
 
-    Its coverage stays near the nominal one close to an end, where cutting off loses up to 5 points (a test simulates
-    both). A range with one end only cuts off.
+    Near a bound its coverage stays close to nominal, where clipping loses up to 5 points (a test simulates both). With
+    one finite bound the interval is clipped.
     """
     if math.isnan(interval.low) or not bounds.closed or interval.low == interval.high:
         return clipped(interval, bounds)
@@ -128,7 +127,7 @@ def within(interval: Interval, bounds: Range) -> Interval:
 
 
 def clipped(interval: Interval, bounds: Range) -> Interval:
-    """The part of an interval that lies within ``bounds``: what is cut off could not be true, so coverage stays."""
+    """The part of an interval within ``bounds``; coverage stays, because values outside are impossible."""
     if math.isnan(interval.low) or not bounds.low <= interval.mean <= bounds.high:
         return interval  # there is none, or the range was not that of this quantity
     return replace(interval, low=max(interval.low, bounds.low), high=min(interval.high, bounds.high))

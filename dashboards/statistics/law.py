@@ -1,10 +1,7 @@
-"""The reward-entropy law R = -a e^H + b of one run, with intervals, and what its beginning predicts of the rest.
+"""Fits the reward-entropy law R = -a e^H + b to one run, with intervals, and predicts later steps from early ones.
 
-The only place where the law is fitted: the fit looks at a whole stored curve, is compared over seeds, and needs
-Student's t, all of which is at home here; the trainer logs the two curves. Pure functions, called by
-:mod:`dashboards.study.summary`. Must not read runs. H is ``policy/entropy`` in nats, R ``rollout/generated_reward`` in
-reward units: the mean reward of everything sampled, because a rollout plan that chooses groups by their reward would
-put the reward of the chosen ones beyond the law.
+H is ``policy/entropy`` in nats. R is ``rollout/generated_reward``, the mean reward of all sampled responses: under
+dynamic sampling the reward of the responses that are kept depends on the selection.
 
 Cui et al. 2025, arXiv 2505.22617, section 2.4. Departure: R is the training reward of every step, where the paper takes
 the validation score of every fourth.
@@ -24,10 +21,10 @@ from dashboards.statistics.intervals import CONFIDENCE, Floats, Interval
 
 EARLY_FRAC = 0.15
 EARLY_STEPS = 36
-"""The two beginnings that the paper predicts from (36 steps were 15 % of its runs)."""
-_FEWEST_POINTS = 3
+"""Lengths of the initial part from which the paper predicts the rest (36 steps were 15 % of its runs)."""
+_MIN_POINTS = 3
 _ROUNDING = 1e-24
-"""Share of the reward's spread below which residuals are rounding."""
+"""Residuals whose sum of squares is below this fraction of the reward's are rounding errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +32,13 @@ class Law:
     """A least-squares fit of R = -a e^H + b. ``count`` of the intervals is the number of steps."""
 
     a: Interval
-    """Reward bought per unit of e^H."""
+    """Negative slope: reward gained per unit decrease of e^H."""
     b: Interval
     """Intercept."""
     ceiling: Interval
     """b - a: the reward at H = 0."""
     r_squared: Interval
-    """Share of the reward's variance explained in the sample; NaN where the reward does not vary."""
+    """Coefficient of determination; NaN where the reward does not vary."""
 
     def reward(self, entropy: ArrayLike) -> Floats:
         """Predicted reward at ``entropy`` (nats), any shape."""
@@ -52,8 +49,8 @@ def fit_law(entropy: ArrayLike, reward: ArrayLike) -> Law | None:
     """Least squares of [n] reward on e^[n] entropy in order of steps; None below 3 finite points or where entropy does
     not vary.
 
-    Neighbouring steps err alike, so the intervals count fewer steps than there are: with r the residuals' correlation
-    from one step to the next, corrected for its bias and not below 0,
+    Residuals of consecutive steps are correlated, so the intervals use an effective number of steps: with r the lag-1
+    autocorrelation of the residuals, corrected for its bias and not below 0,
 
         n_eff = n (1 - r) / (1 + r),      r = r_1 + (2 + 4 r_1) / n
 
@@ -61,7 +58,7 @@ def fit_law(entropy: ArrayLike, reward: ArrayLike) -> Law | None:
     degrees of freedom; R^2 has that of the correlation by Fisher's z with n_eff steps.
     """
     x, y = _finite_pairs(entropy, reward)
-    if x.size < _FEWEST_POINTS or np.ptp(x) < 1e-12:
+    if x.size < _MIN_POINTS or np.ptp(x) < 1e-12:
         return None
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
@@ -89,8 +86,8 @@ def fit_law(entropy: ArrayLike, reward: ArrayLike) -> Law | None:
 def prediction_error(entropy: ArrayLike, reward: ArrayLike, steps: int) -> float:
     """RMSE over the steps after the first ``steps`` of a run, in reward units, by the law fitted on those.
 
-    The prediction is given the later steps' entropy: the law maps entropy to reward, it does not forecast entropy. NaN
-    where the beginning allows no fit or is all there is.
+    The entropy of the later steps is given: the law maps entropy to reward and does not forecast entropy. NaN if the
+    first steps allow no fit or there are no later ones.
     """
     x, y = np.asarray(entropy, dtype=np.float64), np.asarray(reward, dtype=np.float64)
     law = fit_law(x[:steps], y[:steps]) if x.size > steps else None
@@ -101,7 +98,7 @@ def prediction_error(entropy: ArrayLike, reward: ArrayLike, steps: int) -> float
 
 def early_steps(count: int) -> int:
     """The first 15 % of ``count`` steps, and no fewer than a fit needs."""
-    return max(_FEWEST_POINTS, math.ceil(EARLY_FRAC * count))
+    return max(_MIN_POINTS, math.ceil(EARLY_FRAC * count))
 
 
 def _finite_pairs(entropy: ArrayLike, reward: ArrayLike) -> tuple[Floats, Floats]:

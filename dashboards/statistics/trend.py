@@ -1,7 +1,6 @@
-"""Does a value move with the level? Rank tests within seeds: Page's trend, Friedman.
+"""Rank tests of a value over levels, within seeds: Page's trend test (ordered levels) and Friedman's (unordered).
 
-Pure functions, called by :mod:`dashboards.study.summary` and :mod:`dashboards.study.verdict`. A table is [S seeds, K
-levels], complete; ranking happens within a seed, so that what a seed shares over its levels cancels.
+A table is [S seeds, K levels] without gaps. Values are ranked within a seed, which removes differences between seeds.
 """
 
 from __future__ import annotations

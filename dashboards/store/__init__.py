@@ -1,1 +1,1 @@
-"""Where runs are read from: MLflow stores."""
+"""Read access to MLflow stores."""

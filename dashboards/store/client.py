@@ -1,7 +1,6 @@
-"""Any MLflow store through the public client: servers, and databases other than SQLite.
+"""Reads an MLflow store through the public client: servers, and databases other than SQLite.
 
-Must not use private parts of MLflow: metric histories come one call per run and metric, several at a time, because
-the public client has no bulk call.
+The client has no bulk call for metric histories, so there is one call per run and metric, several in parallel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""A SQLite MLflow store, read with SQL on a read-only connection.
+"""Reads a SQLite MLflow store with SQL on a read-only connection, which neither locks nor creates the file.
 
-Must not write, lock or create the file. The tables (runs, tags, params, metrics, experiments) are those of MLflow 3;
-a test compares with the MLflow client.
+The tables (runs, tags, params, metrics, experiments) are those of MLflow 3; a test compares with the MLflow client.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Where runs are read from: a SQLite file directly and read-only, anything else through the MLflow client.
+"""The interface of a store of runs: a SQLite file is read with SQL, any other store through the MLflow client.
 
-Must not create a database, change a run, or know what a study is. A SQLite store is read with SQL because it is 50
-times faster than one call per metric and needs no MLflow import.
+SQL is 50 times faster than one call per metric and needs no import of MLflow.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _INFINITE = 1.7e308
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One MLflow run as the dashboards need it."""
+    """One MLflow run without its metrics."""
 
     run_id: str
     experiment_id: str
@@ -38,7 +37,7 @@ class RunRecord:
 
 
 class Store(Protocol):
-    """What a study is read through. Deleted runs and experiments do not exist for it."""
+    """Read access to MLflow runs. Deleted runs and experiments are ignored."""
 
     def runs_with_tag(
         self, key: str, values: Sequence[str], experiment_id: str | None = None, *, params: bool = False
@@ -72,7 +71,7 @@ def open_store(uri: str) -> Store:
 
 
 def finite_or_nan(values: pd.Series) -> pd.Series:
-    """Values with every infinity (also MLflow's stand-in for one) replaced by NaN."""
+    """Values with infinities (MLflow stores them as the largest double) replaced by NaN."""
     numbers = values.astype("float64")
     return numbers.where(numbers.abs() < _INFINITE)
 

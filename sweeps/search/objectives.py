@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from sweeps.search.settings import Objective
+from sweeps.search.settings import SearchObjective
 from trainer.contract.records import read_records
 
 
@@ -28,7 +28,7 @@ def series(records: Iterable[Mapping[str, object]], metric: str) -> list[tuple[i
     return sorted(found.items())
 
 
-def value_of(run_dir: Path, objective: Objective) -> float | None:
+def value_of(run_dir: Path, objective: SearchObjective) -> float | None:
     """The objective of a run: mean of its last values; None when it logged none."""
     values = [value for _, value in recorded(run_dir, objective.metric)[-objective.last :]]
     return fmean(values) if values else None

@@ -18,7 +18,7 @@ PRUNERS = ("median", "successive_halving", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
+class SearchObjective:
     """A metric that the search maximizes or minimizes."""
 
     metric: str
@@ -98,7 +98,7 @@ class Settings:
     """The checked settings, with objectives and space as objects."""
 
     search: Search
-    objectives: tuple[Objective, ...]
+    objectives: tuple[SearchObjective, ...]
     space: tuple[Parameter, ...]
 
     @property
@@ -154,10 +154,10 @@ def settings(node: Mapping[str, Any]) -> Settings:
     return found
 
 
-def _objectives(made: Search) -> tuple[Objective, ...]:
+def _objectives(made: Search) -> tuple[SearchObjective, ...]:
     remedy = "list at least one {metric: NAME, direction: maximize}"
     require(bool(made.objectives), "search.objectives", made.objectives, remedy)
-    found = tuple(filled(Objective, node, f"search.objectives[{i}]") for i, node in enumerate(made.objectives))
+    found = tuple(filled(SearchObjective, node, f"search.objectives[{i}]") for i, node in enumerate(made.objectives))
     for number, objective in enumerate(found):
         direction = objective.direction
         where = f"search.objectives[{number}].direction"
@@ -184,7 +184,7 @@ def _check_seeds(made: Search) -> None:
     )
 
 
-def suites_of(objectives: Sequence[Objective]) -> list[str]:
+def suites_of(objectives: Sequence[SearchObjective]) -> list[str]:
     """Evaluation suites that occur in the objectives."""
     found = [match[1] for o in objectives if (match := re.match(r"eval/([^/]+)/", o.metric))]
     return list(dict.fromkeys(found))

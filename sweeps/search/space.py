@@ -19,7 +19,7 @@ TYPES = ("float", "int", "categorical")
 Value = float | int | str | bool | None
 
 
-class Trial(Protocol):
+class SuggestingTrial(Protocol):
     """The methods of an Optuna trial that are used here."""
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
@@ -128,7 +128,7 @@ def _conditions(where: str, node: Any, earlier: Mapping[str, Parameter]) -> dict
     return found
 
 
-def suggest(trial: Trial, space: Sequence[Parameter]) -> dict[str, Value]:
+def suggest(trial: SuggestingTrial, space: Sequence[Parameter]) -> dict[str, Value]:
     """Values for every parameter that exists in this trial, in the order of the space."""
     values: dict[str, Value] = {}
     for parameter in space:
@@ -137,7 +137,7 @@ def suggest(trial: Trial, space: Sequence[Parameter]) -> dict[str, Value]:
     return values
 
 
-def _suggested(trial: Trial, parameter: Parameter) -> Value:
+def _suggested(trial: SuggestingTrial, parameter: Parameter) -> Value:
     if parameter.type == "categorical":
         return trial.suggest_categorical(parameter.key, parameter.choices)
     assert parameter.low is not None and parameter.high is not None

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from dashboards.study import names
-from dashboards.study.glossary import parse_glossary
+from dashboards.sweep import names
+from dashboards.sweep.glossary import parse_glossary
 from trainer.metrics.table import METRICS, Metric, find, glossary_json
 
 EXAMPLES = {"<suite>": "heldout", "<k>": "8", "<n>": "16", "<component>": "skywork", "<estimator>": "exact",

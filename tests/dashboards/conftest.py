@@ -10,7 +10,7 @@ import pytest
 from fake_study import HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
-from dashboards.study.load import Study, load_study
+from dashboards.sweep.load import SweepData, load_sweep
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +37,10 @@ def study_uri(new_store: Callable[[], Path]) -> str:
 
 
 @pytest.fixture(scope="session")
-def study(study_uri: str) -> Study:
-    return load_study(study_uri, "clip_high")
+def sweep(study_uri: str) -> SweepData:
+    return load_sweep(study_uri, "clip_high")
 
 
 @pytest.fixture(scope="session")
-def broken(study_uri: str) -> Study:
-    return load_study(study_uri, "broken")
+def broken(study_uri: str) -> SweepData:
+    return load_sweep(study_uri, "broken")

@@ -12,7 +12,7 @@ from dashboards.__main__ import main
 from dashboards.statistics.format import interval_text, number, p_number, p_text, signed
 from dashboards.statistics.intervals import Interval
 from dashboards.store.store import DEFAULT_URI, default_uri, local_artifact
-from dashboards.study.names import compared_keys, evaluation_keys, headline_keys, label_of
+from dashboards.sweep.names import compared_keys, evaluation_keys, headline_keys, label_of
 
 
 def test_report_writes_the_file_and_says_where(

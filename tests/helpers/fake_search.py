@@ -52,7 +52,7 @@ class FakeSearch:
     """One search to write."""
 
     name: str = "adaptive_entropy"
-    goals: Sequence[tuple[str, str]] = ((AVG, "maximize"),)
+    objectives: Sequence[tuple[str, str]] = ((AVG, "maximize"),)
     trials: Sequence[FakeTrial] = ()
     space: Mapping[str, BaseDistribution] = field(default_factory=lambda: SPACE)
     n_trials: int = 24
@@ -70,9 +70,9 @@ def write_search(output: Path, spec: FakeSearch) -> Path:
     folder.mkdir(parents=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
-    study = optuna.create_study(study_name=spec.name, storage=storage, directions=[way for _, way in spec.goals])
+    study = optuna.create_study(study_name=spec.name, storage=storage, directions=[way for _, way in spec.objectives])
     settings = {
-        "objectives": [{"metric": metric, "direction": way, "label": "", "last": 2} for metric, way in spec.goals],
+        "objectives": [{"metric": metric, "direction": way, "label": "", "last": 2} for metric, way in spec.objectives],
         "space": {key: {"type": type(item).__name__} for key, item in spec.space.items()}, "seeds": list(spec.seeds),
         "rungs": [1, 2], "sampler": {"name": "tpe"}, "pruner": {"name": "median"}, "n_trials": spec.n_trials,
         "confirm": {"seeds": 4, "suites": ["ood"]}, "steps": 40,
@@ -207,7 +207,7 @@ def front_search(trials: int = 30) -> FakeSearch:
                  "eval/ood/avg_at_16": 0.1, "eval/ood/pass_at_16": 0.3 + 0.01 * seed} for seed in range(4)]
         for level, gain in levels.items()
     }  # fmt: skip
-    return FakeSearch(name="method", goals=((AVG, "maximize"), (PASS, "maximize"), (ENTROPY, "maximize")),
+    return FakeSearch(name="method", objectives=((AVG, "maximize"), (PASS, "maximize"), (ENTROPY, "maximize")),
                       trials=made, space=space, n_trials=trials, confirm=confirm,
                       confirmed={"tuned-1": 0, "tuned-2": 1})  # fmt: skip
 

@@ -10,9 +10,9 @@ from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, p
 from dashboards.page.legend import legend_mark
 from dashboards.page.page import figure_json
 from dashboards.page.palette import level_styles
-from dashboards.study.artifacts import load_reliability
-from dashboards.study.load import Study
-from dashboards.study.summary import level_laws, paired_effects
+from dashboards.sweep.artifacts import load_reliability
+from dashboards.sweep.load import SweepData
+from dashboards.sweep.summary import level_laws, paired_effects
 
 
 def luminance(color: str) -> float:
@@ -20,15 +20,15 @@ def luminance(color: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_ordered_levels_grow_lighter_and_differ_in_dash_and_marker(study: Study) -> None:
-    styles = level_styles(study)
+def test_ordered_levels_grow_lighter_and_differ_in_dash_and_marker(sweep: SweepData) -> None:
+    styles = level_styles(sweep)
     shades = [luminance(style.color) for style in styles]
     assert shades == sorted(shades) and len(set(shades)) == 4
     assert len({style.dash for style in styles}) == 4 and len({style.symbol for style in styles}) == 4
 
 
-def test_curve_has_a_line_a_level_in_order_with_a_band(study: Study) -> None:
-    figure = curve(study, "policy/entropy", level_styles(study))
+def test_curve_has_a_line_a_level_in_order_with_a_band(sweep: SweepData) -> None:
+    figure = curve(sweep, "policy/entropy", level_styles(sweep))
     assert figure is not None
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert [trace.name for trace in lines] == ["0.2", "0.28", "0.4", "0.5"]
@@ -53,18 +53,18 @@ def test_seed_curve_from_five_seeds_is_the_t_interval() -> None:
     assert frame["high"].item() == pytest.approx(4.9632, abs=5e-4)
 
 
-def test_a_metric_nobody_logged_has_no_figure(study: Study) -> None:
-    styles = level_styles(study)
-    assert curve(study, "policy/absent", styles) is None and final_by_level(study, "policy/absent", styles) is None
+def test_a_metric_nobody_logged_has_no_figure(sweep: SweepData) -> None:
+    styles = level_styles(sweep)
+    assert curve(sweep, "policy/absent", styles) is None and final_by_level(sweep, "policy/absent", styles) is None
 
 
-def test_colours_of_a_level_agree_over_all_figures(study: Study) -> None:
-    styles = level_styles(study)
+def test_colours_of_a_level_agree_over_all_figures(sweep: SweepData) -> None:
+    styles = level_styles(sweep)
     expected = {style.level: style.color for style in styles}
     figures = [
-        curve(study, "policy/entropy", styles), final_by_level(study, "policy/entropy", styles),
-        forest(study, "policy/entropy", paired_effects(study), styles), pass_at_k(study, "heldout", styles),
-        reliability(study, load_reliability(study), "ood", styles),
+        curve(sweep, "policy/entropy", styles), final_by_level(sweep, "policy/entropy", styles),
+        forest(sweep, "policy/entropy", paired_effects(sweep), styles), pass_at_k(sweep, "heldout", styles),
+        reliability(sweep, load_reliability(sweep), "ood", styles),
     ]  # fmt: skip
     for figure in figures:
         assert figure is not None
@@ -73,21 +73,21 @@ def test_colours_of_a_level_agree_over_all_figures(study: Study) -> None:
                 assert trace.marker.color == expected[trace.legendgroup]
 
 
-def test_final_by_level_keeps_level_order_and_shows_every_seed(study: Study) -> None:
-    figure = final_by_level(study, "policy/entropy", level_styles(study))
+def test_final_by_level_keeps_level_order_and_shows_every_seed(sweep: SweepData) -> None:
+    figure = final_by_level(sweep, "policy/entropy", level_styles(sweep))
     assert figure is not None
     assert list(figure.layout.xaxis.categoryarray) == ["0.2", "0.28", "0.4", "0.5"]
     seeds = [trace for trace in figure.data if trace.marker.symbol and str(trace.marker.symbol).endswith("-open")]
     assert sum(len(trace.x) for trace in seeds) == 12
 
 
-def test_forest_leaves_the_reference_out(study: Study) -> None:
-    figure = forest(study, "policy/entropy", paired_effects(study), level_styles(study))
+def test_forest_leaves_the_reference_out(sweep: SweepData) -> None:
+    figure = forest(sweep, "policy/entropy", paired_effects(sweep), level_styles(sweep))
     assert figure is not None and [trace.name for trace in figure.data] == ["0.28", "0.4", "0.5"]
 
 
-def test_pass_at_k_is_drawn_against_k(study: Study) -> None:
-    figure = pass_at_k(study, "heldout", level_styles(study))
+def test_pass_at_k_is_drawn_against_k(sweep: SweepData) -> None:
+    figure = pass_at_k(sweep, "heldout", level_styles(sweep))
     assert figure is not None and list(figure.data[0].x) == [1, 2, 4, 8, 16] and figure.layout.xaxis.type == "log"
 
 
@@ -101,9 +101,9 @@ def test_reliability_pools_seeds_by_count() -> None:
     assert pooled["confidence"].tolist() == [pytest.approx(0.37), 1.0]
 
 
-def test_reward_entropy_draws_the_fitted_law(study: Study) -> None:
-    laws = level_laws(study)
-    figure = reward_entropy(study, laws, level_styles(study))
+def test_reward_entropy_draws_the_fitted_law(sweep: SweepData) -> None:
+    laws = level_laws(sweep)
+    figure = reward_entropy(sweep, laws, level_styles(sweep))
     assert figure is not None and sum(trace.mode == "lines" for trace in figure.data) == 4
     # The synthetic runs follow R = 1.93 - 1.30 e^H with noise 0.018.
     law = laws[0]
@@ -113,16 +113,16 @@ def test_reward_entropy_draws_the_fitted_law(study: Study) -> None:
     assert law.error_early.low >= 0 and law.error_early.count == 3 and law.error_36.count == 0
 
 
-def test_band_note_says_what_a_band_is(study: Study) -> None:
-    assert "lowest to the highest of the 3 seeds" in band_note(study)
+def test_band_note_says_what_a_band_is(sweep: SweepData) -> None:
+    assert "lowest to the highest of the 3 seeds" in band_note(sweep)
 
 
-def test_every_style_has_a_legend_mark(study: Study) -> None:
-    for style in level_styles(study):
+def test_every_style_has_a_legend_mark(sweep: SweepData) -> None:
+    for style in level_styles(sweep):
         assert style.color in legend_mark(style)
 
 
-def test_figure_json_cannot_close_its_element(study: Study) -> None:
-    figure = curve(study, "policy/entropy", level_styles(study), title="</script><script>")
+def test_figure_json_cannot_close_its_element(sweep: SweepData) -> None:
+    figure = curve(sweep, "policy/entropy", level_styles(sweep), title="</script><script>")
     assert figure is not None
     assert not set("<>&") & set(str(figure_json(figure)))

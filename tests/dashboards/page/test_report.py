@@ -17,18 +17,18 @@ from dashboards.page.claims import claims_text, load_claims, write_claims
 from dashboards.page.page import content_policy, write_atomically
 from dashboards.page.report import log_report, report_html, shown_uri, write_report
 from dashboards.page.terminal import aligned, level_table
-from dashboards.study.glossary import parse_glossary
-from dashboards.study.load import Study, load_study
-from dashboards.study.summary import level_rows
+from dashboards.sweep.glossary import parse_glossary
+from dashboards.sweep.load import SweepData, load_sweep
+from dashboards.sweep.summary import level_rows
 
 
 @pytest.fixture(scope="module")
-def page(study: Study) -> str:
-    return report_html(study)
+def page(sweep: SweepData) -> str:
+    return report_html(sweep)
 
 
 @pytest.fixture(scope="module")
-def broken_page(broken: Study) -> str:
+def broken_page(broken: SweepData) -> str:
     return report_html(broken)
 
 
@@ -61,8 +61,8 @@ def test_hostile_text_stays_text(broken_page: str) -> None:
     assert not [tag for tag, attributes in elements(broken_page) if "onerror" in attributes]
 
 
-def test_intervals_over_problems_stand_beside_those_over_seeds(study: Study, page: str) -> None:
-    row = level_rows(study)[0]
+def test_intervals_over_problems_stand_beside_those_over_seeds(sweep: SweepData, page: str) -> None:
+    row = level_rows(sweep)[0]
     # Every run logged a standard error of 0.05 over its problems; on the logit scale 1.96 of them stay within 0 and 1.
     over, seeds = row.problems["eval/heldout/avg_at_16"], row.values["eval/heldout/avg_at_16"]
     assert 0 < over.low < seeds.mean == over.mean < over.high < 1 and over.high - over.low == pytest.approx(
@@ -71,18 +71,18 @@ def test_intervals_over_problems_stand_beside_those_over_seeds(study: Study, pag
     assert "problems: " in page and "policy/entropy" not in row.problems
 
 
-def test_definitions_come_from_the_runs(study: Study, page: str) -> None:
-    assert study.describe("eval/ood/pass_at_8").definition == "chance that one of 8 samples is correct"
-    assert study.describe("entropy/delta_predicted_exact").definition == "prediction by exact", "the closer family"
-    assert study.describe("eval/ood/pass_at_8").range.high == 1.0 and study.describe("policy/grad_norm").unit == ""
+def test_definitions_come_from_the_runs(sweep: SweepData, page: str) -> None:
+    assert sweep.describe("eval/ood/pass_at_8").definition == "chance that one of 8 samples is correct"
+    assert sweep.describe("entropy/delta_predicted_exact").definition == "prediction by exact", "the closer family"
+    assert sweep.describe("eval/ood/pass_at_8").range.high == 1.0 and sweep.describe("policy/grad_norm").unit == ""
     assert "Exact full-vocabulary entropy per response token." in page and "Better: higher." in page
 
 
 def test_a_study_without_definitions_shows_its_metrics_without_them(new_store: Callable[[], Path]) -> None:
     spec = FakeSpec(study="old", steps=6, seeds=2, levels=("a", "b"), glossary=False)
-    study = load_study(write_study(new_store(), spec), "old")
-    assert study.describe("policy/entropy").axis == "Policy entropy"
-    assert "Glossary of the metrics shown (0)" in report_html(study)
+    sweep = load_sweep(write_study(new_store(), spec), "old")
+    assert sweep.describe("policy/entropy").axis == "Policy entropy"
+    assert "Glossary of the metrics shown (0)" in report_html(sweep)
 
 
 def test_an_unreadable_glossary_is_one_sentence() -> None:
@@ -117,11 +117,11 @@ def test_writing_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert target.read_text() == "first" and [item.name for item in target.parent.iterdir()] == ["report.html"]
 
 
-def test_the_report_is_attached_to_the_parent_run(study: Study, tmp_path: Path) -> None:
-    path = write_report(study, tmp_path / "any name.html")
-    log_report(study, path)
-    client = MlflowClient(tracking_uri=study.uri)
-    assert "report.html" in {item.path for item in client.list_artifacts(study.parent.run_id)}
+def test_the_report_is_attached_to_the_parent_run(sweep: SweepData, tmp_path: Path) -> None:
+    path = write_report(sweep, tmp_path / "any name.html")
+    log_report(sweep, path)
+    client = MlflowClient(tracking_uri=sweep.uri)
+    assert "report.html" in {item.path for item in client.list_artifacts(sweep.parent.run_id)}
 
 
 def test_credentials_in_a_tracking_uri_are_not_shown() -> None:
@@ -129,8 +129,8 @@ def test_credentials_in_a_tracking_uri_are_not_shown() -> None:
     assert shown_uri("sqlite:///outputs/mlflow.db") == "sqlite:///outputs/mlflow.db"
 
 
-def test_level_table_is_aligned_and_complete(study: Study, broken: Study) -> None:
-    lines = level_table(study).splitlines()
+def test_level_table_is_aligned_and_complete(sweep: SweepData, broken: SweepData) -> None:
+    lines = level_table(sweep).splitlines()
     assert [line.split()[0] for line in lines[5:9]] == ["0.2", "0.28", "0.4", "0.5"]
     assert len({len(line) for line in lines[5:9]}) == 1 and "Supported" in lines[10]
     text = level_table(broken)
@@ -143,7 +143,7 @@ def test_aligned_pads_to_the_widest_cell() -> None:
 
 def test_claims_judge_every_study(study_uri: str, tmp_path: Path) -> None:
     claims = load_claims(study_uri)
-    assert [(claim.name, claim.verdict.outcome) for claim in claims] == [
+    assert [(claim.name, claim.result.outcome) for claim in claims] == [
         ("broken", "too few seeds"),
         ("clip_high", "supported"),
     ]
@@ -153,7 +153,7 @@ def test_claims_judge_every_study(study_uri: str, tmp_path: Path) -> None:
 
 
 @in_a_browser
-def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken: Study, tmp_path: Path) -> None:
+def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken: SweepData, tmp_path: Path) -> None:
     dom, problems = opened(write_report(broken, tmp_path / "report.html"))
     assert "<title>Upper clip threshold" in dom and "pwned" not in dom[: dom.index("</title>")]
     drawn = re.search(r'data-ready="(\d+)"', dom)
@@ -163,20 +163,20 @@ def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken
 
 
 @pytest.fixture(scope="module")
-def hostile(new_store: Callable[[], Path]) -> Study:
+def hostile(new_store: Callable[[], Path]) -> SweepData:
     """Markup in every text that a run, a sweep or a factor can bring: names, labels, prompts, responses, versions."""
     hypothesis = {"metric": "policy/entropy", "direction": "increase", "statement": EVERYWHERE, "source": EVERYWHERE}
     factor = {"name": EVERYWHERE, "key": "task.template", "label": EVERYWHERE, "unit": EVERYWHERE, "ordered": True,
               "hypothesis": hypothesis}  # fmt: skip
     spec = FakeSpec(study=f"s{EVERYWHERE}", factor=factor, levels=("a", EVERYWHERE), seeds=2, steps=12,
                     states={(0, 1): "FAILED"}, text=EVERYWHERE, everywhere=EVERYWHERE)  # fmt: skip
-    return load_study(write_study(new_store(), spec), spec.study)
+    return load_sweep(write_study(new_store(), spec), spec.study)
 
 
 @pytest.mark.slow
 @in_a_browser
 @pytest.mark.parametrize("kind", ["report", "claims"])
-def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, hostile: Study, tmp_path: Path) -> None:
+def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, hostile: SweepData, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     if kind == "report":
         write_report(hostile, path)

@@ -11,10 +11,10 @@ from fake_search import AVG, ENTROPY, PASS, FakeSearch, FakeTrial, front_search,
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
+from dashboards.search.conclusion import conclude
 from dashboards.search.confirm import Confirmation, load_confirmation, value_of
-from dashboards.search.load import Objective, Search, load_search
-from dashboards.search.outcome import best_so_far, front, importances, parameters, saving, winners
-from dashboards.search.verdict import conclude
+from dashboards.search.load import Search, SearchObjective, load_search
+from dashboards.search.outcome import best_so_far, front, importances, parameters, saving, tuned_trials
 
 PRUNED, FAIL, RUNNING = TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
 OOD = "eval/ood/avg_at_16"
@@ -40,7 +40,7 @@ def test_the_study_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert first.values == (0.3,) and first.seed_values == {0: (0.3,), 1: (0.3,)}
     assert pruned.values == (0.1,) and pruned.reason == "median" and pruned.intermediate == {5: 0.1}
     assert first.overrides == ("method=small/skywork", f"{KEY}=0.2")
-    assert search.objectives == (Objective(metric=AVG, maximize=True, label="avg@16, held-out", last=2),)
+    assert search.objectives == (SearchObjective(metric=AVG, maximize=True, label="avg@16, held-out", last=2),)
     assert search.storage == str(search.folder / "study.journal") and search.n_trials == 24
 
 
@@ -80,7 +80,7 @@ def test_a_database_of_the_search_is_read_instead_of_a_journal(tmp_path: Path) -
 def test_best_so_far_counts_completed_trials_only(tmp_path: Path) -> None:
     trials = (complete(0.2), ended(PRUNED, values=[0.9]), complete(0.1), complete(0.3))
     assert best_so_far(loaded(tmp_path / "up", *trials)) == [(0, 0.2), (2, 0.2), (3, 0.3)]
-    down = loaded(tmp_path / "down", *trials, goals=((ENTROPY, "minimize"),))
+    down = loaded(tmp_path / "down", *trials, objectives=((ENTROPY, "minimize"),))
     assert best_so_far(down) == [(0, 0.2), (2, 0.1), (3, 0.1)]
 
 
@@ -88,9 +88,9 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
     values = [(0.3, 0.2), (0.4, 0.1), (0.2, 0.2), (0.4, 0.3), (0.1, 0.05), (0.1, 0.05)]
     trials = [complete(*pair) for pair in values]
     # Much of the first, little of the second: 1 beats 0, 2, 3; 4 and 5 are equal and neither beats the other.
-    search = loaded(tmp_path, *trials, goals=((AVG, "maximize"), (ENTROPY, "minimize")))
+    search = loaded(tmp_path, *trials, objectives=((AVG, "maximize"), (ENTROPY, "minimize")))
     assert [trial.number for trial in front(search)] == [1, 4, 5]
-    assert {level: trial.number for level, trial in winners(search).items()} == {
+    assert {level: trial.number for level, trial in tuned_trials(search).items()} == {
         "tuned-1": 1,
         "tuned-2": 4,
         "tuned-3": 5,
@@ -167,19 +167,19 @@ def test_the_effect_and_the_winners_curse_by_hand(tmp_path: Path) -> None:
     # Of 27 resamples one has mean 0.1 and one 0.3, each more likely (1/27) than 2.5 %.
     assert (main.effect.bootstrap.low, main.effect.bootstrap.high) == pytest.approx((0.1, 0.3))
     # Tuned 0.5, 0.4, 0.6 has the same spread: reported 0.7 minus 0.5 -+ 0.248414.
-    assert main.reported == 0.7 and main.curse.mean == pytest.approx(0.2)
-    assert main.curse.low == pytest.approx(0.7 - main.tuned.high) == pytest.approx(-0.048414, abs=1e-5)
-    assert main.curse.high == pytest.approx(0.7 - main.tuned.low)
+    assert main.reported == 0.7 and main.selection_bias.mean == pytest.approx(0.2)
+    assert main.selection_bias.low == pytest.approx(0.7 - main.tuned.high) == pytest.approx(-0.048414, abs=1e-5)
+    assert main.selection_bias.high == pytest.approx(0.7 - main.tuned.low)
     assert main.better is None and found.main is main
-    assert unseen.unseen and unseen.goal.metric == OOD and unseen.effect.difference.mean == pytest.approx(0.1)
-    assert math.isnan(unseen.reported) and math.isnan(unseen.curse.mean)
+    assert unseen.unseen and unseen.objective.metric == OOD and unseen.effect.difference.mean == pytest.approx(0.1)
+    assert math.isnan(unseen.reported) and math.isnan(unseen.selection_bias.mean)
     assert found.seeds == (100, 101, 102) and found.missing == "" and found.used_before == ()
 
 
 @pytest.mark.parametrize(("direction", "better"), [("maximize", True), ("minimize", False)])
 def test_better_follows_the_direction(direction: str, better: bool, tmp_path: Path) -> None:
     levels = {"untuned": [0.30, 0.31, 0.32], "tuned": [0.40, 0.42, 0.41]}
-    search = confirmed_search(tmp_path, levels, goals=((AVG, direction),))
+    search = confirmed_search(tmp_path, levels, objectives=((AVG, direction),))
     found = load_confirmation(search)
     assert found.comparisons[0].better is better
     assert conclude(search, found).style == ("supported" if better else "contradicted")
@@ -207,8 +207,10 @@ def test_the_unseen_suite_has_its_own_metrics_where_the_objective_is_none_of_a_s
         level: [{ENTROPY: 0.2, "eval/ood/avg_at_4": 0.1, OOD: 0.3, "eval/ood/pass_at_16": 0.4}] * 2
         for level in ("untuned", "tuned")
     }
-    search = loaded(tmp_path, complete(0.1), goals=((ENTROPY, "maximize"),), confirm=confirm, confirmed={"tuned": 0})
-    unseen = [item.goal.metric for item in load_confirmation(search).comparisons if item.unseen]
+    search = loaded(
+        tmp_path, complete(0.1), objectives=((ENTROPY, "maximize"),), confirm=confirm, confirmed={"tuned": 0}
+    )
+    unseen = [item.objective.metric for item in load_confirmation(search).comparisons if item.unseen]
     assert unseen == [OOD, "eval/ood/pass_at_16"]
 
 
@@ -221,7 +223,7 @@ def test_a_suite_without_values_is_missing(tmp_path: Path) -> None:
 def test_several_objectives_are_compared_for_every_winner(tmp_path: Path) -> None:
     search = load_search(write_search(tmp_path, front_search()))
     found = load_confirmation(search)
-    assert {(item.level, item.goal.metric) for item in found.comparisons} == {
+    assert {(item.level, item.objective.metric) for item in found.comparisons} == {
         (level, metric) for level in ("tuned-1", "tuned-2")
         for metric in (AVG, PASS, ENTROPY, OOD, "eval/ood/pass_at_16")
     }  # fmt: skip
@@ -237,9 +239,9 @@ def test_without_a_confirmation_the_reported_value_is_said_to_flatter(tmp_path: 
 
 
 def test_a_value_is_the_mean_of_the_last_recorded_ones() -> None:
-    goal = Objective(metric="m", maximize=True, label="m", last=2)
-    assert value_of({"m": [9.0, 0.2, 0.4]}, goal) == pytest.approx(0.3)
-    assert value_of({"m": [0.4]}, goal) == 0.4 and math.isnan(value_of({}, goal))
+    objective = SearchObjective(metric="m", maximize=True, label="m", last=2)
+    assert value_of({"m": [9.0, 0.2, 0.4]}, objective) == pytest.approx(0.3)
+    assert value_of({"m": [0.4]}, objective) == 0.4 and math.isnan(value_of({}, objective))
 
 
 def test_a_torn_last_line_of_a_record_does_not_stop_the_report(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_parts_of_a_section_by_objective_and_pair(several: Path) -> None:
     assert len(figure.data) == len(search.complete) == 26
     assert list(figure.layout.xaxis.ticktext)[:2] == ["method", "siren.coef (log)"]
     # Trial 0 is plain GRPO: it has none of the constants, and its line passes below their axes.
-    heights = next(trace.y for trace in figure.data if "trial 0<" in trace.text[0])
-    assert heights[0] == 0.0 and set(heights[1:4]) == {-0.13}
+    positions_on_axis = next(trace.y for trace in figure.data if "trial 0<" in trace.text[0])
+    assert positions_on_axis[0] == 0.0 and set(positions_on_axis[1:4]) == {-0.13}
 
 
 def test_history_gives_every_state_its_own_mark(finished: Path) -> None:
@@ -147,7 +147,7 @@ STAGES: dict[str, FakeSearch] = {
         space={"a": FloatDistribution(1.0, 1.0), "b": CategoricalDistribution(["x"])},
     ),
     "several, none complete": FakeSearch(
-        goals=((AVG, "maximize"), (ENTROPY, "minimize")),
+        objectives=((AVG, "maximize"), (ENTROPY, "minimize")),
         trials=[FakeTrial(params={}, state=TrialState.PRUNED, values=[0.1, 0.2])],
     ),
     "confirmation begun": FakeSearch(
@@ -190,7 +190,8 @@ def hostile_search() -> FakeSearch:
         for number in range(8)
     ]  # fmt: skip
     pruned = FakeTrial(params={"x": 0.5}, state=TrialState.PRUNED, reason=EVERYWHERE, values=[0.0, 0.0])
-    return FakeSearch(name="hostile", goals=((f"eval/{EVERYWHERE}/avg_at_4", "maximize"), (EVERYWHERE, "minimize")),
+    return FakeSearch(name="hostile",
+                      objectives=((f"eval/{EVERYWHERE}/avg_at_4", "maximize"), (EVERYWHERE, "minimize")),
                       space=space, trials=[*trials, pruned])  # fmt: skip
 
 

@@ -231,7 +231,7 @@ def test_a_storage_that_goes_away_ends_no_run(tmp_path: Path) -> None:
         run_dirs=(str(tmp_path / "run"),), name=NAME, number=0, storage="sqlite:////no/such/folder/x.db",
         search=Search_(), metric="a", last=1, compared=str(tmp_path / "run"),
     )  # fmt: skip
-    _PruningWatcher(job).look()
+    _PruningWatcher(job).check()
     assert not (tmp_path / "run" / "STOP").exists()
 
 

@@ -14,7 +14,7 @@ from sweeps.search.context import is_tuned, merged
 from sweeps.search.entropy_rule import EntropyRule
 from sweeps.search.objectives import mean_over_seeds, num_better, value_of
 from sweeps.search.overview import expected_runs
-from sweeps.search.settings import Objective, settings
+from sweeps.search.settings import SearchObjective, settings
 from sweeps.search.space import override, parameters, probes, suggest
 from sweeps.search.store import pruner, sampler, trial_by_number
 from trainer.contract.config import component_defaults
@@ -95,11 +95,11 @@ def record(folder: Path, *steps: dict[str, float | None]) -> Path:
 
 def test_the_value_of_a_run_is_the_mean_of_its_last_records(tmp_path: Path) -> None:
     folder = record(tmp_path, {"a": 1.0, "b": 4.0}, {"a": 2.0}, {"a": 4.0}, {"b": 6.0})
-    assert value_of(folder, Objective(metric="a")) == 4.0
-    assert value_of(folder, Objective(metric="a", last=2)) == 3.0
-    assert value_of(folder, Objective(metric="b", last=5)) == 5.0  # sparse: evaluated every third step
-    assert value_of(folder, Objective(metric="c")) is None
-    assert math.isnan(value_of(record(tmp_path, {"a": 1.0}, {"a": None}), Objective(metric="a")) or 0.0)
+    assert value_of(folder, SearchObjective(metric="a")) == 4.0
+    assert value_of(folder, SearchObjective(metric="a", last=2)) == 3.0
+    assert value_of(folder, SearchObjective(metric="b", last=5)) == 5.0  # sparse: evaluated every third step
+    assert value_of(folder, SearchObjective(metric="c")) is None
+    assert math.isnan(value_of(record(tmp_path, {"a": 1.0}, {"a": None}), SearchObjective(metric="a")) or 0.0)
 
 
 def test_means_and_ranks() -> None:

@@ -1,7 +1,6 @@
-"""One study as frozen, tidy frames: which cells it has, in which state, and everything they logged.
+"""Loads a sweep from MLflow: its cells with their states, and all metrics that they logged, as data frames.
 
-Must not compute statistics, and must never drop a cell: one that is missing, unfinished or failed is a row of
-``cells`` with its state.
+Every cell is a row of ``cells``, also one that is missing, unfinished or failed.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from dashboards.store.store import RunRecord, Store, open_store
-from dashboards.study.factor import Factor, parse_factor
-from dashboards.study.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
+from dashboards.sweep.factor import Factor, parse_factor
+from dashboards.sweep.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
 
 CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed", "state", "run_id", "last_step", "message")
 METRIC_COLUMNS = ("signature", "level", "label", "level_index", "seed", "step", "metric", "value")
@@ -33,8 +32,8 @@ _OUTSIDE = ("provenance.", "tracking.", "launcher.", "factor.", "study.", "check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """A sweep and what its cells logged."""
+class SweepData:
+    """A sweep with its cells and metrics."""
 
     name: str
     uri: str
@@ -48,11 +47,11 @@ class Study:
     settings: Mapping[str, str]
     """Parameters that every cell shares."""
     provenance: Mapping[str, str]
-    """Git revision, versions and the like, where the runs say so."""
+    """Git revision, versions and the like, as far as they were logged."""
     runs: Mapping[str, RunRecord]
     """The MLflow run of each signature that has one."""
     glossary: Glossary
-    """What its metrics mean, as its newest run says."""
+    """Definitions of the metrics, from the newest run."""
 
     def describe(self, key: str) -> Metric:
         """Label, unit, definition and range of a metric."""
@@ -60,7 +59,7 @@ class Study:
 
     @property
     def completed(self) -> pd.DataFrame:
-        """The cells that ran to their end: the only ones final values are taken from."""
+        """The completed cells; final values are taken from these only."""
         return self.cells[self.cells["state"] == "COMPLETED"]
 
     @property
@@ -75,30 +74,30 @@ class Study:
         return str(self.levels["level"].iloc[0])
 
 
-def list_studies(store: Store) -> list[RunRecord]:
+def list_sweeps(store: Store) -> list[RunRecord]:
     """The parent run of every sweep in the store, newest first."""
     return store.runs_with_tag("kind", ["sweep"])
 
 
-def load_study(uri: str, study: str, metrics: Sequence[str] | None = None) -> Study:
-    """The newest sweep whose study, run id or run name is ``study``; ``metrics`` limits what is read.
+def load_sweep(uri: str, name: str, metrics: Sequence[str] | None = None) -> SweepData:
+    """The newest sweep whose study, run id or run name is ``name``; ``metrics`` limits what is read.
 
     Raises ValueError when the store or the study does not exist or its ``sweep.json`` is absent or unreadable.
     """
     store = open_store(uri)
-    parent = find_parent(list_studies(store), study, uri)
-    return build_study(store, uri, parent, metrics)
+    parent = find_parent(list_sweeps(store), name, uri)
+    return build_sweep(store, uri, parent, metrics)
 
 
-def build_study(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str] | None = None) -> Study:
-    """The study of a parent run."""
+def build_sweep(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str] | None = None) -> SweepData:
+    """The sweep of a parent run."""
     document = _read_sweep(store, parent)
     planned = _planned_cells(document, parent)
     runs = _newest_runs(store, parent, [str(cell["signature"]) for cell in document["cells"]])
     points = store.metrics([run.run_id for run in runs.values()], metrics)
     cells = _cells(planned, runs, points)
     name = str(document.get("study") or parent.tags.get("study") or parent.name)
-    return Study(
+    return SweepData(
         name=name,
         uri=uri,
         parent=parent,
@@ -119,7 +118,7 @@ def search_folder(store: Store, parent: RunRecord) -> Path | None:
     try:
         document = json.loads(text or "{}")
     except json.JSONDecodeError:
-        return None  # whoever needs the document says so
+        return None  # the caller that needs the document reports the error
     if not isinstance(document, dict) or not document.get("search"):
         return None
     return Path(str(document.get("output") or "outputs")) / "sweeps" / str(document.get("study") or parent.name)
@@ -173,7 +172,7 @@ def _planned_cells(document: Mapping[str, Any], parent: RunRecord) -> pd.DataFra
 
 
 def _newest_runs(store: Store, parent: RunRecord, signatures: Sequence[str]) -> dict[str, RunRecord]:
-    """The newest run of each signature: a cell reused from an earlier sweep hangs under another parent."""
+    """The newest run of each signature; a cell reused from an earlier sweep is a child of another parent run."""
     newest: dict[str, RunRecord] = {}
     for run in store.runs_with_tag("signature", signatures, parent.experiment_id, params=True):
         newest.setdefault(run.tags["signature"], run)
@@ -189,7 +188,7 @@ def _glossary(store: Store, runs: Mapping[str, RunRecord]) -> Glossary:
 
 
 def _state(run: RunRecord | None) -> str:
-    """The run's own state, unless MLflow knows that a run which never said so has ended."""
+    """The state that the run logged, or MLflow's status if the run has ended without logging one."""
     if run is None:
         return "MISSING"
     state, status = run.tags.get("state", ""), _STATE_OF_STATUS.get(run.status, run.status)
@@ -209,7 +208,7 @@ def _cells(planned: pd.DataFrame, runs: Mapping[str, RunRecord], points: pd.Data
 
 
 def _tidy(points: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """A step logged twice (resumed run) keeps the point written last."""
+    """Metrics of all cells; of a step that was logged twice (resumed run), the point written last."""
     latest = points.sort_values("time").drop_duplicates(["run_id", "metric", "step"], keep="last")
     columns = ["run_id", "signature", "level", "label", "level_index", "seed"]
     frame = latest.merge(cells[columns], on="run_id")
@@ -224,7 +223,7 @@ def _settings(runs: Mapping[str, RunRecord]) -> dict[str, str]:
 
 
 def _provenance(document: Mapping[str, Any], parent: RunRecord, runs: Mapping[str, RunRecord]) -> dict[str, str]:
-    """Short facts only; a key on which cells disagree lists every value, because the cells then differ in code."""
+    """Provenance of sweep and runs; where they differ, for example in git revision, all values are listed."""
     facts: dict[str, list[str]] = {}
     stated = [("git revision", parent.tags.get("git_revision", ""))]
     stated += [("git revision", run.tags.get("mlflow.source.git.commit", "")) for run in runs.values()]

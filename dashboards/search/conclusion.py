@@ -1,7 +1,4 @@
-"""What a search came to, in one sentence with its class on the page.
-
-Must not compute a statistic.
-"""
+"""The conclusion of a search at the top of its report: a badge and a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from dashboards.search.load import Search
 from dashboards.search.outcome import front
 from dashboards.statistics.format import interval_text, number, p_text, signed
 from dashboards.statistics.intervals import holm
-from dashboards.study.verdict import FEWEST_SEEDS, SIGNIFICANT
+from dashboards.sweep.hypothesis import MIN_SEEDS, SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +19,7 @@ class Conclusion:
 
     badge: str
     style: str
-    """supported, contradicted or inconclusive: the page's class."""
+    """supported, contradicted or inconclusive: the CSS class."""
     sentence: str
 
 
@@ -44,28 +41,31 @@ def _unconfirmed(search: Search) -> str:
         return f"{len(best)} trials are on the Pareto front; none has been measured again on fresh seeds."
     if not best:
         return "No completed trial has a finite value."
-    goal, trial = search.objectives[0], best[0]
+    objective, trial = search.objectives[0], best[0]
     return (
-        f"Trial {trial.number} reported {goal.label} {number(trial.values[0])}, the best of {len(search.complete)}. It "
-        "was chosen for that number, which is therefore too good until fresh seeds confirm it."
+        f"Trial {trial.number} reported {objective.label} {number(trial.values[0])}, the best of "
+        f"{len(search.complete)}. It was chosen for that number, which is therefore too good until fresh seeds "
+        "confirm it."
     )
 
 
 def _single(items: list[Comparison]) -> Conclusion:
-    """Judged by the objective; the suites that the search never looked at are told beside it."""
+    """The conclusion for one objective; unseen suites are added to its sentence."""
     item = next((item for item in items if not item.unseen), items[0])
     difference = item.effect.difference
     sentence = (
-        f"On fresh seeds {item.goal.label} is {number(item.tuned.mean)} tuned against {number(item.untuned.mean)} "
+        f"On fresh seeds {item.objective.label} is {number(item.tuned.mean)} tuned against {number(item.untuned.mean)} "
         f"untuned: a paired difference of {_difference(item)}."
     )
     if not math.isnan(item.reported):
         sentence += f" The search had reported {number(item.reported)}."
     for other in items:
         if other.unseen and other is not item:
-            sentence += f" On {other.goal.label}, which it never looked at, the difference is {_difference(other)}."
-    if difference.count < FEWEST_SEEDS:
-        badge = f"Too few seeds ({difference.count} of {FEWEST_SEEDS})"
+            sentence += (
+                f" On {other.objective.label}, which it never looked at, the difference is {_difference(other)}."
+            )
+    if difference.count < MIN_SEEDS:
+        badge = f"Too few seeds ({difference.count} of {MIN_SEEDS})"
         return Conclusion(badge=badge, style="inconclusive", sentence=f"{sentence} So few seeds are no evidence.")
     badge, style = {
         True: ("Tuned is better", "supported"),
@@ -85,7 +85,7 @@ def _difference(item: Comparison) -> str:
 
 
 def _several(items: list[Comparison]) -> Conclusion:
-    """Counts over winners and objectives, corrected together by Holm."""
+    """The conclusion for several objectives: numbers of comparisons that are better and worse, Holm-corrected."""
     adjusted = holm([item.effect.p_value for item in items])
     decided = zip(items, adjusted, strict=True)
     certain = [item for item, p_value in decided if p_value <= SIGNIFICANT and item.better is not None]
@@ -99,8 +99,8 @@ def _several(items: list[Comparison]) -> Conclusion:
         f"seeds: of {len(items)} comparisons {better} are better, {worse} worse and {undecided} undecided "
         "(paired t tests, Holm-corrected together, 5 %)."
     )
-    if fewest < FEWEST_SEEDS and not certain:
-        badge = f"Too few seeds ({fewest} of {FEWEST_SEEDS})"
+    if fewest < MIN_SEEDS and not certain:
+        badge = f"Too few seeds ({fewest} of {MIN_SEEDS})"
         return Conclusion(badge=badge, style="inconclusive", sentence=sentence)
     if better and not worse:
         return Conclusion(badge="Tuned is better", style="supported", sentence=sentence)

@@ -1,7 +1,7 @@
-"""Does the study support its factor's hypothesis? One word, one sentence, the number and its interval.
+"""Tests the hypothesis of a factor on the final values of a sweep; the result is shown as its verdict.
 
-Pure; called by the pages with the table of final values. The rule is fixed before results are seen, and word, number
-and interval cannot disagree: a movement is claimed only where the interval of the number shown leaves 0 out as well.
+The rule is fixed before results are seen (:data:`RULE`). An effect is claimed only if both the test is significant and
+the interval of the difference that is shown excludes 0, so that verdict and interval never contradict each other.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import pandas as pd
 from dashboards.statistics.format import interval_text, number, p_text, signed
 from dashboards.statistics.intervals import CONFIDENCE, Interval, PairedEffect, paired_effect
 from dashboards.statistics.trend import Trend, page_trend
-from dashboards.study.factor import Factor, Hypothesis
-from dashboards.study.glossary import Metric
+from dashboards.sweep.factor import Factor, Hypothesis
+from dashboards.sweep.glossary import Metric
 
 SIGNIFICANT = 0.05
-FEWEST_SEEDS = 3
+MIN_SEEDS = 3
 """Below this many seeds nothing is supported or contradicted: two differences say next to nothing of their spread."""
 TOO_FEW = "too few seeds"
 RULE = (
-    f"Below {FEWEST_SEEDS} seeds with every level compared the verdict is that there are too few. Supported (or "
+    f"Below {MIN_SEEDS} seeds with every level compared the verdict is that there are too few. Supported (or "
     "contradicted): the final value moves in the expected (or the opposite) direction with a two-sided p of at most "
     "0.05, by Page's trend test within seeds for three or more levels and by the paired t test for two, and the 95 % t "
     "interval of the paired difference between the last and the first level lies wholly on the same side of 0. A claim "
@@ -32,13 +32,13 @@ RULE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The judgement of one hypothesis."""
+class HypothesisResult:
+    """The result of testing one hypothesis."""
 
     outcome: str
     """supported, contradicted, inconclusive, too few seeds or no hypothesis."""
     reason: str
-    """Why, in words that follow the outcome."""
+    """The explanation, printed after the outcome."""
     seeds: int = 0
     """Seeds with every level compared."""
     effect: PairedEffect | None = None
@@ -50,7 +50,7 @@ class Verdict:
     def badge(self) -> str:
         """The outcome; where seeds are too few, how many there are."""
         outcome = self.outcome.capitalize()
-        return f"{outcome} ({self.seeds} of {FEWEST_SEEDS})" if self.outcome == TOO_FEW else outcome
+        return f"{outcome} ({self.seeds} of {MIN_SEEDS})" if self.outcome == TOO_FEW else outcome
 
     @property
     def sentence(self) -> str:
@@ -58,25 +58,27 @@ class Verdict:
         return f"{self.badge}: {self.reason}."
 
 
-def judge(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str], metric: Metric) -> Verdict:
-    """Judge the factor's hypothesis on ``finals`` [seed, level] of the hypothesis' metric (NaN where not completed)."""
+def evaluate_hypothesis(
+    factor: Factor, finals: pd.DataFrame, labels: Mapping[str, str], metric: Metric
+) -> HypothesisResult:
+    """Test the factor's hypothesis on ``finals`` [seed, level] of its metric (NaN where a cell is not completed)."""
     hypothesis = factor.hypothesis
     if hypothesis is None:
-        return Verdict(outcome="no hypothesis", reason="this study is a description")
+        return HypothesisResult(outcome="no hypothesis", reason="this study is a description")
     levels, problem = _levels(factor, hypothesis, finals, labels)
     if problem:
-        return Verdict(outcome="inconclusive", reason=problem)
+        return HypothesisResult(outcome="inconclusive", reason=problem)
     table = finals[levels].dropna()
     if len(table) < 2:
-        return Verdict(outcome=TOO_FEW, reason=_too_few(len(table), hypothesis), seeds=len(table))
+        return HypothesisResult(outcome=TOO_FEW, reason=_too_few(len(table), hypothesis), seeds=len(table))
     if bool(table.eq(table[levels[0]], axis=0).all(axis=None)):
-        return Verdict(outcome="inconclusive", reason=_identical(factor, metric, len(table)), seeds=len(table))
+        return HypothesisResult(outcome="inconclusive", reason=_identical(factor, metric, len(table)), seeds=len(table))
     effect = paired_effect(table[levels[-1]], table[levels[0]], metric.range)
     trend = page_trend(table) if len(levels) > 2 else None
-    outcome = TOO_FEW if len(table) < FEWEST_SEEDS else _outcome(hypothesis, effect, trend)
+    outcome = TOO_FEW if len(table) < MIN_SEEDS else _outcome(hypothesis, effect, trend)
     movement = _movement(outcome, factor, hypothesis, [labels.get(level, level) for level in levels], table, metric)
     reason = f"{movement}: {_evidence(effect, trend, len(levels), metric)}{_disagreement(outcome, effect, trend)}"
-    return Verdict(outcome=outcome, reason=reason, seeds=len(table), effect=effect, trend=trend)
+    return HypothesisResult(outcome=outcome, reason=reason, seeds=len(table), effect=effect, trend=trend)
 
 
 def _levels(
@@ -102,7 +104,7 @@ def _levels(
 
 
 def _identical(factor: Factor, metric: Metric, seeds: int) -> str:
-    """Bit-equal levels are no statistical question: the factor did not reach the computation."""
+    """The explanation for final values that are bit-equal at all levels: the factor had no effect at all."""
     return (
         f"final {_lower(metric.label)} is exactly the same at every level in each of {seeds} seeds, so "
         f"{_lower(factor.label)} was inert in this configuration"
@@ -116,7 +118,7 @@ def _too_few(seeds: int, hypothesis: Hypothesis) -> str:
 
 
 def significant(effect: PairedEffect, trend: Trend | None) -> bool:
-    """Whether the test in force (Page's, or the paired t) says that the levels differ."""
+    """Whether the test in use (Page's trend test, or the paired t test) is significant."""
     p_value = trend.p_value if trend else effect.p_value
     return p_value <= SIGNIFICANT  # False for NaN
 
@@ -134,8 +136,8 @@ def _side(interval: Interval) -> int:
 
 
 def _outcome(hypothesis: Hypothesis, effect: PairedEffect, trend: Trend | None) -> str:
-    """A movement decides a claimed direction and contradicts a claimed absence, which needs a margin to be supported:
-    the interval must lie within it."""
+    """A significant effect supports or contradicts a claimed direction and contradicts "no effect"; that claim is
+    supported if the whole interval lies within its margin."""
     observed = moved(effect, trend)
     if hypothesis.direction:
         return "inconclusive" if not observed else "supported" if observed == hypothesis.direction else "contradicted"

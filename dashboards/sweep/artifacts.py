@@ -1,6 +1,6 @@
-"""Sampled responses and reliability points: the artifacts of the cells as tidy frames.
+"""The artifacts of the cells as data frames: sampled responses, reliability points, provenance.
 
-Text in them comes from a model and is hostile until escaped. Must not fail on a cell that logged none.
+Text in them comes from a model and has to be escaped in HTML. A cell without artifacts has no rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dashboards.store.store import open_store
-from dashboards.study.load import Study
+from dashboards.sweep.load import SweepData
 
 SAMPLE_COLUMNS = (
     "signature",
@@ -42,23 +42,23 @@ RELIABILITY_COLUMNS = (
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 
-def load_samples(study: Study) -> pd.DataFrame:
+def load_samples(sweep: SweepData) -> pd.DataFrame:
     """Every logged sample: columns ``SAMPLE_COLUMNS``. Raises ValueError when a cell's table is unreadable."""
-    return _gather(study, "samples.json", SAMPLE_COLUMNS)
+    return _gather(sweep, "samples.json", SAMPLE_COLUMNS)
 
 
-def load_reliability(study: Study) -> pd.DataFrame:
+def load_reliability(sweep: SweepData) -> pd.DataFrame:
     """Every reliability point: columns ``RELIABILITY_COLUMNS``; confidence and accuracy are fractions, count is the
     number of responses in the bin."""
-    frame = _gather(study, "reliability.json", RELIABILITY_COLUMNS)
+    frame = _gather(sweep, "reliability.json", RELIABILITY_COLUMNS)
     numbers = frame.astype({"confidence": "float64", "accuracy": "float64", "count": "float64"})
     return numbers.assign(confidence_of=numbers["confidence_of"].fillna("logprob"))
 
 
-def load_provenance(study: Study) -> dict[str, str]:
-    """Short facts from the ``provenance.json`` of the newest run that has one: packages, Python, hardware."""
-    store = open_store(study.uri)
-    for run in sorted(study.runs.values(), key=lambda run: run.start_time, reverse=True):
+def load_provenance(sweep: SweepData) -> dict[str, str]:
+    """Packages, Python and hardware from the ``provenance.json`` of the newest run that has one."""
+    store = open_store(sweep.uri)
+    for run in sorted(sweep.runs.values(), key=lambda run: run.start_time, reverse=True):
         if text := store.read_text(run, "provenance.json"):
             try:
                 document = json.loads(text)
@@ -69,7 +69,7 @@ def load_provenance(study: Study) -> dict[str, str]:
 
 
 def provenance_facts(document: Mapping[str, Any]) -> dict[str, str]:
-    """A provenance document as one short line a fact; the diff, which is long, only as "uncommitted changes"."""
+    """A provenance document as names and short texts; of the git diff only whether there was one."""
     git, facts = document.get("git") or {}, {}
     if "dirty" in git:
         facts["uncommitted changes"] = "yes" if git["dirty"] else "no"
@@ -95,11 +95,11 @@ def table_records(document: Any) -> list[dict[str, Any]]:
     raise ValueError("neither a table with columns and data nor a list of records")
 
 
-def _gather(study: Study, path: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    store = open_store(study.uri)
+def _gather(sweep: SweepData, path: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    store = open_store(sweep.uri)
     rows: list[dict[str, Any]] = []
-    for cell in study.cells[list(_CELL_COLUMNS)].to_dict("records"):
-        run = study.runs.get(cell["signature"])
+    for cell in sweep.cells[list(_CELL_COLUMNS)].to_dict("records"):
+        run = sweep.runs.get(cell["signature"])
         text = store.read_text(run, path) if run else None
         if text is None or run is None:
             continue
@@ -107,6 +107,6 @@ def _gather(study: Study, path: str, columns: tuple[str, ...]) -> pd.DataFrame:
             records = table_records(json.loads(text))
         except ValueError as error:
             raise ValueError(f"artifact {path} of run {run.run_id} cannot be read: {error}") from error
-        whose = {str(key): value for key, value in cell.items()}
-        rows += [{**record, **whose} for record in records]
+        cell_values = {str(key): value for key, value in cell.items()}
+        rows += [{**record, **cell_values} for record in records]
     return pd.DataFrame(rows).reindex(columns=list(columns))

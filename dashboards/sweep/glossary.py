@@ -1,7 +1,6 @@
-"""What the metrics of a study mean: the ``metrics.json`` that its runs logged, with labels for people.
+"""Definitions, units and ranges of metrics, from the ``metrics.json`` that the runs logged.
 
-Definitions, units and ranges are the trainer's and are never written down here; a run that logged none leaves its
-metrics without them.
+The trainer defines them; this package only adds labels. Without a ``metrics.json`` a metric has a label only.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboards.statistics.intervals import UNBOUNDED, Range
-from dashboards.study.names import label_of
+from dashboards.sweep.names import label_of
 
 GLOSSARY_FILE = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric as a page presents it."""
+    """One metric with its label, unit and definition."""
 
     key: str
     label: str
     unit: str = ""
     """Unit in words ("nats", "0 to 1"); empty for a plain number."""
     definition: str = ""
-    """Empty where the run did not say."""
+    """Empty if no run logged one."""
     better: str = ""
     """higher, lower, or empty where neither is better."""
     range: Range = UNBOUNDED
@@ -53,13 +52,13 @@ class Entry:
 
     @property
     def literal(self) -> int:
-        """Characters outside placeholders: of two families that cover a key the one with more of them is meant."""
+        """Number of characters outside placeholders: of two families that match a key, the larger number wins."""
         return len(re.sub(r"<\w+>", "", self.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glossary:
-    """All entries of a study."""
+    """All entries of a ``metrics.json``."""
 
     entries: tuple[Entry, ...] = ()
 

@@ -1,7 +1,6 @@
-"""What each metric is called on a page, and which metrics a page shows.
+"""Labels of metrics, and the lists of metrics that reports show.
 
-Labels only: what a metric means, its unit and its range are the trainer's to say, in the ``metrics.json`` that every
-run logs. Must not read any run.
+Definitions, units and ranges come from ``metrics.json`` (:mod:`dashboards.sweep.glossary`).
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def suite_name(suite: str) -> str:
 
 
 def label_of(key: str) -> str:
-    """What a person calls ``key``; an unknown key is its own label."""
+    """The label of a metric; an unknown key is its own label."""
     if key in _LABELS:
         return _LABELS[key]
     if evaluation := evaluation_keys([key]):

@@ -1,7 +1,4 @@
-"""The factor of a study and the hypothesis it tests, parsed from the sweep's ``sweep.json``.
-
-Must not judge the hypothesis (:mod:`dashboards.study.verdict` does) or read any store.
-"""
+"""The factor of a sweep and its hypothesis, parsed from ``sweep.json``."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ _DIRECTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """What a factor claims before anything is run."""
+    """The hypothesis of a factor, stated in its YAML before anything is run."""
 
     metric: str
     """Metric key whose final value the claim is about."""
     direction: int | None
-    """+1: the metric rises along ``levels``; -1: it falls; 0: it does not move; None: nothing readable was stated."""
+    """+1: the metric rises along ``levels``; -1: it falls; 0: no effect; None: the YAML states no known direction."""
     statement: str = ""
     source: str = ""
     levels: tuple[str, ...] = ()
@@ -37,7 +34,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """What a study varies."""
+    """The configuration key that a sweep varies."""
 
     name: str
     key: str
@@ -46,7 +43,7 @@ class Factor:
     ordered: bool = False
     hypothesis: Hypothesis | None = None
     held: Mapping[str, str] = field(default_factory=dict)
-    """What the factor says is held while it varies, with the value."""
+    """Keys that the factor keeps fixed, with their values."""
     crossed: tuple[str, ...] = ()
     """Other keys that vary in the same sweep: its levels then have no single order."""
 

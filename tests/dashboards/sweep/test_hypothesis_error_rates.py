@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dashboards.search.conclusion import conclude
 from dashboards.search.confirm import Comparison, Confirmation
-from dashboards.search.load import Objective, Search
-from dashboards.search.verdict import conclude
+from dashboards.search.load import Search, SearchObjective
 from dashboards.statistics.intervals import paired_effect, t_interval
-from dashboards.study.factor import Factor, Hypothesis
-from dashboards.study.glossary import Metric
-from dashboards.study.verdict import judge
+from dashboards.sweep.factor import Factor, Hypothesis
+from dashboards.sweep.glossary import Metric
+from dashboards.sweep.hypothesis import evaluate_hypothesis
 
 STUDIES = 200
 METRIC = Metric(key="policy/entropy", label="Policy entropy", unit="nats")
@@ -33,7 +33,7 @@ def outcomes(seeds: int, levels: int, hypothesis: Hypothesis, shift: float = 0.0
     for _ in range(STUDIES):
         table = 5 * generator.normal(size=(seeds, 1)) + generator.normal(size=(seeds, levels))
         table[:, -1] += shift
-        found.append(judge(factor, pd.DataFrame(table, columns=names), {}, METRIC).outcome)
+        found.append(evaluate_hypothesis(factor, pd.DataFrame(table, columns=names), {}, METRIC).outcome)
     return {outcome: found.count(outcome) / STUDIES for outcome in set(found)}
 
 
@@ -72,7 +72,7 @@ def test_a_real_movement_is_found() -> None:
 def test_a_tuned_configuration_like_the_untuned_one_is_rarely_called_better(comparisons: int, seeds: int) -> None:
     generator, badges = np.random.default_rng([comparisons, seeds]), []
     search = cast("Search", SimpleNamespace(complete=(None,), single=comparisons == 1))
-    goal = Objective(metric="eval/heldout/avg_at_16", maximize=True, label="avg@16")
+    objective = SearchObjective(metric="eval/heldout/avg_at_16", maximize=True, label="avg@16")
     for _ in range(STUDIES):
         items = []
         for level in range(comparisons):
@@ -81,13 +81,13 @@ def test_a_tuned_configuration_like_the_untuned_one_is_rarely_called_better(comp
                 Comparison(
                     level=f"tuned-{level}",
                     trial=level,
-                    goal=goal,
+                    objective=objective,
                     unseen=False,
                     tuned=t_interval(tuned),
                     untuned=t_interval(untuned),
                     effect=paired_effect(tuned, untuned),
                     reported=math.nan,
-                    curse=t_interval(tuned),
+                    selection_bias=t_interval(tuned),
                 )
             )
         found = Confirmation(comparisons=tuple(items), seeds=(), completed=0, planned=0, missing="")

@@ -1,7 +1,7 @@
-"""A study joined with the statistics: final values, level rows, effects, laws, verdict.
+"""Summary statistics of a sweep: final values, table of levels, effects, reward-entropy laws, hypothesis test.
 
-Must not draw or format. "Final" is the mean of the last 5 logged steps of a completed cell; of an ``eval/`` metric,
-its last value.
+The final value of a metric is its mean over the last 5 logged steps of a completed cell; of an ``eval/`` metric it is
+the last value.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from dashboards.statistics.intervals import (
 )
 from dashboards.statistics.law import EARLY_STEPS, early_steps, fit_law, prediction_error
 from dashboards.statistics.trend import friedman_p, page_trend
-from dashboards.study.load import Study
-from dashboards.study.names import ENTROPY, SAMPLED_REWARD, compared_keys, headline_keys
-from dashboards.study.verdict import FEWEST_SEEDS, SIGNIFICANT, Verdict, judge
+from dashboards.sweep.hypothesis import MIN_SEEDS, SIGNIFICANT, HypothesisResult, evaluate_hypothesis
+from dashboards.sweep.load import SweepData
+from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD, compared_keys, headline_keys
 
 FINAL_STEPS = 5
 """Last logged steps of a run whose mean is the final value of a training metric."""
@@ -47,12 +47,12 @@ class LevelRow:
     problems: dict[str, Interval]
     """The same mean with an interval over the problems of the suite, for evaluations that logged its error."""
     reconstructed: bool
-    """Some member of its objective is a reading of an incomplete source."""
+    """Whether a component of its method is reconstructed from an incomplete source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricTest:
-    """How one metric differs between levels, beside the hypothesis."""
+    """The test of one metric over the levels, in addition to the hypothesis."""
 
     metric: str
     first: str
@@ -62,7 +62,7 @@ class MetricTest:
     first_mean: float
     last_mean: float
     effect: PairedEffect | None
-    """Last minus first level; None for unordered levels, where choosing the extremes would flatter it."""
+    """Last minus first level; None for unordered levels, where choosing the extremes would bias it."""
     p_value: float
     """Page's trend (ordered), Friedman (unordered) or the paired t test (two levels)."""
     adjusted_p: float
@@ -72,12 +72,12 @@ class MetricTest:
 
     @property
     def clear(self) -> bool:
-        """Corrected p of at most 0.05 from enough seeds, and an interval (where there is one) that leaves 0 out."""
+        """Whether the corrected p is at most 0.05, the seeds are enough, and the interval, if any, excludes 0."""
         if self.effect is None:
             return self.adjusted_p <= SIGNIFICANT
         interval = self.effect.difference
         apart = interval.low > 0 or interval.high < 0
-        return self.adjusted_p <= SIGNIFICANT and interval.count >= FEWEST_SEEDS and apart
+        return self.adjusted_p <= SIGNIFICANT and interval.count >= MIN_SEEDS and apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,107 +103,107 @@ class LevelLaw:
         return -self.a.mean * np.exp(entropy) + self.b.mean
 
 
-def cell_finals(study: Study, metric: str) -> pd.DataFrame:
+def cell_finals(sweep: SweepData, metric: str) -> pd.DataFrame:
     """The final value of ``metric`` in every completed cell: columns level, label, level_index, seed, value."""
     columns = ["level", "label", "level_index", "seed"]
-    points = study.metrics[(study.metrics["metric"] == metric) & study.metrics["value"].notna()]
-    points = points[points["signature"].isin(study.completed["signature"])]
+    points = sweep.metrics[(sweep.metrics["metric"] == metric) & sweep.metrics["value"].notna()]
+    points = points[points["signature"].isin(sweep.completed["signature"])]
     count = 1 if metric.startswith("eval/") else FINAL_STEPS
     tail = points.sort_values("step").groupby("signature").tail(count)
     return tail.groupby(columns)["value"].mean().reset_index().sort_values(["level_index", "seed"])
 
 
-def final_table(study: Study, metric: str) -> pd.DataFrame:
+def final_table(sweep: SweepData, metric: str) -> pd.DataFrame:
     """[seed, level] final values in level order; NaN for cells that are not completed or did not log ``metric``."""
-    finals = cell_finals(study, metric)
+    finals = cell_finals(sweep, metric)
     table = finals.pivot_table(index="seed", columns="level", values="value", aggfunc="mean")
     table.columns.name = None
-    return table.reindex(columns=list(study.levels["level"]), index=sorted(study.cells["seed"].unique()))
+    return table.reindex(columns=list(sweep.levels["level"]), index=sorted(sweep.cells["seed"].unique()))
 
 
-def labels(study: Study) -> dict[str, str]:
+def labels(sweep: SweepData) -> dict[str, str]:
     """Level to label, in level order."""
-    return dict(zip(study.levels["level"], study.levels["label"], strict=True))
+    return dict(zip(sweep.levels["level"], sweep.levels["label"], strict=True))
 
 
-def metric_keys(study: Study) -> list[str]:
+def metric_keys(sweep: SweepData) -> list[str]:
     """Every metric that any cell logged."""
-    return [str(key) for key in study.metrics["metric"].unique()]
+    return [str(key) for key in sweep.metrics["metric"].unique()]
 
 
-def level_rows(study: Study, metrics: Sequence[str] | None = None) -> list[LevelRow]:
+def level_rows(sweep: SweepData, metrics: Sequence[str] | None = None) -> list[LevelRow]:
     """One row a level, in order, with the headline metrics unless others are named."""
-    chosen = headline_keys(metric_keys(study)) if metrics is None else list(metrics)
-    tables = {metric: final_table(study, metric) for metric in chosen}
+    chosen = headline_keys(metric_keys(sweep)) if metrics is None else list(metrics)
+    tables = {metric: final_table(sweep, metric) for metric in chosen}
     reconstructed = {
         level
-        for signature, level in zip(study.cells["signature"], study.cells["level"], strict=True)
-        if (run := study.runs.get(signature)) and run.tags.get("method.status") == "reconstructed"
+        for signature, level in zip(sweep.cells["signature"], sweep.cells["level"], strict=True)
+        if (run := sweep.runs.get(signature)) and run.tags.get("method.status") == "reconstructed"
     }
     return [
         LevelRow(
             level=level,
             label=label,
-            completed=int((study.completed["level"] == level).sum()),
-            planned=int((study.cells["level"] == level).sum()),
+            completed=int((sweep.completed["level"] == level).sum()),
+            planned=int((sweep.cells["level"] == level).sum()),
             values={
-                metric: bounded_interval(table[level], study.describe(metric).range) for metric, table in tables.items()
+                metric: bounded_interval(table[level], sweep.describe(metric).range) for metric, table in tables.items()
             },
             problems={
                 metric: interval
                 for metric, table in tables.items()
-                if (interval := over_problems(study, metric, level, table)) is not None
+                if (interval := over_problems(sweep, metric, level, table)) is not None
             },
             reconstructed=level in reconstructed,
         )
-        for level, label in labels(study).items()
+        for level, label in labels(sweep).items()
     ]
 
 
-def over_problems(study: Study, metric: str, level: str, table: pd.DataFrame) -> Interval | None:
-    """The level's mean with an interval for other problems of the same kind; None where no run logged the error.
+def over_problems(sweep: SweepData, metric: str, level: str, table: pd.DataFrame) -> Interval | None:
+    """The level's mean with an interval over the sampling of problems; None if no run logged that standard error.
 
     All seeds answer the same problems, so more seeds do not make it narrower: its standard error is the root mean
-    square of the runs' own.
+    square of those of the runs.
     """
-    errors = final_table(study, f"{metric}_se")[level].dropna()
+    errors = final_table(sweep, f"{metric}_se")[level].dropna()
     if errors.empty:
         return None
     error = float(np.sqrt((errors**2).mean()))
     mean = float(table[level].mean())
-    return normal_interval(mean, error, study.describe(metric).range, count=int(errors.size))
+    return normal_interval(mean, error, sweep.describe(metric).range, count=int(errors.size))
 
 
-def paired_effects(study: Study, metric: str = ENTROPY) -> list[tuple[str, PairedEffect]]:
+def paired_effects(sweep: SweepData, metric: str = ENTROPY) -> list[tuple[str, PairedEffect]]:
     """(label, level minus reference) for every level but the reference, in order."""
-    table, reference, bounds = final_table(study, metric), study.reference, study.describe(metric).range
+    table, reference, bounds = final_table(sweep, metric), sweep.reference, sweep.describe(metric).range
     return [
         (label, paired_effect(table[level], table[reference], bounds))
-        for level, label in labels(study).items()
+        for level, label in labels(sweep).items()
         if level != reference
     ]
 
 
-def metric_tests(study: Study) -> list[MetricTest]:
+def metric_tests(sweep: SweepData) -> list[MetricTest]:
     """Tests of the other metrics over the same levels, Holm-corrected together; the hypothesis' metric comes first."""
-    logged = metric_keys(study)
-    primary = study.factor.hypothesis.metric if study.factor.hypothesis else ""
+    logged = metric_keys(sweep)
+    primary = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ""
     ordered = [key for key in [primary] if key in logged] + [key for key in compared_keys(logged) if key != primary]
-    tests = [test for key in ordered if (test := _test(study, key, key == primary)) is not None]
+    tests = [test for key in ordered if (test := _test(sweep, key, key == primary)) is not None]
     adjusted = holm([math.nan if test.primary else test.p_value for test in tests])
     return [replace(test, adjusted_p=p_value) for test, p_value in zip(tests, adjusted, strict=True)]
 
 
-def _test(study: Study, metric: str, primary: bool) -> MetricTest | None:
-    table, names = final_table(study, metric), labels(study)
+def _test(sweep: SweepData, metric: str, primary: bool) -> MetricTest | None:
+    table, names = final_table(sweep, metric), labels(sweep)
     means = table.mean().dropna()
     if len(means) < 2:
         return None
     ends = (means.index[0], means.index[-1])
-    effect: PairedEffect | None = paired_effect(table[ends[1]], table[ends[0]], study.describe(metric).range)
+    effect: PairedEffect | None = paired_effect(table[ends[1]], table[ends[0]], sweep.describe(metric).range)
     if len(means) == 2:
         p_value = effect.p_value if effect else math.nan
-    elif study.factor.ordered:
+    elif sweep.factor.ordered:
         trend = page_trend(table[means.index])
         p_value = trend.p_value if trend.seeds > 1 else math.nan
     else:
@@ -221,26 +221,26 @@ def _test(study: Study, metric: str, primary: bool) -> MetricTest | None:
     )
 
 
-def verdict(study: Study) -> Verdict:
-    """The verdict on the study's hypothesis."""
-    metric = study.factor.hypothesis.metric if study.factor.hypothesis else ENTROPY
-    return judge(study.factor, final_table(study, metric), labels(study), study.describe(metric))
+def hypothesis_result(sweep: SweepData) -> HypothesisResult:
+    """The result of testing the sweep's hypothesis."""
+    metric = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
+    return evaluate_hypothesis(sweep.factor, final_table(sweep, metric), labels(sweep), sweep.describe(metric))
 
 
-def entropy_reward(study: Study) -> pd.DataFrame:
+def entropy_reward(sweep: SweepData) -> pd.DataFrame:
     """Steps at which a cell logged both: columns signature, level, label, level_index, seed, step, entropy, reward."""
-    both = study.metrics[study.metrics["metric"].isin([ENTROPY, SAMPLED_REWARD])]
+    both = sweep.metrics[sweep.metrics["metric"].isin([ENTROPY, SAMPLED_REWARD])]
     index = ["signature", "level", "label", "level_index", "seed", "step"]
     wide = both.pivot_table(index=index, columns="metric", values="value").reindex(columns=[ENTROPY, SAMPLED_REWARD])
     return wide.dropna().rename(columns={ENTROPY: "entropy", SAMPLED_REWARD: "reward"}).reset_index()
 
 
-def level_laws(study: Study) -> list[LevelLaw]:
+def level_laws(sweep: SweepData) -> list[LevelLaw]:
     """The law of every level whose completed cells allow a fit."""
-    points = entropy_reward(study)
-    points = points[points["signature"].isin(study.completed["signature"])].sort_values("step")
+    points = entropy_reward(sweep)
+    points = points[points["signature"].isin(sweep.completed["signature"])].sort_values("step")
     found = []
-    for level, label in labels(study).items():
+    for level, label in labels(sweep).items():
         of_level = points[points["level"] == level]
         runs = [(run["entropy"].to_numpy(), run["reward"].to_numpy()) for _, run in of_level.groupby("signature")]
         fitted = [(law, *run) for run in runs if (law := fit_law(*run)) is not None]

@@ -1,1 +1,0 @@
-"""One study as tidy frames, and what they add up to."""
