@@ -1,4 +1,4 @@
-"""The page to read first: what a run does, from the first rollout to the last checkpoint.
+"""The training loop: a run from its first rollout to its last checkpoint. Start reading the trainer here.
 
 A step takes weights version v to v + N_upd; its line in ``metrics.jsonl`` describes the rollouts and the evaluation
 at the weights *before* the update, so step 0 is the base model and a last line at ``steps`` is the final one.

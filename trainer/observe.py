@@ -1,6 +1,6 @@
-"""What is measured beside training: evaluation, entropy accounting, metrics of the step, sampled responses.
+"""Measurements of a step beside training: evaluation, entropy accounting, metrics, sampled responses.
 
-It must leave the weights, the optimiser and every random state of the run as they were.
+They leave the weights, the optimiser and every random state of the run unchanged.
 """
 
 from __future__ import annotations
