@@ -114,7 +114,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "ledger/policy_agreed",
         "nats",
         "sum",
-        "part of the policy term that two half-batches agree on, twice the smaller of the two: learning rather than noise",
+        "what two half-batches agree on of the policy term, twice the smaller: learning, not noise",
     ),
     ("ledger/policy_noise", "nats", "sum", "the rest of the policy term, on which the two half-batches differ"),
     ("ledger/regularizers", "nats", "sum", "part of predicted: the gradient of all regularizers"),
