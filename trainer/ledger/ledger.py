@@ -58,7 +58,7 @@ class Ledger:
     objective: Objective
     contexts: TokenBatch
     rows: int
-    """Rows of each mini-batch whose tokens are looked at; 0: all."""
+    """Responses of each mini-batch whose tokens are looked at, rounded up to whole prompts; 0: all."""
     entries: list[Entry] = field(default_factory=list)
     examined: list[TokenBatch] = field(default_factory=list)
     """The rows of each mini-batch whose tokens were looked at."""
@@ -113,13 +113,19 @@ class Ledger:
 
     def _sample(self, mini: TokenBatch, context: Context) -> tuple[TokenBatch, Tensor, float]:
         """Rows of the mini-batch to look at, the reduction's factors [n, 1] of their tokens, and how many rows of the
-        mini-batch each stands for."""
-        count, scale = min(self.rows or mini.num_rows, mini.num_rows), self.objective.reduction.scale(mini)
-        if count == mini.num_rows:
+        mini-batch each stands for.
+
+        All responses to some of the prompts: advantages of a prompt cancel in part, so a sample of single responses
+        would be several times as noisy.
+        """
+        scale, prompts = self.objective.reduction.scale(mini), mini.group.unique()
+        count = -(-self.rows * len(prompts) // mini.num_rows) if self.rows else len(prompts)
+        if count >= len(prompts):
             return mini, scale, 1.0
         generator = torch.Generator().manual_seed(derive_seed(context.seed, context.step, context.update, "ledger"))
-        index = torch.randperm(mini.num_rows, generator=generator)[:count].sort().values
-        return mini.rows(index), scale[index], mini.num_rows / count
+        chosen = prompts[torch.randperm(len(prompts), generator=generator)[:count]]
+        index = torch.isin(mini.group, chosen).nonzero().squeeze(1)
+        return mini.rows(index), scale[index], len(prompts) / count
 
     def _auxiliary(self, direction: Mapping[str, Tensor], context: Context, state: State) -> dict[str, float]:
         """What the rows that regularizers bring along did to the entropy, nats."""

@@ -269,8 +269,8 @@ def test_tokens_that_the_loss_leaves_alone_have_no_influence() -> None:
     assert quadrants(tokens)["neutral"][negative | clipped].all()
 
 
-def test_a_sample_of_rows_stands_for_all_of_them() -> None:
-    """Averaged over many draws, the sum over sampled rows is the sum over all."""
+def test_a_sample_of_prompts_stands_for_all_of_them() -> None:
+    """Averaged over many draws, the sum over the responses to sampled prompts is the sum over all."""
     model = Toy()
     batch = off_policy(model)
     whole = Watched(optim=ONE.optim).run(model, batch).entries[0].members["policy"]
