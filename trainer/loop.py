@@ -20,6 +20,8 @@ from trainer.observe import (
     accounting_rows,
     controlled_values,
     evaluation_metrics,
+    ledger_metrics,
+    open_ledger,
     sample_rows,
     step_metrics,
 )
@@ -113,7 +115,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         # A coefficient may answer to this very batch; those of shaping and advantage have been used by now.
         objective = run.objective.controlled(session.state, context)
         batch = objective.with_columns(session.state, batch, at_desk)
-    before = accounting_rows(session, batch, watch)
+    before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
     with watch("update"):
         batch, stats = update(
             session.learner,
@@ -124,13 +126,14 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
             version=session.version,
             watch=watch,
             note_ratios=before is not None,
+            observer=ledger,
         )
     session.version += run.optim.num_updates
     with watch("sync"):
         session.sync()
     with watch("metrics"):
         metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(run.objective, objective)
-    metrics |= accounting_metrics(session, before, batch, watch)
+    metrics |= accounting_metrics(session, before, batch, watch) | ledger_metrics(session, ledger, watch)
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1
     if session.ranks.is_main and step % 10 == 0:

@@ -13,6 +13,8 @@ import torch
 from trainer.batch.types import Rollout, StepStats, TokenBatch
 from trainer.contract.config import derive_seed
 from trainer.evaluation.evaluate import evaluate
+from trainer.ledger.ledger import Ledger
+from trainer.ledger.tokens import token_rows
 from trainer.metrics.accounting import KEPT_RATIO, RATIO, SUM_P2_LOGP_H, account, token_change
 from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
@@ -103,6 +105,31 @@ def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> To
         terms = session.policy.measure(rows, {SUM_P2_LOGP_H})
         extras = {SUM_P2_LOGP_H: terms.extras[SUM_P2_LOGP_H], _ROW: index}
         return replace(with_old_terms(rows, terms), extras=rows.extras | extras)
+
+
+def open_ledger(session: Session, objective: Objective, batch: TokenBatch) -> Ledger | None:
+    """What watches the updates of the step, where a ledger is due. Rows are shared out over the updates, so that many
+    of them cost no more than one."""
+    settings, updates = session.run.accounting, session.run.optim.num_updates
+    if not settings.ledger_due(session.step):
+        return None
+    rows = -(-settings.ledger_rows // updates)
+    count = min(rows or batch.num_rows, batch.num_rows)
+    generator = torch.Generator().manual_seed(derive_seed(session.run.seed, session.step, "ledger"))
+    index = torch.randperm(batch.num_rows, generator=generator)[:count].sort().values
+    return Ledger(learner=session.learner, objective=objective, contexts=batch.rows(index), rows=rows)
+
+
+def ledger_metrics(session: Session, ledger: Ledger | None, watch: Stopwatch) -> dict[str, float]:
+    """What the ledger found; some of its responses, token by token, go to a file of their own."""
+    if ledger is None:
+        return {}
+    with watch("ledger"):
+        metrics = ledger.metrics()
+    if session.ranks.is_main:
+        rows = token_rows(ledger, session.tokenizer, session.run.tracking.samples)
+        session.folder.append_tokens([{"step": session.step} | row for row in rows])
+    return metrics
 
 
 def accounting_metrics(

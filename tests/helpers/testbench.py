@@ -31,7 +31,7 @@ from trainer.policy import shared_prompt
 from trainer.policy.policy import Policy
 from trainer.runtime.ranks import Ranks
 from trainer.update.gradient import Learner
-from trainer.update.update import update
+from trainer.update.update import UpdateObserver, update
 
 VOCABULARY = 11
 PAD = EOS = 0
@@ -40,6 +40,8 @@ PAD = EOS = 0
 SUM_TOLERANCE = 1e-10
 """Float64 sums of a few hundred terms of order 1 in another order differ by about 1e-15; incorrect ones by over
 1e-6."""
+
+PLAIN_OPTIM = OptimConfig(lr=1.0, max_grad_norm=0.0)
 
 CONTEXT = Context(seed=3, step=1, num_steps=4, num_epochs=2)
 
@@ -210,6 +212,14 @@ def _as_it_is(batch: TokenBatch) -> TokenBatch:
     return batch
 
 
+def _sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1.0)
+
+
+def _nobody(learner: Learner, objective: Objective, batch: TokenBatch) -> None:
+    return None
+
+
 @dataclass
 class Bench:
     """One step through ``trainer.update.update`` on a copy of the model, keeping the gradient the optimiser was
@@ -223,6 +233,10 @@ class Bench:
     context: Context = CONTEXT
     spoil: Callable[[TokenBatch], TokenBatch] = _as_it_is
     """Applied to the batch once advantages are there."""
+    optim: OptimConfig = PLAIN_OPTIM
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = _sgd
+    observe: Callable[[Learner, Objective, TokenBatch], UpdateObserver | None] = _nobody
+    """Makes what watches the updates."""
 
     def step(self, objective: Objective, batch: TokenBatch, state: dict[str, Any] | None = None) -> Outcome:
         """Advantages, weights, one update, in the order of ``loop.train_step``; ``self.model`` stays as it is."""
@@ -234,7 +248,7 @@ class Bench:
             temperature=self.temperature,
         )
         accelerator = Accelerator(cpu=True)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        optimizer = self.optimizer(model.parameters())
         gradient: dict[str, Tensor] = {}
 
         def note(*_: Any) -> None:
@@ -248,7 +262,7 @@ class Bench:
             optimizer=accelerator.prepare_optimizer(optimizer),
             accelerator=accelerator,
             ranks=self.ranks,
-            optim=OptimConfig(lr=1.0, max_grad_norm=0.0),
+            optim=self.optim,
             dtype="float32",
         )
         state = started(objective, self.context) if state is None else state
@@ -263,7 +277,8 @@ class Bench:
         batch = self.spoil(objective.with_columns(state, batch, here))
         backbone: Any = model.base_model
         seen = getattr(backbone, "rows_seen", 0)
-        batch, stats = update(learner, objective, batch, self.context, state, version=0)
+        watcher = self.observe(learner, objective, batch)
+        batch, stats = update(learner, objective, batch, self.context, state, version=0, observer=watcher)
         for name, value in model.named_parameters():
             gradient.setdefault(name, torch.zeros_like(value))
         return Outcome(

@@ -104,18 +104,33 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountingConfig:
-    """How often the change of entropy is measured on the same contexts before and after the update."""
+    """How often the change of entropy is measured on the same contexts before and after the update, and how often every
+    update's change is accounted for token by token (the ledger)."""
 
     every: int = 5
     """Steps between measurements; 0: never."""
     rows: int = 128
     """Responses measured, drawn at random from the rollout batch; 0: all of them."""
+    ledger_every: int = 10
+    """Steps between ledgers; 0: none but those of ``ledger_steps``."""
+    ledger_steps: tuple[int, ...] = ()
+    """Further steps that have a ledger."""
+    ledger_rows: int = 128
+    """Responses of a step that its ledger looks at, shared out over the updates; 0: all of them in every update."""
+
+    def ledger_due(self, step: int) -> bool:
+        """Whether the updates of ``step`` are accounted for."""
+        return step in self.ledger_steps or (self.ledger_every > 0 and step % self.ledger_every == 0)
 
     def __post_init__(self) -> None:
         require(self.every >= 0, "accounting.every", self.every, "use 0 for never, or a number of steps")
         require(
             self.rows >= 0, "accounting.rows", self.rows, "use 0 for all responses of the batch, or a number of them"
         )
+        every, rows, steps = self.ledger_every, self.ledger_rows, list(self.ledger_steps)
+        require(every >= 0, "accounting.ledger_every", every, "use 0 for never, or a number of steps")
+        require(rows >= 0, "accounting.ledger_rows", rows, "use 0 for all responses, or a number of them")
+        require(all(step >= 0 for step in steps), "accounting.ledger_steps", steps, "steps count from 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

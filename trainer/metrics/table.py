@@ -23,6 +23,8 @@ PLACEHOLDERS = {
     "<n>": r"[1-9][0-9]*",
     "<component>": r"[A-Za-z0-9_-]+",
     "<estimator>": r"(?:covariance|steer_published|steer_released|exact)",
+    "<predictor>": r"(?:covariance|steer_published|steer_released|exact|advantage|probability|surprisal)",
+    "<digit>": r"[0-9]",
     "<quadrant>": r"(?:positive_likely|positive_unlikely|negative_likely|negative_unlikely|neutral)",
 }
 """What each placeholder of a key may stand for, as a regular expression."""

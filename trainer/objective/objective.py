@@ -163,19 +163,28 @@ class Objective:
                 yield regularizer, found
 
     def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
-        """Scalar loss of some rows and the surrogate's own output.
+        """Scalar loss of some rows (units of the reward) and the surrogate's own output.
 
             loss = sum_{i,t} mask * ( scale * weights * surrogate ) + sum_r sum_{i,t} regularizer_r
 
         ``scale`` [N, 1] comes from the reduction over the *whole* mini-batch, so the losses of the parts add up to
         the loss of the whole. Values off the mask never enter, not even as NaN.
         """
+        parts, policy = self.token_losses(terms, batch, scale)
+        first, *others = (part.sum() for part in parts.values())
+        return sum(others, start=first), policy
+
+    def token_losses(
+        self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]
+    ) -> tuple[dict[str, Float[Tensor, "N T"]], SurrogateLoss]:
+        """Each token's contribution to :meth:`loss`, by member: ``policy`` first, then ``regularizer.<name>``; 0 off
+        the mask. And the surrogate's own output."""
         assert batch.weights is not None
         policy = self.surrogate(
             terms, dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))
         )
         zero = torch.zeros((), dtype=policy.loss.dtype, device=policy.loss.device)
-        total = torch.where(batch.mask, scale * batch.weights * policy.loss, zero).sum()
-        for _, regularizer in sorted(self.regularizer.items()):
-            total = total + torch.where(batch.mask, regularizer(terms, batch, scale), zero).sum()
-        return total, policy
+        parts = {"policy": torch.where(batch.mask, scale * batch.weights * policy.loss, zero)}
+        for name, regularizer in sorted(self.regularizer.items()):
+            parts[f"regularizer.{name}"] = torch.where(batch.mask, regularizer(terms, batch, scale), zero)
+        return parts, policy

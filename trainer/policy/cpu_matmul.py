@@ -53,12 +53,20 @@ class _Linear(nn.Linear):
 
 
 class _LinearFunction(torch.autograd.Function):
-    """``y = x W^T``; ``dx = dy W``, ``dW = dy^T x``."""
+    """``y = x W^T``; backward ``dx = dy W``, ``dW = dy^T x``; forward mode ``dy = dx W^T + x dW^T``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
         return matmul(x, weight.T)
+
+    @staticmethod
+    def jvp(ctx: Any, along_x: Tensor | None, along_weight: Tensor | None) -> Tensor:
+        x, weight = ctx.saved_for_forward
+        parts = [] if along_x is None else [matmul(along_x, weight.T)]
+        parts += [] if along_weight is None else [matmul(x, along_weight.T)]
+        return sum(parts[1:], start=parts[0])
 
     @staticmethod
     @once_differentiable

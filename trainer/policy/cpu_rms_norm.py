@@ -31,14 +31,25 @@ def use_rms_norm(model: nn.Module) -> nn.Module:
 
 class RMSNorm(torch.autograd.Function):
     """``y = w n`` with ``n = x r`` and ``r = (mean(x^2) + eps)^(-1/2)`` over the last axis;
-    ``dx = r (w dy - n mean(w dy n))``, ``dw = sum(dy n)`` over all others."""
+    ``dx = r (w dy - n mean(w dy n))``, ``dw = sum(dy n)`` over all others; forward mode
+    ``dy = w r (dx - n mean(n dx)) + n dw``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         r = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, r)
+        ctx.save_for_forward(x, weight, r)
         return (x * r).mul_(weight)
+
+    @staticmethod
+    def jvp(ctx: Any, along_x: Tensor | None, along_weight: Tensor | None, _: None) -> Tensor:
+        x, weight, r = ctx.saved_for_forward
+        n = x * r
+        along = torch.zeros_like(x)
+        if along_x is not None:
+            along = (along_x - n * (n * along_x).mean(dim=-1, keepdim=True)) * r * weight
+        return along if along_weight is None else along + n * along_weight
 
     @staticmethod
     @once_differentiable

@@ -20,7 +20,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.policy import shared_prompt
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.model import backbone
-from trainer.policy.token_stats import token_stats
+from trainer.policy.token_stats import plain_token_stats, token_stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class Policy:
     autocast_dtype: torch.dtype | None = None
     shares_prompts: bool = False
     """The model uses the attention of ``shared_prompt.py``: a prompt is computed once, and no padding at all."""
+    plain_statistics: bool = False
+    """Statistics by elementary operators, which have a forward mode, instead of the tiled pass and its own backward."""
 
     def terms(
         self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
@@ -52,7 +54,7 @@ class Policy:
         with autocast:
             hidden = self._hidden(batch)
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
-        stats = token_stats(
+        stats = (plain_token_stats if self.plain_statistics else token_stats)(
             hidden.to(head.weight.dtype),  # as the model's own head would round
             head.weight,
             batch.targets[mask],

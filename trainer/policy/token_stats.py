@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.policy.cpu_matmul import matmul
-from trainer.policy.distribution_stats import statistic
+from trainer.policy.distribution_stats import entropy, statistic
 
 TILE = {"cpu": 2**21, "cuda": 2**26}
 """Logits in one tile. On a CPU 8 MiB in float32, so that every pass after the matrix product stays in the cache; on a
@@ -266,3 +266,28 @@ def token_stats(
     )
     found = {"logprobs": logprobs, "entropy": entropies} | ({TILED: tiled} if TILED in names else {})
     return found | dict(zip(whole, extras, strict=True))
+
+
+def plain_token_stats(
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, " M"],
+    *,
+    bias: Float[Tensor, " V"] | None = None,
+    temperature: float = 1.0,
+    statistics: Iterable[str] = (),
+    chunk: int = 4096,
+) -> dict[str, Float[Tensor, " M"]]:
+    """:func:`token_stats` by elementary operators on whole rows of logits, a few rows at a time: slower, and
+    differentiable in forward mode."""
+    names = tuple(sorted(statistics))
+    height = _tile(hidden.shape[0], weight.shape[0], chunk, hidden.device, whole_rows=True)[0]
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("logprobs", "entropy", *names)}
+    for part in _spans(hidden.shape[0], height) or [slice(0, 0)]:
+        logits = nn.functional.linear(hidden[part], weight, bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+        parts["logprobs"].append(logits.log_softmax(dim=-1).gather(1, targets[part, None]).squeeze(1))
+        parts["entropy"].append(entropy(logits))
+        for name in names:
+            parts[name].append(statistic(name, temperature)(logits, targets[part]))
+    return {name: torch.cat(values) for name, values in parts.items()}

@@ -26,6 +26,8 @@ def why_not_logged(key: str, run: Run) -> str | None:
         return f"no such controller is chosen: {nearest(rest, run.objective.controller)}"
     if head == "entropy" and not run.accounting.every:
         return "entropy accounting is off: set accounting.every"
+    if head == "ledger" and not (run.accounting.ledger_every or run.accounting.ledger_steps):
+        return "the entropy ledger is off: set accounting.ledger_every"
     if head in ("eval", "support"):
         return _why_not_evaluated(head, rest, run)
     return None

@@ -66,7 +66,8 @@ class RunFolder:
         self.timings = self.path / "timings.jsonl"
         self.samples = self.path / "samples.jsonl"
         self.reliability = self.path / "reliability.jsonl"
-        self._records = (self.metrics, self.timings, self.samples, self.reliability)
+        self.tokens = self.path / "tokens.jsonl"
+        self._records = (self.metrics, self.timings, self.samples, self.reliability, self.tokens)
         self.checkpoints = self.path / "checkpoints"
         self.mirror = self.path / "mirror.json"
         self.stop = self.path / "STOP"
@@ -135,6 +136,10 @@ class RunFolder:
     def append_reliability(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Add reliability points (step, suite, bin, confidence, accuracy, count)."""
         append_records(self.reliability, [_standard(row) for row in rows])
+
+    def append_tokens(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add responses of a ledger, token by token; each row has an integer ``step``."""
+        append_records(self.tokens, [_standard(row) for row in rows])
 
     def flush(self) -> None:
         """Put everything appended on the disk. Call it before a checkpoint: that far, the record then survives

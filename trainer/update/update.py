@@ -6,6 +6,7 @@ It must not sample, log or write; it does not know which method fills a slot.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +34,18 @@ class NonFiniteLoss(RuntimeError):
         self.batch = batch
 
 
+class UpdateObserver(Protocol):
+    """Looks at every optimiser update of a step without moving a number of it."""
+
+    def before_step(self, done: Differentiated, context: Context, state: State, clip: float) -> None:
+        """The gradient of the mini-batch is in the parameters, multiplied by ``clip``; the optimiser has not moved."""
+        ...
+
+    def after_step(self) -> None:
+        """The optimiser has moved the weights."""
+        ...
+
+
 def update(
     learner: Learner,
     objective: Objective,
@@ -43,6 +56,7 @@ def update(
     version: int,
     watch: Stopwatch | None = None,
     note_ratios: bool = False,
+    observer: UpdateObserver | None = None,
 ) -> tuple[TokenBatch, StepStats]:
     """All optimiser steps on one rollout batch. ``version``: optimiser steps already taken in the run.
 
@@ -54,7 +68,8 @@ def update(
     ``needs_current`` costs one pass without gradient per mini-batch that is too large for one micro-batch.
 
     Returns the batch with ``old_logprobs`` and ``old_entropy`` filled and the sums of the step; with ``note_ratios``
-    also the ratio at which each token was used, and whether it was clipped then (see ``metrics/accounting.py``). Raises
+    also the ratio at which each token was used, and whether it was clipped then (see ``metrics/accounting.py``).
+    ``observer`` sees every update before and after it. Raises
     :class:`NonFiniteLoss` or :class:`EngineMismatch` before the weights of that update are touched.
     """
     stats, watch = StepStats(), watch or Stopwatch()
@@ -74,7 +89,14 @@ def update(
             stats.merge(done.stats)
             if note_ratios:
                 _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
-            _step(learner, done, stats, version + number)
+            clip = _clip_gradient(learner, done, stats, version + number)
+            if observer is not None:
+                with watch("ledger"):
+                    observer.before_step(done, here, state, clip)
+            learner.optimizer.step()
+            learner.optimizer.zero_grad(set_to_none=True)
+            if observer is not None:
+                observer.after_step()
     return (replace(batch, extras=batch.extras | ratios) if note_ratios else batch), stats
 
 
@@ -113,24 +135,27 @@ def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> 
     return measure(learner, rows, wanted)
 
 
-def _step(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> None:
-    """One optimiser step with the gradients that are there; ``version`` counts the steps taken before it."""
+def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> float:
+    """Sum the gradient over ranks, clip it, and set the learning rate; ``version`` counts the steps taken before.
+
+    Returns the factor of gradient clipping.
+    """
     parameters = [p for p in learner.policy.model.parameters() if p.requires_grad]
     learner.ranks.sum_gradients(parameters)
     # A loss is counted once per mini-batch, however many parts it was computed in.
     stats.counts["policy/loss"] += 1
     if not torch.isfinite(torch.tensor(done.stats.sums["policy/loss"])):
         raise NonFiniteLoss("the loss", done.batch)
-    max_norm = learner.optim.max_grad_norm or float("inf")
+    max_norm, clip = learner.optim.max_grad_norm or float("inf"), 1.0
     norm = learner.accelerator.clip_grad_norm_(parameters, max_norm)
     if norm is not None:
         if not torch.isfinite(norm):
             raise NonFiniteLoss("the gradient", done.batch)
         stats.add("policy/grad_norm", norm)
+        clip = min(1.0, max_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
     warmup = learner.optim.warmup_steps
     lr = learner.optim.lr * min(1.0, (version + 1) / warmup if warmup else 1.0)
     for group in learner.optimizer.param_groups:
         group["lr"] = lr
-    learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
     stats.add("policy/lr", lr)
+    return clip

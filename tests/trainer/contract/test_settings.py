@@ -90,13 +90,15 @@ ACCEPTED: dict[tuple[str, str], str] = {
 """(value, setting) -> why it is no mistake; zeros and fractions stand below, by their reason."""
 
 ZEROS = {
-    OFF: "accounting.every accounting.rows evaluation.every optim.max_grad_norm tracking.samples search.collapse "
+    OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows "
+    "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
     "search.explosion search.retries launcher.max_timeouts launcher.gpus",
     NEUTRAL: "advantage.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_cov.frac weight.rand_pos_clip.frac "
     "rollout.branches",
-    EDGE: "advantage.eps advantage.positive advantage.negative controller.aer.anchor controller.aer.gain "
+    EDGE: "accounting.ledger_steps advantage.eps advantage.positive advantage.negative controller.aer.anchor "
+    "controller.aer.gain "
     "controller.aer.start controller.cosine.start controller.cosine.end controller.cosine.from_frac "
     "controller.cosine.until_frac controller.linear.start controller.linear.end controller.linear.from_frac "
     "controller.linear.until_frac controller.par_entropy_guided.threshold controller.par_entropy_guided.step "

@@ -110,6 +110,7 @@ def test_families_do_not_cover_more_than_they_say(key: str) -> None:
 def test_keys_are_unique_legal_in_mlflow_and_do_not_overlap() -> None:
     examples = {"<suite>": "heldout", "<k>": "4", "<n>": "16", "<component>": "sign"}
     examples |= {"<estimator>": "exact", "<quadrant>": "neutral"}
+    examples |= {"<predictor>": "surprisal", "<digit>": "3"}
     assert examples.keys() == PLACEHOLDERS.keys()
     concrete = []
     for metric in METRICS:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from trainer.contract.config import ROOT
@@ -44,6 +45,20 @@ def test_parts_of_matrices_do_not_fall_back_to_a_reference_that_takes_minutes() 
     assert error(matmul(left, right), left.double() @ right.double()) < 1e-5
     assert error(matmul(right.T, whole[:, 4096:]), right.double().T @ whole[:, 4096:].double()) < 1e-5
     assert time.process_time() - start < 60, "a hundred times what it takes"
+
+
+@needs_onednn
+@pytest.mark.parametrize("along", [(True, True), (True, False), (False, True)])
+def test_a_linear_layer_has_a_forward_mode(along: tuple[bool, bool]) -> None:
+    x, weight, dx, dw = (torch.randn(shape) for shape in ((9, 24), (40, 24), (9, 24), (40, 24)))
+    with forward_ad.dual_level():
+        left, right = (
+            forward_ad.make_dual(value, tangent) if moves else value
+            for value, tangent, moves in zip((x, weight), (dx, dw), along, strict=True)
+        )
+        found = forward_ad.unpack_dual(onednn._LinearFunction.apply(left, right)).tangent
+    expected = along[0] * (dx.double() @ weight.double().T) + along[1] * (x.double() @ dw.double().T)
+    assert error(found, expected) < 1e-6
 
 
 @needs_onednn

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from trainer.policy import token_stats as module
 from trainer.policy.distribution_stats import STATISTICS
-from trainer.policy.token_stats import token_stats
+from trainer.policy.token_stats import plain_token_stats, token_stats
 
 PARAMETERS = {"min_p_kept": ("@0.3",), "min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
 """Numbers for statistics that take some."""
@@ -495,3 +496,28 @@ def test_a_gpu_gives_what_the_cpu_gives(dtype: torch.dtype) -> None:
     tolerance = 1e-4 if dtype == torch.float32 else 0.05  # of numbers up to about 40
     for cpu, cuda in zip(*results, strict=True):
         torch.testing.assert_close(cuda, cpu, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [0, 7, 400])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_plain_statistics_are_the_same_in_value_and_have_a_forward_mode(rows: int, temperature: float) -> None:
+    hidden, weight, bias, targets = case(rows=rows)
+    inputs = [value.detach() for value in (hidden, weight, bias)]
+    options: Any = {"temperature": temperature, "statistics": ALL}
+    expected = token_stats(hidden, weight, targets, bias=bias, **options)
+    found = plain_token_stats(inputs[0], inputs[1], targets, bias=inputs[2], **options)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value.detach(), rtol=1e-9, atol=1e-11)
+    along = [torch.randn_like(value) for value in inputs]
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(value, tangent) for value, tangent in zip(inputs, along, strict=True)]
+        result = plain_token_stats(duals[0], duals[1], targets, bias=duals[2], **options)
+        slopes = {name: forward_ad.unpack_dual(value).tangent for name, value in result.items()}
+    for name, value in expected.items():  # the sum over rows, by the tiled pass's own backward
+        if not value.requires_grad or not rows:
+            continue
+        gradients = torch.autograd.grad(value.sum(), (hidden, weight, bias), retain_graph=True, allow_unused=True)
+        backward = sum(float((g * tangent).sum()) for g, tangent in zip(gradients, along, strict=True) if g is not None)
+        slope = slopes[name]
+        assert (0.0 if slope is None else float(slope.sum())) == pytest.approx(backward, rel=1e-8, abs=1e-9), name

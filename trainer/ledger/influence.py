@@ -1,0 +1,173 @@
+"""Token influence: what each response token's own gradient did to the entropy of the policy, to first order.
+
+With ``g_H`` the gradient of the mean entropy of a fixed set of contexts, ``P`` the diagonal by which the optimiser
+multiplies this update's gradient (gradient clipping included) and ``l_i`` token i's contribution to the loss as it is
+applied (advantage, weights, clipping, its share of the denominator)::
+
+    I_i = -g_H . P grad l_i        nats; minus the derivative of l_i along P g_H
+
+so one forward-mode pass gives every token's influence. First the terms are differentiated along ``P g_H``, which may
+be done by differences; then the loss along those, always exactly, so that what a method detaches stays detached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.ledger.tangents import along_terms
+from trainer.metrics.accounting import SUM_P2_LOGP_H
+from trainer.metrics.estimators import covariance, importance_ratio
+from trainer.objective.objective import Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenInfluence:
+    """The response tokens of one update, flat; every field [M], detached, on the CPU, at the weights of the update."""
+
+    influence: Float[Tensor, " M"]
+    """I_i of the policy term, nats of the mean entropy."""
+    coefficient: Float[Tensor, " M"]
+    """``-d loss / d log p_i`` times the number of tokens: what really multiplied the gradient of the token's log-prob
+    (advantage, ratio, weights, clipping, reduction), in units of the advantage."""
+    advantage: Float[Tensor, " M"]
+    """As the advantage member made it."""
+    ratio: Float[Tensor, " M"]
+    """Importance ratio."""
+    logprobs: Float[Tensor, " M"]
+    """log p of the sampled token, nats."""
+    entropy: Float[Tensor, " M"]
+    """Full-vocabulary entropy, nats."""
+    sum_p2_logp_h: Float[Tensor, " M"]
+    """sum_a p_a^2 (log p_a + H), nats."""
+    position: Float[Tensor, " M"]
+    """Place in the response, from 0 (first token) to below 1."""
+    row: Float[Tensor, " M"]
+    """Row of the mini-batch."""
+    group: Float[Tensor, " M"]
+    """Prompt of the step."""
+    share: float
+    """Tokens of the mini-batch for each of these (1: all of them): sums are multiplied by it."""
+
+    def __len__(self) -> int:
+        return len(self.influence)
+
+
+def effective_coefficients(
+    objective: Objective, values: TokenTerms, rows: TokenBatch, scale: Float[Tensor, "N 1"]
+) -> Float[Tensor, "N T"]:
+    """``-d (policy loss) / d log p`` of every token: the factor on the gradient of its log-prob, whatever made it."""
+    with torch.enable_grad():
+        logprobs = values.logprobs.detach().requires_grad_()
+        terms = TokenTerms(logprobs=logprobs, entropy=values.entropy, extras=values.extras)
+        losses, _ = objective.token_losses(terms, rows, scale)
+        total = losses["policy"].sum()
+        if not total.requires_grad:
+            return torch.zeros_like(values.logprobs)
+        return -torch.autograd.grad(total, logprobs)[0]
+
+
+def token_influence(
+    objective: Objective,
+    values: TokenTerms,
+    slopes: TokenTerms,
+    rows: TokenBatch,
+    scale: Float[Tensor, "N 1"],
+    *,
+    share: float = 1.0,
+) -> tuple[TokenInfluence, dict[str, float]]:
+    """Influence of the tokens of ``rows``, and what each member of the loss did to the entropy in all, nats.
+
+    ``values`` and ``slopes`` are the terms and their derivatives along ``P g_H``.
+    """
+    found = along_terms(lambda terms: objective.token_losses(terms, rows, scale)[0], values, slopes)
+    members = {name: -share * float(part.double().sum()) for name, part in found.items()}
+    mask, tokens = rows.mask, max(rows.num_tokens * share, 1)
+    assert rows.advantages is not None and rows.old_logprobs is not None
+    numbers = torch.arange(rows.num_rows)[:, None].expand(mask.shape)
+    order = mask.cumsum(dim=1) - 1
+    flat = TokenInfluence(
+        influence=-found["policy"][mask],
+        coefficient=effective_coefficients(objective, values, rows, scale)[mask] * tokens,
+        advantage=rows.advantages[mask],
+        ratio=importance_ratio(values.logprobs, rows.old_logprobs)[mask],
+        logprobs=values.logprobs[mask],
+        entropy=values.entropy[mask],
+        sum_p2_logp_h=values.extras[SUM_P2_LOGP_H][mask],
+        position=(order / mask.sum(dim=1, keepdim=True).clamp(min=1))[mask],
+        row=numbers[mask],
+        group=rows.group[:, None].expand(mask.shape)[mask],
+        share=share,
+    )
+    return flat, members
+
+
+def quadrants(tokens: TokenInfluence) -> dict[str, Bool[Tensor, " M"]]:
+    """Masks that cover every token once, by the *effective* coefficient: its sign x likely (log p >= -H) or unlikely;
+    ``neutral`` where the loss gave the token no gradient (clipped, weight 0, advantage 0)."""
+    likely = tokens.logprobs >= -tokens.entropy
+    up, down = tokens.coefficient > 0, tokens.coefficient < 0
+    return {
+        "positive_likely": up & likely,
+        "positive_unlikely": up & ~likely,
+        "negative_likely": down & likely,
+        "negative_unlikely": down & ~likely,
+        "neutral": ~(up | down),
+    }
+
+
+def deciles(values: Float[Tensor, " M"]) -> list[Bool[Tensor, " M"]]:
+    """Ten masks of a tenth of the tokens each, from the smallest value up; ties stay in their order."""
+    ranks = values.argsort(stable=True).argsort(stable=True)
+    return [(ranks * 10 // max(len(values), 1)) == number for number in range(10)]
+
+
+def tenths(position: Float[Tensor, " M"]) -> list[Bool[Tensor, " M"]]:
+    """Ten masks: which tenth of its response a token is in."""
+    number = (position * 10).floor().clamp(max=9)
+    return [number == tenth for tenth in range(10)]
+
+
+def _steer(tokens: TokenInfluence, factor: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    return factor * torch.expm1(tokens.logprobs) * (tokens.logprobs + tokens.entropy)
+
+
+def _exact(tokens: TokenInfluence) -> Float[Tensor, " M"]:
+    own = tokens.logprobs.exp() * (tokens.logprobs + tokens.entropy)
+    return -tokens.coefficient * (own - tokens.sum_p2_logp_h)
+
+
+ESTIMATORS: Mapping[str, Callable[[TokenInfluence], Float[Tensor, " M"]]] = {
+    "covariance": lambda tokens: -covariance(tokens.logprobs, tokens.coefficient),
+    "steer_published": lambda tokens: _steer(tokens, tokens.coefficient),
+    "steer_released": lambda tokens: _steer(tokens, tokens.ratio * tokens.advantage),
+    "exact": _exact,
+    "advantage": lambda tokens: -tokens.coefficient,
+    "probability": lambda tokens: -tokens.logprobs.exp(),
+    "surprisal": lambda tokens: -tokens.coefficient * tokens.logprobs,
+}
+"""What papers say a token does to the entropy, up to a factor; positive raises it. ``covariance``: minus the centred
+product of log p and coefficient (arXiv 2505.22617). ``steer_*``: ``-c (1 - p)(log p + H)`` with the effective
+coefficient, or with ratio times advantage as in the released code (arXiv 2510.10150). ``exact``: the tabular softmax's
+first order ``-c [p (log p + H) - sum_a p_a^2 (log p_a + H)]`` (arXiv 2602.03392). ``advantage``: ``-c``;
+``probability``: ``-p``; ``surprisal``: ``-c log p``."""
+
+
+def contest(updates: Iterable[TokenInfluence]) -> dict[str, float]:
+    """Correlation of each of :data:`ESTIMATORS` with the influence, over the tokens of a step; a name is left out
+    where one of the two does not vary."""
+    parts = list(updates)
+    measured = torch.cat([part.influence.double() for part in parts])
+    found = {}
+    for name, estimate in ESTIMATORS.items():
+        values = torch.cat([estimate(part).double() for part in parts])
+        both = torch.stack([values - values.mean(), measured - measured.mean()])
+        power = float(both[0].square().sum() * both[1].square().sum())
+        if power > 0:
+            found[name] = float((both[0] * both[1]).sum()) / power**0.5
+    return found
