@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -206,12 +207,14 @@ def _along(
     temperature: float | None = None,
 ) -> tuple[TokenTerms, TokenTerms, bool]:
     """Terms, their derivatives along ``direction``, and whether those are exact."""
-    wanted = {"statistics": statistics, "temperature": temperature}
+    along = partial(
+        terms_along, learner.policy, rows, direction, learner.ranks, statistics=statistics, temperature=temperature
+    )
     try:
-        return *terms_along(learner.policy, rows, direction, learner.ranks, **wanted), True
+        return *along(), True
     except (NotImplementedError, RuntimeError) as error:
         log.info("influence by central differences, for an operator has no forward mode: %s", error)
-        return *terms_along(learner.policy, rows, direction, learner.ranks, **wanted, exact=False), False
+        return *along(exact=False), False
 
 
 def _auxiliary_slope(regularizer: Regularizer, values: TokenTerms, slopes: TokenTerms, rows: TokenBatch) -> float:
