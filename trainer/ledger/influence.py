@@ -1,4 +1,5 @@
-"""Token influence: what each response token's own gradient did to the entropy of the policy, to first order.
+"""Token influence: what each response token's own gradient did to the entropy of the policy, to first order
+(specification 15.6).
 
 With ``g_H`` the gradient of the mean entropy of a fixed set of contexts, ``P`` the diagonal by which the optimiser
 multiplies this update's gradient (gradient clipping included) and ``l_i`` token i's contribution to the loss as it is
