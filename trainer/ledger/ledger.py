@@ -117,8 +117,8 @@ class Ledger:
         mini-batch each stands for.
 
         All responses to some of the prompts, because a prompt's advantages are relative to one another. On the default
-        run a quarter of the prompts gives the policy term with an error as large as itself (``ledger/tokens_error``), as a
-        quarter of the responses does: single steps want ``accounting.ledger_rows=0``, sums over a run do not.
+        run a quarter of the prompts gives the policy term with an error as large as itself (``ledger/tokens_error``),
+        as a quarter of the responses does: single steps want ``accounting.ledger_rows=0``, sums over a run do not.
         """
         scale, prompts = self.objective.reduction.scale(mini), mini.group.unique()
         count = -(-self.rows * len(prompts) // mini.num_rows) if self.rows else len(prompts)
