@@ -11,7 +11,7 @@ from dashboards.sweep.glossary import parse_glossary
 from trainer.metrics.table import METRICS, Metric, find, glossary_json
 
 EXAMPLES = {"<suite>": "heldout", "<k>": "8", "<n>": "16", "<component>": "skywork", "<estimator>": "exact",
-            "<quadrant>": "positive_likely"}  # fmt: skip
+            "<quadrant>": "positive_likely", "<digit>": "4", "<predictor>": "surprisal"}  # fmt: skip
 GLOSSARY = parse_glossary(glossary_json(), "this checkout")
 
 

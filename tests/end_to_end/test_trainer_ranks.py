@@ -43,8 +43,8 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     for one, two in zip(first, second, strict=True):
         assert one.keys() == two.keys()
         for key, value in one.items():
-            # A rank correlation jumps where rounding turns two near ties around.
-            tolerance = 0.05 if "spearman" in key else RANK_TOLERANCE
+            # Correlations jump where rounding turns two near ties around, or moves one token far out.
+            tolerance = 0.05 if "corr_" in key else RANK_TOLERANCE
             assert two[key] == pytest.approx(value, rel=tolerance, abs=tolerance), key
     status = both.read_status()
     assert status is not None and status.state == "COMPLETED"

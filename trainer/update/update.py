@@ -93,8 +93,7 @@ def update(
             if observer is not None:
                 with watch("ledger"):
                     observer.before_step(done, here, state, clip)
-            learner.optimizer.step()
-            learner.optimizer.zero_grad(set_to_none=True)
+            _step(learner)
             if observer is not None:
                 observer.after_step()
     return (replace(batch, extras=batch.extras | ratios) if note_ratios else batch), stats
@@ -159,3 +158,9 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
         group["lr"] = lr
     stats.add("policy/lr", lr)
     return clip
+
+
+def _step(learner: Learner) -> None:
+    """Move the weights by the gradient that is there, and forget it."""
+    learner.optimizer.step()
+    learner.optimizer.zero_grad(set_to_none=True)

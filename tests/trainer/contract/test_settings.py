@@ -19,7 +19,7 @@ from trainer.contract.config import LIST_SLOTS
 from trainer.contract.settings import ConfigError, Range, Seed, coerced, filled
 
 HERE = Path(__file__)
-EXTRA = {"search.objectives[0]": "sweeps.search.settings.Objective"}
+EXTRA = {"search.objectives[0]": "sweeps.search.settings.SearchObjective"}
 """Dataclasses that users fill and no YAML names as its ``_target_``."""
 
 

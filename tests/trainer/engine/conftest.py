@@ -1,4 +1,5 @@
-"""One vLLM engine for all tests of this folder: starting it costs seconds, and a process holds only one at a time."""
+"""One vLLM engine for all tests of a file: starting it costs seconds, and a process holds only one at a time, so that one
+that outlives its file breaks when another file closes its own."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ class Bench:
         return engine
 
 
-@pytest.fixture(scope="session")
-def bench_of_session() -> Iterator[Bench]:
+@pytest.fixture(scope="module")
+def bench_of_file() -> Iterator[Bench]:
     run = build_run(run_config(VLLM))
     tokenizer = load_tokenizer(run.model)
     setup = engine_setup(run, tokenizer, torch.device("cpu"))
@@ -74,11 +75,11 @@ def bench_of_session() -> Iterator[Bench]:
 
 
 @pytest.fixture
-def bench(bench_of_session: Bench) -> Iterator[Bench]:
+def bench(bench_of_file: Bench) -> Iterator[Bench]:
     """The bench; a test may change the policy's weights, which are put back afterwards."""
-    state = {name: value.clone() for name, value in bench_of_session.policy.model.state_dict().items()}
-    yield bench_of_session
-    bench_of_session.policy.model.load_state_dict(state)
+    state = {name: value.clone() for name, value in bench_of_file.policy.model.state_dict().items()}
+    yield bench_of_file
+    bench_of_file.policy.model.load_state_dict(state)
 
 
 @pytest.fixture(params=["vllm", SCHEDULED, "transformers"])
