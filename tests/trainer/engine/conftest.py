@@ -1,5 +1,5 @@
-"""One vLLM engine for all tests of a file: starting it costs seconds, and a process holds only one at a time, so that one
-that outlives its file breaks when another file closes its own."""
+"""One vLLM engine for all tests of a file: starting it costs seconds, and a process holds only one at a time, so that
+one that outlives its file breaks when another file closes its own."""
 
 from __future__ import annotations
 
