@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from trainer.batch.types import Rollout, StepStats, TokenBatch
 from trainer.contract.config import derive_seed
@@ -97,14 +98,19 @@ def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> To
     settings = session.run.accounting
     if settings.every == 0 or session.step % settings.every:
         return None
-    count = min(settings.rows or batch.num_rows, batch.num_rows)
-    generator = torch.Generator().manual_seed(derive_seed(session.run.seed, session.step, "accounting"))
-    index = torch.randperm(batch.num_rows, generator=generator)[:count].sort().values
+    index = _random_rows(session, batch, settings.rows, "accounting")
     with watch("accounting"):
         rows = batch.rows(index)
         terms = session.policy.measure(rows, {SUM_P2_LOGP_H})
         extras = {SUM_P2_LOGP_H: terms.extras[SUM_P2_LOGP_H], _ROW: index}
         return replace(with_old_terms(rows, terms), extras=rows.extras | extras)
+
+
+def _random_rows(session: Session, batch: TokenBatch, count: int, purpose: str) -> Tensor:
+    """Indices, in order, of ``count`` rows drawn without replacement; 0: all. The same for every run of a seed."""
+    generator = torch.Generator().manual_seed(derive_seed(session.run.seed, session.step, purpose))
+    drawn = torch.randperm(batch.num_rows, generator=generator)
+    return (drawn[:count] if count else drawn).sort().values
 
 
 def open_ledger(session: Session, objective: Objective, batch: TokenBatch) -> Ledger | None:
@@ -114,10 +120,8 @@ def open_ledger(session: Session, objective: Objective, batch: TokenBatch) -> Le
     if not settings.ledger_due(session.step):
         return None
     rows = -(-settings.ledger_rows // updates)
-    count = min(rows or batch.num_rows, batch.num_rows)
-    generator = torch.Generator().manual_seed(derive_seed(session.run.seed, session.step, "ledger"))
-    index = torch.randperm(batch.num_rows, generator=generator)[:count].sort().values
-    return Ledger(learner=session.learner, objective=objective, contexts=batch.rows(index), rows=rows)
+    contexts = batch.rows(_random_rows(session, batch, rows, "ledger"))
+    return Ledger(learner=session.learner, objective=objective, contexts=contexts, rows=rows)
 
 
 def ledger_metrics(session: Session, ledger: Ledger | None, watch: Stopwatch) -> dict[str, float]:

@@ -403,7 +403,7 @@ def asks_for_no_more_forward_passes_than_it_says(case: Case) -> None:
     """One pass over each row, one over rows that a member brings, and a second one only for ``needs_current``."""
     model = Toy()
     batch = off_policy(model)
-    own = sum(found.rows.num_rows for _, found in case.objective.auxiliary(CONTEXT, started(case.objective)))
+    own = sum(found.rows.num_rows for *_, found in case.objective.auxiliary(CONTEXT, started(case.objective)))
     seen = Bench(model, micro_batch_tokens=30).step(case.objective, batch).rows_seen
     assert seen == batch.num_rows * (2 if case.objective.any("needs_current") else 1) + own
 

@@ -13,17 +13,18 @@ be done by differences; then the loss along those, always exactly, so that what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.ledger.tangents import along_terms
+from trainer.metrics import estimators
 from trainer.metrics.accounting import SUM_P2_LOGP_H
-from trainer.metrics.estimators import covariance, importance_ratio
 from trainer.objective.objective import Objective
 
 
@@ -48,15 +49,12 @@ class TokenInfluence:
     """sum_a p_a^2 (log p_a + H), nats."""
     position: Float[Tensor, " M"]
     """Place in the response, from 0 (first token) to below 1."""
-    row: Float[Tensor, " M"]
+    row: Int[Tensor, " M"]
     """Row of the mini-batch."""
-    group: Float[Tensor, " M"]
+    group: Int[Tensor, " M"]
     """Prompt of the step."""
     share: float
     """Tokens of the mini-batch for each of these (1: all of them): sums are multiplied by it."""
-
-    def __len__(self) -> int:
-        return len(self.influence)
 
 
 def effective_coefficients(
@@ -96,7 +94,7 @@ def token_influence(
         influence=-found["policy"][mask],
         coefficient=effective_coefficients(objective, values, rows, scale)[mask] * tokens,
         advantage=rows.advantages[mask],
-        ratio=importance_ratio(values.logprobs, rows.old_logprobs)[mask],
+        ratio=estimators.importance_ratio(values.logprobs, rows.old_logprobs)[mask],
         logprobs=values.logprobs[mask],
         entropy=values.entropy[mask],
         sum_p2_logp_h=values.extras[SUM_P2_LOGP_H][mask],
@@ -109,17 +107,9 @@ def token_influence(
 
 
 def quadrants(tokens: TokenInfluence) -> dict[str, Bool[Tensor, " M"]]:
-    """Masks that cover every token once, by the *effective* coefficient: its sign x likely (log p >= -H) or unlikely;
-    ``neutral`` where the loss gave the token no gradient (clipped, weight 0, advantage 0)."""
-    likely = tokens.logprobs >= -tokens.entropy
-    up, down = tokens.coefficient > 0, tokens.coefficient < 0
-    return {
-        "positive_likely": up & likely,
-        "positive_unlikely": up & ~likely,
-        "negative_likely": down & likely,
-        "negative_unlikely": down & ~likely,
-        "neutral": ~(up | down),
-    }
+    """:func:`trainer.metrics.estimators.quadrants` by the sign of the *effective* coefficient; ``neutral`` where the
+    loss gave the token no gradient (clipped, weight 0, advantage 0)."""
+    return estimators.quadrants(tokens.coefficient, tokens.logprobs, tokens.entropy)
 
 
 def deciles(values: Float[Tensor, " M"]) -> list[Bool[Tensor, " M"]]:
@@ -134,23 +124,14 @@ def tenths(position: Float[Tensor, " M"]) -> list[Bool[Tensor, " M"]]:
     return [number == tenth for tenth in range(10)]
 
 
-def _steer(tokens: TokenInfluence, factor: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
-    return factor * torch.expm1(tokens.logprobs) * (tokens.logprobs + tokens.entropy)
-
-
-def _exact(tokens: TokenInfluence) -> Float[Tensor, " M"]:
-    own = tokens.logprobs.exp() * (tokens.logprobs + tokens.entropy)
-    return -tokens.coefficient * (own - tokens.sum_p2_logp_h)
-
-
 ESTIMATORS: Mapping[str, Callable[[TokenInfluence], Float[Tensor, " M"]]] = {
-    "covariance": lambda tokens: -covariance(tokens.logprobs, tokens.coefficient),
-    "steer_published": lambda tokens: _steer(tokens, tokens.coefficient),
-    "steer_released": lambda tokens: _steer(tokens, tokens.ratio * tokens.advantage),
-    "exact": _exact,
-    "advantage": lambda tokens: -tokens.coefficient,
-    "probability": lambda tokens: -tokens.logprobs.exp(),
-    "surprisal": lambda tokens: -tokens.coefficient * tokens.logprobs,
+    "covariance": lambda t: -estimators.covariance(t.logprobs, t.coefficient),
+    "steer_published": lambda t: estimators.steer(t.coefficient, t.logprobs, t.entropy),
+    "steer_released": lambda t: estimators.steer(t.ratio * t.advantage, t.logprobs, t.entropy),
+    "exact": lambda t: estimators.exact(t.coefficient, t.logprobs, t.entropy, t.sum_p2_logp_h),
+    "advantage": lambda t: -t.coefficient,
+    "probability": lambda t: -t.logprobs.exp(),
+    "surprisal": lambda t: -t.coefficient * t.logprobs,
 }
 """What papers say a token does to the entropy, up to a factor; positive raises it. ``covariance``: minus the centred
 product of log p and coefficient (arXiv 2505.22617). ``steer_*``: ``-c (1 - p)(log p + H)`` with the effective
@@ -167,8 +148,7 @@ def contest(updates: Iterable[TokenInfluence]) -> dict[str, float]:
     found = {}
     for name, estimate in ESTIMATORS.items():
         values = torch.cat([estimate(part).double() for part in parts])
-        both = torch.stack([values - values.mean(), measured - measured.mean()])
-        power = float(both[0].square().sum() * both[1].square().sum())
-        if power > 0:
-            found[name] = float((both[0] * both[1]).sum()) / power**0.5
+        correlation = estimators.pearson(values, measured)
+        if not math.isnan(correlation):
+            found[name] = correlation
     return found

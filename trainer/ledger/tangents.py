@@ -79,7 +79,7 @@ def terms_along(
     """Terms of ``rows`` and their derivatives along ``direction``: ``d/dx terms(weights + x direction)`` at x = 0.
 
     Both (rows, time), on the CPU, nats, and nats per unit of x; every rank returns all rows. With ``exact`` raises
-    ``NotImplementedError`` or ``RuntimeError`` where an operator of the model has no forward mode.
+    ``NotImplementedError`` where an operator of the model has no forward mode.
     """
     names = sorted(statistics)
     at = policy.temperature if temperature is None else temperature

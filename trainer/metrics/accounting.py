@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.metrics import estimators
 from trainer.metrics.calibration import average_ranks
-from trainer.metrics.estimators import covariance, k3
+from trainer.metrics.estimators import covariance, k3, pearson
 
 SUM_P2_LOGP_H = "sum_p2_logp_h"
 """Name in TokenTerms.extras of sum_a p_a^2 (log p_a + H), which the exact estimator needs."""
@@ -54,7 +55,7 @@ class TokenChange:
 
 def steer_released(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
     """-r A (1 - p)^power (log p + H), as in the authors' code: one factor p less than the exact term."""
-    return -_times(change.ratio, change.advantages) * _steer(change, one_minus_pi_power)
+    return _steer(change, _times(change.ratio, change.advantages), one_minus_pi_power)
 
 
 def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
@@ -63,41 +64,25 @@ def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> 
     I is 0 where the surrogate in use has removed the token's gradient, whatever it clips by. The paper's exponent on
     (1 - p) could not be verified (specification 5); the default is 1.
     """
-    return -_push(change) * _steer(change, one_minus_pi_power)
+    return _steer(change, _push(change), one_minus_pi_power)
 
 
-def _steer(change: TokenChange, power: float) -> Float[Tensor, " M"]:
-    logprobs = change.logprobs_before.double()
-    return (-torch.expm1(logprobs)).clamp(min=0.0) ** power * (logprobs + change.entropy_before.double())
+def _steer(change: TokenChange, push: Float[Tensor, " M"], power: float) -> Float[Tensor, " M"]:
+    return estimators.steer(push, change.logprobs_before.double(), change.entropy_before.double(), power=power)
 
 
 def exact(change: TokenChange) -> Float[Tensor, " M"]:
-    """-r I A [p_k (log p_k + H) - sum_a p_a^2 (log p_a + H)], k the sampled token, I the clip indicator.
-
-    The exact first order of H under logits z += eta r I A (onehot_k - p), a tabular softmax-policy-gradient step, over
-    eta: a token without gradient moves no logit.
-    """
+    """:func:`trainer.metrics.estimators.exact` with ``push = r I A``, I the clip indicator: a token without gradient
+    moves no logit."""
     if change.sum_p2_logp_h is None:
         raise ValueError(f"the exact entropy estimate needs {SUM_P2_LOGP_H}; ask the policy for that statistic")
-    logprobs = change.logprobs_before.double()
-    own = logprobs.exp() * (logprobs + change.entropy_before.double())
-    return -_push(change) * (own - change.sum_p2_logp_h.double())
+    before = (change.logprobs_before.double(), change.entropy_before.double(), change.sum_p2_logp_h.double())
+    return estimators.exact(_push(change), *before)
 
 
 def quadrants(change: TokenChange) -> dict[str, Bool[Tensor, " M"]]:
-    """Masks that cover every token once: sign of A x likely (log p >= -H) or unlikely; ``neutral`` where A = 0.
-
-    A certain token (log p = 0 = H) is likely.
-    """
-    likely = change.logprobs_before >= -change.entropy_before
-    up, down = change.advantages > 0, change.advantages < 0
-    return {
-        "positive_likely": up & likely,
-        "positive_unlikely": up & ~likely,
-        "negative_likely": down & likely,
-        "negative_unlikely": down & ~likely,
-        "neutral": ~(up | down),
-    }
+    """:func:`trainer.metrics.estimators.quadrants` by the sign of the advantage."""
+    return estimators.quadrants(change.advantages, change.logprobs_before, change.entropy_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +112,8 @@ def compare(
     return Fit(
         scale=scale,
         predicted=scale * float(prediction.mean()),
-        pearson=_pearson(prediction, measured),
-        spearman=_pearson(_ranks(prediction), ranks),
+        pearson=pearson(prediction, measured),
+        spearman=pearson(_ranks(prediction), ranks),
         rmse=math.sqrt(float(residual @ residual) / len(measured)),
     )
 
@@ -200,10 +185,3 @@ def _times(ratio: Float[Tensor, " M"] | None, advantages: Float[Tensor, " M"]) -
 def _ranks(values: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
     """:func:`trainer.metrics.calibration.average_ranks` of a tensor, float64."""
     return torch.from_numpy(average_ranks(values.detach().cpu().numpy())).to(values.device)
-
-
-def _pearson(first: Float[Tensor, " M"], second: Float[Tensor, " M"]) -> float:
-    """Correlation of two [M]; nan if one does not vary."""
-    x, y = first - first.mean(), second - second.mean()
-    power = float(x @ x) * float(y @ y)
-    return float(x @ y) / math.sqrt(power) if power > 0 else math.nan

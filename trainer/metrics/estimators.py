@@ -1,5 +1,5 @@
-"""Ratios and divergences of two policies on sampled tokens, and the covariance that drives entropy down: one
-definition and one sign of each.
+"""Ratios and divergences of two policies on sampled tokens, and what published estimators say a token does to the
+entropy: one definition and one sign of each.
 
 Pure functions; they must not know any method.
 
@@ -10,8 +10,10 @@ alone, and the importance ratio is its exponential.
 
 from __future__ import annotations
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 MAX_LOG_RATIO = 20.0
@@ -58,3 +60,48 @@ def covariance(logprobs: Float[Tensor, " M"], advantages: Float[Tensor, " M"]) -
     entropy is minus a step size times this (arXiv 2505.22617; specification 3.2). Nats times units of the advantage.
     """
     return (logprobs - logprobs.mean()) * (advantages - advantages.mean())
+
+
+def steer(
+    push: Float[Tensor, " M"], logprobs: Float[Tensor, " M"], entropy: Float[Tensor, " M"], *, power: float = 1.0
+) -> Float[Tensor, " M"]:
+    """``-push (1 - p)^power (log p + H)``: STEER's change of entropy (arXiv 2510.10150; specification 5), nats times
+    units of ``push``, the factor on the gradient of the token's log-prob."""
+    return -push * ((-torch.expm1(logprobs)).clamp(min=0.0) ** power * (logprobs + entropy))
+
+
+def exact(
+    push: Float[Tensor, " M"],
+    logprobs: Float[Tensor, " M"],
+    entropy: Float[Tensor, " M"],
+    sum_p2_logp_h: Float[Tensor, " M"],
+) -> Float[Tensor, " M"]:
+    """``-push [p_k (log p_k + H) - sum_a p_a^2 (log p_a + H)]``, k the sampled token: the exact first order of H under
+    logits ``z += eta push (onehot_k - p)``, over eta (arXiv 2602.03392; specification 5); nats times units of
+    ``push``."""
+    return -push * (logprobs.exp() * (logprobs + entropy) - sum_p2_logp_h)
+
+
+def quadrants(
+    push: Float[Tensor, " M"], logprobs: Float[Tensor, " M"], entropy: Float[Tensor, " M"]
+) -> dict[str, Bool[Tensor, " M"]]:
+    """Masks that cover every token once: sign of ``push`` x likely (log p >= -H) or unlikely; ``neutral`` where 0.
+
+    A certain token (log p = 0 = H) is likely.
+    """
+    likely = logprobs >= -entropy
+    up, down = push > 0, push < 0
+    return {
+        "positive_likely": up & likely,
+        "positive_unlikely": up & ~likely,
+        "negative_likely": down & likely,
+        "negative_unlikely": down & ~likely,
+        "neutral": ~(up | down),
+    }
+
+
+def pearson(first: Float[Tensor, " M"], second: Float[Tensor, " M"]) -> float:
+    """Correlation, dimensionless; nan if one does not vary."""
+    x, y = first - first.mean(), second - second.mean()
+    power = float(x @ x) * float(y @ y)
+    return float(x @ y) / math.sqrt(power) if power > 0 else math.nan

@@ -154,13 +154,13 @@ class Objective:
                 weights = weights * member(batch, terms, own)
         return dataclasses.replace(batch, weights=weights)
 
-    def auxiliary(self, context: Context, state: State) -> Iterator[tuple[Regularizer, Auxiliary]]:
-        """Every regularizer's own rows for this mini-batch, with the regularizer that judges them."""
+    def auxiliary(self, context: Context, state: State) -> Iterator[tuple[str, Regularizer, Auxiliary]]:
+        """Every regularizer's own rows for this mini-batch, with name and regularizer that judges them."""
         for name, regularizer in sorted(self.regularizer.items()):
             own = dataclasses.replace(context, state=state.get(f"regularizer.{name}", {}))
             found = regularizer.auxiliary(own)
             if found is not None:
-                yield regularizer, found
+                yield name, regularizer, found
 
     def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
         """Scalar loss of some rows (units of the reward) and the surrogate's own output.

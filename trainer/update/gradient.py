@@ -149,7 +149,7 @@ def _differentiate_auxiliary(
 ) -> None:
     """Add the gradient of rows that regularizers bring along."""
     policy, ranks = learner.policy, learner.ranks
-    for regularizer, own in objective.auxiliary(context, state):
+    for _, regularizer, own in objective.auxiliary(context, state):
         for index in policy.micro_batch_indices(own.rows, rank=ranks.rank, world=ranks.world):
             rows = own.rows.rows(index).to(policy.device)
             terms = policy.terms(rows, regularizer.statistics, temperature=own.temperature)

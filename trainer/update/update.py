@@ -95,7 +95,8 @@ def update(
                     observer.before_step(done, here, state, clip)
             _step(learner)
             if observer is not None:
-                observer.after_step()
+                with watch("ledger"):
+                    observer.after_step()
     return (replace(batch, extras=batch.extras | ratios) if note_ratios else batch), stats
 
 
