@@ -44,7 +44,8 @@ class ModelConfig:
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     dtype: str = "float32"
-    """Precision of the weights: float32; bfloat16 or float16 where nothing is trained (``optim.lr=0``)."""
+    """Type of the weights that the model computes with: float32, bfloat16 or float16. Below float32 the optimiser moves
+    float32 master weights (trainer/policy/precision.py)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless asked."""
     gradient_checkpointing: bool = False
@@ -156,7 +157,7 @@ class HardwareConfig:
     """cpu or cuda. auto: cuda if the jobs of the queue hold GPUs and torch was built for them; decided before the run
     is frozen."""
     mixed_precision: str = "no"
-    """accelerate's setting: no, bf16 or fp16."""
+    """What float32 weights are computed with: no (float32), bf16 or fp16 (autocast)."""
     micro_batch_tokens: int = 16384
     """Positions in one forward and backward pass."""
     share_prompts: bool = True

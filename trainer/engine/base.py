@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.contract.config import require
 from trainer.runtime.signals import signals_held_back
 
 
@@ -37,13 +38,14 @@ class EngineSetup:
     model_path: str
     """A folder."""
     dtype: str
+    """float32, bfloat16 or float16: of the weights and of what is computed with them."""
     trust_remote_code: bool
     max_length: int
     """Longest prompt + completion, tokens."""
     end_tokens: tuple[int, ...]
     """Ids that end a response, each of which is sampled like any other token and kept."""
     device: str
-    """cpu or cuda."""
+    """cpu, or cuda with the number of the GPU: the trainer's own."""
 
 
 def entropy(logprobs: Tensor) -> Tensor:
@@ -83,8 +85,20 @@ class Engine(Protocol):
         ...
 
 
+def require_dtype(dtype: str | None) -> None:
+    """Raise :class:`ConfigError` for an ``engine.dtype`` that there is not."""
+    known = (None, "float32", "bfloat16", "float16")
+    remedy = "choose float32, bfloat16 or float16, or null for what the trainer computes with"
+    require(dtype in known, "engine.dtype", dtype, remedy)
+
+
 class EngineConfig(Protocol):
     """The component of the ``engine`` group: settings that start an engine."""
+
+    @property
+    def dtype(self) -> str | None:
+        """Type that it samples in; None: what the trainer computes with."""
+        ...
 
     def require_available(self) -> None:
         """Raise :class:`ConfigError` when the engine cannot be started on this machine; cheap."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from trainer.contract.config import derive_seed, require
-from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state
+from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state, require_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,11 @@ class TransformersEngine:
 
     batch_size: int = 256
     """Sequences sampled at once."""
+    dtype: str | None = None
+    """Type of weights and products: float32, bfloat16 or float16. null: what the trainer computes with."""
 
     def __post_init__(self) -> None:
+        require_dtype(self.dtype)
         require(
             self.batch_size >= 1,
             "engine.batch_size",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.contract.config import ConfigError, require
 from trainer.contract.settings import Range
-from trainer.engine.base import Completion, Engine, EngineSetup, preserve_torch_state
+from trainer.engine.base import Completion, Engine, EngineSetup, preserve_torch_state, require_dtype
 
 LOCKSTEP_FOR = "0.32.0"
 """Version of vLLM that ``vllm_lockstep.py`` knows the inside of."""
@@ -36,6 +36,8 @@ class VLLMEngine:
     """Share of GPU memory vLLM may take in all; the trainer needs the rest."""
     max_sequences: Annotated[int, Range(1, 65_536)] = 512
     """Sequences sampled at once; more wait their turn."""
+    dtype: str | None = None
+    """Type of weights and products: float32, bfloat16 or float16. null: what the trainer computes with."""
     enforce_eager: bool | None = None
     """No CUDA graphs and no compilation. None: eager on a CPU, graphs on a GPU."""
     lockstep: bool = True
@@ -43,6 +45,7 @@ class VLLMEngine:
     CPU, with the version of vLLM it was written for, for models whose layers all attend to the whole past."""
 
     def __post_init__(self) -> None:
+        require_dtype(self.dtype)
         require(self.kv_cache_gib > 0, "engine.kv_cache_gib", self.kv_cache_gib, "the cache needs room")
         require(
             self.max_sequences >= 1,
@@ -83,7 +86,7 @@ class VLLMEngine:
                 # Log-probs after temperature: those of the distribution that is sampled from.
                 logprobs_mode="processed_logprobs",
                 # What is shorter than a block of the cache is never found in it, but looking costs time.
-                enable_prefix_caching=setup.max_length > BLOCK[setup.device],
+                enable_prefix_caching=setup.max_length > BLOCK[torch.device(setup.device).type],
                 async_scheduling=False,
                 disable_log_stats=True,
                 seed=0,

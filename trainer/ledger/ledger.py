@@ -71,12 +71,13 @@ class Ledger:
         learner, policy = self.learner, self.learner.policy
         parameters = trained_parameters(policy)
         entropy, self._slope = entropy_gradient(policy, self.contexts, learner.ranks)
-        self._before = {name: value.detach().clone() for name, value in parameters.items()}
+        masters = {name: learner.masters[value] for name, value in parameters.items()}
+        self._before = {name: value.detach().clone() for name, value in masters.items()}
         along, momentum, decay, gradient = {}, 0.0, 0.0, 0.0
         with torch.no_grad():
             for group in learner.optimizer.param_groups:
                 owned = {id(value) for value in group["params"]}
-                for name, value in parameters.items():
+                for name, value in masters.items():
                     if id(value) not in owned or value.grad is None:
                         continue
                     moves = movement(learner.optimizer, group, value, value.grad)
@@ -84,7 +85,7 @@ class Ledger:
                     gradient -= _dot(along[name], value.grad)
                     momentum += _dot(self._slope[name], moves.momentum)
                     decay += _dot(self._slope[name], moves.decay)
-            direction = {name: along.get(name, torch.zeros_like(value)) * clip for name, value in parameters.items()}
+            direction = {name: along.get(name, torch.zeros_like(value)) * clip for name, value in masters.items()}
         rows, scale, share = self._sample(done.batch, context)
         values, slopes, exact = _along(learner, rows, direction, self.objective.statistics | {SUM_P2_LOGP_H})
         tokens, members = token_influence(self.objective, values, slopes, rows, scale, share=share)
@@ -105,9 +106,10 @@ class Ledger:
 
     def after_step(self) -> None:
         """Called when the optimiser has moved the weights."""
-        parameters = trained_parameters(self.learner.policy)
+        masters = self.learner.masters
         predicted = sum(
-            _dot(self._slope[name], value.detach() - self._before[name]) for name, value in parameters.items()
+            _dot(self._slope[name], masters[value].detach() - self._before[name])
+            for name, value in trained_parameters(self.learner.policy).items()
         )
         self.entries[-1] = replace(self.entries[-1], predicted=predicted)
         self._before, self._slope = {}, {}
@@ -138,7 +140,10 @@ class Ledger:
         return found
 
     def metrics(self) -> dict[str, float]:
-        """The ``ledger/*`` metrics of the step; one more forward pass over the contexts, at the weights now."""
+        """The ``ledger/*`` metrics of the step; one more forward pass over the contexts, at the weights now. None where
+        every update was skipped."""
+        if not self.entries:
+            return {}
         after = measure(self.learner, self.contexts).entropy[self.contexts.mask]
         return summary(self.entries, float(after.double().mean()) - self.entries[0].entropy)
 

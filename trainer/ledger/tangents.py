@@ -39,7 +39,10 @@ def entropy_gradient(policy: Policy, rows: TokenBatch, ranks: Ranks) -> tuple[fl
     """
     parameters = trained_parameters(policy)
     total = torch.zeros((), dtype=torch.float64)
-    gradient = {name: torch.zeros_like(value, requires_grad=False) for name, value in parameters.items()}
+    gradient = {
+        name: torch.zeros_like(value, requires_grad=False, dtype=torch.promote_types(value.dtype, torch.float32))
+        for name, value in parameters.items()
+    }
     tokens = max(rows.num_tokens, 1)
     for index in policy.micro_batch_indices(rows, rank=ranks.rank, world=ranks.world):
         part = rows.rows(index).to(policy.device)

@@ -124,6 +124,8 @@ def attention(
     if unknown or sliding_window is not None or dropout:
         raise ValueError(f"{NAME} attention knows no {', '.join(sorted(unknown)) or 'sliding window or dropout'}")
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    if q.is_cuda and q.shape[1] != k.shape[1]:  # its kernels that take a mask know no shared keys
+        k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
     parts = [
         scaled_dot_product_attention(
             _take(q, packed.prompts),

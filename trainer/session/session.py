@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedTokenizerBase
 
@@ -29,6 +28,7 @@ from trainer.policy.model import (
     share_prompts,
 )
 from trainer.policy.policy import Policy
+from trainer.policy.precision import name, precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.session.services import SessionDesk, completion_entropies
@@ -38,6 +38,8 @@ from trainer.storage import checkpoint
 from trainer.storage.export import description
 from trainer.storage.record import RunFolder
 from trainer.update.gradient import Learner
+from trainer.update.loss_scale import LossScale
+from trainer.update.master_weights import MasterWeights
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +151,7 @@ class Session:
                 model_state=self.policy.model.state_dict(),
                 tied=getattr(self.policy.model, "all_tied_weights_keys", ()),
                 described=self.described,
-                optimizer_state=self.learner.optimizer.state_dict(),
+                optimizer_state=self.learner.state(),
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
                 keep=self.run.checkpoint.keep,
@@ -161,7 +163,7 @@ class Session:
         found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
         if found is not None:
             self.policy.model.load_state_dict(found.model_state)
-            self.learner.optimizer.load_state_dict(found.optimizer_state)
+            self.learner.load(found.optimizer_state)
             self.step = found.step
             self.version = found.state["version"]
             self.sampler.stream.position = found.state["position"]
@@ -186,6 +188,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     torch.manual_seed(derive_seed(run.seed, "torch"))
     tokenizer = load_tokenizer(run.model)
     model = load_model(run.model).to(accelerator.device)
+    types = precision(run.model, run.hardware, run.engine.dtype)
     policy = Policy(
         model=model,
         temperature=run.rollout.temperature,
@@ -193,10 +196,11 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         micro_batch_tokens=run.hardware.micro_batch_tokens,
         device=accelerator.device,
         shares_prompts=run.hardware.share_prompts and share_prompts(model),
-        autocast_dtype={"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.hardware.mixed_precision],
+        autocast_dtype=types.autocast,
     )
+    masters = MasterWeights(model.parameters())
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        masters.parameters(),
         lr=run.optim.lr,
         betas=run.optim.betas,
         eps=run.optim.eps,
@@ -213,9 +217,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         accelerator=accelerator,
         ranks=ranks,
         optim=run.optim,
-        dtype=run.model.dtype
-        if run.hardware.mixed_precision == "no"
-        else {"bf16": "bfloat16", "fp16": "float16"}[run.hardware.mixed_precision],
+        dtype=types.coarsest,
+        masters=masters,
+        loss_scale=LossScale(enabled=types.scales_loss),
     )
     session = Session(
         run=run,
@@ -243,15 +247,14 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
 
 
 def _accelerator(run: Run) -> Accelerator:
-    device, precision = run.hardware.device, run.hardware.mixed_precision
+    device = run.hardware.device
     cpu = device == "cpu" or not torch.cuda.is_available()
     require(device != "auto", "hardware.device", device, DECIDED)
     require_device(run.hardware)
-    # accelerate refuses a second precision in one process, but the run before this one may have had another.
-    AcceleratorState._reset_state()
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
     handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
-    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=handlers)  # type: ignore[arg-type]
+    # Autocast, master weights and loss scaling are ours (policy/precision.py), so accelerate does none of them.
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # type: ignore[arg-type]
 
 
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
@@ -261,9 +264,9 @@ def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.dev
     rounded = -(-(longest + 1) // 64) * 64
     return EngineSetup(
         model_path=str(model_path(run.model)),
-        dtype=run.model.dtype,
+        dtype=name(precision(run.model, run.hardware, run.engine.dtype).engine),
         trust_remote_code=run.model.trust_remote_code,
         max_length=min(rounded, context_length(load_config(run.model)) or rounded),
         end_tokens=end_tokens(run.model, tokenizer),
-        device=device.type,
+        device=str(device),
     )

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from trainer.batch.types import Prompt
 from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig, require
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
+from trainer.policy.precision import precision
 from trainer.policy.prompts import Length, misfits, prompt_ids
 from trainer.policy.weights import check_shapes, check_weights
 from trainer.setup.build import Run, build_component
@@ -32,7 +33,7 @@ def examine(run: Run, config: Mapping[str, Any]) -> list[str]:
     sentence = model_problem(run.model)
     if sentence is not None:
         raise ConfigError(sentence)
-    require_float32_weights(run)
+    precision(run.model, run.hardware, run.engine.dtype)
     task = json.dumps(config["task"], sort_keys=True)
     return check_lengths(run, prompt_lengths(task, run.model, bool(run.evaluation.every)))[1]
 
@@ -66,29 +67,11 @@ def _expected_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def require_float32_weights(run: Run) -> None:
-    """Refuse to train weights of 16 bits: AdamW moves a weight by about lr, which their spacing rounds away.
-
-    bfloat16 keeps 8 bits: at w its steps are between w/256 and w/128, so a change below w/512 is lost. With lr 1e-6
-    that is every weight above 5e-4. float16 keeps 11, but squares of gradients below 2e-4 underflow in AdamW's state.
-    """
-    dtype, lr = run.model.dtype, run.optim.lr
-    require(
-        dtype == "float32" or lr == 0,
-        "model.dtype",
-        dtype,
-        f"AdamW moves a weight by about optim.lr={lr:g}, which weights of 16 bits round away; keep model.dtype=float32 "
-        "and, on a GPU, compute with hardware.mixed_precision=bf16 (or set optim.lr=0 to train nothing)",
-    )
-
-
 def require_device(hardware: HardwareConfig) -> None:
-    """Refuse a GPU, or a precision that needs one, where torch sees none."""
+    """Refuse a GPU where torch sees none."""
     cpu = hardware.device == "cpu" or not torch.cuda.is_available()
     remedy = "torch sees no GPU here; use hardware.device=cpu or install the CUDA build"
     require(not cpu or hardware.device != "cuda", "hardware.device", hardware.device, remedy)
-    precision = hardware.mixed_precision
-    require(not cpu or precision != "fp16", "hardware.mixed_precision", precision, "it needs a GPU; use no or bf16")
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,13 +5,14 @@ It must not step the optimiser, and it does not know which method fills a slot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.batch.types import StepStats, TokenBatch, TokenTerms, masked_sum
 from trainer.contract.config import OptimConfig
@@ -21,6 +22,9 @@ from trainer.objective.objective import Objective
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.policy import Policy, fill
 from trainer.runtime.ranks import Ranks
+from trainer.update import loss_scale, master_weights
+from trainer.update.loss_scale import LossScale
+from trainer.update.master_weights import MasterWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,33 @@ class Learner:
     optim: OptimConfig
     dtype: str
     """Key into :data:`trainer.update.logprob_gap.GAP_BOUNDS`."""
+    masters: MasterWeights = field(default_factory=MasterWeights)
+    """What the optimiser moves in place of weights of 16 bits."""
+    loss_scale: LossScale = field(default_factory=LossScale)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimiser moves: parameters of the model, or their float32 masters."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def step(self) -> None:
+        """Move the weights by the gradient that is there."""
+        self.optimizer.step()
+        self.masters.write()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the model: moments, and master weights and loss scale where there are any."""
+        return self.optimizer.state_dict() | self.masters.state() | self.loss_scale.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+        own = (master_weights.NAME, loss_scale.NAME)
+        self.optimizer.load_state_dict({key: value for key, value in state.items() if key not in own})
+        self.masters.load(state)
+        self.loss_scale.load(state)
+
+    def forget_gradient(self) -> None:
+        """Drop the gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def with_old_terms(batch: TokenBatch, terms: TokenTerms) -> TokenBatch:
@@ -115,7 +146,7 @@ def differentiate(
         loss, surrogate = objective.loss(given, rows, scale[part.index].to(policy.device))
         _count(stats, rows, given.detach(), surrogate, loss.detach())
         if loss.requires_grad and bool(rows.mask.any()):
-            learner.accelerator.backward(loss)
+            learner.accelerator.backward(learner.loss_scale.scaled(loss))
     if not ahead:
         terms = ranks.sum_terms(terms)
         mini = with_old_terms(mini, terms) if fresh else mini
@@ -156,7 +187,7 @@ def _differentiate_auxiliary(
             values = regularizer.auxiliary_loss(terms, rows)
             loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
             stats.add("policy/loss", loss.detach(), 0.0)
-            learner.accelerator.backward(loss)
+            learner.accelerator.backward(learner.loss_scale.scaled(loss))
 
 
 def _count(stats: StepStats, rows: TokenBatch, terms: TokenTerms, surrogate: SurrogateLoss, loss: Tensor) -> None:

@@ -90,10 +90,14 @@ def update(
             if note_ratios:
                 _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
             clip = _clip_gradient(learner, done, stats, version + number)
+            if clip is None:
+                learner.forget_gradient()
+                continue
             if observer is not None:
                 with watch("ledger"):
                     observer.before_step(done, here, state, clip)
-            _step(learner)
+            learner.step()
+            learner.forget_gradient()
             if observer is not None:
                 with watch("ledger"):
                     observer.after_step()
@@ -135,13 +139,14 @@ def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> 
     return measure(learner, rows, wanted)
 
 
-def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> float:
+def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> float | None:
     """Sum the gradient over ranks, clip it, and set the learning rate; ``version`` counts the steps taken before.
 
-    Returns the factor of gradient clipping.
+    Returns the factor of gradient clipping, or None where the scaled gradient overflowed: then the update is skipped.
     """
-    parameters = [p for p in learner.policy.model.parameters() if p.requires_grad]
+    parameters = learner.parameters()
     learner.ranks.sum_gradients(parameters)
+    learner.loss_scale.unscale(parameters)
     # A loss is counted once per mini-batch, however many parts it was computed in.
     stats.counts["policy/loss"] += 1
     if not torch.isfinite(torch.tensor(done.stats.sums["policy/loss"])):
@@ -149,7 +154,14 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
     max_norm, clip = learner.optim.max_grad_norm or float("inf"), 1.0
     norm = learner.accelerator.clip_grad_norm_(parameters, max_norm)
     if norm is not None:
-        if not torch.isfinite(norm):
+        finite = bool(torch.isfinite(norm))
+        skipped = learner.loss_scale.skips(finite)
+        if learner.loss_scale.enabled:
+            stats.add("policy/overflow_frac", float(skipped))
+            stats.add("policy/loss_scale", learner.loss_scale.scale)
+        if skipped:
+            return None
+        if not finite:
             raise NonFiniteLoss("the gradient", done.batch)
         stats.add("policy/grad_norm", norm)
         clip = min(1.0, max_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
@@ -159,9 +171,3 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
         group["lr"] = lr
     stats.add("policy/lr", lr)
     return clip
-
-
-def _step(learner: Learner) -> None:
-    """Move the weights by the gradient that is there, and forget it."""
-    learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
