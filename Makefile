@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: install sweep test test-all bench lint format lock clean
+.PHONY: install sweep test test-all bench gpu-check lint format lock clean
 
 install: $(READY)
 
@@ -27,6 +27,14 @@ test-all: $(READY)
 # Speed and memory beside the peers, about 15 minutes on two cores; the tables are in benchmarks/README.md.
 bench: $(READY)
 	$(VENV) -m benchmarks.bench
+
+# Tests and measurements on one GPU, about 4 minutes; needs torch and transformers, no network, no vLLM. On a machine without .venv:
+# make gpu-check GPU_PYTHON=python3. The record goes to benchmarks/records/.
+GPU_PYTHON ?= $(if $(wildcard $(VENV)),$(VENV),$(PYTHON))
+GPU_ARGS ?= --limit 240
+
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu $(GPU_ARGS)
 
 lint: $(READY)
 	$(VENV) -m ruff format --check .

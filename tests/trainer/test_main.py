@@ -83,7 +83,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "more updates than prompts": ({"optim.updates_per_rollout": 8}, "optim.updates_per_rollout=8"),
     "model folder that is not there": ({"model.path": "/nowhere/model"}, "model.path='/nowhere/model' holds no model"),
-    "no GPU for fp16": ({"hardware.mixed_precision": "fp16"}, "hardware.mixed_precision='fp16' cannot be used"),
+    "weights computed with in another type": (
+        {"model.dtype": "bfloat16", "hardware.mixed_precision": "fp16"},
+        "hardware.mixed_precision='fp16' cannot be used: weights in bfloat16",
+    ),
 }
 
 
