@@ -3,9 +3,9 @@
     python -m benchmarks.gpu [--limit 240] [--responses 256] [--tokens 512] [--output benchmarks/records]
 
 Every part is a process of its own with a share of the time limit, so none takes another down; what failed is in the
-record as such. Parts: ``ceilings`` (a large matrix product and a large copy), ``tests`` (``pytest -m gpu``) and one step
-of each shape with random weights: sampling with the transformers engine, one update of GRPO, weight sync. Writes a dated
-JSON and Markdown record, and prints its table last.
+record as such. Parts: ``ceilings`` (a large matrix product and a large copy), ``tests`` (``pytest -m gpu``) and one
+step of each shape with random weights: sampling with the transformers engine, one update of GRPO, weight sync. Writes
+a dated JSON and Markdown record, and prints its table last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -231,18 +231,19 @@ def step(device: str, *, shape: str, responses: int, tokens: int, matmul_tflops:
     objective = plain_objective()
     batch = phases("pack", lambda: with_advantages(collate(rollouts, pad_id=0), objective))
     size = made.micro_batch_tokens
+    learner = new_learner(model, device)
     while True:  # a size that does not fit is halved, and the record says which one did
+        learner = replace(learner, policy=replace(learner.policy, micro_batch_tokens=size))
+        phases.note(micro_batch_tokens=size, shares_prompts=learner.policy.shares_prompts)
         try:
-            learner = new_learner(model, device, size)
-            phases.note(micro_batch_tokens=size, shares_prompts=learner.policy.shares_prompts)
             update_once(phases, learner, objective, batch, Context(seed=0, step=0, num_steps=1))
             break
         except torch.cuda.OutOfMemoryError:
             phases.note(**{f"out_of_memory_at_{size}": True})
-            learner = None
             size //= 2
             if size < PROMPT + tokens:
                 raise
+        learner.forget_gradient()
         model.zero_grad()
         torch.cuda.empty_cache()
     lengths = batch.lengths.double()
@@ -296,7 +297,7 @@ def plain_objective() -> Any:
     return Objective(shaping=NoShaping(), advantage=GRPO(), surrogate=PPOClip(), reduction=TokenMean())
 
 
-def new_learner(model: Any, device: str, micro_batch_tokens: int) -> Any:
+def new_learner(model: Any, device: str) -> Any:
     """The learner of a run with ``model.dtype=bfloat16``: float32 masters, moments and gradients."""
     import torch
     from accelerate import Accelerator
@@ -313,7 +314,7 @@ def new_learner(model: Any, device: str, micro_batch_tokens: int) -> Any:
         model=model,
         temperature=1.0,
         head_chunk=4096,
-        micro_batch_tokens=micro_batch_tokens,
+        micro_batch_tokens=PROMPT,
         device=torch.device(device),
         shares_prompts=share_prompts(model),
     )
@@ -467,8 +468,8 @@ def table(parts: list[dict[str, Any]]) -> str:
     for part in parts:
         if part["name"] == "ceilings":
             lines.append(
-                f"{part.get('card', '?')}: {part.get('matmul_tflops', float('nan')):.0f} TFLOP/s in a bfloat16 product of "
-                f"8192^2, {part.get('copy_gb_s', float('nan')):.0f} GB/s in a copy of 4 GiB (read and written)."
+                f"{part.get('card', '?')}: {part.get('matmul_tflops', float('nan')):.0f} TFLOP/s in a bfloat16 product "
+                f"of 8192^2, {part.get('copy_gb_s', float('nan')):.0f} GB/s in a copy of 4 GiB (read and written)."
             )
         elif part["name"] == "tests":
             tests = part.get("tests", {})
@@ -502,7 +503,9 @@ def write_record(parts: list[dict[str, Any]], output: Path) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{now:%Y-%m-%d-%H%M}-gpu.json"
     path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-    heading = f"# GPU check, {document['date']}\n\n`{document['command']}`, commit {document['commit'] or 'unknown'}\n\n"
+    heading = (
+        f"# GPU check, {document['date']}\n\n`{document['command']}`, commit {document['commit'] or 'unknown'}\n\n"
+    )
     path.with_suffix(".md").write_text(heading + table(parts) + "\n")
     return path
 

@@ -31,7 +31,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here: run `make gpu-check` on one"),
 ]
 CUDA = torch.device("cuda", 0)
-STATISTICS = ("sum_p2_logp_h", "entropy_t1", "top_p_entropy@0.8", "min_p_logmass@0.05")
+SMOOTH = ("sum_p2_logp_h", "entropy_t1")
+CUT = ("top_p_entropy@0.8", "min_p_logmass@0.05")
+"""Statistics of the tokens above a threshold, which rounding to 16 bits may move a token across."""
 
 
 def inputs(vocabulary: int, *, rows: int = 96, width: int = 128) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,8 +50,9 @@ def test_token_statistics_on_cuda_are_those_of_float64(vocabulary: int, dtype: t
     given = [value.to(dtype) for value in (hidden, weight)]
     ours = [value.clone().requires_grad_() for value in given]
     exact = [value.double().requires_grad_() for value in given]
-    found = token_stats(*ours, targets, temperature=0.7, statistics=STATISTICS)
-    expected = plain_token_stats(*exact, targets, temperature=0.7, statistics=STATISTICS)
+    statistics = SMOOTH + CUT * (dtype == torch.float32)
+    found = token_stats(*ours, targets, temperature=0.7, statistics=statistics)
+    expected = plain_token_stats(*exact, targets, temperature=0.7, statistics=statistics)
     for name, value in expected.items():
         error = (found[name].double() - value).abs().max() / value.abs().max().clamp(min=1.0)
         assert error <= tolerance, f"{name}: {float(error):.2g}"
@@ -150,7 +153,9 @@ def test_a_resumed_run_goes_on_where_it_was(dtype: str, tmp_path: Path, record_p
     one, other = metrics(whole), metrics(torn)
     assert len(one) == len(other)
     record_property("bit_equal", json.dumps(one) == json.dumps(other))
-    assert one[2]["rollout/length_mean"] == other[2]["rollout/length_mean"], "the step after the checkpoint samples alike"
+    assert one[2]["rollout/length_mean"] == other[2]["rollout/length_mean"], (
+        "the step after the checkpoint samples alike"
+    )
     tolerance = 1e-3 if dtype == "float32" else 5e-2
     assert one[2]["policy/entropy"] == pytest.approx(other[2]["policy/entropy"], abs=tolerance)
     assert one[2]["policy/grad_norm"] == pytest.approx(other[2]["policy/grad_norm"], rel=50 * tolerance)

@@ -22,8 +22,8 @@ LEAST = 1.0
 class LossScale:
     """Dynamic loss scale of Micikevicius et al. (arXiv 1710.03740), with the numbers of ``torch.amp.GradScaler``.
 
-        overflow:                       scale <- scale / 2, the update is skipped
-        2000 updates without overflow:  scale <- 2 scale
+    overflow:                       scale <- scale / 2, the update is skipped
+    2000 updates without overflow:  scale <- 2 scale
     """
 
     enabled: bool = False

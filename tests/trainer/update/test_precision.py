@@ -138,5 +138,5 @@ def test_types_of_a_run(model: str, mixed: str, engine: str | None, expected: tu
 
 
 def test_16_bit_weights_are_not_computed_with_in_another_type() -> None:
-    with pytest.raises(ConfigError, match="hardware.mixed_precision='fp16' cannot be used: weights in bfloat16"):
+    with pytest.raises(ConfigError, match=r"hardware.mixed_precision='fp16' cannot be used: weights in bfloat16"):
         precision(ModelConfig(dtype="bfloat16"), HardwareConfig(mixed_precision="fp16"), None)
