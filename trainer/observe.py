@@ -25,7 +25,7 @@ from trainer.objective.objective import Objective
 from trainer.runtime.stopwatch import Stopwatch
 from trainer.session.session import Session
 from trainer.update.gradient import with_old_terms
-from trainer.update.logprob_gap import logprob_gap
+from trainer.update.logprob_gap import gap_metrics
 
 _ROW = "accounting_row"
 """Column [N] of the measured rows: where each of them is in the rollout batch."""
@@ -37,12 +37,11 @@ def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, s
     metrics = stats.means() | rollout_metrics(rollouts) | generation_metrics(rollouts, session.sampler.generated)
     diversity = diversity_metrics(rollouts, vocabulary=len(session.tokenizer))
     calibration, _ = calibration_metrics(rollouts)
-    largest, mean = logprob_gap(batch)
     return (
         metrics
         | {f"diversity/{name}": value for name, value in diversity.items()}
         | {f"calibration/{name}": value for name, value in calibration.items()}
-        | {"engine/logprob_gap_max": largest, "engine/logprob_gap_mean": mean}
+        | gap_metrics(batch)
         | {"engine/weight_version": float(rollouts[0].weight_version), "policy/updates": float(session.version)}
     )
 

@@ -158,6 +158,8 @@ class HardwareConfig:
     is frozen."""
     mixed_precision: str = "no"
     """What float32 weights are computed with: no (float32), bf16 or fp16 (autocast)."""
+    logprob_dtype: str = "float32"
+    """Type that log-probs are rounded to before ratios are made of them: float32, bfloat16 or float16."""
     micro_batch_tokens: int = 16384
     """Positions in one forward and backward pass."""
     share_prompts: bool = True
@@ -178,6 +180,8 @@ class HardwareConfig:
             self.mixed_precision,
             "choose no, bf16 or fp16",
         )
+        known, remedy = ("float32", "bfloat16", "float16"), "choose float32, bfloat16 or float16"
+        require(self.logprob_dtype in known, "hardware.logprob_dtype", self.logprob_dtype, remedy)
         require(self.micro_batch_tokens >= 1, "hardware.micro_batch_tokens", self.micro_batch_tokens, "give at least 1")
         require(self.head_chunk >= 1, "hardware.head_chunk", self.head_chunk, "give at least 1")
         threads = self.num_threads

@@ -100,6 +100,16 @@ class EngineConfig(Protocol):
         """Type that it samples in; None: what the trainer computes with."""
         ...
 
+    @property
+    def gap_max(self) -> float | None:
+        """Largest log-prob gap of sampler and trainer that a run goes on with, nats; None: by type."""
+        ...
+
+    @property
+    def gap_mean(self) -> float | None:
+        """Largest mean of it, nats; None: by type."""
+        ...
+
     def require_available(self) -> None:
         """Raise :class:`ConfigError` when the engine cannot be started on this machine; cheap."""
         ...

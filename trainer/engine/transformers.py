@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from trainer.contract.config import derive_seed, require
+from trainer.contract.settings import Range
 from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state, require_dtype
 
 
@@ -26,6 +27,10 @@ class TransformersEngine:
     """Sequences sampled at once."""
     dtype: str | None = None
     """Type of weights and products: float32, bfloat16 or float16. null: what the trainer computes with."""
+    gap_max: Annotated[float | None, Range(0, 1e6)] = None
+    """Largest log-prob gap of sampler and trainer that a run goes on with, nats. null: by type, 2e-3 in float32."""
+    gap_mean: Annotated[float | None, Range(0, 1e6)] = None
+    """Largest mean of it, nats. null: by type, 2e-4 in float32."""
 
     def __post_init__(self) -> None:
         require_dtype(self.dtype)

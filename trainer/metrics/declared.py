@@ -172,6 +172,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     *((f"calibration/{name}", unit, "last", f"rollouts: {meaning}") for name, unit, meaning in _CALIBRATION),
     ("engine/logprob_gap_max", "nats", "max", "largest difference of sampler and trainer log-prob on the same tokens"),
     ("engine/logprob_gap_mean", "nats", "mean", "mean absolute difference of sampler and trainer log-prob"),
+    ("engine/sequence_gap_max", "nats", "max", "largest difference of sampler and trainer log-prob of a response"),
+    ("engine/sequence_gap_mean", "nats", "mean", "mean absolute difference of sampler and trainer log-prob, responses"),
+    ("engine/k3", "nats", "mean", "estimate of KL(sampler || trainer) on sampled tokens, before any truncation"),
+    ("engine/ess_frac", "0 to 1", "last", "effective sample size of trainer / sampler ratios, over tokens"),
+    ("engine/sequence_ess_frac", "0 to 1", "last", "effective sample size of trainer / sampler ratios, over responses"),
+    ("engine/outside_frac", "0 to 1", "mean", "share of tokens with a trainer / sampler ratio outside 1/2 to 2"),
     ("engine/weight_version", "updates", "last", "optimiser steps the sampling weights had seen"),
     ("eval/<suite>/avg_at_<n>", "0 to 1", "last", "mean accuracy of <n> samples per problem"),
     (

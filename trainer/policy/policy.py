@@ -34,6 +34,8 @@ class Policy:
     micro_batch_tokens: int
     device: torch.device
     autocast_dtype: torch.dtype | None = None
+    logprob_dtype: torch.dtype | None = None
+    """What log-probs are rounded to, as trainers do that make ratios in 16 bits; None: they keep their digits."""
     shares_prompts: bool = False
     """The model uses the attention of ``shared_prompt.py``: a prompt is computed once, and no padding at all."""
     plain_statistics: bool = False
@@ -63,6 +65,8 @@ class Policy:
             statistics=set(statistics) - alike,
             chunk=self.head_chunk,
         )
+        if self.logprob_dtype is not None:
+            stats["logprobs"] = _rounded(stats["logprobs"], self.logprob_dtype)
         full = {name: _scatter(value, mask) for name, value in stats.items()}
         full |= dict.fromkeys(alike, full["entropy"])
         return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
@@ -127,6 +131,11 @@ def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:
     terms.entropy[index, :width] = part.entropy.detach().cpu()
     for name, column in terms.extras.items():
         column[index, :width] = part.extras[name].detach().cpu()
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """The numbers of a narrower type in the type that they have, with the gradient of the identity."""
+    return values + (values.detach().to(dtype).to(values.dtype) - values.detach())
 
 
 def _scatter(values: Float[Tensor, " M"], mask: Tensor) -> Float[Tensor, "N T"]:

@@ -1,18 +1,19 @@
 """Which tensor of a run has which type. The one place that decides it, from ``model.dtype``,
 ``hardware.mixed_precision`` and ``engine.dtype``.
 
-====================================  =======================  ==========================  ==================
+====================================  =======================  ==========================  ======================
 tensor                                model.dtype=float32      float32, mixed_precision    model.dtype=16 bit
-====================================  =======================  ==========================  ==================
+====================================  =======================  ==========================  ======================
 weights of the model, checkpoints     float32                  float32                     16 bit
 matrix products and attention         float32                  16 bit (autocast)           16 bit
 output layer, logits of a tile        float32                  float32                     16 bit, then float32
 log-probs, entropy, losses, sums      float32                  float32                     float32
+log-probs of ratios                   hardware.logprob_dtype   hardware.logprob_dtype      hardware.logprob_dtype
 gradients, added up over micro-batch  float32                  float32                     float32
 master weights                        the weights themselves   the weights themselves      float32
 AdamW's moments                       float32                  float32                     float32
 weights of the engine                 float32                  16 bit                      16 bit
-====================================  =======================  ==========================  ==================
+====================================  =======================  ==========================  ======================
 
 Weights of 16 bits are never trained themselves: AdamW moves a weight by about the learning rate, and bfloat16 keeps 8
 bits, so at w a change below w/512 is lost; with 1e-6 that is every weight above 5e-4. So the optimiser moves float32
@@ -45,6 +46,8 @@ class Precision:
     """Of matrix products and attention."""
     engine: torch.dtype
     """Of the sampler's weights and products."""
+    logprobs: torch.dtype = torch.float32
+    """What log-probs are rounded to before ratios are made of them."""
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -58,8 +61,9 @@ class Precision:
 
     @property
     def coarsest(self) -> str:
-        """Name of the type with the fewest digits among trainer's and engine's: what bounds their agreement."""
-        return min((name(self.compute), name(self.engine)), key=lambda dtype: DIGITS[dtype])
+        """Name of the type with the fewest digits that log-probs go through: what bounds the agreement of trainer and
+        engine."""
+        return min((name(self.compute), name(self.engine), name(self.logprobs)), key=lambda dtype: DIGITS[dtype])
 
 
 def precision(model: ModelConfig, hardware: HardwareConfig, engine: str | None) -> Precision:
@@ -72,7 +76,12 @@ def precision(model: ModelConfig, hardware: HardwareConfig, engine: str | None) 
     allowed = mixed in (None, weights) or weights == torch.float32
     require(allowed, "hardware.mixed_precision", hardware.mixed_precision, remedy)
     compute = mixed or weights
-    return Precision(weights=weights, compute=compute, engine=getattr(torch, engine) if engine else compute)
+    return Precision(
+        weights=weights,
+        compute=compute,
+        engine=getattr(torch, engine) if engine else compute,
+        logprobs=getattr(torch, hardware.logprob_dtype),
+    )
 
 
 def name(dtype: torch.dtype) -> str:

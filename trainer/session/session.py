@@ -197,6 +197,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         device=accelerator.device,
         shares_prompts=run.hardware.share_prompts and share_prompts(model),
         autocast_dtype=types.autocast,
+        logprob_dtype=None if types.logprobs == torch.float32 else types.logprobs,
     )
     masters = MasterWeights(model.parameters())
     optimizer = torch.optim.AdamW(
@@ -218,6 +219,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         ranks=ranks,
         optim=run.optim,
         dtype=types.coarsest,
+        gap_bounds=(run.engine.gap_max, run.engine.gap_mean),
         masters=masters,
         loss_scale=LossScale(enabled=types.scales_loss),
     )

@@ -38,6 +38,8 @@ class Learner:
     optim: OptimConfig
     dtype: str
     """Key into :data:`trainer.update.logprob_gap.GAP_BOUNDS`."""
+    gap_bounds: tuple[float | None, float | None] = (None, None)
+    """(largest, mean) gap of sampler and trainer to go on with, nats; None: by ``dtype``."""
     masters: MasterWeights = field(default_factory=MasterWeights)
     """What the optimiser moves in place of weights of 16 bits."""
     loss_scale: LossScale = field(default_factory=LossScale)

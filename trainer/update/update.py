@@ -85,7 +85,7 @@ def update(
             if batch.old_logprobs is None:
                 with watch("old"):
                     batch = _with_old_terms(learner, objective, batch, index, done.terms)
-                check_gap(batch, learner.dtype)
+                check_gap(batch, learner.dtype, learner.gap_bounds)
             stats.merge(done.stats)
             if note_ratios:
                 _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)

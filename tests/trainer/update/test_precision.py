@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig
+from trainer.policy.policy import _rounded
 from trainer.policy.precision import precision
 from trainer.update.loss_scale import LossScale
 from trainer.update.master_weights import MasterWeights
@@ -140,3 +141,11 @@ def test_types_of_a_run(model: str, mixed: str, engine: str | None, expected: tu
 def test_16_bit_weights_are_not_computed_with_in_another_type() -> None:
     with pytest.raises(ConfigError, match=r"hardware.mixed_precision='fp16' cannot be used: weights in bfloat16"):
         precision(ModelConfig(dtype="bfloat16"), HardwareConfig(mixed_precision="fp16"), None)
+
+
+def test_log_probs_are_rounded_without_another_gradient() -> None:
+    values = torch.tensor([-1.0, -1.003, -5.01], requires_grad=True)
+    found = _rounded(values, torch.bfloat16)
+    assert found.tolist() == [-1.0, -1.0, -5.0]  # bfloat16 has steps of 1/128 above 1 and 1/32 above 4
+    found.sum().backward()
+    assert values.grad is not None and values.grad.tolist() == [1.0, 1.0, 1.0]
