@@ -39,7 +39,9 @@ def test_effective_share_has_the_ends_of_its_definition() -> None:
 def test_bounds_can_be_set_and_the_message_says_what_to_do() -> None:
     batch = on_policy(Toy())
     off = replace(batch, old_logprobs=batch.sampler_logprobs + 0.01 * batch.mask)
-    with pytest.raises(EngineMismatch, match=r"raise engine.gap_max and engine.gap_mean and correct for it with weight"):
+    with pytest.raises(
+        EngineMismatch, match=r"raise engine.gap_max and engine.gap_mean and correct for it with weight"
+    ):
         check_gap(off, "float32")
     check_gap(off, "float32", (0.02, 0.02))
     with pytest.raises(EngineMismatch, match="allowed 0.02 and 0.0002 in float32"):
