@@ -14,7 +14,7 @@ from trainer.contract.config import ROOT
 
 PACKAGES = ("trainer", "sweeps", "dashboards")
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
-BESIDE_THE_MIRRORS = {"contract", "golden", "end_to_end", "helpers", "conf", "benchmarks"}
+BESIDE_THE_MIRRORS = {"gpu", "contract", "golden", "end_to_end", "helpers", "conf", "benchmarks"}
 
 
 def modules(package: Path) -> dict[str, Path]:

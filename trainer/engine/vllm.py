@@ -38,9 +38,9 @@ class VLLMEngine:
     """Sequences sampled at once; more wait their turn."""
     dtype: str | None = None
     """Type of weights and products: float32, bfloat16 or float16. null: what the trainer computes with."""
-    gap_max: Annotated[float, Range(0, 1e6)] | None = None
+    gap_max: Annotated[float, Range(1e-12, 1e3)] | None = None
     """Largest log-prob gap of sampler and trainer that a run goes on with, nats. null: by type, 2e-3 in float32."""
-    gap_mean: Annotated[float, Range(0, 1e6)] | None = None
+    gap_mean: Annotated[float, Range(1e-12, 1e3)] | None = None
     """Largest mean of it, nats. null: by type, 2e-4 in float32."""
     enforce_eager: bool | None = None
     """No CUDA graphs and no compilation. None: eager on a CPU, graphs on a GPU."""

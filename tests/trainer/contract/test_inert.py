@@ -61,6 +61,7 @@ GROUPS = {"checkpoint": CheckpointConfig, "tracking": TrackingConfig}
 
 MOVES: dict[str, Any] = {
     "hardware.mixed_precision": "bf16",
+    "hardware.logprob_dtype": "bfloat16",
     "hardware.micro_batch_tokens": 64,
     "hardware.head_chunk": 7,
     "hardware.share_prompts": False,

@@ -13,6 +13,7 @@ from testbench import CONTEXT, Toy, on_policy
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.config import ConfigError
+from trainer.contract.settings import filled
 from trainer.objective.weights.sampler_ratio import SamplerRatio
 
 CONF = Path(__file__).parents[3] / "conf" / "weight"
@@ -55,8 +56,7 @@ def test_the_geometric_mean_keeps_whole_rows() -> None:
     assert math.isclose(0.75 ** (1 / 3), 0.9086, abs_tol=1e-4)
 
 
-def test_ends_that_do_not_hold_1_are_refused() -> None:
-    with pytest.raises(ConfigError, match="low=1.5 cannot be used: give a ratio from 0 to 1"):
-        SamplerRatio(low=1.5)
-    with pytest.raises(ConfigError, match=r"high=0.5 cannot be used: give a ratio of at least 1"):
-        SamplerRatio(high=0.5)
+@pytest.mark.parametrize(("ends", "sentence"), [({"low": 1.5}, "low=1.5"), ({"high": 0.5}, "high=0.5")])
+def test_ends_that_do_not_hold_1_are_refused(ends: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"weight.tis.{sentence} cannot be used: give a number"):
+        filled(SamplerRatio, ends, "weight.tis")

@@ -5,7 +5,7 @@ through the ``weight`` slot.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import Range
 from trainer.metrics.estimators import bounded
 from trainer.objective.base import Context, Weight
 
@@ -67,14 +67,10 @@ class SamplerRatio(Weight):
     """Over what the ratio is taken."""
     mode: Literal["truncate", "mask", "reject"] = "truncate"
     """What happens beyond the ends."""
-    low: float = 0.0
+    low: Annotated[float, Range(0, 1)] = 0.0
     """Lower end of the ratio."""
-    high: float = 2.0
+    high: Annotated[float, Range(1, 1e6)] = 2.0
     """Upper end of the ratio (C)."""
-
-    def __post_init__(self) -> None:
-        require(0 <= self.low <= 1, "weight.sampler_ratio.low", self.low, "give a ratio from 0 to 1")
-        require(self.high >= 1, "weight.sampler_ratio.high", self.high, "give a ratio of at least 1")
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
         assert batch.old_logprobs is not None
