@@ -43,6 +43,7 @@ def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, s
         | {f"calibration/{name}": value for name, value in calibration.items()}
         | gap_metrics(batch)
         | {"engine/weight_version": float(rollouts[0].weight_version), "policy/updates": float(session.version)}
+        | {"policy/support": float(session.policy.support)}
     )
 
 

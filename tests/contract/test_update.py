@@ -24,6 +24,7 @@ from trainer.objective.weights.sign import Sign
 from trainer.policy.policy import Policy
 from trainer.runtime.ranks import Ranks
 from trainer.update.gradient import Learner, with_old_terms
+from trainer.update.loss_scale import LossScale
 from trainer.update.logprob_gap import EngineMismatch, check_gap, logprob_gap
 from trainer.update.update import NonFiniteLoss, update
 
@@ -36,6 +37,7 @@ def run(
     version: int = 0,
     note_ratios: bool = False,
     temperature: float = 0.9,
+    loss_scale: LossScale | None = None,
 ) -> tuple[TokenBatch, StepStats]:
     """``update`` with plain SGD, changing ``model``."""
     accelerator = Accelerator(cpu=True)
@@ -46,6 +48,7 @@ def run(
         ranks=Ranks(),
         optim=optim,
         dtype="float32",
+        loss_scale=loss_scale or LossScale(),
     )
     objective = objective or plain()
     batch = with_advantages(batch, objective)
@@ -269,6 +272,23 @@ def test_gap_by_hand_and_its_bounds() -> None:
     off_mask = replace(batch, old_logprobs=torch.where(batch.mask, batch.sampler_logprobs, torch.tensor(5.0)))
     check_gap(off_mask, "float32")
     assert logprob_gap(replace(batch, mask=torch.zeros_like(batch.mask))) == (0.0, 0.0)
+
+
+def test_a_scaled_gradient_that_overflows_skips_the_update_and_is_counted() -> None:
+    model, reference = Toy(), Toy()
+    batch = on_policy(model)
+    before, scale = weights(model), LossScale(enabled=True, scale=2.0**1023)
+    _, stats = run(model, batch, OptimConfig(max_grad_norm=0), loss_scale=scale)
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+    assert stats.means()["policy/overflow_frac"] == 1.0 and "policy/grad_norm" not in stats.means()
+    assert scale.scale == 2.0**1022
+    assert all(value.grad is None for value in model.parameters())
+    scale.scale = 1024.0  # a power of two changes no digit
+    _, stats = run(model, batch, OptimConfig(), loss_scale=scale)
+    run(reference, batch, OptimConfig())
+    assert stats.means()["policy/overflow_frac"] == 0.0
+    for name, value in weights(reference).items():
+        torch.testing.assert_close(weights(model)[name], value, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

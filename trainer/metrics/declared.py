@@ -85,6 +85,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/ratio_max", "1", "max", "largest importance ratio of the step"),
     ("policy/overflow_frac", "0 to 1", "mean", "float16: share of updates skipped because the gradient overflowed"),
     ("policy/loss_scale", "1", "mean", "float16: what the loss is multiplied by, after the update"),
+    (
+        "policy/support",
+        "tokens",
+        "last",
+        "tokens that log-prob and entropy are over: the vocabulary without barred ones",
+    ),
     ("policy/grad_norm", "1", "mean", "2-norm of the gradient before clipping, mean over updates"),
     ("policy/loss", "1", "mean", "objective as differentiated, mean over updates"),
     ("policy/lr", "1", "last", "learning rate of the last update"),

@@ -71,6 +71,13 @@ class Policy:
         full |= dict.fromkeys(alike, full["entropy"])
         return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
 
+    @property
+    def support(self) -> int:
+        """Tokens that every distribution is over: the output layer's, less those that its bias bars with -inf."""
+        head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
+        bias = getattr(head, "bias", None)
+        return int(head.weight.shape[0]) if bias is None else int((bias != -torch.inf).sum())
+
     def _hidden(self, batch: TokenBatch) -> Float[Tensor, "M D"]:
         """Hidden states of the sampled positions, row by row."""
         if self.shares_prompts:
