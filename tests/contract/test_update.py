@@ -24,8 +24,8 @@ from trainer.objective.weights.sign import Sign
 from trainer.policy.policy import Policy
 from trainer.runtime.ranks import Ranks
 from trainer.update.gradient import Learner, with_old_terms
-from trainer.update.loss_scale import LossScale
 from trainer.update.logprob_gap import EngineMismatch, check_gap, logprob_gap
+from trainer.update.loss_scale import LossScale
 from trainer.update.update import NonFiniteLoss, update
 
 
@@ -275,7 +275,7 @@ def test_gap_by_hand_and_its_bounds() -> None:
 
 
 def test_a_scaled_gradient_that_overflows_skips_the_update_and_is_counted() -> None:
-    model, reference = Toy(), Toy()
+    model, reference = Toy().float(), Toy().float()
     batch = on_policy(model)
     before, scale = weights(model), LossScale(enabled=True, scale=2.0**1023)
     _, stats = run(model, batch, OptimConfig(max_grad_norm=0), loss_scale=scale)

@@ -109,7 +109,8 @@ ZEROS = {
     "regularizer.lp_reg.min_p regularizer.lp_reg.lowest regularizer.siren.quantile search.sampler_seed "
     "search.confirm_noise search.seeds search.confirm_seeds optim.betas "
     "surrogate.clip_low surrogate.clip_high surrogate.top_frac surrogate.dead_zone "
-    "task.problem_seed weight.geo_mask.low weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
+    "weight.geo_mask.low "
+    "task.problem_seed weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}

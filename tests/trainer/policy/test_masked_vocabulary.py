@@ -1,5 +1,5 @@
-"""Barred tokens (logits of -inf) are as if they were not in the vocabulary: values, gradients, forward mode. Of the tiled pass:
-test_token_stats.py."""
+"""Barred tokens (logits of -inf) are as if they were not in the vocabulary, by elementary operators and in forward
+mode; the tiled pass is in test_token_stats.py."""
 
 from __future__ import annotations
 

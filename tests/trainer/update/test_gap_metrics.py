@@ -44,7 +44,7 @@ def test_bounds_can_be_set_and_the_message_says_what_to_do() -> None:
     ):
         check_gap(off, "float32")
     check_gap(off, "float32", (0.02, 0.02))
-    with pytest.raises(EngineMismatch, match="allowed 0.02 and 0.0002 in float32"):
+    with pytest.raises(EngineMismatch, match=r"allowed 0.02 and 0.0002 in float32"):
         check_gap(off, "float32", (0.02, None))
     far = replace(batch, old_logprobs=batch.sampler_logprobs + 3.0 * batch.mask)
     with pytest.raises(EngineMismatch, match="look for a weight sync that did not reach the engine"):
