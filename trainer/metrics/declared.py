@@ -180,7 +180,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("engine/logprob_gap_mean", "nats", "mean", "mean absolute difference of sampler and trainer log-prob"),
     ("engine/sequence_gap_max", "nats", "max", "largest difference of sampler and trainer log-prob of a response"),
     ("engine/sequence_gap_mean", "nats", "mean", "mean absolute difference of sampler and trainer log-prob, responses"),
-    ("engine/k3", "nats", "mean", "estimate of KL(sampler || trainer) on sampled tokens, before any truncation"),
+    ("engine/k3", "nats", "mean", "estimate of KL(sampler, trainer) on sampled tokens, before any truncation"),
     ("engine/ess_frac", "0 to 1", "last", "effective sample size of trainer / sampler ratios, over tokens"),
     ("engine/sequence_ess_frac", "0 to 1", "last", "effective sample size of trainer / sampler ratios, over responses"),
     ("engine/outside_frac", "0 to 1", "mean", "share of tokens with a trainer / sampler ratio outside 1/2 to 2"),
