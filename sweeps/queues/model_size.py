@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.contract.cache import located
 from trainer.contract.config import SHIPPED_MODEL
 
 MAX_HEADER_BYTES = 100_000_000
@@ -34,7 +35,7 @@ def model_size(path: str | None) -> ModelSize | None:
 
     A hub name is not looked up in the local cache: a run's configuration must not depend on the machine's files.
     """
-    return _measured(str(Path(path).expanduser()) if path is not None else str(SHIPPED_MODEL))
+    return _measured(str(located(path)) if path is not None else str(SHIPPED_MODEL))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from trainer.contract.cache import PREFIX, how_to_get, located
 from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
 from trainer.contract.files import OutOfSpace, room_for
 from trainer.policy import hub, shared_prompt
@@ -38,7 +39,9 @@ def model_path(config: ModelConfig, *, weights: bool = True) -> Path:
     refuses.
     """
     path = config.path or str(SHIPPED_MODEL)
-    folder = Path(path).expanduser()
+    folder = located(path)
+    if not folder.is_dir() and path.startswith(PREFIX):
+        raise ConfigError(f"model.path={path!r} is not there{how_to_get(path)}")
     if not folder.is_dir() and not path.startswith((".", "/", "~")):
         return hub.fetched(path, config.revision, weights=weights)
     if not (folder / "config.json").is_file() or not weight_files(folder):
