@@ -109,7 +109,7 @@ KINDS: dict[str, list[tuple[list[str], str]]] = {
         (["optim.lr=???"], "optim.lr has no value yet: give one, optim.lr=VALUE"),
     ],
     "mappings and files": [
-        (["task.suite_paths={heldout: t.jsonl}"], "task.suite_paths is not a setting of Countdown: choose task=math"),
+        (["task.suite_paths={heldout: t.jsonl}"], "task.suite_paths is not a setting of Countdown: choose task=dapo"),
         (["task=math", "task.suite_pths={a: b}"], "task.suite_pths is not a setting: did you mean 'task.suite_paths'?"),
         (["task=math"], "path is null; set task.path"),
         (["task=math", "task.path=no.jsonl"], "no.jsonl"),

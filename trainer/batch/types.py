@@ -29,6 +29,8 @@ class Prompt:
     """Whether ``text`` is what a user says in the tokenizer's chat template; None: if the tokenizer has one."""
     system: str | None = None
     """System turn of the chat."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Few-shot examples that come before: what was asked and what was answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

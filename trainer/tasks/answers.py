@@ -79,6 +79,19 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
+def last_tagged(text: str) -> str | None:
+    """What stands between the last ``</answer>`` and the ``<answer>`` before it, or None."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    return text[start + len("<answer>") : end].strip() if start >= 0 else None
+
+
+def last_marked(text: str, marker: str) -> str | None:
+    """The rest of the line after the last ``marker``, whatever its case, or None."""
+    start = text.lower().rfind(marker.lower())
+    return text[start + len(marker) :].partition("\n")[0].strip() if start >= 0 else None
+
+
 def last_number(text: str) -> str | None:
     """The last number in the last 2000 characters, as spelled (``1,234.5``, ``-3/4``, ``3 1/4``), or None."""
     last = None

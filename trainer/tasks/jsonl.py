@@ -1,7 +1,7 @@
-"""Task from local JSONL files of questions and answers, for real models: one JSON object a line.
+"""Task from tables of questions and answers, for real models: local files, or data sets of the hub.
 
-Built by ``conf/task/math.yaml``; read by the loop and by evaluation. It must not reach the network and must not
-evaluate a response: answers are compared as text, exact numbers or expressions that math-verify parses.
+Built by ``conf/task/math.yaml`` and the presets beside it; read by the loop and by evaluation. It must not evaluate a
+response: answers are compared as text, exact numbers or expressions that math-verify parses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 from trainer.batch.types import Prompt, Verdict
@@ -21,14 +20,25 @@ from trainer.tasks.answers import (
     balanced,
     canonical,
     last_boxed,
+    last_marked,
     last_number,
+    last_tagged,
     spelled,
 )
 from trainer.tasks.grader import judge
-from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary
+from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
+from trainer.tasks.tables import require_source, unit
 from trainer.tasks.template import CHAT, with_line_breaks
 
 log = logging.getLogger(__name__)
+
+INSTRUCTIONS: dict[str, str] = {
+    "tags": "Reason between <think> and </think>, then give the final answer alone between <answer> and </answer>.",
+    "marker": "Reason step by step and end with one line: {marker} and the final answer.",
+}
+BOXED = "Reason step by step and put the final answer within \\boxed{}."
+"""The instruction for every other :attr:`JsonlTask.extract`."""
+OF_A_SUITE = ("question_field", "answer_field", "prompt_template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +51,36 @@ class JsonlTask:
     """
 
     path: str | None = None
-    """JSONL file of the training questions."""
+    """Training questions: a JSON-lines, CSV or Parquet file, or ``hub:OWNER/NAME/CONFIGURATION:SPLIT``."""
     suite_paths: Mapping[str, str] = field(default_factory=dict)
-    """Evaluation suites: name to JSONL file, for example ``{heldout: test.jsonl}``."""
+    """Evaluation suites: name to a source like ``path``, for example ``{heldout: test.jsonl}``."""
+    suite_settings: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    """Suites with columns or a prompt of their own: ``{aime24: {question_field: problem}}``; the settings are those of
+    :data:`OF_A_SUITE`."""
     question_field: str = "question"
+    """Column of the question; ``a.b`` is ``b`` in the mapping ``a``, ``a.0`` the first item of the list ``a``."""
     answer_field: str = "answer"
     solution_field: str = "solution"
-    """A worked answer, where a line has one; methods that follow an expert need it."""
-    prompt_template: str = "{question}\nReason step by step and put the final answer within \\boxed{}.\n"
+    """A worked answer, where a row has one; methods that follow an expert need it."""
+    prompt_template: str | None = None
     r"""Text of a prompt; ``{question}`` is replaced, other braces stay. ``\n`` in two characters, as a command line
-    gives it, is a line break."""
+    gives it, is a line break. null: the question and an instruction that fits ``extract``."""
     prompt_format: Literal["auto", "chat", "raw"] = "auto"
     """``chat``: the text is what a user says, in the tokenizer's chat template; ``raw``: it is the whole prompt;
     ``auto``: chat if the tokenizer has a template. A template brings its own begin token and closes the text's last
     line."""
     system_prompt: str | None = None
     """System turn before the question; needs a chat template that knows one."""
-    extract: Literal["boxed", "number", "boxed_or_number"] = "boxed_or_number"
-    """Where a response's answer is: the last ``\\boxed{...}``, the last number, or the first of these that exists."""
+    shots: Annotated[int, Range(0, 64)] = 0
+    """Few-shot examples before every question: turns of a chat, or text. They are the first rows of ``shots_path``."""
+    shots_path: str | None = None
+    """Source of the examples, with the columns of ``path``; null is ``path`` itself, whose first rows are then not
+    trained on."""
+    extract: Literal["boxed", "number", "boxed_or_number", "tags", "marker"] = "boxed_or_number"
+    """Where a response's answer is: the last ``\\boxed{...}``, the last number, the first of these that exists, the
+    last ``<answer>...</answer>``, or what follows the last ``answer_marker`` on its line."""
+    answer_marker: str = "Answer:"
+    """For ``extract=marker``, in any case (``####`` is GSM8K's)."""
     match: Literal["math", "exact"] = "math"
     """``math``: equal as numbers (0.5 = 1/2), as expressions (``(x+1)^2`` = ``x^2+2x+1``), lists and sets, by
     math-verify; ``exact``: the same text, up to what LaTeX ignores."""
@@ -66,6 +88,8 @@ class JsonlTask:
     """Whether ``Yes`` equals ``yes`` and ``X`` equals ``x``."""
     bad_rows: BadRows = "refuse"
     """Rows that cannot be used (no text, no readable answer, ...): ``refuse`` the file, or ``drop`` and count them."""
+    repeats: Literal["keep", "drop", "refuse"] = "keep"
+    """Questions that occur again in the training file: trained on as often, once, or not at all."""
     num_prompts: Annotated[int, Range(1)] | None = None
     """Distinct training questions, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
     problem_seed: Seed = 0
@@ -74,8 +98,8 @@ class JsonlTask:
     def __post_init__(self) -> None:
         if self.path is None:
             raise ValueError(
-                "task math: path is null; set task.path to a local JSONL file with one object a line "
-                f"holding {self.question_field!r} and {self.answer_field!r}"
+                "task math: path is null; set task.path to a JSON-lines, CSV or Parquet file with the columns "
+                f"{self.question_field!r} and {self.answer_field!r}, or to hub:OWNER/NAME/CONFIG:SPLIT"
             )
         for name in self.suite_paths:
             if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
@@ -83,11 +107,17 @@ class JsonlTask:
                     f"task math: suite_paths names a suite {name!r}, which becomes part of metric names; "
                     "use letters, digits, _ and -"
                 )
-        for file in (self.path, *self.suite_paths.values()):
-            if not Path(file).is_file():
-                raise ValueError(f"task math: {file} is not a file; set task.path and task.suite_paths to JSONL files")
+        for source in (self.path, *self.suite_paths.values(), *([self.shots_path] if self.shots_path else [])):
+            require_source(source)
+        for name, own in self.suite_settings.items():
+            if name not in self.suite_paths or not set(own) <= set(OF_A_SUITE):
+                raise ValueError(
+                    f"task math: suite_settings has {sorted(own)} for {name!r}; give {', '.join(OF_A_SUITE)} for a "
+                    f"suite of task.suite_paths ({', '.join(self.suite_paths) or 'none'})"
+                )
         choices: dict[str, tuple[str, ...]] = {
-            "extract": ("boxed", "number", "boxed_or_number"),
+            "extract": ("boxed", "number", "boxed_or_number", "tags", "marker"),
+            "repeats": ("keep", "drop", "refuse"),
             "match": ("math", "exact"),
             "bad_rows": ("refuse", "drop"),
             "prompt_format": tuple(CHAT),
@@ -95,7 +125,9 @@ class JsonlTask:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
-        if "{question}" not in self.prompt_template:
+        if not self.answer_marker.strip():
+            raise ValueError("task math: answer_marker is empty; set it to what comes before the answer, such as ####")
+        if any("{question}" not in self._template(suite) for suite in ("train", *self.suite_paths)):
             raise ValueError("task math: prompt_template lacks {question}; put it where the question goes")
         if self.system_prompt is not None and self.prompt_format == "raw":
             raise ValueError(
@@ -119,14 +151,16 @@ class JsonlTask:
 
     def suites(self) -> dict[str, list[Prompt]]:
         """The files of ``suite_paths``; none by default."""
-        return {name: self._load(name, file) for name, file in self.suite_paths.items()}
+        return {name: self._load(name, source) for name, source in self.suite_paths.items()}
 
     def notes(self) -> list[str]:
         """Rows that are left out, questions that occur twice, and evaluation questions that are trained on."""
         notes: list[str] = []
         seen: set[str] = set()
-        for file in dict.fromkeys([str(self.path), *self.suite_paths.values()]):
-            rows, flaws = self._read(file)
+        for suite, file in {"train": str(self.path), **self.suite_paths}.items():
+            if suite != "train" and file == self.path:
+                continue
+            rows, flaws = self._read(suite, file)
             if flaws:
                 notes.append(f"{summary(file, flaws, len(rows) + len(flaws))}; they are left out (task.bad_rows=drop)")
             lines: dict[str, list[int]] = {}
@@ -134,10 +168,14 @@ class JsonlTask:
                 lines.setdefault(row.question, []).append(row.line)
             again = [line for found in lines.values() for line in found[1:]]
             if again:
-                notes.append(f"{file}: {len(again)} of {len(rows)} questions occur before ({numbered(again)})")
+                notes.append(
+                    f"{file}: {len(again)} of {len(rows)} questions occur before ({numbered(again, unit(file))})"
+                )
             trained = [found[0] for question, found in lines.items() if question in seen]
             if trained:
-                notes.append(f"{file}: {len(trained)} of {len(rows)} questions are trained on ({numbered(trained)})")
+                notes.append(
+                    f"{file}: {len(trained)} of {len(rows)} questions are trained on ({numbered(trained, unit(file))})"
+                )
             seen = seen or set(lines)
         return [f"task math: {note}" for note in notes]
 
@@ -161,29 +199,83 @@ class JsonlTask:
         return None if solution is None else str(solution)
 
     def _extract(self, text: str) -> str | None:
+        if self.extract == "tags":
+            return last_tagged(text)
+        if self.extract == "marker":
+            return last_marked(text, self.answer_marker)
         boxed = last_boxed(text) if self.extract != "number" else None
         return last_number(text) if boxed is None and self.extract != "boxed" else boxed
 
     def _canonical(self, answer: str) -> str:
         return canonical(answer, exact=self.match == "exact", ignore_case=self.ignore_case)
 
-    def _read(self, file: str) -> tuple[list[Row], list[Flaw]]:
-        fields = (self.question_field, self.answer_field, self.solution_field)
-        return read_rows(file, fields, self._unreadable)
+    def _template(self, suite: str = "train") -> str:
+        template = self.suite_settings.get(suite, {}).get("prompt_template", self.prompt_template)
+        if template is not None:
+            return with_line_breaks(template)
+        instruction = INSTRUCTIONS.get(self.extract, BOXED).replace("{marker}", self.answer_marker)
+        return f"{{question}}\n{instruction}\n"
 
-    def _load(self, suite: str, file: str) -> list[Prompt]:
-        rows, flaws = self._read(file)
-        usable = kept(file, rows, flaws, self.bad_rows)
+    def _read(self, suite: str, source: str) -> tuple[list[Row], list[Flaw]]:
+        own = self.suite_settings.get(suite, {})
+        question, answer = own.get("question_field", self.question_field), own.get("answer_field", self.answer_field)
+        return read_rows(source, (question, answer, self.solution_field), self._unreadable)
+
+    def _load(self, suite: str, source: str) -> list[Prompt]:
+        rows, flaws = self._read(suite, source)
+        usable = kept(source, rows, flaws, self.bad_rows)
         if flaws:
-            log.warning("task math: %s; left out (task.bad_rows=drop)", summary(file, flaws, len(rows) + len(flaws)))
-        return [self._prompt(f"{suite}-{number}", row, f"{file}:{row.line}") for number, row in enumerate(usable)]
+            log.warning("task math: %s; left out (task.bad_rows=drop)", summary(source, flaws, len(rows) + len(flaws)))
+        if suite == "train":
+            usable = self._trained(source, usable)
+        template, examples = self._template(suite), self._examples()
+        return [
+            self._prompt(f"{suite}-{number}", template.replace("{question}", row.question), row, source, examples)
+            for number, row in enumerate(usable)
+        ]
 
-    def _prompt(self, identity: str, row: Row, where: str) -> Prompt:
-        text = with_line_breaks(self.prompt_template).replace("{question}", row.question)
+    def _trained(self, source: str, rows: list[Row]) -> list[Row]:
+        """The rows to train on: without repeats where asked, and without those that are examples."""
+        distinct = rows if self.repeats == "keep" else without_repeats(rows)
+        if self.repeats == "refuse" and len(distinct) < len(rows):
+            raise ValueError(
+                f"task math: {source}: {len(rows) - len(distinct)} of {len(rows)} questions occur before; leave them "
+                "out with task.repeats=drop or train on them as often with task.repeats=keep"
+            )
+        shown = {question for question, _ in self._shown()} if self.shots_path is None else set()
+        left = [row for row in distinct if row.question not in shown]
+        if not left:
+            raise ValueError(f"task math: all {len(distinct)} questions of {source} are examples; lower task.shots")
+        return left
+
+    def _shown(self) -> list[tuple[str, str]]:
+        """Question and answer of every few-shot example."""
+        if not self.shots:
+            return []
+        source = self.shots_path or str(self.path)
+        rows = without_repeats(self._read("train", source)[0])[: self.shots]
+        if len(rows) < self.shots:
+            raise ValueError(
+                f"task math: shots is {self.shots}, but {source} holds {len(rows)} questions; ask for fewer"
+            )
+        return [(row.question, row.solution or self._answered(reference(row.answer))) for row in rows]
+
+    def _answered(self, answer: str) -> str:
+        """The answer as a response gives it."""
+        spellings = {"tags": f"<answer>{answer}</answer>", "marker": f"{self.answer_marker} {answer}", "number": answer}
+        return spellings.get(self.extract, f"\\boxed{{{answer}}}")
+
+    def _examples(self) -> tuple[tuple[str, str], ...]:
+        template = self._template()
+        return tuple((template.replace("{question}", question), answered) for question, answered in self._shown())
+
+    def _prompt(self, identity: str, text: str, row: Row, source: str, examples: tuple[tuple[str, str], ...]) -> Prompt:
         system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
         solution = {} if row.solution is None else {"solution": row.solution}
-        data: dict[str, object] = {"answer": self._canonical(reference(row.answer)), "where": where, **solution}
-        return Prompt(id=identity, text=text, data=data, chat=CHAT[self.prompt_format], system=system)
+        answer, where = self._canonical(reference(row.answer)), f"{source}:{row.line}"
+        data: dict[str, object] = {"answer": answer, "where": where, **solution}
+        chat = CHAT[self.prompt_format]
+        return Prompt(id=identity, text=text, data=data, chat=chat, system=system, examples=examples)
 
     def _unreadable(self, answer: str) -> str | None:
         """Why no response can give this answer, if so."""
