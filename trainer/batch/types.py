@@ -46,6 +46,9 @@ class Verdict:
     comparable: bool = True
     """False: an answer was given, but the verifier could not compare it with the correct one, so it scores 0.
     Counted."""
+    failed: bool | None = None
+    """Whether a verifier hung, crashed or raised, so that it scores 0. Counted. None: none runs in a process of its
+    own."""
     anchor: int | None = None
     """Characters of the response up to the end of the step that first reaches the correct answer. None: it never does,
     or the task does not say."""

@@ -58,6 +58,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", ""),
     )
 )
+_CHOICE = re.compile(r"\(?([A-Za-z])(?:[).:][\s\S]*)?")
 _TEXT = re.compile(r"\\(?:text[a-z]{0,6}|math(?:rm|bf|it)|mbox|operatorname)\{([^{}]*)\}")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 
@@ -176,6 +177,12 @@ def _signed(signs: str, value: Fraction | None) -> Fraction | None:
 
 def _divide(top: Fraction, bottom: Fraction) -> Fraction | None:
     return top / bottom if bottom else None
+
+
+def choice(text: str) -> str:
+    """The letter of a multiple choice (``B``, ``(b)``, ``B. 42``, ``\\text{B}``) in upper case, or nothing."""
+    found = _CHOICE.fullmatch(spelled(text))
+    return found[1].upper() if found else ""
 
 
 def canonical(text: str, *, exact: bool = False, ignore_case: bool = False) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import Range, Seed
@@ -19,16 +20,20 @@ from trainer.tasks.answers import (
     MAX_ANSWER_CHARACTERS,
     balanced,
     canonical,
+    choice,
     last_boxed,
     last_marked,
     last_number,
     last_tagged,
     spelled,
 )
+from trainer.tasks.compare import quantity
 from trainer.tasks.grader import judge
 from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
 from trainer.tasks.tables import require_source, unit
 from trainer.tasks.template import CHAT, with_line_breaks
+from trainer.tasks.verifier_pool import shared_pool
+from trainer.tasks.weighted import DECIDES, checked_weights, combined
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +86,12 @@ class JsonlTask:
     last ``<answer>...</answer>``, or what follows the last ``answer_marker`` on its line."""
     answer_marker: str = "Answer:"
     """For ``extract=marker``, in any case (``####`` is GSM8K's)."""
-    match: Literal["math", "exact"] = "math"
+    match: Literal["math", "exact", "numeric", "choice"] = "math"
     """``math``: equal as numbers (0.5 = 1/2), as expressions (``(x+1)^2`` = ``x^2+2x+1``), lists and sets, by
-    math-verify; ``exact``: the same text, up to what LaTeX ignores."""
+    math-verify; ``exact``: the same text, up to what LaTeX ignores; ``numeric``: numbers, within ``tolerance``;
+    ``choice``: the same letter (``B`` = ``(b)``)."""
+    tolerance: Annotated[float, Range(0, 1)] = 0.0
+    """Largest relative error of an answer with ``match=numeric``."""
     ignore_case: bool = False
     """Whether ``Yes`` equals ``yes`` and ``X`` equals ``x``."""
     bad_rows: BadRows = "refuse"
@@ -94,6 +102,11 @@ class JsonlTask:
     """Distinct training questions, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
     problem_seed: Seed = 0
     """Fixes the subset; the seed of a run only orders it."""
+    verifiers: Mapping[str, Any] = field(default_factory=dict)
+    """Further verifiers by name, each a ``_target_`` with its settings; their weighted scores are added to the reward
+    (:mod:`trainer.tasks.weighted`). One named ``answer`` takes the place of the comparison."""
+    verify_seconds: Annotated[float, Range(0.1, 3600)] = 10.0
+    """Longest time that the verifiers may take for one response, before they are killed and score 0."""
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -118,13 +131,14 @@ class JsonlTask:
         choices: dict[str, tuple[str, ...]] = {
             "extract": ("boxed", "number", "boxed_or_number", "tags", "marker"),
             "repeats": ("keep", "drop", "refuse"),
-            "match": ("math", "exact"),
+            "match": ("math", "exact", "numeric", "choice"),
             "bad_rows": ("refuse", "drop"),
             "prompt_format": tuple(CHAT),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
+        checked_weights(self.verifiers)
         if not self.answer_marker.strip():
             raise ValueError("task math: answer_marker is empty; set it to what comes before the answer, such as ####")
         if any("{question}" not in self._template(suite) for suite in ("train", *self.suite_paths)):
@@ -184,14 +198,44 @@ class JsonlTask:
 
         ``Verdict.answer`` is the reference for a correct answer, else the answer as exact number or in one spelling.
         """
+        return self.verify_all([(prompt, text)])[0]
+
+    def verify_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+        """:meth:`verify` of each pair; the further verifiers run in parallel processes."""
+        if not self.verifiers:
+            return [self._compared(prompt, text) for prompt, text in pairs]
+        weights = checked_weights(self.verifiers)
+        pool = shared_pool(self.verifiers, self.verify_seconds)
+        scores = pool.scores([(text, prompt.data) for prompt, text in pairs])
+        verdicts = [
+            self._decided(text, found[DECIDES]) if DECIDES in found else self._compared(prompt, text)
+            for (prompt, text), found in zip(pairs, scores, strict=True)
+        ]
+        return [combined(verdict, found, weights) for verdict, found in zip(verdicts, scores, strict=True)]
+
+    def _compared(self, prompt: Prompt, text: str) -> Verdict:
         answer = self._canonical(self._extract(text) or "")
         if not answer:
             return Verdict(reward=0.0)
         gold = str(prompt.data["answer"])
-        equal = answer == gold if self.match == "exact" else judge(gold, answer)
+        equal = self._equal(gold, answer)
         if not equal:
             return Verdict(reward=0.0, answer=answer, comparable=equal is not None)
         return Verdict(reward=1.0, answer=gold, solution=" ".join(text.split()))
+
+    def _decided(self, text: str, score: float | None) -> Verdict:
+        """The verdict of a verifier that takes the place of the comparison."""
+        reward = max(0.0, score or 0.0)
+        answer = self._canonical(self._extract(text) or "") or None
+        return Verdict(reward=reward, answer=answer, solution=" ".join(text.split()) if reward > 0.5 else None)
+
+    def _equal(self, gold: str, answer: str) -> bool | None:
+        if self.match in ("exact", "choice"):
+            return gold == answer
+        if self.match == "math":
+            return judge(gold, answer)
+        (right, _), (given, _) = quantity(gold), quantity(answer)
+        return right is not None and given is not None and abs(given - right) <= Fraction(self.tolerance) * abs(right)
 
     def expert(self, prompt: Prompt) -> str | None:
         """The worked answer of the prompt's line, where it has one."""
@@ -207,6 +251,8 @@ class JsonlTask:
         return last_number(text) if boxed is None and self.extract != "boxed" else boxed
 
     def _canonical(self, answer: str) -> str:
+        if self.match == "choice":
+            return choice(answer)
         return canonical(answer, exact=self.match == "exact", ignore_case=self.ignore_case)
 
     def _template(self, suite: str = "train") -> str:
@@ -273,7 +319,8 @@ class JsonlTask:
         system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
         solution = {} if row.solution is None else {"solution": row.solution}
         answer, where = self._canonical(reference(row.answer)), f"{source}:{row.line}"
-        data: dict[str, object] = {"answer": answer, "where": where, **solution}
+        asked = {"question": row.question} if self.verifiers else {}
+        data: dict[str, object] = {"answer": answer, "where": where, **solution, **asked}
         chat = CHAT[self.prompt_format]
         return Prompt(id=identity, text=text, data=data, chat=chat, system=system, examples=examples)
 
@@ -286,6 +333,8 @@ class JsonlTask:
             return "holds nothing to compare with"
         if not balanced(bare):
             return "has braces that do not close"
+        if self.match == "numeric" and quantity(self._canonical(bare))[0] is None:
+            return "is no number, as task.match=numeric needs"
         if self.extract == "number" and judge(self._canonical(bare), spelled(last_number(bare) or "")) is not True:
             return "is no number, as task.extract=number needs"
         return None

@@ -162,7 +162,6 @@ def test_hostile_length_is_linear() -> None:
         ({"path": "missing.jsonl"}, "missing.jsonl is not a file"),
         ({"suite_paths": {"heldout": "gone.jsonl"}}, "gone.jsonl is not a file"),
         ({"match": "sympy"}, "match is 'sympy'"),
-        ({"match": "numeric"}, "match is 'numeric'"),
         ({"bad_rows": "ignore"}, "bad_rows is 'ignore'; set it to one of refuse, drop"),
         ({"extract": "line"}, "extract is 'line'"),
         ({"prompt_template": "hello"}, "lacks {question}"),
@@ -251,3 +250,34 @@ def test_a_suite_may_have_columns_and_a_prompt_of_its_own(file: str, tmp_path: P
     for bad in ({"t": own}, {"s": {"extract": "boxed"}}):
         with pytest.raises(ValueError, match="give question_field, answer_field, prompt_template for a suite of"):
             JsonlTask(path=file, suite_paths={"s": suite}, suite_settings=bad)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gold", "text", "reward"),
+    [
+        ({"match": "numeric"}, "3.14", "\\boxed{3.14}", 1.0),
+        ({"match": "numeric"}, "3.14", "\\boxed{3.141}", 0.0),
+        ({"match": "numeric", "tolerance": 0.001}, "3.14", "\\boxed{3.141}", 1.0),  # off by 0.0003 of it
+        ({"match": "numeric", "tolerance": 0.001}, "-200", "it is -200.3", 0.0),
+        ({"match": "numeric"}, "7", "\\boxed{7\\text{ cm}}", 1.0),
+        ({"match": "numeric"}, "7", "\\boxed{x}", 0.0),
+        ({"match": "choice"}, "B", "\\boxed{(b)}", 1.0),
+        ({"match": "choice"}, "(B) 42", "\\boxed{\\text{B}}", 1.0),
+        ({"match": "choice", "extract": "marker"}, "B", "Answer: B. because", 1.0),
+        ({"match": "choice"}, "B", "\\boxed{Because}", 0.0),
+        ({"match": "choice"}, "B", "\\boxed{C}", 0.0),
+    ],
+)
+def test_numbers_and_choices(tmp_path: Path, settings: dict[str, object], gold: str, text: str, reward: float) -> None:
+    task = JsonlTask(path=write(tmp_path / "a.jsonl", [{"question": "q", "answer": gold}]), **settings)  # type: ignore[arg-type]
+    assert task.verify(task.train_prompts()[0], text).reward == reward
+
+
+@pytest.mark.parametrize(
+    ("match", "answer", "reason"),
+    [("numeric", "x", "is no number, as task.match=numeric"), ("choice", "Because", "holds nothing to compare with")],
+)
+def test_an_answer_that_can_never_be_given_is_refused(tmp_path: Path, match: str, answer: str, reason: str) -> None:
+    path = write(tmp_path / "a.jsonl", [{"question": "q", "answer": answer}])
+    with pytest.raises(ValueError, match=reason):
+        JsonlTask(path=path, match=match).train_prompts()  # type: ignore[arg-type]
