@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: install sweep test test-all bench real-model real-data lint format lock clean
+.PHONY: install sweep test test-all bench real-model real-data reasoning-gym lint format lock clean
 
 install: $(READY)
 
@@ -34,6 +34,9 @@ real-model: $(READY)
 
 real-data: $(READY)
 	$(VENV) -m trainer.downloads data
+
+reasoning-gym: $(READY)
+	$(VENV) -m pip --disable-pip-version-check install -q --no-deps -r requirements/reasoning-gym.txt
 
 lint: $(READY)
 	$(VENV) -m ruff format --check .

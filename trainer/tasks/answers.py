@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Literal
 
+Extract = Literal["boxed", "number", "boxed_or_number", "tags", "marker"]
+"""Where a response's answer is."""
 MAX_ANSWER_CHARACTERS = 1000
 """Longer answers are unreadable; bounds the work of a comparison."""
 _TAIL_CHARACTERS = 2000
@@ -61,6 +64,17 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _CHOICE = re.compile(r"\(?([A-Za-z])(?:[).:][\s\S]*)?")
 _TEXT = re.compile(r"\\(?:text[a-z]{0,6}|math(?:rm|bf|it)|mbox|operatorname)\{([^{}]*)\}")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+
+
+def extracted(text: str, where: Extract, marker: str) -> str | None:
+    """The final answer of a response: the last ``\\boxed{...}``, the last number, the first of these that exists, the
+    last ``<answer>...</answer>``, or what follows the last ``marker`` on its line. None where there is none."""
+    if where == "tags":
+        return last_tagged(text)
+    if where == "marker":
+        return last_marked(text, marker)
+    boxed = last_boxed(text) if where != "number" else None
+    return last_number(text) if boxed is None and where != "boxed" else boxed
 
 
 def last_boxed(text: str) -> str | None:

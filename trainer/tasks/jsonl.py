@@ -12,37 +12,31 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import Range, Seed
 from trainer.tasks.answers import (
     MAX_ANSWER_CHARACTERS,
+    Extract,
     balanced,
     canonical,
     choice,
+    extracted,
     last_boxed,
-    last_marked,
     last_number,
-    last_tagged,
     spelled,
 )
 from trainer.tasks.compare import quantity
 from trainer.tasks.grader import judge
 from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
 from trainer.tasks.tables import require_source, unit
-from trainer.tasks.template import CHAT, with_line_breaks
+from trainer.tasks.template import CHAT, answering, asking, with_line_breaks
 from trainer.tasks.verifier_pool import shared_pool
 from trainer.tasks.weighted import DECIDES, checked_weights, combined
 
 log = logging.getLogger(__name__)
 
-INSTRUCTIONS: dict[str, str] = {
-    "tags": "Reason between <think> and </think>, then give the final answer alone between <answer> and </answer>.",
-    "marker": "Reason step by step and end with one line: {marker} and the final answer.",
-}
-BOXED = "Reason step by step and put the final answer within \\boxed{}."
-"""The instruction for every other :attr:`JsonlTask.extract`."""
 OF_A_SUITE = ("question_field", "answer_field", "prompt_template")
 
 
@@ -81,7 +75,7 @@ class JsonlTask:
     shots_path: str | None = None
     """Source of the examples, with the columns of ``path``; null is ``path`` itself, whose first rows are then not
     trained on."""
-    extract: Literal["boxed", "number", "boxed_or_number", "tags", "marker"] = "boxed_or_number"
+    extract: Extract = "boxed_or_number"
     """Where a response's answer is: the last ``\\boxed{...}``, the last number, the first of these that exists, the
     last ``<answer>...</answer>``, or what follows the last ``answer_marker`` on its line."""
     answer_marker: str = "Answer:"
@@ -129,7 +123,7 @@ class JsonlTask:
                     f"suite of task.suite_paths ({', '.join(self.suite_paths) or 'none'})"
                 )
         choices: dict[str, tuple[str, ...]] = {
-            "extract": ("boxed", "number", "boxed_or_number", "tags", "marker"),
+            "extract": get_args(Extract),
             "repeats": ("keep", "drop", "refuse"),
             "match": ("math", "exact", "numeric", "choice"),
             "bad_rows": ("refuse", "drop"),
@@ -243,12 +237,7 @@ class JsonlTask:
         return None if solution is None else str(solution)
 
     def _extract(self, text: str) -> str | None:
-        if self.extract == "tags":
-            return last_tagged(text)
-        if self.extract == "marker":
-            return last_marked(text, self.answer_marker)
-        boxed = last_boxed(text) if self.extract != "number" else None
-        return last_number(text) if boxed is None and self.extract != "boxed" else boxed
+        return extracted(text, self.extract, self.answer_marker)
 
     def _canonical(self, answer: str) -> str:
         if self.match == "choice":
@@ -257,10 +246,7 @@ class JsonlTask:
 
     def _template(self, suite: str = "train") -> str:
         template = self.suite_settings.get(suite, {}).get("prompt_template", self.prompt_template)
-        if template is not None:
-            return with_line_breaks(template)
-        instruction = INSTRUCTIONS.get(self.extract, BOXED).replace("{marker}", self.answer_marker)
-        return f"{{question}}\n{instruction}\n"
+        return asking(self.extract, self.answer_marker, template)
 
     def _read(self, suite: str, source: str) -> tuple[list[Row], list[Flaw]]:
         own = self.suite_settings.get(suite, {})
@@ -304,12 +290,10 @@ class JsonlTask:
             raise ValueError(
                 f"task math: shots is {self.shots}, but {source} holds {len(rows)} questions; ask for fewer"
             )
-        return [(row.question, row.solution or self._answered(reference(row.answer))) for row in rows]
-
-    def _answered(self, answer: str) -> str:
-        """The answer as a response gives it."""
-        spellings = {"tags": f"<answer>{answer}</answer>", "marker": f"{self.answer_marker} {answer}", "number": answer}
-        return spellings.get(self.extract, f"\\boxed{{{answer}}}")
+        return [
+            (row.question, row.solution or answering(reference(row.answer), self.extract, self.answer_marker))
+            for row in rows
+        ]
 
     def _examples(self) -> tuple[tuple[str, str], ...]:
         template = self._template()
