@@ -14,6 +14,7 @@ from typing import Any
 
 from trainer.contract.cache import located
 from trainer.contract.config import SHIPPED_MODEL
+from trainer.contract.run_folder import last_checkpoint
 
 MAX_HEADER_BYTES = 100_000_000
 """safetensors' own limit for a header, bytes; a longer one means that the file is no safetensors file."""
@@ -35,7 +36,10 @@ def model_size(path: str | None) -> ModelSize | None:
 
     A hub name is not looked up in the local cache: a run's configuration must not depend on the machine's files.
     """
-    return _measured(str(located(path)) if path is not None else str(SHIPPED_MODEL))
+    if path is None:
+        return _measured(str(SHIPPED_MODEL))
+    folder = located(path)
+    return _measured(str(last_checkpoint(folder) or folder))
 
 
 @functools.cache
