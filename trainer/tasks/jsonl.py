@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import Range, Seed
@@ -29,15 +28,14 @@ from trainer.tasks.answers import (
 )
 from trainer.tasks.compare import quantity
 from trainer.tasks.grader import judge
+from trainer.tasks.jsonl_settings import check_settings
 from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
-from trainer.tasks.tables import require_source, unit
+from trainer.tasks.tables import unit
 from trainer.tasks.template import CHAT, answering, asking, with_line_breaks
 from trainer.tasks.verifier_pool import shared_pool
 from trainer.tasks.weighted import DECIDES, checked_weights, combined
 
 log = logging.getLogger(__name__)
-
-OF_A_SUITE = ("question_field", "answer_field", "prompt_template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,7 @@ class JsonlTask:
     """Evaluation suites: name to a source like ``path``, for example ``{heldout: test.jsonl}``."""
     suite_settings: Mapping[str, dict[str, str]] = field(default_factory=dict)
     """Suites with columns or a prompt of their own: ``{aime24: {question_field: problem}}``; the settings are those of
-    :data:`OF_A_SUITE`."""
+    :data:`trainer.tasks.jsonl_settings.OF_A_SUITE`."""
     question_field: str = "question"
     """Column of the question; ``a.b`` is ``b`` in the mapping ``a``, ``a.0`` the first item of the list ``a``."""
     answer_field: str = "answer"
@@ -103,47 +101,7 @@ class JsonlTask:
     """Longest time that the verifiers may take for one response, before they are killed and score 0."""
 
     def __post_init__(self) -> None:
-        if self.path is None:
-            raise ValueError(
-                "task math: path is null; set task.path to a JSON-lines, CSV or Parquet file with the columns "
-                f"{self.question_field!r} and {self.answer_field!r}, or to hub:OWNER/NAME/CONFIG:SPLIT"
-            )
-        for name in self.suite_paths:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
-                raise ValueError(
-                    f"task math: suite_paths names a suite {name!r}, which becomes part of metric names; "
-                    "use letters, digits, _ and -"
-                )
-        for source in (self.path, *self.suite_paths.values(), *([self.shots_path] if self.shots_path else [])):
-            require_source(source)
-        for name, own in self.suite_settings.items():
-            if name not in self.suite_paths or not set(own) <= set(OF_A_SUITE):
-                raise ValueError(
-                    f"task math: suite_settings has {sorted(own)} for {name!r}; give {', '.join(OF_A_SUITE)} for a "
-                    f"suite of task.suite_paths ({', '.join(self.suite_paths) or 'none'})"
-                )
-        choices: dict[str, tuple[str, ...]] = {
-            "extract": get_args(Extract),
-            "repeats": ("keep", "drop", "refuse"),
-            "match": ("math", "exact", "numeric", "choice"),
-            "bad_rows": ("refuse", "drop"),
-            "prompt_format": tuple(CHAT),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"task math: {name} is {getattr(self, name)!r}; set it to one of {', '.join(allowed)}")
-        checked_weights(self.verifiers)
-        if not self.answer_marker.strip():
-            raise ValueError("task math: answer_marker is empty; set it to what comes before the answer, such as ####")
-        if any("{question}" not in self._template(suite) for suite in ("train", *self.suite_paths)):
-            raise ValueError("task math: prompt_template lacks {question}; put it where the question goes")
-        if self.system_prompt is not None and self.prompt_format == "raw":
-            raise ValueError(
-                "task math: prompt_format is raw, which has no turns, so system_prompt would be dropped: write it into "
-                "prompt_template, or set prompt_format to chat"
-            )
-        if self.num_prompts is not None and self.num_prompts < 1:
-            raise ValueError(f"task math: num_prompts is {self.num_prompts}; set it to 1 or more, or null for all")
+        check_settings(self)
 
     def train_prompts(self) -> list[Prompt]:
         """All questions of ``path``, or the first ``num_prompts`` of one fixed shuffle."""
@@ -244,7 +202,8 @@ class JsonlTask:
             return choice(answer)
         return canonical(answer, exact=self.match == "exact", ignore_case=self.ignore_case)
 
-    def _template(self, suite: str = "train") -> str:
+    def template(self, suite: str = "train") -> str:
+        """Text of a suite's prompts around ``{question}``."""
         template = self.suite_settings.get(suite, {}).get("prompt_template", self.prompt_template)
         return asking(self.extract, self.answer_marker, template)
 
@@ -260,7 +219,7 @@ class JsonlTask:
             log.warning("task math: %s; left out (task.bad_rows=drop)", summary(source, flaws, len(rows) + len(flaws)))
         if suite == "train":
             usable = self._trained(source, usable)
-        template, examples = self._template(suite), self._examples()
+        template, examples = self.template(suite), self._examples()
         return [
             self._prompt(f"{suite}-{number}", template.replace("{question}", row.question), row, source, examples)
             for number, row in enumerate(usable)
@@ -296,7 +255,7 @@ class JsonlTask:
         ]
 
     def _examples(self) -> tuple[tuple[str, str], ...]:
-        template = self._template()
+        template = self.template()
         return tuple((template.replace("{question}", question), answered) for question, answered in self._shown())
 
     def _prompt(self, identity: str, text: str, row: Row, source: str, examples: tuple[tuple[str, str], ...]) -> Prompt:
