@@ -52,7 +52,6 @@ class ReasoningGymTask:
     def __post_init__(self) -> None:
         if "{question}" not in self._template():
             raise ConfigError("task.prompt_template lacks {question}; put it where the question goes")
-        self._dataset()
 
     def train_prompts(self) -> list[Prompt]:
         """Problems after the held-out ones."""
@@ -96,9 +95,6 @@ class ReasoningGymTask:
 
     def _size(self) -> int:
         return TRIES * (self.num_heldout + self.num_prompts)
-
-    def _dataset(self) -> Any:
-        return dataset(self.name, json.dumps(dict(self.settings), sort_keys=True), self.problem_seed, self._size())
 
     def _prompts(self, suite: str) -> list[Prompt]:
         settings = json.dumps(dict(self.settings), sort_keys=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trainer.contract.config import ConfigError
+from trainer.tasks import reasoning_gym
 from trainer.tasks.base import BatchTask, Task
 from trainer.tasks.reasoning_gym import ReasoningGymTask
 from trainer.tasks.verifiers import gym
@@ -68,7 +69,7 @@ class TestInstalled:
     )
     def test_bad_settings_are_one_sentence(self, settings: dict[str, Any], sentence: str) -> None:
         with pytest.raises(ConfigError, match=sentence) as refused:
-            self.task(**settings)
+            self.task(**settings).train_prompts()
         assert "\n" not in str(refused.value)
 
     def test_too_easy_a_level_is_one_sentence(self) -> None:
@@ -88,6 +89,7 @@ def test_without_the_package_a_sentence_says_what_to_run(monkeypatch: pytest.Mon
         return real(name, *args, **options)
 
     gym.dataset.cache_clear()
+    reasoning_gym._distinct.cache_clear()
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(ConfigError, match="run `make reasoning-gym`"):
-        ReasoningGymTask()
+        ReasoningGymTask().train_prompts()
