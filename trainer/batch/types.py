@@ -29,6 +29,8 @@ class Prompt:
     """Whether ``text`` is what a user says in the tokenizer's chat template; None: if the tokenizer has one."""
     system: str | None = None
     """System turn of the chat."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Few-shot examples that come before: what was asked and what was answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,9 @@ class Verdict:
     comparable: bool = True
     """False: an answer was given, but the verifier could not compare it with the correct one, so it scores 0.
     Counted."""
+    failed: bool | None = None
+    """Whether a verifier hung, crashed or raised, so that it scores 0. Counted. None: none runs in a process of its
+    own."""
     anchor: int | None = None
     """Characters of the response up to the end of the step that first reaches the correct answer. None: it never does,
     or the task does not say."""

@@ -13,6 +13,12 @@ CANCEL = "cancel"
 """First word of a ``STOP`` file that a person asked for; one of a search says ``prune NAME`` and, below, why."""
 
 
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint that was written whole; whether its bytes are as they were, its readers check."""
+    saved = (path.parent for path in (run_dir / "checkpoints").glob("step-*/manifest.json"))
+    return max(saved, key=lambda path: path.name, default=None)
+
+
 def next_attempt(run_dir: Path) -> Path:
     """A new folder ``attempts/<n>``, n counting from 1."""
     return make_folder(run_dir / "attempts" / str(last_number(run_dir) + 1))

@@ -22,8 +22,9 @@ from trainer.contract.settings import Range, Seed
 from trainer.metrics.calibration import ReliabilityPoint, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.passk import avg_at_n, majority_accuracy, pass_at_k
-from trainer.metrics.rollout import unverifiable_frac
+from trainer.metrics.rollout import failure_metrics, unverifiable_frac
 from trainer.metrics.support import support
+from trainer.tasks.base import verify_all
 
 if TYPE_CHECKING:
     from trainer.batch.types import Prompt, Rollout
@@ -154,6 +155,7 @@ def suite_metrics(
     metrics["length_mean"] = sum(len(r.completion_ids) - r.num_context for r in rollouts) / len(rollouts)
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
     metrics["unverifiable_frac"] = unverifiable_frac(rollouts)
+    metrics |= failure_metrics(rollouts)
     calibration, points = calibration_metrics(rollouts, threshold=CORRECT_ABOVE)
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 
@@ -205,7 +207,8 @@ def _sample(
             f"evaluation of {suite!r} at step {step} got {len(rollouts)} rollouts, not {config.samples} for each of"
             f" {len(prompts)} prompts; check the generator"
         )
-    return [replace(rollout, verdict=task.verify(rollout.prompt, rollout.text)) for rollout in rollouts]
+    verdicts = verify_all(task, [(rollout.prompt, rollout.text) for rollout in rollouts])
+    return [replace(rollout, verdict=verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True)]
 
 
 def _first_of_each(rollouts: Sequence[Rollout], number: int) -> list[Rollout]:

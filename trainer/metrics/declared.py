@@ -164,6 +164,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "mean",
         "share of responses whose answer could not be compared with the gold one: reward 0, though not shown incorrect",
     ),
+    (
+        "rollout/verifier_failed_frac",
+        "0 to 1",
+        "mean",
+        "share of responses on which a verifier hung, crashed or raised",
+    ),
     ("rollout/generated", "responses", "sum", "responses sampled, those thrown away by the rollout plan included"),
     (
         "rollout/generated_reward",
@@ -205,6 +211,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("eval/<suite>/length_mean", "tokens", "last", "sampled tokens per response"),
     ("eval/<suite>/truncated_frac", "0 to 1", "last", "share of responses that ran out of budget"),
     ("eval/<suite>/unverifiable_frac", "0 to 1", "last", "share of responses whose answer could not be compared"),
+    ("eval/<suite>/verifier_failed_frac", "0 to 1", "last", "share of responses on which a verifier hung or crashed"),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _DIVERSITY),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _CALIBRATION),
     *((f"support/<suite>_{name}", unit, "last", meaning) for name, unit, meaning in _SUPPORT),

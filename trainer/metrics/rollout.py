@@ -41,12 +41,20 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> d
         "rollout/unverifiable_frac": unverifiable_frac(rollouts),
         "rollout/zero_std_frac_all_incorrect": float((silent & (highest <= threshold)).mean()),
         "rollout/zero_std_frac_all_correct": float((silent & (highest > threshold)).mean()),
+        **{f"rollout/{name}": value for name, value in failure_metrics(rollouts).items()},
     }
 
 
 def unverifiable_frac(rollouts: Sequence[Rollout]) -> float:
     """Share of N verified rollouts whose answer the verifier could not compare with the correct one."""
     return sum(rollout.verdict is not None and not rollout.verdict.comparable for rollout in rollouts) / len(rollouts)
+
+
+def failure_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """``verifier_failed_frac``: share of N verified rollouts on which a verifier hung, crashed or raised; absent where
+    the task has none that runs in a process of its own."""
+    failed = [rollout.verdict.failed for rollout in rollouts if rollout.verdict and rollout.verdict.failed is not None]
+    return {"verifier_failed_frac": sum(failed) / len(failed)} if failed else {}
 
 
 def generation_metrics(kept: Sequence[Rollout], generated: Sequence[float]) -> dict[str, float]:

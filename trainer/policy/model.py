@@ -17,8 +17,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from trainer.contract.cache import PREFIX, how_to_get, located
 from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
 from trainer.contract.files import OutOfSpace, room_for
+from trainer.contract.run_folder import last_checkpoint
+from trainer.contract.status import read_status
 from trainer.policy import hub, shared_prompt
 from trainer.policy.cpu_matmul import use_onednn
 from trainer.policy.cpu_rms_norm import use_rms_norm
@@ -32,22 +35,36 @@ UNSCALED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "dee
 
 
 def model_path(config: ModelConfig, *, weights: bool = True) -> Path:
-    """Folder to load from; a hub name is brought to this machine, with its ``weights`` or without.
+    """Folder to load from; a hub name is brought to this machine, with its ``weights`` or without. Of a finished run it
+    is the last checkpoint.
 
     Raises :class:`ConfigError` for a folder that holds no model, and for what :func:`trainer.policy.hub.fetched`
     refuses.
     """
     path = config.path or str(SHIPPED_MODEL)
-    folder = Path(path).expanduser()
+    folder = located(path)
+    if (folder / "run.yaml").is_file():
+        folder = _end_of_run(path, folder)
+    if not folder.is_dir() and path.startswith(PREFIX):
+        raise ConfigError(f"model.path={path!r} is not there{how_to_get(path)}")
     if not folder.is_dir() and not path.startswith((".", "/", "~")):
         return hub.fetched(path, config.revision, weights=weights)
     if not (folder / "config.json").is_file() or not weight_files(folder):
-        saved = sorted((folder / "checkpoints").glob("step-*"))
-        hint = f"; it is a run: give one of its checkpoints, such as {saved[-1]}" if saved else ""
-        raise ConfigError(
-            f"model.path={path!r} holds no model: expected config.json and *.safetensors there{hint or REMEDY}"
-        )
+        raise ConfigError(f"model.path={path!r} holds no model: expected config.json and *.safetensors there{REMEDY}")
     return folder
+
+
+def _end_of_run(path: str, folder: Path) -> Path:
+    """The last checkpoint of a run that has ended: of one that goes on it would be another tomorrow."""
+    status, checkpoint = read_status(folder), last_checkpoint(folder)
+    if checkpoint is None:
+        raise ConfigError(f"model.path={path!r} is a run without a checkpoint: give one that has saved one")
+    if status is None or status.state != "COMPLETED":
+        raise ConfigError(
+            f"model.path={path!r} is a run that is {status.state if status else 'not started'}: let it finish, or give "
+            f"one of its checkpoints, such as {checkpoint}"
+        )
+    return checkpoint
 
 
 def load_config(config: ModelConfig) -> PreTrainedConfig:

@@ -31,10 +31,11 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int,
     if is_chat(tokenizer, prompt):
         return tuple(tokenizer(_turns(tokenizer, prompt), add_special_tokens=False)["input_ids"])
     begin, end = tokenizer.bos_token, tokenizer.eos_token
-    if begin and prompt.text.startswith(str(begin)):
-        return tuple(tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
-    ids = tuple(tokenizer(prompt.text)["input_ids"])
-    ended = bool(ids) and ids[-1] == tokenizer.eos_token_id and not prompt.text.endswith(str(end))
+    text = "".join(f"{asked}{answered}\n\n" for asked, answered in prompt.examples) + prompt.text
+    if begin and text.startswith(str(begin)):
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = tuple(tokenizer(text)["input_ids"])
+    ended = bool(ids) and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(end))
     return ids[:-1] if ended else ids
 
 
@@ -53,9 +54,11 @@ def is_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
 
 
 def _turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    """A system turn, if there is one, a user turn, and the opening of the model's own."""
+    """A system turn, if there is one, two turns for each example, a user turn, and the opening of the model's own."""
     # The line break that ends a raw prompt is what the template now does.
-    turns = [{"role": "user", "content": prompt.text.rstrip("\n")}]
+    said = [*(turn for example in prompt.examples for turn in example), prompt.text]
+    roles = ("user", "assistant")
+    turns = [{"role": roles[number % 2], "content": text.rstrip("\n")} for number, text in enumerate(said)]
     if prompt.system is not None:
         turns.insert(0, {"role": "system", "content": prompt.system})
     options: dict[str, Any] = {"strftime_now": TEMPLATE_DAY.strftime}

@@ -16,7 +16,7 @@ from trainer.contract.config import derive_seed
 from trainer.engine.base import Completion, Engine
 from trainer.policy.prompts import prompt_ids
 from trainer.runtime.ranks import Ranks
-from trainer.tasks.base import Task
+from trainer.tasks.base import Task, verify_all
 
 
 @dataclass(slots=True)
@@ -178,6 +178,7 @@ def verified(rollouts: Sequence[Rollout], task: Task, ranks: Ranks | None = None
     limit of time might judge one answer differently on two of them."""
     ranks = ranks or Ranks()
     own = range(ranks.rank, len(rollouts), ranks.world)
-    shares = ranks.gather([(number, task.verify(rollouts[number].prompt, rollouts[number].text)) for number in own])
+    judged = verify_all(task, [(rollouts[number].prompt, rollouts[number].text) for number in own])
+    shares = ranks.gather(list(zip(own, judged, strict=True)))
     verdicts = dict(pair for share in shares for pair in share)
     return [replace(rollout, verdict=verdicts[number]) for number, rollout in enumerate(rollouts)]

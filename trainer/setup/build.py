@@ -1,17 +1,15 @@
-"""From a resolved configuration to checked instances. The import path in ``_target_`` is the registry; there is no
-other.
+"""From a resolved configuration to checked instances.
 
 It must not read files or start anything.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.contract.components import build_component as build_component
 from trainer.contract.config import (
     LIST_SLOTS,
     PLAIN_GROUPS,
@@ -23,12 +21,11 @@ from trainer.contract.config import (
     ModelConfig,
     OptimConfig,
     TrackingConfig,
-    component_defaults,
     nearest,
     require,
 )
 from trainer.contract.identity import NOT_IDENTITY, signature
-from trainer.contract.settings import Seed, Steps, coerced, filled
+from trainer.contract.settings import Seed, Steps, coerced
 from trainer.engine.base import EngineConfig
 from trainer.evaluation.evaluate import EvaluationConfig
 from trainer.objective.base import (
@@ -84,22 +81,6 @@ class Run:
     checkpoint: CheckpointConfig
     hardware: HardwareConfig
     tracking: TrackingConfig
-
-
-def build_component(node: object, key: str) -> Any:
-    """The instance a mapping with ``_target_`` describes.
-
-    Raises :class:`ConfigError` naming ``key`` for a missing target, an unknown field (and its nearest valid name), a
-    value of the wrong type, or whatever the component itself refuses.
-    """
-    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
-        raise ConfigError(f"{key} has no _target_: give the import path of its component, as the files under conf/ do")
-    target = str(node["_target_"])
-    component_defaults(target)  # refuses what names no class of the project, before anything is imported
-    module, _, name = target.rpartition(".")
-    component = getattr(importlib.import_module(module), name)
-    require(dataclasses.is_dataclass(component), f"{key}._target_", target, "it is no component")
-    return filled(component, {field: value for field, value in node.items() if field != "_target_"}, key)
 
 
 def _member(node: object, group: str, key: str) -> Any:

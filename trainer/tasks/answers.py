@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Literal
 
+Extract = Literal["boxed", "number", "boxed_or_number", "tags", "marker"]
+"""Where a response's answer is."""
 MAX_ANSWER_CHARACTERS = 1000
 """Longer answers are unreadable; bounds the work of a comparison."""
 _TAIL_CHARACTERS = 2000
@@ -58,8 +61,20 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", ""),
     )
 )
+_CHOICE = re.compile(r"\(?([A-Za-z])(?:[).:][\s\S]*)?")
 _TEXT = re.compile(r"\\(?:text[a-z]{0,6}|math(?:rm|bf|it)|mbox|operatorname)\{([^{}]*)\}")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+
+
+def extracted(text: str, where: Extract, marker: str) -> str | None:
+    """The final answer of a response: the last ``\\boxed{...}``, the last number, the first of these that exists, the
+    last ``<answer>...</answer>``, or what follows the last ``marker`` on its line. None where there is none."""
+    if where == "tags":
+        return last_tagged(text)
+    if where == "marker":
+        return last_marked(text, marker)
+    boxed = last_boxed(text) if where != "number" else None
+    return last_number(text) if boxed is None and where != "boxed" else boxed
 
 
 def last_boxed(text: str) -> str | None:
@@ -77,6 +92,19 @@ def last_boxed(text: str) -> str | None:
         if depth == 0:
             return text[start + 1 : index]
     return None
+
+
+def last_tagged(text: str) -> str | None:
+    """What stands between the last ``</answer>`` and the ``<answer>`` before it, or None."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    return text[start + len("<answer>") : end].strip() if start >= 0 else None
+
+
+def last_marked(text: str, marker: str) -> str | None:
+    """The rest of the line after the last ``marker``, whatever its case, or None."""
+    start = text.lower().rfind(marker.lower())
+    return text[start + len(marker) :].partition("\n")[0].strip() if start >= 0 else None
 
 
 def last_number(text: str) -> str | None:
@@ -163,6 +191,12 @@ def _signed(signs: str, value: Fraction | None) -> Fraction | None:
 
 def _divide(top: Fraction, bottom: Fraction) -> Fraction | None:
     return top / bottom if bottom else None
+
+
+def choice(text: str) -> str:
+    """The letter of a multiple choice (``B``, ``(b)``, ``B. 42``, ``\\text{B}``) in upper case, or nothing."""
+    found = _CHOICE.fullmatch(spelled(text))
+    return found[1].upper() if found else ""
 
 
 def canonical(text: str, *, exact: bool = False, ignore_case: bool = False) -> str:

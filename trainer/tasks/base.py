@@ -6,6 +6,7 @@ on the same problems.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from trainer.batch.types import Prompt, Verdict
@@ -35,3 +36,19 @@ class Task(Protocol):
     def expert(self, prompt: Prompt) -> str | None:
         """A correct response to a training prompt, or None where the task knows none."""
         ...
+
+
+@runtime_checkable
+class BatchTask(Task, Protocol):
+    """A task that judges many responses faster than one after another."""
+
+    def verify_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+        """What :meth:`verify` gives for each pair."""
+        ...
+
+
+def verify_all(task: Task, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+    """The verdict on each response to a prompt, in parallel where the task can."""
+    if isinstance(task, BatchTask):
+        return task.verify_all(pairs)
+    return [task.verify(prompt, text) for prompt, text in pairs]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.batch.types import Prompt, Verdict
-from trainer.tasks.base import Task
+from trainer.tasks.base import Task, verify_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,10 @@ class Fitted:
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """As the task does."""
         return self.task.verify(prompt, text)
+
+    def verify_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+        """As the task does."""
+        return verify_all(self.task, pairs)
 
     def expert(self, prompt: Prompt) -> str | None:
         """As the task does."""

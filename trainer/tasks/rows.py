@@ -1,4 +1,4 @@
-"""Rows of a JSONL file of questions and answers, each looked at before anything is queued.
+"""Rows of a table of questions and answers, each looked at before anything is queued.
 
 :func:`sift` is for whoever has a further condition on prompts, such as their length in tokens. It must not change a
 row: what cannot be used is refused, or left out when the user asks for that.
@@ -6,16 +6,15 @@ row: what cannot be used is refused, or left out when the user asks for that.
 
 from __future__ import annotations
 
-import codecs
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
 from trainer.batch.types import Prompt
+from trainer.tasks.tables import MISSING, column, records, unit
 
 BadRows = Literal["refuse", "drop"]
 SHOWN = 5
@@ -47,67 +46,57 @@ class BadRow(ValueError):
 
 
 def read_rows(
-    file: str, fields: tuple[str, str, str], check: Callable[[str], str | None]
+    source: str, fields: tuple[str, str, str], check: Callable[[str], str | None]
 ) -> tuple[list[Row], list[Flaw]]:
-    """Usable and unusable rows of a UTF-8 file with one JSON object a line; blank lines are skipped.
+    """Usable and unusable rows of a table (:mod:`trainer.tasks.tables`); blank lines of a text file are skipped.
 
     ``fields`` name question, answer and solution; ``check`` says why a correct answer can never be given, if so. Raises
-    ValueError with file and line for another encoding.
+    ValueError with one sentence for a file that cannot be read and a table that lacks a column.
     """
     rows: list[Row] = []
     flaws: list[Flaw] = []
     first: dict[str, Row] = {}
-    with open(file, "rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            text = _decoded(raw, file, number)
-            if not text.strip():
-                continue
-            try:
-                row = _row(number, text, fields, check)
-                earlier = first.setdefault(row.question, row)
-                if earlier.answer != row.answer:
-                    raise BadRow(f"{fields[0]} occurs before with another {fields[1]}")
-                rows.append(row)
-            except BadRow as error:
-                flaws.append(Flaw(line=number, reason=str(error)))
+    for number, record in records(source, fields[:2], fields[2:]):
+        try:
+            row = _row(number, record, fields)
+            earlier = first.get(row.question)
+            if earlier is None and (reason := check(row.answer)) is not None:
+                raise BadRow(f"{fields[1]} {reason}")
+            earlier = first.setdefault(row.question, row)
+            if earlier.answer != row.answer:
+                raise BadRow(f"{fields[0]} occurs before with another {fields[1]}")
+            again = replace(earlier, line=number)  # shares its texts: some data sets hold every row a hundred times
+            rows.append(again if again == row else row)
+        except BadRow as error:
+            flaws.append(Flaw(line=number, reason=str(error)))
     return rows, flaws
 
 
-def _decoded(raw: bytes, file: str, number: int) -> str:
-    try:
-        return raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"task math: {file}, line {number} is not UTF-8 (byte 0x{raw[error.start]:02x} at position "
-            f"{error.start + 1}); save the file as UTF-8"
-        ) from error
+def without_repeats(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each question."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.question, row)
+    return list(first.values())
 
 
-def _row(number: int, text: str, fields: tuple[str, str, str], check: Callable[[str], str | None]) -> Row:
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):  # a number of 5000 digits is a ValueError of its own
-        record = None
-    if not isinstance(record, dict):
+def _row(number: int, record: dict[str, Any] | None, fields: tuple[str, str, str]) -> Row:
+    if record is None:
         raise BadRow("not a JSON object")
     question, answer, solution = fields
-    found = Row(
+    return Row(
         line=number,
         question=_text(record, question, numbers=False),
         answer=_text(record, answer),
-        solution=None if record.get(solution) in (None, "") else _text(record, solution),
+        solution=None if column(record, solution) in (MISSING, None, "") else _text(record, solution),
     )
-    reason = check(found.answer)
-    if reason is not None:
-        raise BadRow(f"{answer} {reason}")
-    return found
 
 
 def _text(record: dict[str, Any], field: str, *, numbers: bool = True) -> str:
     """The field as text; a number only where ``numbers``, in the digits of the file."""
-    if field not in record:
-        raise BadRow(f"no field {field!r}")
-    value = record[field]
+    value = column(record, field)
+    if value is MISSING:
+        raise BadRow(f"no field {field!r} among {', '.join(map(repr, list(record)[:SHOWN])) or 'none'}")
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise BadRow(f"{field} is not finite")
@@ -135,7 +124,8 @@ def kept(file: str, rows: Sequence[Row], flaws: Sequence[Flaw], bad_rows: BadRow
             "task.answer_field, or leave them out with task.bad_rows=drop"
         )
     if not rows:
-        raise ValueError(f"task math: {file} holds no usable question; put one JSON object on each line")
+        why = summary(file, flaws, len(flaws)) if flaws else f"{file} is empty"
+        raise ValueError(f"task math: {file} holds no usable question ({why}); give a file that has some")
     return list(rows)
 
 
@@ -144,17 +134,17 @@ def summary(file: str, flaws: Sequence[Flaw], count: int) -> str:
     lines: dict[str, list[int]] = {}
     for flaw in flaws:
         lines.setdefault(flaw.reason, []).append(flaw.line)
-    reasons = [f"{reason} ({numbered(found)})" for reason, found in list(lines.items())[:SHOWN]]
+    reasons = [f"{reason} ({numbered(found, unit(file))})" for reason, found in list(lines.items())[:SHOWN]]
     if len(lines) > SHOWN:
         reasons.append(f"{len(lines) - SHOWN} more reasons")
     return f"{file}: {len(flaws)} of {count} rows cannot be used: {', '.join(reasons)}"
 
 
-def numbered(lines: Sequence[int]) -> str:
+def numbered(lines: Sequence[int], unit: str = "line") -> str:
     """``line 3``, ``lines 3, 9`` or ``lines 1, 2, 3, 4, 5 and 12 more``."""
     shown = ", ".join(map(str, lines[:SHOWN]))
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return f"{'line' if len(lines) == 1 else 'lines'} {shown}{more}"
+    return f"{unit if len(lines) == 1 else unit + 's'} {shown}{more}"
 
 
 def sift(prompts: Iterable[Prompt], flaw: Callable[[Prompt], str | None], bad_rows: BadRows) -> list[Prompt]:

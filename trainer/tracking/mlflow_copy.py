@@ -72,6 +72,26 @@ def store_of(folder: RunFolder) -> str:
     return str(uri)
 
 
+def log_evaluation(folder: RunFolder, metrics: Mapping[str, float], step: int) -> bool:
+    """Put ``eval/...`` of an evaluation after the training beside the run's points, as ``evaluate/...`` at ``step``.
+
+    False for a run without a tracking URI or without an MLflow run. Raises what MLflow raises.
+    """
+    tracking = folder.config().get("tracking") or {}
+    run_id = folder.read_mirror().get("run_id")
+    if not tracking.get("uri") or not run_id:
+        return False
+    from mlflow.entities import Metric
+
+    client, _ = connect(str(tracking["uri"]), str(tracking.get("experiment") or "rlvr-entropy"))
+    now = int(1000 * time.time())
+    named = {mlflow_name(f"evaluate/{key.removeprefix('eval/')}"): value for key, value in metrics.items()}
+    points = [Metric(key, value, now, step) for key, value in named.items()]
+    for start in range(0, len(points), METRICS_A_CALL):
+        client.log_batch(str(run_id), metrics=points[start : start + METRICS_A_CALL])
+    return True
+
+
 @contextmanager
 def one_copier(folder: RunFolder) -> Iterator[None]:
     """Wait until no other process copies this folder: two at once would make two MLflow runs of it, or end it twice."""

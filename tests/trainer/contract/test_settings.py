@@ -92,7 +92,7 @@ ACCEPTED: dict[tuple[str, str], str] = {
 ZEROS = {
     OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows "
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
-    "search.explosion search.retries launcher.max_timeouts launcher.gpus",
+    "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
     NEUTRAL: "advantage.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_cov.frac weight.rand_pos_clip.frac "
@@ -109,8 +109,8 @@ ZEROS = {
     "regularizer.lp_reg.min_p regularizer.lp_reg.lowest regularizer.siren.quantile search.sampler_seed "
     "search.confirm_noise search.seeds search.confirm_seeds optim.betas "
     "surrogate.clip_low surrogate.clip_high surrogate.top_frac surrogate.dead_zone "
-    "weight.geo_mask.low "
-    "task.problem_seed weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
+    "task.problem_seed task.tolerance weight.geo_mask.low "
+    "weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}
@@ -124,7 +124,8 @@ def key_of(name: str, field: str) -> str:
 
 def refusal(name: str, field: str, value: object) -> str | None:
     """The sentence for one setting with this value, None where it is taken."""
-    node = {field: value} | ({"path": str(HERE)} if name == "task:math" else {})
+    needs_path = name.startswith("task:") and "path" in {each.name for each in dataclasses.fields(kind_of(name))}
+    node = {field: value} | ({"path": str(HERE)} if needs_path else {})
     node |= {"metric": "a"} if name == "search.objectives[0]" else {}
     try:
         filled(kind_of(name), node, name.partition(":")[0])

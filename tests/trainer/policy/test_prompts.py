@@ -218,3 +218,10 @@ def test_a_context_is_used_to_its_last_position(tmp_path: Path, tokens: int) -> 
 def test_responses_of_the_evaluation_have_to_fit_too(tmp_path: Path) -> None:
     (sentence,) = fatal(run_config({"evaluation.max_tokens": 250}))
     assert "of suite 'heldout' do not fit" in sentence and "evaluation.max_tokens=250" in sentence
+
+
+def test_examples_are_turns_of_a_chat_or_text_before_the_prompt() -> None:
+    prompt = Prompt(id="p", text="2+2?\n", chat=None, system="Be right.", examples=(("1+1?\n", "2"), ("0+1?\n", "1")))
+    turns = "<|user|>1+1?<|end|><|assistant|>2<|end|><|user|>0+1?<|end|><|assistant|>1<|end|><|user|>2+2?<|end|>"
+    assert spelt(prompt) == f"<s><|system|>Be right.<|end|>{turns}<|assistant|>"
+    assert spelt(replace(prompt, chat=False, system=None)) == "<s>1+1?\n2\n\n0+1?\n1\n\n2+2?\n"

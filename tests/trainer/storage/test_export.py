@@ -17,10 +17,10 @@ from small_models import CHAT, END, TURN_END, edit, fatal, instruct_model, math_
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from trainer.__main__ import main
-from trainer.contract.config import SHIPPED_MODEL, ModelConfig
+from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
 from trainer.engine.base import EngineSetup
 from trainer.engine.vllm import VLLMEngine
-from trainer.policy.model import load_model, load_tokenizer
+from trainer.policy.model import load_model, load_tokenizer, model_path
 from trainer.storage.export import description
 
 WEIGHTS = "model.safetensors"
@@ -87,8 +87,21 @@ def test_a_checkpoint_is_a_model_path(tied_run: Path, tmp_path: Path) -> None:
     assert main([str(folder.path)]) == 0
     names = {file.name for file in last(folder.path).iterdir()}
     assert names == {file.name for file in last(tied_run).iterdir()}
-    (sentence,) = fatal(run_config({"model.path": str(tied_run)}))
-    assert f"it is a run: give one of its checkpoints, such as {last(tied_run)}" in sentence
+    assert fatal(run_config({"model.path": str(tied_run)})) == []
+    assert model_path(ModelConfig(path=str(tied_run))) == last(tied_run)
+
+
+def test_a_run_that_has_not_ended_is_no_model_path(tied_run: Path, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", {})
+    (sentence,) = fatal(run_config({"model.path": str(folder.path)}))
+    assert "is a run without a checkpoint" in sentence
+    shutil.copytree(tied_run / "checkpoints", folder.checkpoints)
+    for state in (None, "PREEMPTED"):
+        if state:
+            folder.write_status(state, 2, 4)
+        words = f"is a run that is {state or 'not started'}: let it finish, or give one of its checkpoints"
+        with pytest.raises(ConfigError, match=words):
+            model_path(ModelConfig(path=str(folder.path)))
 
 
 def test_vllm_loads_a_checkpoint(tied_run: Path) -> None:

@@ -162,7 +162,6 @@ def test_hostile_length_is_linear() -> None:
         ({"path": "missing.jsonl"}, "missing.jsonl is not a file"),
         ({"suite_paths": {"heldout": "gone.jsonl"}}, "gone.jsonl is not a file"),
         ({"match": "sympy"}, "match is 'sympy'"),
-        ({"match": "numeric"}, "match is 'numeric'"),
         ({"bad_rows": "ignore"}, "bad_rows is 'ignore'; set it to one of refuse, drop"),
         ({"extract": "line"}, "extract is 'line'"),
         ({"prompt_template": "hello"}, "lacks {question}"),
@@ -188,3 +187,97 @@ def test_a_suite_that_no_metric_could_be_named_after_is_refused(tmp_path: Path, 
     file.write_text('{"question": "1 + 1?", "answer": "2"}\n')
     with pytest.raises(ValueError, match="suite_paths names a suite"):
         JsonlTask(path=str(file), suite_paths={name: str(file)})
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "reward"),
+    [
+        ({"extract": "tags"}, "<think>1</think><answer>0.5</answer>", 1.0),
+        ({"extract": "tags"}, "<answer>3</answer> or <answer> 1/2 </answer>.", 1.0),
+        ({"extract": "tags"}, "\\boxed{0.5}", 0.0),
+        ({"extract": "tags"}, "</answer><answer>0.5", 0.0),
+        ({"extract": "marker"}, "Answer: 3\nno, answer: $\\frac12$\nbye", 1.0),
+        ({"extract": "marker"}, "it is 0.5", 0.0),
+        ({"extract": "marker", "answer_marker": "####"}, "so\n#### 0.5", 1.0),
+    ],
+)
+def test_answers_between_tags_and_after_a_marker(file: str, settings: dict[str, str], text: str, reward: float) -> None:
+    task = JsonlTask(path=file, **settings)  # type: ignore[arg-type]
+    assert task.verify(task.train_prompts()[0], text).reward == reward
+
+
+@pytest.mark.parametrize(
+    ("settings", "asks"),
+    [({}, "\\boxed{}"), ({"extract": "tags"}, "<answer>"), ({"extract": "marker", "answer_marker": "####"}, "####")],
+)
+def test_without_a_template_the_prompt_asks_for_what_is_extracted(
+    file: str, settings: dict[str, str], asks: str
+) -> None:
+    prompt = JsonlTask(path=file, **settings).train_prompts()[0]  # type: ignore[arg-type]
+    assert prompt.text.startswith("What is 1/2?\n") and asks in prompt.text and prompt.text.endswith("\n")
+
+
+def test_examples_are_the_first_rows_and_not_trained_on(file: str, tmp_path: Path) -> None:
+    task = JsonlTask(path=file, shots=2, prompt_template="Q: {question}\n", suite_paths={"same": file})
+    prompts = task.train_prompts()
+    assert len(prompts) == 6 and prompts[0].text == "Q: What is 3/2?\n"
+    examples = (("Q: What is 1/2?\n", "\\boxed{1/2}"), ("Q: What is 2/2?\n", "\\boxed{2/2}"))
+    assert prompts[0].examples == examples == task.suites()["same"][0].examples
+    worked = write(tmp_path / "worked.jsonl", [{"question": "1?", "answer": "1", "solution": "It is \\boxed{1}."}])
+    other = JsonlTask(path=file, shots=1, shots_path=worked, extract="tags")
+    assert len(other.train_prompts()) == 8 and other.train_prompts()[0].examples[0][1] == "It is \\boxed{1}."
+    with pytest.raises(ValueError, match=r"shots is 2, but .*worked.jsonl holds 1 questions"):
+        JsonlTask(path=file, shots=2, shots_path=worked).train_prompts()
+    with pytest.raises(ValueError, match=r"all 8 questions of .* are examples"):
+        JsonlTask(path=file, shots=8).train_prompts()
+
+
+@pytest.mark.parametrize(("repeats", "count"), [("keep", 3), ("drop", 2)])
+def test_repeated_questions_are_kept_or_dropped_or_refused(tmp_path: Path, repeats: str, count: int) -> None:
+    row: dict[str, object] = {"question": "1?", "answer": "1"}
+    path = write(tmp_path / "a.jsonl", [row, {"question": "2?", "answer": "2"}, row])
+    assert len(JsonlTask(path=path, repeats=repeats).train_prompts()) == count  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"1 of 3 questions occur before; leave them out with task.repeats=drop"):
+        JsonlTask(path=path, repeats="refuse").train_prompts()
+
+
+def test_a_suite_may_have_columns_and_a_prompt_of_its_own(file: str, tmp_path: Path) -> None:
+    suite = write(tmp_path / "s.jsonl", [{"problem": "P", "result": "1"}])
+    own = {"question_field": "problem", "answer_field": "result", "prompt_template": "<{question}>"}
+    task = JsonlTask(path=file, suite_paths={"s": suite}, suite_settings={"s": own})
+    (prompt,) = task.suites()["s"]
+    assert (prompt.text, prompt.data["answer"]) == ("<P>", "1")
+    for bad in ({"t": own}, {"s": {"extract": "boxed"}}):
+        with pytest.raises(ValueError, match="give question_field, answer_field, prompt_template for a suite of"):
+            JsonlTask(path=file, suite_paths={"s": suite}, suite_settings=bad)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gold", "text", "reward"),
+    [
+        ({"match": "numeric"}, "3.14", "\\boxed{3.14}", 1.0),
+        ({"match": "numeric"}, "3.14", "\\boxed{3.141}", 0.0),
+        ({"match": "numeric", "tolerance": 0.001}, "3.14", "\\boxed{3.141}", 1.0),  # off by 0.0003 of it
+        ({"match": "numeric", "tolerance": 0.001}, "-200", "it is -200.3", 0.0),
+        ({"match": "numeric"}, "7", "\\boxed{7\\text{ cm}}", 1.0),
+        ({"match": "numeric"}, "7", "\\boxed{x}", 0.0),
+        ({"match": "choice"}, "B", "\\boxed{(b)}", 1.0),
+        ({"match": "choice"}, "(B) 42", "\\boxed{\\text{B}}", 1.0),
+        ({"match": "choice", "extract": "marker"}, "B", "Answer: B. because", 1.0),
+        ({"match": "choice"}, "B", "\\boxed{Because}", 0.0),
+        ({"match": "choice"}, "B", "\\boxed{C}", 0.0),
+    ],
+)
+def test_numbers_and_choices(tmp_path: Path, settings: dict[str, object], gold: str, text: str, reward: float) -> None:
+    task = JsonlTask(path=write(tmp_path / "a.jsonl", [{"question": "q", "answer": gold}]), **settings)  # type: ignore[arg-type]
+    assert task.verify(task.train_prompts()[0], text).reward == reward
+
+
+@pytest.mark.parametrize(
+    ("match", "answer", "reason"),
+    [("numeric", "x", "is no number, as task.match=numeric"), ("choice", "Because", "holds nothing to compare with")],
+)
+def test_an_answer_that_can_never_be_given_is_refused(tmp_path: Path, match: str, answer: str, reason: str) -> None:
+    path = write(tmp_path / "a.jsonl", [{"question": "q", "answer": answer}])
+    with pytest.raises(ValueError, match=reason):
+        JsonlTask(path=path, match=match).train_prompts()  # type: ignore[arg-type]
