@@ -109,7 +109,9 @@ def learning_and_noise(sweep: SweepData, found: Sequence[Account], styles: Seque
                     name=f"{plain(style.label)}, {half}",
                     legendgroup=style.level,
                     line={"color": style.color, "dash": dash, "width": 2},
-                    hovertemplate=f"<b>{plain(style.label)}, {half}</b><br>step %{{x}}: %{{y:+.3g}} nats<extra></extra>",
+                    hovertemplate=(
+                        f"<b>{plain(style.label)}, {half}</b><br>step %{{x}}: %{{y:+.3g}} nats<extra></extra>"
+                    ),
                 )
             )
     return figure
@@ -127,7 +129,9 @@ def measured_against_predicted(
         "measured (nats)",
         legend=sweep.factor.axis,
     )
-    ends = np.array([points[["predicted", "measured"]].to_numpy().min(), points[["predicted", "measured"]].to_numpy().max()])
+    ends = np.array(
+        [points[["predicted", "measured"]].to_numpy().min(), points[["predicted", "measured"]].to_numpy().max()]
+    )
     middle, slope = points[["predicted", "measured"]].mean(), fit.slope.mean
     for line, dash, width in (
         (ends, "dot", 1.0),

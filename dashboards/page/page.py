@@ -44,9 +44,7 @@ class Section:
     panels: Sequence[Panel] = field(default_factory=tuple)
 
 
-def render(
-    template: str, context: Mapping[str, Any], *, with_figures: bool, more_scripts: Sequence[str] = ()
-) -> str:
+def render(template: str, context: Mapping[str, Any], *, with_figures: bool, more_scripts: Sequence[str] = ()) -> str:
     """The HTML of a page. ``context`` may hold :class:`Section` objects, whose figures page.js draws. ``more_scripts``
     are files of the templates folder."""
     environment = Environment(

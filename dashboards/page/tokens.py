@@ -31,7 +31,9 @@ def viewer_responses(tokens: pd.DataFrame) -> list[dict[str, Any]]:
         return []
     rows = pd.concat(chosen)
     kept = rows.sort_values(["seed", "level_index"], kind="stable").head(MOST_RESPONSES)
-    return [_response(row) for row in kept.sort_values(["level_index", "seed", "step"], kind="stable").to_dict("records")]
+    return [
+        _response(row) for row in kept.sort_values(["level_index", "seed", "step"], kind="stable").to_dict("records")
+    ]
 
 
 def _correct_and_incorrect(rows: pd.DataFrame) -> pd.DataFrame:
@@ -39,7 +41,7 @@ def _correct_and_incorrect(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[rewards > 0].head(1), rows[~(rewards > 0)].head(1)])
 
 
-def _response(row: Mapping[str, Any]) -> dict[str, Any]:
+def _response(row: Mapping[Any, Any]) -> dict[str, Any]:
     tokens = [str(token) for token in row["tokens"]]
     prompt = str(row["prompt"])
     return {

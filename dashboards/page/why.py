@@ -38,11 +38,13 @@ def why(sweep: SweepData, found: Sequence[Account], ends: tuple[str, str] | None
     account = next(item for item in found if item.level == ends[1])
     total = sum(part.difference.mean for part in parts)
     return Why(
-        sentence=f"From {first} to {last} the change of entropy differs by {signed(total)} nats. {_carried(parts, seeds)}",
+        sentence=(
+            f"From {first} to {last} the change of entropy differs by {signed(total)} nats. {_carried(parts, seeds)}"
+        ),
         causes=parts,
         note=(
-            f"Paired over {seeds} seed{'' if seeds == 1 else 's'}; {account.ledgers} of {account.parts.index.max()} "
-            "updated steps have a ledger, between them it is interpolated. The parts add up; each interval stands for itself."
+            f"Paired over {seeds} seed{'' if seeds == 1 else 's'}; {account.ledgers} of {len(account.parts)} steps "
+            "have a ledger, between them it is interpolated. The parts add up; each interval stands for itself."
         ),
     )
 

@@ -31,7 +31,9 @@ def run_bootstrap(runs: Sequence[Floats], statistic: Callable[[Floats], float], 
 
 def mean_over_runs(values: Floats, seed: int = 0) -> Interval:
     """Mean of [runs] values, one a run, with its percentile interval over resampled runs; NaN are left out."""
-    return run_bootstrap([np.array([value]) for value in values if not np.isnan(value)], lambda rows: float(rows.mean()))
+    return run_bootstrap(
+        [np.array([value]) for value in values if not np.isnan(value)], lambda rows: float(rows.mean())
+    )
 
 
 def _percentile(estimate: float, values: Floats, count: int) -> Interval:

@@ -23,10 +23,10 @@ MIN_LEDGERS = 3
 """Below this many ledgers a run's account is not cumulated: interpolation would make up most of it."""
 QUADRANTS = ("positive_likely", "positive_unlikely", "negative_likely", "negative_unlikely")
 PARTS: Mapping[str, str] = {
-    "positive_likely": "rewarded, likely tokens",
-    "positive_unlikely": "rewarded, unlikely tokens",
-    "negative_likely": "punished, likely tokens",
-    "negative_unlikely": "punished, unlikely tokens",
+    "positive_likely": "positive, likely tokens",
+    "positive_unlikely": "positive, unlikely tokens",
+    "negative_likely": "negative, likely tokens",
+    "negative_unlikely": "negative, unlikely tokens",
     "unsampled": "tokens not looked at",
     "regularizers": "regularizers",
     "momentum": "momentum",

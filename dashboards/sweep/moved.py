@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from dashboards.statistics.intervals import CONFIDENCE, Interval, PairedEffect, paired_effect
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY, REWARD, evaluation_keys
 from dashboards.sweep.summary import final_table, labels, metric_keys
-from scipy.special import ndtri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
