@@ -63,7 +63,7 @@ def _mean(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _bands(title: str, mean: pd.DataFrame, change: pd.Series, parts: Sequence[str]) -> go.Figure:
     figure = base_figure(title, "training step", "change of entropy (nats)", legend="", height=330)
-    figure.update_layout(barmode="relative", bargap=0)
+    figure.update_layout(barmode="relative", bargap=0, meta=[f"ledger/{part}" for part in parts])
     steps = np.unique(np.linspace(mean.index.min() + 1, mean.index.max(), _MOST_BARS).round().astype(int))
     for part in parts:
         figure.add_trace(
@@ -93,8 +93,9 @@ def learning_and_noise(sweep: SweepData, found: Sequence[Account], styles: Seque
     """The cumulated policy term by what two halves of the prompts agree on: one solid and one dotted line a level."""
     if not any(account.halves.to_numpy().any() for account in found):
         return None
-    title = "Policy term: learning (solid) and noise (dotted)"
+    title = "Policy term: learning and noise"
     figure = base_figure(title, "training step", "change of entropy (nats)", legend=sweep.factor.axis)
+    figure.update_layout(meta=["ledger/policy_agreed", "ledger/policy_noise"])
     for style in styles:
         of_level = [account.halves for account in found if account.level == style.level]
         if not of_level:
@@ -174,7 +175,7 @@ def estimator_ranking(ranked: Sequence[RankedEstimator]) -> go.Figure | None:
     if not ranked:
         return None
     figure = base_figure(
-        "What papers say of a token, against its influence",
+        "Estimators of influence",
         "correlation with the influence of tokens",
         "",
         legend="",

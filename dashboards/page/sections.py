@@ -107,8 +107,8 @@ _LEDGER_INTRO = (
     "entropy between rollouts (black line)."
 )
 _HALVES_NOTE = (
-    "Learning is what two halves of a step's prompts agree on, noise the rest of the policy term. Drawn where a ledger "
-    "looked at two prompts or more."
+    "Solid: learning, what two halves of a step's prompts agree on. Dotted: noise, the rest of the policy term. Known "
+    "where a ledger looked at two prompts or more."
 )
 _ESTIMATORS_INTRO = (
     "The influence of a token is what its own gradient did to the entropy of the policy, exact to first order. "
@@ -149,8 +149,8 @@ def _main(sweep: SweepData, styles: Sequence[Style], effects: Sequence[tuple[str
 
 
 def _ledger(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Section:
-    halves = (learning_and_noise(sweep, ledger.accounts, styles), _HALVES_NOTE, False)
     bands = [(figure, "", False) for figure in cumulated(sweep, ledger.accounts, styles)]
+    halves = (learning_and_noise(sweep, ledger.accounts, styles), _HALVES_NOTE, len(bands) % 2 == 0)
     return Section(
         id="ledger",
         title="What moved the entropy",

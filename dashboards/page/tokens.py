@@ -21,8 +21,8 @@ _PROMPT_CHARACTERS = 600
 
 
 def viewer_responses(tokens: pd.DataFrame) -> list[dict[str, Any]]:
-    """Of each run a correct and an incorrect response of its first and of its last ledger, at most
-    :data:`MOST_RESPONSES` in all (first seeds first), each cut after :data:`MOST_TOKENS` tokens."""
+    """Of each run a correct and an incorrect response of its first and of its last ledger, those with a gradient
+    first; at most :data:`MOST_RESPONSES` in all (first seeds first), each cut after :data:`MOST_TOKENS` tokens."""
     chosen = []
     for _, run in tokens.groupby("signature", sort=False):
         for step in dict.fromkeys([run["step"].min(), run["step"].max()]):
@@ -37,6 +37,8 @@ def viewer_responses(tokens: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _correct_and_incorrect(rows: pd.DataFrame) -> pd.DataFrame:
+    # Where all responses to a prompt have one reward nothing has influence, and there is nothing to see.
+    rows = rows.loc[rows["coefficient"].map(lambda values: not any(values)).sort_values(kind="stable").index]
     rewards = pd.to_numeric(rows["reward"], errors="coerce")
     return pd.concat([rows[rewards > 0].head(1), rows[~(rewards > 0)].head(1)])
 

@@ -216,15 +216,15 @@ def _resolution(hypothesis: Hypothesis, difference: Interval, spread: float, met
         return ""
     unit, mean, count = _unit(metric), difference.mean, difference.count
     shown = (
-        f"With this spread {count} seeds show a difference of {number(detectable_effect(spread, count))}{unit} or more "
-        f"between the first and the last level ({POWER:.0%} power, two-sided 5 %, paired t test)"
+        f"With this spread, the smallest difference between the first and the last level that {count} seeds could have "
+        f"shown is {number(detectable_effect(spread, count))}{unit} ({POWER:.0%} power, two-sided 5%, paired t test)"
     )
     if not hypothesis.direction and abs(mean) < hypothesis.margin:
         seeds = seeds_to_equivalence(mean, spread, hypothesis.margin)
         goal = f"to place it within the margin of {number(hypothesis.margin)}{unit}"
     else:
         seeds = seeds_to_detect(mean, spread)
-        goal = f"for one of {signed(mean)}{unit} as observed"
+        goal = f"to show the observed {signed(mean)}{unit}"
     if seeds is None:
         return f"{shown}; {goal}, {MAX_SEEDS:,} seeds would not be enough."
     return f"{shown}; {goal}, it takes {max(seeds, MIN_SEEDS)} seeds."
