@@ -44,8 +44,9 @@ class Section:
     panels: Sequence[Panel] = field(default_factory=tuple)
 
 
-def render(template: str, context: Mapping[str, Any], *, with_figures: bool) -> str:
-    """The HTML of a page. ``context`` may hold :class:`Section` objects, whose figures page.js draws."""
+def render(template: str, context: Mapping[str, Any], *, with_figures: bool, more_scripts: Sequence[str] = ()) -> str:
+    """The HTML of a page. ``context`` may hold :class:`Section` objects, whose figures page.js draws. ``more_scripts``
+    are files of the templates folder."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -59,8 +60,12 @@ def render(template: str, context: Mapping[str, Any], *, with_figures: bool) -> 
         "interval": text.interval_text,
         "p_number": text.p_number,
         "figure_json": figure_json,
+        "inert_json": inert_json,
     }
-    scripts = [plotly_js(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")] if with_figures else []
+    names = [*(["page.js"] if with_figures else []), *more_scripts]
+    scripts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in names]
+    if with_figures:
+        scripts.insert(0, plotly_js())
     return environment.get_template(template).render(
         **context,
         style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -90,8 +95,12 @@ def content_policy(scripts: Sequence[str]) -> str:
 
 
 def figure_json(figure: go.Figure) -> Markup:
-    """A figure as JSON that may stand inside a script element: no character of it can open or close a tag."""
-    document = figure.to_json() or "{}"
+    """A figure as JSON that may stand inside a script element."""
+    return inert_json(figure.to_json() or "{}")
+
+
+def inert_json(document: str) -> Markup:
+    """JSON that may stand inside a script element: no character of it can open or close a tag."""
     for character in "<>&\u2028\u2029":
         document = document.replace(character, f"\\u{ord(character):04x}")
     return Markup(document)

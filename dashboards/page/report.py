@@ -12,16 +12,21 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
+from dashboards.page.figures_ledger import COLORS, parts_shown
 from dashboards.page.legend import legend_mark
 from dashboards.page.page import Section, render, write_atomically
 from dashboards.page.palette import level_styles
-from dashboards.page.sections import primary_metric, report_sections
+from dashboards.page.sections import ledger_data, primary_metric, report_sections
+from dashboards.page.tokens import compact_json, viewer_responses
+from dashboards.page.why import why
 from dashboards.statistics.format import number
 from dashboards.statistics.intervals import PairedEffect, holm
-from dashboards.sweep.artifacts import load_provenance, load_reliability, load_samples
+from dashboards.sweep.artifacts import load_provenance, load_reliability, load_samples, load_tokens
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.hypothesis import RULE
+from dashboards.sweep.ledger import PARTS, all_causes
 from dashboards.sweep.load import SweepData
+from dashboards.sweep.moved import compared_ends, ends_words, moved_metrics
 from dashboards.sweep.names import headline_keys, label_of
 from dashboards.sweep.summary import (
     hypothesis_result,
@@ -63,7 +68,10 @@ def report_html(sweep: SweepData) -> str:
     metric = primary_metric(sweep)
     effects, laws, tests = paired_effects(sweep, metric), level_laws(sweep), metric_tests(sweep)
     points, samples = load_reliability(sweep), load_samples(sweep)
-    sections = report_sections(sweep, styles, effects, laws, points)
+    ledger, ends = ledger_data(sweep), compared_ends(sweep, result.ends)
+    sections = report_sections(sweep, styles, effects, laws, points, ledger)
+    responses = viewer_responses(load_tokens(sweep))
+    shown_parts = parts_shown(ledger.accounts)
     columns = [sweep.describe(key) for key in headline_keys(metric_keys(sweep))]
     context = {
         "title": f"{sweep.factor.label} \u00b7 {sweep.name}",
@@ -72,6 +80,15 @@ def report_html(sweep: SweepData) -> str:
         "hypothesis": sweep.factor.hypothesis,
         "result": result,
         "reason": _unbroken(f"{result.reason[:1].upper()}{result.reason[1:]}."),
+        "why": why(sweep, ledger.accounts, ends),
+        "ends": ends_words(sweep, ends) if ends else None,
+        "moved": moved_metrics(sweep, ends),
+        "parts": {part: PARTS[part] for part in shown_parts},
+        "part_colors": COLORS,
+        "causes": all_causes(sweep, ledger.accounts),
+        "ranked": ledger.ranked,
+        "responses": responses,
+        "responses_json": compact_json(responses),
         "date": datetime.fromtimestamp(sweep.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
         "facts": _facts(sweep),
         "unfinished": _unfinished(sweep),
@@ -97,7 +114,7 @@ def report_html(sweep: SweepData) -> str:
         "glossary": _glossary(sweep, columns, tests, sections),
         "shown_uri": shown_uri(sweep.uri),
     }
-    return render("report.html.j2", context, with_figures=True)
+    return render("report.html.j2", context, with_figures=True, more_scripts=["tokens.js"] if responses else [])
 
 
 def shown_uri(uri: str) -> str:

@@ -6,19 +6,43 @@ A figure is left out if no cell logged its metric.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.page.figures import band_note, curve
 from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, reliability, reward_entropy
+from dashboards.page.figures_ledger import (
+    cumulated,
+    estimator_ranking,
+    learning_and_noise,
+    measured_against_predicted,
+)
 from dashboards.page.page import Panel, Section
 from dashboards.page.palette import Style
+from dashboards.statistics.format import interval_text, number
 from dashboards.statistics.intervals import PairedEffect
+from dashboards.sweep.ledger import Account, Prediction, RankedEstimator, accounts, ledger_points, prediction, ranking
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY, REWARD, evaluation_keys, label_of, suite_name
 from dashboards.sweep.summary import LevelLaw, metric_keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerData:
+    """The ledgers of a sweep, as its figures, tables and sentences need them."""
+
+    points: pd.DataFrame
+    accounts: Sequence[Account]
+    fit: Prediction | None
+    ranked: Sequence[RankedEstimator]
+
+
+def ledger_data(sweep: SweepData) -> LedgerData:
+    """The ledgers of the completed runs."""
+    points = ledger_points(sweep)
+    return LedgerData(points=points, accounts=accounts(sweep), fit=prediction(points), ranked=ranking(points))
 
 
 def report_sections(
@@ -27,16 +51,19 @@ def report_sections(
     effects: Sequence[tuple[str, PairedEffect]],
     laws: Sequence[LevelLaw],
     points: pd.DataFrame,
+    ledger: LedgerData,
 ) -> list[Section]:
     """Every section that has at least one figure, in reading order."""
     sections = [
         _main(sweep, styles, effects),
+        _ledger(sweep, styles, ledger),
+        _estimators(sweep, styles, ledger),
         _reward(sweep, styles),
         _curves(sweep, styles, "diversity", "Diversity of responses", [*_DIVERSITY, *_support_keys(sweep)]),
         _calibration(sweep, styles, points),
         _law(sweep, styles, laws),
         _curves(sweep, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
-        _curves(sweep, styles, "accounting", "Entropy accounting", _ACCOUNTING, _ACCOUNTING_INTRO),
+        _curves(sweep, styles, "accounting", "Change at a token's own position", _ACCOUNTING, _ACCOUNTING_INTRO),
         _curves(sweep, styles, "health", "Health of the runs", _HEALTH),
     ]
     return [without_gap(section) for section in sections if section.panels]
@@ -67,8 +94,25 @@ _ACCOUNTING = (
     "entropy/corr_pearson_steer_published",
 )
 _ACCOUNTING_INTRO = (
-    "The entropy change of each update, measured on the same contexts before and after it, and how well first-order "
-    "estimates predict it token by token."
+    "Each estimator's value for a token against the change of entropy at that token's own position, on the same "
+    "contexts before and after the step's updates. Parameters are shared, so the change at a position is what all "
+    "tokens of the batch and the momentum did to it: low correlations are expected here, and they do not rank the "
+    "estimators. The comparison with the influence of tokens does."
+)
+_LEDGER_INTRO = (
+    "What the updates did to the entropy, cumulated over training. Bands are causes, stacked away from zero and "
+    "averaged over seeds: the policy term by quadrant (positive: the loss raised the token's log-prob; likely: "
+    "above the average of its distribution), then what is not policy term. The residual is measured minus "
+    "predicted: second order, the only part that noise alone can cause. Together the bands are the change of "
+    "entropy between rollouts (black line)."
+)
+_HALVES_NOTE = (
+    "Solid: learning, what two halves of a step's prompts agree on. Dotted: noise, the rest of the policy term. Known "
+    "where a ledger looked at two prompts or more."
+)
+_ESTIMATORS_INTRO = (
+    "The influence of a token is what its own gradient did to the entropy of the policy, exact to first order. "
+    "The ledger adds it up; papers estimate it."
 )
 _HEALTH = (
     "engine/logprob_gap_max",
@@ -102,6 +146,35 @@ def _main(sweep: SweepData, styles: Sequence[Style], effects: Sequence[tuple[str
     if metric != ENTROPY:
         candidates.append((curve(sweep, ENTROPY, styles), "", False))
     return Section(id="main", title=title, panels=_panels(candidates))
+
+
+def _ledger(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Section:
+    bands = [(figure, "", False) for figure in cumulated(sweep, ledger.accounts, styles)]
+    halves = (learning_and_noise(sweep, ledger.accounts, styles), _HALVES_NOTE, len(bands) % 2 == 0)
+    return Section(
+        id="ledger",
+        title="What moved the entropy",
+        intro=_LEDGER_INTRO,
+        panels=_panels([*bands, halves] if bands else []),
+    )
+
+
+def _estimators(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Section:
+    candidates: list[tuple[go.Figure | None, str, bool]] = []
+    if fit := ledger.fit:
+        note = (
+            f"Slope {number(fit.slope.mean)} ({interval_text(fit.slope)}), r = {number(fit.correlation.mean)} "
+            f"({interval_text(fit.correlation)}): {fit.points} steps of {fit.slope.count} runs, whole runs resampled. "
+            "Dotted: exact."
+        )
+        candidates.append((measured_against_predicted(sweep, ledger.points, fit, styles), note, False))
+    note = (
+        "Marks: mean over steps, then runs, with 95 % intervals of whole runs resampled. Grey: 10th to 90th percentile "
+        "of the steps."
+    )
+    candidates.append((estimator_ranking(ledger.ranked), note, False))
+    title = "Prediction and estimators of influence"
+    return Section(id="estimators", title=title, intro=_ESTIMATORS_INTRO, panels=_panels(candidates))
 
 
 def _reward(sweep: SweepData, styles: Sequence[Style]) -> Section:

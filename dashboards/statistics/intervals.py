@@ -174,7 +174,7 @@ def _noncentrality(statistic: float, freedom: int, probability: float) -> float:
     P = E[Phi(statistic S - ncp)], S = sqrt(chi2 / freedom), by Gauss-Legendre over S's quantiles: it falls smoothly in
     ncp at any size, where library routines lose their digits for large statistics.
     """
-    scale, weights = _quadrature(freedom)
+    scale, weights = chi_quadrature(freedom)
     reach = [0.0, statistic * float(scale.max())]
 
     def excess(ncp: float) -> float:
@@ -184,7 +184,7 @@ def _noncentrality(statistic: float, freedom: int, probability: float) -> float:
 
 
 @cache
-def _quadrature(freedom: int) -> tuple[Floats, Floats]:
+def chi_quadrature(freedom: int) -> tuple[Floats, Floats]:
     """Quantiles of S = sqrt(chi2 / freedom) at the nodes of Gauss-Legendre quadrature on [0, 1], and its weights."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     return np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom), weights / 2

@@ -1,4 +1,4 @@
-"""The artifacts of the cells as data frames: sampled responses, reliability points, provenance.
+"""The artifacts of the cells as data frames: sampled responses, their tokens, reliability points, provenance.
 
 Text in them comes from a model and has to be escaped in HTML. A cell without artifacts has no rows.
 """
@@ -39,6 +39,24 @@ RELIABILITY_COLUMNS = (
     "accuracy",
     "count",
 )
+TOKEN_COLUMNS = (
+    "signature",
+    "level",
+    "label",
+    "level_index",
+    "seed",
+    "step",
+    "update",
+    "prompt",
+    "reward",
+    "tokens",
+    "influence",
+    "entropy",
+    "logprobs",
+    "advantage",
+    "ratio",
+    "coefficient",
+)
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 
@@ -53,6 +71,12 @@ def load_reliability(sweep: SweepData) -> pd.DataFrame:
     frame = _gather(sweep, "reliability.json", RELIABILITY_COLUMNS)
     numbers = frame.astype({"confidence": "float64", "accuracy": "float64", "count": "float64"})
     return numbers.assign(confidence_of=numbers["confidence_of"].fillna("logprob"))
+
+
+def load_tokens(sweep: SweepData) -> pd.DataFrame:
+    """Responses of the ledgers, one a row, with a list of numbers for each token: columns ``TOKEN_COLUMNS``; influence,
+    entropy and logprobs are nats."""
+    return _gather(sweep, "tokens.json", TOKEN_COLUMNS)
 
 
 def load_provenance(sweep: SweepData) -> dict[str, str]:

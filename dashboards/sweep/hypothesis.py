@@ -13,6 +13,7 @@ import pandas as pd
 
 from dashboards.statistics.format import interval_text, number, p_text, signed
 from dashboards.statistics.intervals import CONFIDENCE, Interval, PairedEffect, paired_effect
+from dashboards.statistics.power import MAX_SEEDS, POWER, detectable_effect, seeds_to_detect, seeds_to_equivalence
 from dashboards.statistics.trend import Trend, page_trend
 from dashboards.sweep.factor import Factor, Hypothesis
 from dashboards.sweep.glossary import Metric
@@ -45,6 +46,10 @@ class HypothesisResult:
     """Last minus first of the hypothesis' levels."""
     trend: Trend | None = None
     """With three levels or more."""
+    ends: tuple[str, str] | None = None
+    """The first and the last of the hypothesis' levels, where these could be told."""
+    resolution: str = ""
+    """Where nothing was decided: the smallest effect that these seeds could have shown, and how many would decide."""
 
     @property
     def badge(self) -> str:
@@ -54,8 +59,8 @@ class HypothesisResult:
 
     @property
     def sentence(self) -> str:
-        """Badge and reason."""
-        return f"{self.badge}: {self.reason}."
+        """Badge, reason, and what the seeds could have shown."""
+        return f"{self.badge}: {self.reason}.{' ' if self.resolution else ''}{self.resolution}"
 
 
 def evaluate_hypothesis(
@@ -68,17 +73,30 @@ def evaluate_hypothesis(
     levels, problem = _levels(factor, hypothesis, finals, labels)
     if problem:
         return HypothesisResult(outcome="inconclusive", reason=problem)
-    table = finals[levels].dropna()
+    table, ends = finals[levels].dropna(), (levels[0], levels[-1])
     if len(table) < 2:
-        return HypothesisResult(outcome=TOO_FEW, reason=_too_few(len(table), hypothesis), seeds=len(table))
+        reason = _too_few(len(table), hypothesis)
+        return HypothesisResult(outcome=TOO_FEW, reason=reason, seeds=len(table), ends=ends)
     if bool(table.eq(table[levels[0]], axis=0).all(axis=None)):
-        return HypothesisResult(outcome="inconclusive", reason=_identical(factor, metric, len(table)), seeds=len(table))
+        reason = _identical(factor, metric, len(table))
+        return HypothesisResult(outcome="inconclusive", reason=reason, seeds=len(table), ends=ends)
     effect = paired_effect(table[levels[-1]], table[levels[0]], metric.range)
     trend = page_trend(table) if len(levels) > 2 else None
     outcome = TOO_FEW if len(table) < MIN_SEEDS else _outcome(hypothesis, effect, trend)
     movement = _movement(outcome, factor, hypothesis, [labels.get(level, level) for level in levels], table, metric)
     reason = f"{movement}: {_evidence(effect, trend, len(levels), metric)}{_disagreement(outcome, effect, trend)}"
-    return HypothesisResult(outcome=outcome, reason=reason, seeds=len(table), effect=effect, trend=trend)
+    # Where the pairs alone are clear, the trend or the rule on seeds stands against them, and the reason says so.
+    open_question = outcome in (TOO_FEW, "inconclusive") and not _side(effect.difference)
+    spread = float((table[levels[-1]] - table[levels[0]]).std())
+    return HypothesisResult(
+        outcome=outcome,
+        reason=reason,
+        seeds=len(table),
+        effect=effect,
+        trend=trend,
+        ends=ends,
+        resolution=_resolution(hypothesis, effect.difference, spread, metric) if open_question else "",
+    )
 
 
 def _levels(
@@ -190,6 +208,26 @@ def _disagreement(outcome: str, effect: PairedEffect, trend: Trend | None) -> st
             else "; the levels follow the opposite order"
         )
     return "; the first and the last level differ, but the levels between them do not follow" if side else ""
+
+
+def _resolution(hypothesis: Hypothesis, difference: Interval, spread: float, metric: Metric) -> str:
+    """The smallest effect that these seeds could have shown, and how many seeds would decide, in words."""
+    if not spread > 0:
+        return ""
+    unit, mean, count = _unit(metric), difference.mean, difference.count
+    shown = (
+        f"With this spread, the smallest difference between the first and the last level that {count} seeds could have "
+        f"shown is {number(detectable_effect(spread, count))}{unit} ({POWER:.0%} power, two-sided 5%, paired t test)"
+    )
+    if not hypothesis.direction and abs(mean) < hypothesis.margin:
+        seeds = seeds_to_equivalence(mean, spread, hypothesis.margin)
+        goal = f"to place it within the margin of {number(hypothesis.margin)}{unit}"
+    else:
+        seeds = seeds_to_detect(mean, spread)
+        goal = f"to show the observed {signed(mean)}{unit}"
+    if seeds is None:
+        return f"{shown}; {goal}, {MAX_SEEDS:,} seeds would not be enough."
+    return f"{shown}; {goal}, it takes {max(seeds, MIN_SEEDS)} seeds."
 
 
 def _unit(metric: Metric) -> str:

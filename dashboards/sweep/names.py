@@ -98,7 +98,9 @@ def _family_label(key: str) -> str | None:
     if match := re.match(r"^support/(\w+)_(srr|ndr)$", key):
         return f"{_SUPPORT[match[2]]}, {suite_name(match[1])}"
     if match := re.match(r"^entropy/corr_(?:pearson|spearman)_(\w+)$", key):
-        return f"Prediction by {match[1].replace('_', ' ')}"
+        return f"At the token's own position, {match[1].replace('_', ' ')}"
+    if match := re.match(r"^ledger/(\w+)$", key):
+        return f"Ledger, {match[1].replace('_', ' ')}"
     return None
 
 

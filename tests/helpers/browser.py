@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -32,13 +33,28 @@ def elements(page: str) -> list[tuple[str, dict[str, str | None]]]:
     return parser.found
 
 
-def opened(page: Path) -> tuple[str, list[str]]:
+def opened(page: Path, *flags: str) -> tuple[str, list[str]]:
     """The page as a browser without a network makes it, scripts run, and what its console said."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}",
-        "--virtual-time-budget=15000", "--window-size=1300,2000", "--dump-dom", page.as_uri(),
+        "--virtual-time-budget=15000", "--window-size=1300,2000", "--dump-dom", *flags, page.as_uri(),
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+
+
+def used(page: Path, script: str) -> tuple[str, list[str]]:
+    """What ``script`` (a function body of ``page``, the page's document) returns, and what the console said.
+
+    The page is in a frame of another page, whose script it is: its own security policy stays in force.
+    """
+    outer = page.with_name("outer.html")
+    outer.write_text(
+        f"<iframe id=inner width=1200 height=1500 src={page.name}></iframe><pre id=result></pre><script>"
+        "inner.onload = () => { result.textContent = JSON.stringify((function (page) {"
+        f"{script}}})(inner.contentDocument)); }};</script>"
+    )
+    dom, problems = opened(outer, "--allow-file-access-from-files")
+    return unescape(dom.partition('<pre id="result">')[2].partition("</pre>")[0]), problems

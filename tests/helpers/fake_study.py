@@ -54,6 +54,8 @@ class FakeSpec:
     """Planted in one response and in the message of failed cells."""
     everywhere: str = ""
     """Planted in prompts, parameters, provenance and the command as well."""
+    ledger_every: int = 2
+    """Steps between ledgers; 0: none, and no tokens."""
     glossary: bool = True
     """Whether the runs logged ``metrics.json``; those of before it did not."""
     extra_metrics: int = 0
@@ -121,6 +123,8 @@ def _write_cell(
         client.log_text(run_id, json.dumps(glossary(spec.everywhere)), "metrics.json")
     client.log_text(run_id, json.dumps(_samples(spec, level, seed, steps)), "samples.json")
     client.log_text(run_id, json.dumps(_reliability(level, seed, steps)), "reliability.json")
+    if spec.ledger_every:
+        client.log_text(run_id, json.dumps(_tokens(spec, level, seed, steps)), "tokens.json")
     if state == "FAILED":
         client.log_batch(run_id, tags=[RunTag("message", f"RuntimeError: non-finite loss at step 12 {spec.text}")])
     client.set_terminated(run_id, {DONE: "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}.get(state, "KILLED"))
@@ -163,7 +167,31 @@ def curves(spec: FakeSpec, level: int, seed: int) -> list[dict[str, float]]:
         entropy = floor + (0.29 - floor) * share + noise.normal(0, 0.0022)
         reward = 1.93 - 1.30 * math.exp(entropy) + noise.normal(0, 0.018)
         history.append(_step_metrics(spec, level, step, entropy, reward, noise))
+        if spec.ledger_every and step % spec.ledger_every == 0:
+            history[-1] |= _ledger(spec, level, seed, step, (floor - 0.29) / 11 * share)
     return history
+
+
+def _ledger(spec: FakeSpec, level: int, seed: int, step: int, slope: float) -> dict[str, float]:
+    """The ledger of a step in which the entropy changes by about ``slope`` nats; levels differ in negative, unlikely
+    tokens, each of which takes away what the level adds to the floor over the whole run."""
+    noise = np.random.default_rng([5, level, seed, step])
+    quadrants = {
+        "positive_likely": -0.002,
+        "positive_unlikely": 0.0012,
+        "negative_likely": 0.0014,
+        "negative_unlikely": -0.002 + spec.effect * level / spec.steps,
+    }
+    quadrants = {name: value + noise.normal(0, 2e-5) for name, value in quadrants.items()}
+    policy = sum(quadrants.values()) + noise.normal(0, 2e-5)
+    residual = float(noise.normal(0, 1e-4))
+    parts = {"policy": policy, "regularizers": 0.0, "weight_decay": 0.0, "momentum": slope - policy - residual}
+    found = {"measured": slope, "predicted": slope - residual, "residual": residual, **parts, **quadrants}
+    found |= {"policy_agreed": 0.7 * policy, "policy_noise": 0.3 * policy}
+    correlations = {"exact": 0.6, "steer_published": 0.5, "steer_released": 0.45, "covariance": 0.4, "surprisal": 0.35,
+                    "advantage": -0.02, "probability": -0.08}  # fmt: skip
+    found |= {f"corr_{name}": value + noise.normal(0, 0.05) for name, value in correlations.items()}
+    return {f"ledger/{name}": float(value) for name, value in found.items()}
 
 
 def _step_metrics(
@@ -218,6 +246,22 @@ def _samples(spec: FakeSpec, level: int, seed: int, steps: int) -> dict[str, obj
                 [step, "evaluation", f"4,7,3,2=2{index}:{spec.everywhere}", text, reward, first.rpartition("=")[2]]
             )
     return {"columns": ["step", "source", "prompt", "response", "reward", "answer"], "data": rows}
+
+
+def _tokens(spec: FakeSpec, level: int, seed: int, steps: int) -> dict[str, object]:
+    noise = np.random.default_rng([13, level, seed])
+    rows = []
+    for step in range(0, steps, spec.ledger_every):
+        for reward in (0.0, 1.0, 1.0):
+            tokens = ["4", "*", "7", "=", "28", spec.text or "<eos>"]
+            sign = 1.0 if reward else -1.0
+            rows.append({
+                "step": step, "update": 0, "prompt": f"4,7=28:{spec.everywhere}", "reward": reward, "tokens": tokens,
+                "influence": [-4e-5 * sign, 1e-5 * sign, 0.0, *(1e-6 * noise.normal(size=3))],
+                "entropy": [0.5, 1.0, 0.0, 0.0, 0.1, 0.2], "logprobs": [-0.5, -1.0, -0.1, 0.0, -0.1, -0.2],
+                "advantage": [sign] * 6, "ratio": [1.0, 1.2, 0.8, 1.0, 1.0, 1.0], "coefficient": [sign] * 6,
+            })  # fmt: skip
+    return {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
 
 
 def _reliability(level: int, seed: int, steps: int) -> list[dict[str, object]]:

@@ -167,14 +167,12 @@ def summary(entries: Sequence[Entry], measured: float) -> dict[str, float]:
             tokens[name] += value
     regularizers = math.fsum(value for name, value in members.items() if name != "policy")
     policy = total("gradient") - regularizers
-    agreed = math.fsum(agreement(entry.tokens) for entry in entries)
+    agreed = agreement([entry.tokens for entry in entries])
     metrics = {
         "measured": measured,
         "predicted": total("predicted"),
         "residual": measured - total("predicted"),
         "policy": policy,
-        "policy_agreed": agreed,
-        "policy_noise": policy - agreed,
         "regularizers": regularizers,
         "momentum": total("momentum"),
         "weight_decay": total("weight_decay"),
@@ -182,6 +180,8 @@ def summary(entries: Sequence[Entry], measured: float) -> dict[str, float]:
         "tokens_error": abs(math.fsum(members.values()) - total("gradient")),
         "exact": float(all(entry.exact for entry in entries)),
     }
+    if agreed is not None:
+        metrics |= {"policy_agreed": agreed, "policy_noise": policy - agreed}
     metrics |= {name.replace(".", "_"): value for name, value in members.items() if name != "policy"}
     metrics |= tokens | {f"corr_{name}": value for name, value in contest(entry.tokens for entry in entries).items()}
     return {f"ledger/{name}": value for name, value in metrics.items()}
@@ -195,12 +195,18 @@ def shares(tokens: TokenInfluence) -> dict[str, float]:
     return {name: tokens.share * float(tokens.influence[mask].double().sum()) for name, mask in masks.items()}
 
 
-def agreement(tokens: TokenInfluence) -> float:
-    """The part of the policy term that two half-batches agree on, nats: ``2 sign min(|a|, |b|)`` with ``a`` and ``b``
-    the sums over every other prompt and over the rest, 0 where their signs differ. What repeats is learning; what
-    does not is noise."""
-    halves = tokens.group.unique(return_inverse=True)[1] % 2 == 0
-    first, second = (tokens.share * float(tokens.influence[mask].double().sum()) for mask in (halves, ~halves))
+def agreement(updates: Sequence[TokenInfluence]) -> float | None:
+    """The part of a step's policy term that two half-batches agree on, nats: ``2 sign min(|a|, |b|)`` with ``a`` and
+    ``b`` the sums over every other prompt of the step and over the rest, 0 where their signs differ. What repeats is
+    learning; what does not is noise. None where the updates looked at fewer than two prompts.
+
+    Over the updates together: with many of them the tokens looked at in each are those of a single prompt.
+    """
+    influence = torch.cat([part.share * part.influence.double() for part in updates])
+    prompts, index = torch.cat([part.group for part in updates]).unique(return_inverse=True)
+    if len(prompts) < 2:
+        return None
+    first, second = (float(influence[index % 2 == half].sum()) for half in (0, 1))
     return 2 * math.copysign(min(abs(first), abs(second)), first) if first * second > 0 else 0.0
 
 

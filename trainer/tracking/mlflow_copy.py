@@ -153,13 +153,16 @@ class MlflowCopy:
         """Send what is left and end the MLflow run as ``status.json`` says; RUNNING there, without an end, is LOST."""
         status = self.folder.read_status() or Status(state="LOST", time=time.time())
         state = "LOST" if status.state == "RUNNING" else status.state
-        self.advance(None if state in FINAL else durable)
+        until = None if state in FINAL else durable
+        self.advance(until)
         if state == "COMPLETED" and self._reached < status.step - 1:
             raise DamagedRecord(
                 f"{self.folder.metrics} ends at step {self._reached}, but its run is complete with {status.step} "
                 "steps: restore it, or move the run folder away and start the same command again"
             )
         assert self._client is not None
+        # Only now: every token is a row of numbers, too much to send anew with each checkpoint.
+        self._send_table(self._client, self.folder.tokens, until)
         self._client.set_tag(self._run_id, "state", state)
         self._client.set_tag(self._run_id, "message", (status.message or "")[:TAG_LENGTH])
         self._client.set_terminated(self._run_id, STATUS[state], end_time=int(1000 * status.time))
@@ -229,7 +232,8 @@ class MlflowCopy:
             client.log_batch(self._run_id, metrics=points[start : start + METRICS_A_CALL])
 
     def _send_table(self, client: MlflowClient, path: Path, until: int | None) -> None:
-        """``samples.jsonl`` as the table ``samples.json`` that the MLflow UI shows; likewise ``reliability.jsonl``."""
+        """``samples.jsonl`` as the table ``samples.json`` that the MLflow UI shows; likewise ``reliability.jsonl`` and
+        ``tokens.jsonl``."""
         rows, end = read_records(path, until=until)
         if not rows or self._tables.get(path.name) == end:
             return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from browser import elements, in_a_browser, opened
+from browser import elements, in_a_browser, opened, used
 from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
@@ -17,6 +19,7 @@ from dashboards.page.claims import claims_text, load_claims, write_claims
 from dashboards.page.page import content_policy, write_atomically
 from dashboards.page.report import log_report, report_html, shown_uri, write_report
 from dashboards.page.terminal import aligned, level_table
+from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, compact_json, viewer_responses
 from dashboards.sweep.glossary import parse_glossary
 from dashboards.sweep.load import SweepData, load_sweep
 from dashboards.sweep.summary import level_rows
@@ -35,7 +38,7 @@ def broken_page(broken: SweepData) -> str:
 def test_the_page_loads_nothing_and_embeds_plotly_once(page: str) -> None:
     found = elements(page)
     scripts = [attributes for tag, attributes in found if tag == "script"]
-    assert sum("type" not in attributes for attributes in scripts) == 2  # plotly.js and the page's own
+    assert sum("type" not in attributes for attributes in scripts) == 3  # plotly.js and the page's own two
     assert page.count("* plotly.js v") == 1
     assert not [tag for tag, attributes in found if "src" in attributes or "href" in attributes]
     assert not [tag for tag, _ in found if tag in ("link", "iframe", "object", "embed", "img")]
@@ -54,6 +57,55 @@ def test_the_page_has_figures_tables_samples_glossary_and_the_way_back(page: str
     )  # fmt: skip
     assert [words for words in expected if words not in page] == []
     assert page.count('class="plot"') >= 15
+
+
+def test_the_first_screen_says_why_and_what_moved_with_it(page: str) -> None:
+    head = html.unescape(page[page.index("<header>") : page.index("</header>")])
+    assert "What carried it, by the ledger:" in head and "negative, unlikely tokens +0.0" in head
+    assert "10 of 20 steps have a ledger" in head
+    assert all(words in head for words in ("What moved with it", "Distinct-4", "pass@16, held-out", "ECE"))
+
+
+def test_the_ledger_has_bands_a_fit_and_a_ranking(page: str) -> None:
+    text = html.unescape(page)
+    expected = (
+        "What moved the entropy", "residual (second order)", "Change of entropy against 0.2, by cause",
+        "Prediction and estimators of influence", "exact tabular law", "STEER, released", "whole runs resampled",
+        "Policy term: learning and noise",
+    )  # fmt: skip
+    assert [words for words in expected if words not in text] == []
+    assert "Change at a token's own position" in text and "they do not rank the estimators" in text
+
+
+def test_a_study_without_a_ledger_says_so(new_store: Callable[[], Path]) -> None:
+    spec = FakeSpec(study="off", steps=6, seeds=2, levels=("a", "b"), ledger_every=0)
+    page = report_html(load_sweep(write_study(new_store(), spec), "off"))
+    assert "it was off in these runs" in page
+    assert 'id="ledger"' not in page and 'id="tokens"' not in page and page.count("<script>") == 2
+    few = FakeSpec(study="few", steps=4, seeds=2, levels=("a", "b"))
+    assert "no seed has 3 ledgers" in report_html(load_sweep(write_study(new_store(), few), "few"))
+
+
+def test_one_seed_names_causes_as_no_evidence(new_store: Callable[[], Path]) -> None:
+    spec = FakeSpec(study="one", steps=8, seeds=1, levels=("a", "b"))
+    assert "of one seed and so no evidence" in report_html(load_sweep(write_study(new_store(), spec), "one"))
+
+
+def test_the_viewer_holds_few_responses_whatever_was_logged() -> None:
+    values = [1e-9 / 3] * 1000
+    numbers = dict.fromkeys(("influence", "entropy", "advantage", "ratio", "logprobs"), values)
+    rows = [
+        {"signature": f"run{run}", "level": "a", "label": "a", "level_index": 0, "seed": run, "step": step, "update": 0,
+         "prompt": "p" * 5000, "reward": float(index == 2), "tokens": ["t"] * 1000, **numbers,
+         "coefficient": [float(index == 1)] * 1000}
+        for run in range(200) for step in (0, 10, 20) for index in range(4)
+    ]  # fmt: skip
+    found = viewer_responses(pd.DataFrame(rows))
+    assert len(found) == MOST_RESPONSES and {row["step"] for row in found} == {0, 20}
+    assert {len(row["influence"]) for row in found} == {MOST_TOKENS} and found[0]["cut"] == 1000 - MOST_TOKENS
+    assert [(row["reward"], row["coefficient"][0]) for row in found[:2]] == [(1.0, 0.0), (0.0, 1.0)], "a gradient first"
+    assert len(compact_json(found)) < 3e6 and found[0]["influence"][0] == 3.33e-10
+    assert viewer_responses(pd.DataFrame(rows).head(0)) == []
 
 
 def test_hostile_text_stays_text(broken_page: str) -> None:
@@ -162,6 +214,56 @@ def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken
     assert problems == []
 
 
+ORANGE, BLUE = "230, 126, 0", "0, 114, 178"
+
+
+def shades(colors: list[str]) -> list[tuple[str, float]]:
+    """Tone and opacity of each CSS colour."""
+    found = [re.fullmatch(r"rgba\((\d+, \d+, \d+), ([\d.]+)\)", color) for color in colors]
+    return [(match[1], round(float(match[2]), 2)) for match in found if match is not None]
+
+
+@in_a_browser
+def test_the_viewer_colours_tokens_by_what_is_chosen(sweep: SweepData, tmp_path: Path) -> None:
+    write_report(sweep, tmp_path / "report.html")
+    found, problems = used(
+        tmp_path / "report.html",
+        """
+        const at = (name) => page.getElementById("token-" + name), seen = {};
+        const set = (name, value) => { at(name).value = value; at(name).dispatchEvent(new Event("change")); };
+        const tokens = () => [...page.querySelectorAll("#token-responses .token")];
+        seen.texts = tokens().slice(0, 5).map((token) => token.textContent);
+        for (const name of ["influence", "entropy", "advantage", "ratio"]) {
+          set("color", name);
+          seen[name] = tokens().slice(0, 4).map((token) => token.style.backgroundColor);
+        }
+        seen.scale = at("scale").textContent;
+        tokens()[1].dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+        seen.tip = [at("tip").hidden, at("tip").textContent];
+        seen.before = page.querySelectorAll(".response").length;
+        set("answer", "incorrect");
+        seen.incorrect = [...page.querySelectorAll(".response p")].map((line) => line.textContent);
+        set("run", "");
+        seen.all = page.querySelectorAll(".response").length;
+        return seen;
+        """,
+    )
+    seen = json.loads(found)
+    assert seen["texts"] == ["4", "*", "7", "=", "28"]
+    # The first response is a correct one: influence -4e-5, 1e-5, 0; by square root 1 and 1/2 of the full colour, 0.75.
+    assert shades(seen["influence"][:3]) == [(BLUE, 0.75), (ORANGE, 0.38), (BLUE, 0.0)]
+    # Entropies 0.5, 1, 0 of at most 1; advantages 1; ratios 1, 1.2 and 0.8 by their logarithm.
+    assert shades(seen["entropy"]) == [("136, 84, 208", share) for share in (0.38, 0.75, 0.0, 0.0)]
+    assert shades(seen["advantage"]) == [(ORANGE, 0.75)] * 4
+    assert shades(seen["ratio"][:3]) == [(BLUE, 0.0), (ORANGE, 0.61), (BLUE, 0.75)]
+    assert "full colour at a factor of 1.25" in seen["scale"]
+    hidden, tip = seen["tip"]
+    assert not hidden and tip.splitlines()[:3] == ["influence 0.00001 nats", "entropy 1 nats", "probability 0.368"]
+    assert seen["before"] == 4 and len(seen["incorrect"]) == 2 and seen["all"] == 24
+    assert all("reward 0" in line for line in seen["incorrect"])
+    assert problems == []
+
+
 @pytest.fixture(scope="module")
 def hostile(new_store: Callable[[], Path]) -> SweepData:
     """Markup in every text that a run, a sweep or a factor can bring: names, labels, prompts, responses, versions."""
@@ -184,7 +286,7 @@ def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, host
         write_claims(load_claims(hostile.uri), hostile.uri, path)
     found = elements(path.read_text())
     assert not [tag for tag, attributes in found if {"onerror", "href", "src"} & set(attributes)]
-    assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 2 * (kind == "report")
+    assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 3 * (kind == "report")
     dom, problems = opened(path)
     assert "<title>pwned" not in dom and "&lt;script&gt;document.title=" in dom and "{{7*7}}" in dom
     acting = [name for _, attributes in elements(dom) for name in attributes if name.endswith(("href", "src"))]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from dashboards.statistics.intervals import Range
+from dashboards.statistics.power import seeds_to_equivalence
 from dashboards.sweep.factor import Factor, Hypothesis, parse_factor
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.hypothesis import evaluate_hypothesis
@@ -105,6 +106,35 @@ def test_equal_levels_are_called_inert() -> None:
 def test_noise_is_inconclusive() -> None:
     noise = table([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.2, 0.3, 0.1]])
     assert evaluate_hypothesis(FACTOR, noise, LABELS, METRIC).outcome == "inconclusive"
+
+
+def test_an_open_question_names_what_the_seeds_could_have_shown_and_how_many_would_decide() -> None:
+    # Differences -1, 0 and 4: mean 1, standard deviation 2.646. Three pairs find d_z = 3.264 with 80 %; d_z = 0.378
+    # takes 57 pairs.
+    finals = table([[5.0, 4.0], [5.0, 5.0], [5.0, 9.0]])
+    found = evaluate_hypothesis(FACTOR, finals, LABELS, METRIC)
+    assert found.outcome == "inconclusive" and found.ends == ("a", "b")
+    assert "3 seeds could have shown is 8.636 nats (80% power" in found.resolution
+    assert "to show the observed +1.000 nats, it takes 57 seeds." in found.sentence
+    two = evaluate_hypothesis(FACTOR, finals.iloc[1:], LABELS, METRIC)
+    assert two.outcome == "too few seeds" and "2 seeds could have shown" in two.resolution
+    assert evaluate_hypothesis(FACTOR, CLEAR, LABELS, METRIC).resolution == "", "what is decided is not open"
+
+
+def test_a_claim_that_nothing_moves_names_the_seeds_that_place_it_within_its_margin() -> None:
+    factor = replace(FACTOR, hypothesis=Hypothesis(metric="policy/entropy", direction=0, margin=0.02))
+    finals = table([[0.50, 0.51], [0.50, 0.49], [0.50, 0.50]])
+    found = evaluate_hypothesis(factor, finals, LABELS, METRIC)
+    # The differences 0.01, -0.01 and 0 have mean 0 and standard deviation 0.01: margin 2 standard deviations.
+    assert found.outcome == "inconclusive"
+    assert f"within the margin of 0.020 nats, it takes {seeds_to_equivalence(0.0, 1.0, 2.0)} seeds." in found.resolution
+    moved = evaluate_hypothesis(factor, table([[0.5, 0.51], [0.5, 0.59], [0.5, 0.50]]), LABELS, METRIC)
+    assert "to show the observed +0.033 nats" in moved.resolution, "outside the margin no seeds place it within"
+
+
+def test_clear_pairs_without_an_order_do_not_ask_for_seeds_that_are_there() -> None:
+    found = evaluate_hypothesis(FACTOR, CLEAR.head(2), LABELS, METRIC)
+    assert found.outcome == "too few seeds" and found.resolution == ""
 
 
 def test_unordered_levels_need_to_be_named() -> None:

@@ -285,13 +285,24 @@ def test_a_sample_of_prompts_stands_for_all_of_them() -> None:
 
 
 def test_what_half_batches_agree_on() -> None:
-    def tokens(*by_group: float) -> Any:
+    def tokens(*by_group: float, first: int = 0) -> Any:
         values = torch.tensor(by_group, dtype=torch.float64)
-        return SimpleNamespace(influence=values, group=torch.arange(len(by_group)) * 3, share=2.0)
+        groups = first + torch.arange(len(by_group)) * 3
+        return SimpleNamespace(influence=values, group=groups, share=2.0)
 
-    assert agreement(tokens(1.0, 2.0, 2.0)) == pytest.approx(2 * 2 * 2.0)  # halves 3 and 2, each counted twice
-    assert agreement(tokens(-1.0, -2.0)) == pytest.approx(-4.0)
-    assert agreement(tokens(1.0, -2.0)) == 0
+    assert agreement([tokens(1.0, 2.0, 2.0)]) == pytest.approx(2 * 2 * 2.0)  # halves 3 and 2, each counted twice
+    assert agreement([tokens(-1.0, -2.0)]) == pytest.approx(-4.0)
+    assert agreement([tokens(1.0, -2.0)]) == 0
+
+
+def test_half_batches_are_those_of_the_step_where_each_update_looks_at_one_prompt() -> None:
+    def update(prompt: int, value: float) -> Any:
+        influence = torch.tensor([value, value], dtype=torch.float64)
+        return SimpleNamespace(influence=influence, group=torch.tensor([prompt, prompt]), share=1.0)
+
+    # Prompts 2, 5 and 9 in three updates: halves (2, 9) and (5) with sums 2 + 4 and 3 x 2.
+    assert agreement([update(5, 3.0), update(2, 1.0), update(9, 2.0)]) == pytest.approx(2 * 6.0)
+    assert agreement([update(5, 3.0)]) is None
 
 
 def test_estimators_by_hand() -> None:

@@ -172,6 +172,24 @@ def test_samples_are_a_table_for_mlflow_and_their_text_is_untouched(tmp_path: Pa
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "samples.json", "type": "table"}]
 
 
+def test_tokens_are_copied_at_the_end_and_no_further_than_a_checkpoint_holds(tmp_path: Path, uri: str) -> None:
+    config = configuration(uri)
+    folder = run_folder(tmp_path / "run", config)
+    record(folder, range(8))
+    folder.append_tokens({"step": step, "tokens": ["<b>", "1"], "influence": [step, 2e-6]} for step in (0, 5))
+    copy = MlflowCopy(folder, config, uri)
+    copy.advance(7)
+    (run,) = runs(uri)
+    assert "tokens.json" not in {file.path for file in client(uri).list_artifacts(run.info.run_id)}
+    folder.write_status("PREEMPTED", 8, 12)
+    copy.finish(3)
+    path = client(uri).download_artifacts(run.info.run_id, "tokens.json", str(tmp_path))
+    table = json.loads(Path(path).read_text())
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
+        {"influence": [0, 2e-6], "step": 0, "tokens": ["<b>", "1"]}
+    ]
+
+
 def test_only_what_a_checkpoint_holds_is_copied_before_the_end(tmp_path: Path, uri: str) -> None:
     config = configuration(uri)
     folder = run_folder(tmp_path / "run", config)
