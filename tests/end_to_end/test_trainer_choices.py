@@ -49,7 +49,7 @@ def test_a_killed_run_of_every_choice_resumes_bit_for_bit(slot: str, choice: str
     config = chosen(slot, choice)
     quiet, killed = folder_of(tmp_path / "quiet", config), folder_of(tmp_path / "killed", config)
     assert trainer(quiet) == 0, trainer.log.read_text()
-    assert trainer(killed, faults=(("trainer.update.update:_step", 6, "kill"),)) == -signal.SIGKILL, (
+    assert trainer(killed, faults=(("trainer.update.gradient:Learner.step", 6, "kill"),)) == -signal.SIGKILL, (
         trainer.log.read_text()
     )
     assert trainer(killed) == 0, trainer.log.read_text()

@@ -21,7 +21,7 @@ ENGINE = "trainer.engine.transformers:_Transformers"
 # saves 4 checkpoints and writes its status 6 times.
 MOMENTS = {
     "during generation": (f"{ENGINE}.generate", 4, "kill"),
-    "after an update": ("trainer.update.update:_step", 3, "kill_after"),
+    "after an update": ("trainer.update.gradient:Learner.step", 3, "kill_after"),
     "writing the weights of a checkpoint": ("trainer.storage.checkpoint:_write_weights", 2, "kill_after"),
     "before a checkpoint has its name": ("trainer.storage.checkpoint:_write_manifest", 3, "kill_after"),
     "before pruning checkpoints": ("trainer.storage.checkpoint:_prune", 3, "kill"),
@@ -34,7 +34,7 @@ MOMENTS = {
 MORE = {
     "during the first evaluation": (f"{ENGINE}.generate", 2, "kill"),
     "after generation": (f"{ENGINE}.generate", 7, "kill_after"),
-    "before an update": ("trainer.update.update:_step", 2, "kill"),
+    "before an update": ("trainer.update.gradient:Learner.step", 2, "kill"),
     "before the weight sync": (f"{ENGINE}.load_weights", 3, "kill"),
     "between timings and metrics": ("trainer.storage.record:append_records", 6, "kill_after"),
     "before COMPLETED is written": ("trainer.storage.record:RunFolder.append", 5, "kill_after"),
@@ -59,7 +59,7 @@ def test_a_run_killed_again_and_again_gets_there(trainer, undisturbed: RunFolder
     folder = write_run(tmp_path)
     # Each attempt does one step (a checkpoint follows every step) and dies in the next.
     for _ in range(3):
-        assert trainer(folder, faults=(("trainer.update.update:_step", 2, "kill"),)) == -signal.SIGKILL
+        assert trainer(folder, faults=(("trainer.update.gradient:Learner.step", 2, "kill"),)) == -signal.SIGKILL
     assert trainer(folder) == 0
     assert record(folder) == record(undisturbed)
 
@@ -67,7 +67,7 @@ def test_a_run_killed_again_and_again_gets_there(trainer, undisturbed: RunFolder
 def test_steps_since_the_last_checkpoint_are_done_again(trainer, undisturbed: RunFolder, tmp_path: Path) -> None:
     # Checkpoints after steps 3 and 4 (the last) only: `checkpoint` is outside a run's identity, so nothing may change.
     folder = write_run(tmp_path, {"checkpoint.every": 3})
-    assert trainer(folder, faults=(("trainer.update.update:_step", 3, "kill"),)) == -signal.SIGKILL
+    assert trainer(folder, faults=(("trainer.update.gradient:Learner.step", 3, "kill"),)) == -signal.SIGKILL
     assert steps(folder) == [0, 1]
     assert trainer(folder) == 0
     assert record(folder) == record(undisturbed)
@@ -99,7 +99,7 @@ def test_a_killed_run_that_chooses_its_rollouts_ends_as_if_nothing_had_happened(
         position = json.loads((max(reference.checkpoints.glob("step-*")) / "state.json").read_text())["position"]
         assert position == sum(generated) / 4
     folder = write_run(tmp_path / "killed", changes)
-    for moment in ((f"{ENGINE}.generate", 4, "kill_after"), ("trainer.update.update:_step", 2, "kill_after")):
+    for moment in ((f"{ENGINE}.generate", 4, "kill_after"), ("trainer.update.gradient:Learner.step", 2, "kill_after")):
         assert trainer(folder, faults=(moment,)) == -signal.SIGKILL, trainer.log.read_text()
     assert trainer(folder) == 0, trainer.log.read_text()
     assert record(folder) == record(reference)

@@ -18,7 +18,7 @@ from trainer.contract import run_yaml
 from trainer.contract.config import ROOT
 from trainer.storage.record import RunFolder
 
-STEP = "trainer.update.update:_step"
+STEP = "trainer.update.gradient:Learner.step"
 GENERATE = "trainer.engine.transformers:_Transformers.generate"
 START = "trainer.engine.transformers:TransformersEngine.start"
 

@@ -10,7 +10,7 @@ from runs import record, steps, write_run
 from trainer.storage.record import RunFolder
 
 KEPT = {"checkpoint.keep": 10}
-KILL = (("trainer.update.update:_step", 4, "kill"),)
+KILL = (("trainer.update.gradient:Learner.step", 4, "kill"),)
 """In the fourth step: checkpoints are at 1, 2 and 3."""
 
 
