@@ -228,15 +228,15 @@ def step(device: str, *, shape: str, responses: int, tokens: int, matmul_tflops:
     if device != "cpu":
         torch.cuda.empty_cache()
     rollouts = rollouts_of(prompts, completions)
-    objective = plain_objective()
-    batch = phases("pack", lambda: with_advantages(collate(rollouts, pad_id=0), objective))
+    objective, start = plain_objective(), Context(seed=0, step=0, num_steps=1)
+    batch = phases("pack", lambda: with_advantages(collate(rollouts, pad_id=0), objective, start))
     size = made.micro_batch_tokens
     learner = new_learner(model, device)
     while True:  # a size that does not fit is halved, and the record says which one did
         learner = replace(learner, policy=replace(learner.policy, micro_batch_tokens=size))
         phases.note(micro_batch_tokens=size, shares_prompts=learner.policy.shares_prompts)
         try:
-            update_once(phases, learner, objective, batch, Context(seed=0, step=0, num_steps=1))
+            update_once(phases, learner, objective, batch, start)
             break
         except torch.cuda.OutOfMemoryError:
             phases.note(**{f"out_of_memory_at_{size}": True})

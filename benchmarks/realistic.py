@@ -142,19 +142,20 @@ def run_ours(request: dict[str, Any]) -> dict[str, Any]:
     learner = our_learner(request)
     objective = Objective(shaping=NoShaping(), advantage=GRPO(), surrogate=PPOClip(), reduction=TokenMean())
 
-    def batch_of(columns: list[tuple[float, ...]]) -> Any:
-        return with_advantages(collate(our_rollouts(request, columns), pad_id=0), objective)
+    def batch_of(columns: list[tuple[float, ...]], context: Context) -> Any:
+        return with_advantages(collate(our_rollouts(request, columns), pad_id=0), objective, context)
 
     seconds = []
     columns = [(0.0,) * RESPONSE] * len(tokens(request)[1])
     for step in range(request["steps"]):
         # The consistency check wants the sampler's log-probs: measured here, where the clock does not run.
-        batch = batch_of(columns)
+        context = Context(seed=0, step=step, num_steps=9)
+        batch = batch_of(columns, context)
         measured = learner.policy.measure(batch).logprobs
         columns = [tuple(row[own].tolist()) for row, own in zip(measured, batch.mask, strict=True)]
-        batch = batch_of(columns)
+        batch = batch_of(columns, context)
         start = time.perf_counter()
-        update(learner, objective, batch, Context(seed=0, step=step, num_steps=9), {}, version=step)
+        update(learner, objective, batch, context, {}, version=step)
         if device() == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

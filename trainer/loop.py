@@ -14,6 +14,7 @@ import torch
 
 from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
+from trainer.objective.base import Context
 from trainer.objective.objective import Objective
 from trainer.observe import (
     accounting_metrics,
@@ -104,7 +105,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     objective = run.objective.controlled(session.state, context)
     services = session.services(rollouts)
     with watch("pack"):
-        batch = with_advantages(services.collate(rollouts), objective)
+        batch = with_advantages(services.collate(rollouts), objective, context)
     with watch("reference"):
         if session.reference is not None:
             terms = measure(session.learner, batch, policy=session.reference)
@@ -142,9 +143,9 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     return metrics
 
 
-def with_advantages(batch: TokenBatch, objective: Objective) -> TokenBatch:
+def with_advantages(batch: TokenBatch, objective: Objective, context: Context) -> TokenBatch:
     """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]."""
-    batch = replace(batch, rewards=objective.shaping(batch))
+    batch = replace(batch, rewards=objective.shaping(batch, context))
     advantages = objective.advantage(batch)
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))
 

@@ -51,7 +51,7 @@ def run(
         loss_scale=loss_scale or LossScale(),
     )
     objective = objective or plain()
-    batch = with_advantages(batch, objective)
+    batch = with_advantages(batch, objective, CONTEXT)
     state = objective.initial_state()
     return update(learner, objective, batch, CONTEXT, state, version=version, note_ratios=note_ratios)
 
@@ -76,7 +76,7 @@ def test_gradient_at_ratio_one_is_that_of_minus_advantage_times_logprob() -> Non
     model = Toy()
     batch = on_policy(model)
     ours = Bench(model).step(plain(), batch)
-    ready = with_advantages(batch, plain())
+    ready = with_advantages(batch, plain(), CONTEXT)
     terms = policy(model).terms(ready)
     loss = -(ready.advantages * terms.logprobs)[ready.mask].sum() / ready.num_tokens  # type: ignore[operator]
     grads = torch.autograd.grad(loss, list(model.parameters()))
@@ -378,7 +378,7 @@ def test_rows_without_signal_skip_the_backward_pass_and_nothing_else(
 
     monkeypatch.setattr(Policy, "terms", noted)
     quiet = Bench(model).step(plain(), batch)
-    silent = int((with_advantages(batch, plain()).advantages == 0).all(dim=1).sum())  # type: ignore[union-attr]
+    silent = int((with_advantages(batch, plain(), CONTEXT).advantages == 0).all(dim=1).sum())  # type: ignore[union-attr]
     assert 8 <= silent < batch.num_rows
     assert sum(graphs) == batch.num_rows - silent
     loud = Bench(model).step(plain(surrogate=LoudPPOClip()), batch)

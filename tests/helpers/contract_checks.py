@@ -138,7 +138,7 @@ def _with_member(objective: Objective, path: str, member: Component) -> Objectiv
 def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tuple[Objective, TokenBatch]:
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = started(objective)
-    batch = with_advantages(batch, objective.controlled(state, CONTEXT))
+    batch = with_advantages(batch, objective.controlled(state, CONTEXT), CONTEXT)
     here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
     state = objective.begin_step(state, batch, here)
     objective = objective.controlled(state, CONTEXT)

@@ -270,7 +270,7 @@ class Bench:
         if batch.old_logprobs is not None and objective.old_statistics:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
-        batch = with_advantages(batch, objective)
+        batch = with_advantages(batch, objective, self.context)
         here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
         state = objective.begin_step(state, batch, here)
         objective = base.controlled(state, self.context)

@@ -169,6 +169,11 @@ def test_zero_learning_rate_changes_nothing(engines: EnginePool, tmp_path: Path)
     folder = trained(tmp_path / "run", engines, {"optim.lr": 0.0, "steps": 1})
     end = open_session(build_run(folder.config()), folder, engines).policy.model.state_dict()
     assert all(torch.equal(value, end[name]) for name, value in start.items())
+    # A frozen policy: sampler and trainer differ by rounding, and no update has moved anything.
+    (line,) = (line for line in metrics(folder) if "policy/entropy" in line)
+    assert line["engine/logprob_gap_max"] < 1e-5
+    assert line["policy/ratio_max"] == 1.0 and line["ledger/predicted"] == 0.0
+    assert abs(line["ledger/measured"]) < 1e-7
 
 
 @pytest.mark.parametrize("updates", [1, 2])

@@ -193,8 +193,8 @@ class Advantage(Component):
 class Shaping(Component):
     """Rewards to rewards, once per rollout, before advantages."""
 
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        """Shaped rewards from ``batch.rewards``."""
+    def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
+        """Shaped rewards from ``batch.rewards``; ``context`` is where a draw gets its seed."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 

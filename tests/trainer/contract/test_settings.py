@@ -97,7 +97,7 @@ ZEROS = {
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_cov.frac weight.rand_pos_clip.frac "
     "rollout.branches",
-    EDGE: "accounting.ledger_steps advantage.eps advantage.positive advantage.negative controller.aer.anchor "
+    EDGE: "accounting.ledger_steps shaping.p advantage.eps advantage.positive advantage.negative controller.aer.anchor "
     "controller.aer.gain "
     "controller.aer.start controller.cosine.start controller.cosine.end controller.cosine.from_frac "
     "controller.cosine.until_frac controller.linear.start controller.linear.end controller.linear.from_frac "

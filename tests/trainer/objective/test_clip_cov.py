@@ -103,7 +103,7 @@ def test_drawn_tokens_lose_their_gradient_and_the_denominator_stays() -> None:
     band = ClipCov(frac=1.0, cov_low=0.5, cov_high=1e6)
     ours = bench.step(plain(weight={"clip_cov": band}), batch)
     terms = policy(model).measure(batch)
-    out = band(with_old_terms(with_advantages(batch, plain()), terms), terms, HERE) == 0
+    out = band(with_old_terms(with_advantages(batch, plain(), CONTEXT), terms), terms, HERE) == 0
     assert 0 < int(out.sum()) < batch.num_tokens
     # What is left is the gradient of the other tokens, times their share of the denominator.
     rest = replace(batch, mask=batch.mask & ~out)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from testbench import Bench, Toy, off_policy, on_policy, plain, policy
+from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
 from torch import Tensor
 
 from trainer.batch.types import TokenTerms
@@ -43,7 +43,7 @@ def test_kappa_one_can_cancel_a_negative_advantage_and_no_more() -> None:
 
 
 def test_no_sign_ever_flips() -> None:
-    batch = with_advantages(off_policy(Toy()), plain())
+    batch = with_advantages(off_policy(Toy()), plain(), CONTEXT)
     terms = policy(Toy()).measure(batch)
     shaped = EntropyShaped(alpha=50.0).adjusted(terms, batch)
     assert torch.equal(shaped.sign(), batch.advantages.double().sign())  # type: ignore[union-attr]
@@ -54,7 +54,7 @@ def test_gradient_is_that_of_the_plain_loss_with_the_shaped_advantages_held_fixe
     model = Toy()
     batch = on_policy(model)
     ours = Bench(model).step(plain(advantage=EntropyShaped()), batch).gradient
-    ready = with_advantages(batch, plain())
+    ready = with_advantages(batch, plain(), CONTEXT)
     terms = policy(model).terms(ready)
     fixed = EntropyShaped().adjusted(terms.detach(), ready)
     assert not fixed.requires_grad

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from testbench import Bench, Toy, off_policy, plain, rewarded
+from testbench import CONTEXT, Bench, Toy, off_policy, plain, rewarded
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch
@@ -63,7 +63,7 @@ def test_dropped_rows_are_as_if_they_had_never_been_there(signed: Signed) -> Non
 
 def test_rows_of_weight_zero_count_in_the_denominator() -> None:
     batch = off_policy(Toy())
-    ready = with_advantages(batch, plain(advantage=NSR))
+    ready = with_advantages(batch, plain(advantage=NSR), CONTEXT)
     tokens = int((ready.mask & (ready.advantages != 0)).sum())  # type: ignore[operator]
     weighted = gradient(plain(advantage=NSR), batch)
     dropped = gradient(plain(advantage=NSR, reduction=TokenMean(rows="signal")), batch)

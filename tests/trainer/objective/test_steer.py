@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from handmade import HERE, handmade
-from testbench import Bench, Toy, off_policy, plain, policy
+from testbench import CONTEXT, Bench, Toy, off_policy, plain, policy
 
 from trainer.contract.config import ConfigError
 from trainer.loop import with_advantages
@@ -127,7 +127,7 @@ def test_exact_change_is_minus_the_derivative_of_entropy_along_the_gradient_step
 )
 def test_changes_are_those_of_the_entropy_accounting(member: Steer, prediction: object) -> None:
     model = Toy()
-    batch = with_advantages(off_policy(model), plain())
+    batch = with_advantages(off_policy(model), plain(), CONTEXT)
     terms = policy(model).measure(batch, {"sum_p2_logp_h"})
     batch = with_old_terms(batch, terms)
     ours = member.change(batch, terms, HERE)[batch.mask]

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Diagnostic, Shaping
+from trainer.objective.base import Context, Diagnostic, Shaping
 from trainer.objective.groups import thrown_away
 
 if TYPE_CHECKING:
@@ -62,6 +62,6 @@ class APR(Shaping):
                 f"{type(run.task).__name__} does not say: use task=countdown, or shaping=overlong"
             )
 
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+    def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         assert batch.tail is not None
         return batch.rewards - self.coef * (batch.tail / self.max_tail).clamp(max=1)

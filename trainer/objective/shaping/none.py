@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.objective.base import Shaping
+from trainer.objective.base import Context, Shaping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,5 +21,5 @@ class NoShaping(Shaping):
 
     neutral: ClassVar[dict[str, object] | None] = {}
 
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+    def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         return batch.rewards

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
-from trainer.objective.base import Diagnostic, Shaping
+from trainer.objective.base import Context, Diagnostic, Shaping
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -60,7 +60,7 @@ class Overlong(Shaping):
                 fatal=False,
             )
 
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+    def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         buffer = self.buffer_frac * self.max_tokens
         length = batch.lengths - batch.prompt_lengths + 1  # the last token is a target only (see pack.py)
         excess = (length.double() - (self.max_tokens - buffer)) / buffer

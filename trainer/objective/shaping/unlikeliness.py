@@ -14,7 +14,7 @@ from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.calibration import average_ranks
-from trainer.objective.base import Diagnostic, Shaping
+from trainer.objective.base import Context, Diagnostic, Shaping
 from trainer.objective.groups import is_correct, thrown_away
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Unlikeliness(Shaping):
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         return thrown_away(run, "shaping Unlikeliness")
 
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+    def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         logprobs = torch.where(batch.mask, batch.sampler_logprobs.double(), torch.zeros((), dtype=torch.float64))
         means = logprobs.sum(dim=1) / batch.mask.sum(dim=1).clamp(min=1)
         share = torch.zeros_like(means)
