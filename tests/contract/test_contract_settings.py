@@ -12,7 +12,9 @@ from trainer.objective.controllers.aer import AERController
 from trainer.objective.controllers.skywork import Skywork
 from trainer.objective.regularizers.aer import AER
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
+from trainer.objective.surrogates.ce_gppo import CEGPPO
 from trainer.objective.surrogates.cispo import CISPO
+from trainer.objective.surrogates.gmpo import GMPO
 from trainer.objective.surrogates.gspo import GSPO
 from trainer.objective.surrogates.kl_cov import KLCov
 from trainer.objective.weights.clip_cov import ClipCov
@@ -25,6 +27,8 @@ ABOUT_CONFIGURATION = ("builds", "rejects_unknown_keys", "neutral_is_plain")
 SKYWORK = Skywork(start=0.1, estimate="exact", target_entropy=9.0)
 CASES = {
     "gspo": from_member("surrogate", GSPO(clip_low=0.1, clip_high=0.1)),
+    "ce_gppo": from_member("surrogate", CEGPPO(clip_low=0.1, clip_high=0.1)),
+    "gmpo": from_member("surrogate", GMPO(clip_low=0.2, clip_high=0.2)),
     "cispo": from_member("surrogate", CISPO(clip_low=0.2, clip_high=0.2)),
     "kl_cov": from_member("surrogate", KLCov(top_frac=0.3, coef=0.5)),
     "clip_cov": from_member("weight", ClipCov(frac=0.3, cov_low=0.1)),
