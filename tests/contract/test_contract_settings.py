@@ -18,6 +18,7 @@ from trainer.objective.surrogates.gmpo import GMPO
 from trainer.objective.surrogates.gspo import GSPO
 from trainer.objective.surrogates.kl_cov import KLCov
 from trainer.objective.weights.clip_cov import ClipCov
+from trainer.objective.weights.entropy_discriminator import EntropyDiscriminator
 from trainer.objective.weights.forking import Forking
 from trainer.objective.weights.rand_pos_clip import RandPosClip
 from trainer.objective.weights.steer import Steer
@@ -31,6 +32,8 @@ CASES = {
     "gmpo": from_member("surrogate", GMPO(clip_low=0.2, clip_high=0.2)),
     "cispo": from_member("surrogate", CISPO(clip_low=0.2, clip_high=0.2)),
     "kl_cov": from_member("surrogate", KLCov(top_frac=0.3, coef=0.5)),
+    "clip_b": from_member("weight", EntropyDiscriminator(mu=0.5, sides="both")),
+    "clip_v": from_member("weight", EntropyDiscriminator(baseline="vocabulary", mu=0.5, max_frac=0.2)),
     "clip_cov": from_member("weight", ClipCov(frac=0.3, cov_low=0.1)),
     "rand_pos_clip": from_member("weight", RandPosClip(frac=0.4)),
     "forking": from_member("weight", Forking(frac=0.4, renormalise=False)),
