@@ -110,6 +110,7 @@ ZEROS = {
     "regularizer.lp_reg.min_p regularizer.lp_reg.lowest regularizer.siren.quantile search.sampler_seed "
     "search.confirm_noise search.seeds search.confirm_seeds optim.betas "
     "surrogate.beta_low surrogate.beta_high "
+    "surrogate.delta surrogate.positive surrogate.negative weight.erc.low "
     "surrogate.clip_low surrogate.clip_high surrogate.top_frac surrogate.dead_zone "
     "task.problem_seed task.tolerance weight.geo_mask.low "
     "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
