@@ -94,7 +94,7 @@ ZEROS = {
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
     "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
     NEUTRAL: "advantage.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
-    "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
+    "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef regularizer.kl_low_entropy.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_b.max_frac "
     "weight.clip_cov.frac weight.rand_pos_clip.frac "
     "rollout.branches",
@@ -111,6 +111,9 @@ ZEROS = {
     "search.confirm_noise search.seeds search.confirm_seeds optim.betas "
     "surrogate.beta_low surrogate.beta_high "
     "surrogate.delta surrogate.positive surrogate.negative weight.erc.low "
+    "surrogate.quantile surrogate.clip surrogate.clip_entropic surrogate.low_start surrogate.balance "
+    "surrogate.k_positive surrogate.lambda_positive surrogate.k_negative surrogate.lambda_negative "
+    "regularizer.kl_low_entropy.quantile "
     "surrogate.clip_low surrogate.clip_high surrogate.top_frac surrogate.dead_zone "
     "task.problem_seed task.tolerance weight.geo_mask.low "
     "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
