@@ -33,7 +33,7 @@ class Archer(Surrogate):
     about: ClassVar[About] = About(
         source="ArcherCodeR, arXiv 2507.15778, and its repository (clip_entropic 0.4 in its version 2.0)",
         status="released",
-        departures="none known; the code's high_entropy_mask is true on low-entropy tokens, and they have the small threshold",
+        departures="none known; the code's high_entropy_mask is true on low-entropy tokens, as is meant",
     )
 
     clip_settings: ClassVar[tuple[str, ...]] = ("clip", "clip_entropic")
