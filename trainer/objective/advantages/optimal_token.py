@@ -37,7 +37,7 @@ class OptimalToken(Advantage):
     """
 
     about: ClassVar[About] = About(
-        source="OTB (the optimal token baseline), arXiv 2602.07078, read through its abstract; verl's advantage estimator",
+        source="OTB (the optimal token baseline), arXiv 2602.07078 (abstract read); verl's advantage estimator",
         status="released",
         departures=(
             "a response at the plain mean of its group keeps advantage 0, and weights and metrics that look at the sign"
