@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from sweeps.cli.help import comment  # noqa: E402
 from sweeps.compose.compose import CONF, compose, groups  # noqa: E402
 from trainer.contract.about import SLOTS, about, furthest, members  # noqa: E402
 from trainer.contract.config import LIST_SLOTS  # noqa: E402
@@ -94,13 +95,6 @@ def status(config: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     own = {path: node for path, node in members(config).items() if node != plain.get(path)} or plain
     found = furthest(about(node)["status"] for node in own.values())
     return f"**{found}**" if found == "reconstructed" else found
-
-
-def comment(name: str) -> str:
-    """The comment lines at the head of a preset: what it is and where it comes from."""
-    lines = (CONF / "method" / f"{name}.yaml").read_text().splitlines()
-    said = [line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line]
-    return " ".join(said)
 
 
 def preset_table() -> str:

@@ -16,6 +16,7 @@ SAMPLED_REWARD = "rollout/generated_reward"
 _LABELS = {
     ENTROPY: "Policy entropy",
     "policy/entropy_t1": "Policy entropy at temperature 1",
+    "policy/renyi2_entropy": "Rényi-2 entropy",
     "policy/entropy_positive": "Entropy, positive advantage",
     "policy/entropy_negative": "Entropy, negative advantage",
     "policy/surprisal": "Surprisal",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sweeps.cli.help import help_text
+from sweeps.cli.help import found_text, help_text
 from sweeps.compose.compose import CONF, enable_plugins
 from trainer.contract.config import ConfigError
 from trainer.contract.status import ExitCode
@@ -19,7 +19,8 @@ MULTIRUN = ("-m", "--multirun")
 def main() -> int:
     """Run Hydra on ``sys.argv``; returns the exit code, 2 after an error message if the configuration is invalid."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text())
+        words = [word for word in sys.argv[1:] if not word.startswith("-") and "=" not in word]
+        print(found_text(words) if words else help_text())
         return 0
     enable_plugins()
     import hydra

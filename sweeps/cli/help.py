@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -47,6 +47,7 @@ Train a language model with verifiable rewards, once or for every level of a fac
   ... retry=failed                                     also run again what crashed (or: lost, all)
   ... --cfg job                                        show every value of the configuration
   ... max_hours=20                                     refuse what would take longer by earlier runs (yes=true: do it)
+  python sweep.py --help 2602.03392                    presets of a paper, by arXiv number or any word
   python -m sweeps status|attach|cancel|retry STUDY    look after a sweep (python -m sweeps --help)
 
 GROUP=CHOICE (lists take several: weight=[sign]; + follows the authors' code where it differs from the paper, * is a
@@ -71,6 +72,24 @@ def help_text() -> str:
     names = [*(name for name in QUESTIONS if name in choices), *(name for name in choices if name not in QUESTIONS)]
     rows = [f"  {name:<12} {QUESTIONS.get(name, ''):<40} {', '.join(choices[name])}" for name in names]
     return TEXT.format(groups="\n".join(rows))
+
+
+def found_text(words: Sequence[str]) -> str:
+    """The presets whose name or comment has every word, or one sentence if there is none; a small one has its paper's
+    comment too."""
+    wanted = [word.lower() for word in words]
+    said = {name: comment(name) for name in groups()["method"]}
+    whole = {name: f"{name} {text} {said.get(name.rpartition('/')[2], '')}".lower() for name, text in said.items()}
+    found = [name for name in said if all(word in whole[name] for word in wanted)]
+    if not found:
+        return f"no preset speaks of {' '.join(words)}: python sweep.py --help lists them all"
+    return "\n".join(f"method={name}\n    {said[name]}" for name in found)
+
+
+def comment(preset: str) -> str:
+    """The comment lines at the head of a preset: what it is and where it comes from."""
+    lines = (CONF / "method" / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line)
 
 
 def _mark(group: str, choice: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_defaults_come_from_the_dataclass_and_the_command_line_wins() -> None:
 def test_a_preset_carries_its_name_and_a_comment(name: str) -> None:
     assert compose([f"method={name}"]).method == name
     assert (CONF / "method" / f"{name}.yaml").read_text().splitlines()[1].startswith("# ")
+
+
+NO_PAPER = {"entropy_bonus", "temperature_schedule"}
+"""Presets that are common practice."""
+
+
+@pytest.mark.parametrize("name", [name for name in groups()["method"] if "/" not in name])
+def test_a_preset_names_its_paper_in_its_first_line(name: str) -> None:
+    # Acronyms stand for several papers each (BAPO, DCPO, ASPO, AEPO, NSR, ...), numbers for one.
+    first = (CONF / "method" / f"{name}.yaml").read_text().splitlines()[1]
+    assert bool(re.search(r"arXiv \d{4}\.\d{5}", first)) == (name not in NO_PAPER)
 
 
 @pytest.mark.parametrize("name", [name for name in groups()["method"] if name.startswith("small/")])

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from runs import run_config
 
-from sweeps.cli.help import help_text
+from sweeps.cli.command import main
+from sweeps.cli.help import found_text, help_text
 from sweeps.compose.compose import CONF
 from trainer.contract.about import SLOTS, STATUSES, About, about, furthest, members
 from trainer.contract.config import ROOT, ConfigError
@@ -82,6 +83,24 @@ def test_tags_name_status_sources_and_departures() -> None:
     assert "weight.rand_pos_clip: " in found["method.sources"] and "2511.05993" in found["method.sources"]
     assert "the fraction is assumed" in found["method.departures"]
     assert tags(run_config())["method.status"] == "published"
+
+
+def test_help_finds_presets_by_arxiv_number_or_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = found_text(["2602.03392"])
+    assert text.startswith("method=clip_b\n    Clip_B (arXiv 2602.03392)")
+    assert [line for line in text.splitlines() if line[0] != " "] == [
+        "method=clip_b",
+        "method=clip_v",
+        "method=small/clip_v",
+    ]
+    assert "method=bapo" in found_text(["BAPO", "clipping"]) and "method=dcpo" not in found_text(["BAPO"])
+    assert found_text(["9999.99999"]).startswith("no preset speaks of 9999.99999: ")
+    monkeypatch.setattr("sys.argv", ["sweep.py", "--help", "2510.18927"])
+    assert main() == 0 and capsys.readouterr().out.startswith("method=bapo\n")
+    monkeypatch.setattr("sys.argv", ["sweep.py", "-m", "factor=method", "--help"])
+    assert main() == 0 and capsys.readouterr().out.startswith("Train a language model")
 
 
 def test_help_and_docs_mark_what_is_no_paper() -> None:

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here: run `make gpu-check` on one"),
 ]
 CUDA = torch.device("cuda", 0)
-SMOOTH = ("sum_p2_logp_h", "entropy_t1")
+SMOOTH = ("sum_p2", "sum_p2_logp_h", "entropy_t1")
 CUT = ("top_p_entropy@0.8", "min_p_logmass@0.05")
 """Statistics of the tokens above a threshold, which rounding to 16 bits may move a token across."""
 

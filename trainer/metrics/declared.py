@@ -68,6 +68,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "mean",
         "exact entropy per response token at temperature 1, whatever that of the rollouts: comparable between them",
     ),
+    (
+        "policy/renyi2_entropy",
+        "nats",
+        "mean",
+        "exact Renyi entropy of order 2, -log sum p^2, per response token; at most the entropy; where a member asks",
+    ),
     ("policy/entropy_positive", "nats", "mean", "exact entropy per response token of positive advantage"),
     ("policy/entropy_negative", "nats", "mean", "exact entropy per response token of negative advantage"),
     ("policy/surprisal", "nats", "mean", "-log-prob of the sampled tokens: noisy, and not the entropy"),

@@ -7,7 +7,7 @@ must not estimate entropy from samples: that is surprisal.
 from __future__ import annotations
 
 from trainer.batch.types import StepStats, TokenBatch, masked_sum
-from trainer.policy.distribution_stats import ENTROPY_T1
+from trainer.policy.distribution_stats import ENTROPY_T1, SUM_P2
 
 CERTAIN_NATS = 0.05
 """A token below this entropy is nearly certain: no choice was made there."""
@@ -15,7 +15,8 @@ CERTAIN_NATS = 0.05
 
 def entropy_stats(batch: TokenBatch) -> StepStats:
     """``policy/entropy``, the same at temperature 1 and by sign of advantage, surprisal and shares, as sums and counts
-    over the tokens of ``batch``.
+    over the tokens of ``batch``; the Renyi entropy of order 2 where a member asked for ``sum_p2`` at the sampling
+    weights.
 
     Uses ``old_entropy``, ``old_logprobs``, ``advantages`` [N, T] in nats where ``mask`` [N, T]; ValueError if one is
     missing. Tokens with advantage exactly 0 count in ``policy/entropy`` only.
@@ -31,6 +32,9 @@ def entropy_stats(batch: TokenBatch) -> StepStats:
     stats.add("policy/entropy", masked_sum(entropy.double(), mask), tokens)
     own = batch.extras.get(f"old_{ENTROPY_T1}", entropy)  # one and the same at temperature 1
     stats.add("policy/entropy_t1", masked_sum(own.double(), mask), tokens)
+    if f"old_{SUM_P2}" in batch.extras:
+        agreement = batch.extras[f"old_{SUM_P2}"].double()
+        stats.add("policy/renyi2_entropy", masked_sum(-agreement.where(mask, 1.0).log(), mask), tokens)
     stats.add("policy/entropy_positive", masked_sum(entropy.double(), positive), positive.sum())
     stats.add("policy/entropy_negative", masked_sum(entropy.double(), negative), negative.sum())
     stats.add("policy/surprisal", -masked_sum(logprobs.double(), mask), tokens)

@@ -52,6 +52,16 @@ def quantile(values: Float[Tensor, " M"], q: float) -> Float[Tensor, ""]:
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
+def above_row_quantile(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], q: float) -> Bool[Tensor, "N T"]:
+    """Masked tokens whose value lies above the :func:`quantile` of their own row."""
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    ordered = values.detach().masked_fill(~mask, torch.inf).sort(dim=1).values
+    position = q * (count - 1)
+    below = position.long()
+    low, high = ordered.gather(1, below), ordered.gather(1, torch.minimum(below + 1, count - 1))
+    return mask & (values.detach() > low + (position - below) * (high - low))
+
+
 def _marked(mask: Bool[Tensor, "N T"], chosen: Tensor) -> Bool[Tensor, "N T"]:
     """The tokens whose index among the masked ones is in ``chosen``."""
     among = torch.zeros(int(mask.sum()), dtype=torch.bool, device=mask.device)

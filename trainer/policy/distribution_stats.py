@@ -47,6 +47,10 @@ def entropy_t1(
     return entropy(_own(logits, temperature))
 
 
+SUM_P2 = "sum_p2"
+"""Name of :func:`sum_p2`, of which ``policy/renyi2_entropy`` is made where a member asks for it."""
+
+
 def _own(logits: Float[Tensor, "M V"], temperature: float) -> Float[Tensor, "M V"]:
     return logits if temperature == 1 else logits * temperature
 
@@ -58,6 +62,14 @@ def sum_p2_logp_h(
     (specification 5). The definition: ``token_stats.py`` makes it from sums over tiles."""
     log_p, p = log_p_and_p(logits)
     return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
+
+
+def sum_p2(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
+) -> Float[Tensor, " M"]:
+    """``sum_a p_a^2``: the chance that two samples agree; minus its logarithm is the Renyi entropy of order 2, nats.
+    The definition: ``token_stats.py`` makes it from sums over tiles."""
+    return log_p_and_p(logits)[1].square().sum(dim=-1)
 
 
 def top_p_entropy(
@@ -126,6 +138,7 @@ STATISTICS: dict[str, Callable[..., Tensor]] = {
     ENTROPY_T1: entropy_t1,
     "min_p_kept": min_p_kept,
     "min_p_logmass": min_p_logmass,
+    SUM_P2: sum_p2,
     "sum_p2_logp_h": sum_p2_logp_h,
     "top_p_entropy": top_p_entropy,
 }

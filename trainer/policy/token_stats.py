@@ -28,8 +28,8 @@ MIN_SIDE = 64
 ROWS_ADDED = 4096
 """Rows of a gradient that are made at one time before they are added."""
 
-TILED = "sum_p2_logp_h"
-"""The statistic that is a function of sums over the vocabulary, so that it needs no whole rows."""
+TILED = ("sum_p2", "sum_p2_logp_h")
+"""Statistics that are functions of sums over the vocabulary, so that they need no whole rows."""
 
 
 def _tile(rows: int, vocabulary: int, chunk: int, device: torch.device, *, whole_rows: bool) -> tuple[int, int]:
@@ -88,7 +88,9 @@ def _gradient(z: Tensor, rows: tuple[Tensor, ...], columns: slice, grads: list[T
     targets, top, mass, entropy, tiled, squares = rows
     grad_logprobs = grads[0]
     # With e = exp(z - top): p = e / mass, and the division is left to the factors, which are one number a row.
-    own_logprobs, own_entropy, own_tiled = (None if grad is None else (grad / mass)[:, None] for grad in grads)
+    own_logprobs, own_entropy, own_squares, own_tiled = (
+        None if grad is None else (grad / mass)[:, None] for grad in grads
+    )
     shifted, dz = _exp(z.sub_(top[:, None]))
     to_f = (entropy - mass.log())[:, None]
     factor = torch.zeros((), dtype=z.dtype, device=z.device)
@@ -96,9 +98,11 @@ def _gradient(z: Tensor, rows: tuple[Tensor, ...], columns: slice, grads: list[T
         f = shifted + to_f
         factor = (dz / mass[:, None]).mul_(1 + 2 * f).sub_(f.add_(1).mul_(squares[:, None])).sub_(2 * tiled[:, None])
         factor.mul_(own_tiled)
+    if own_squares is not None:
+        factor = factor + (dz / mass[:, None]).sub_(squares[:, None]).mul_(2 * own_squares)
     if own_entropy is not None:
         of_entropy = shifted.add_(to_f).mul_(-own_entropy)
-        factor = of_entropy if own_tiled is None else factor.add_(of_entropy)
+        factor = of_entropy if factor.ndim == 0 else factor.add_(of_entropy)
     if own_logprobs is not None:
         factor = factor - own_logprobs if factor.ndim == 0 else factor.sub_(own_logprobs)
     dz.mul_(factor)
@@ -113,8 +117,9 @@ class _TokenStats(torch.autograd.Function):
 
     With ``z`` the scaled logits, ``top`` the largest of them, ``mass = sum exp(z - top)``,
     ``log_p = (z - top) - log(mass)``, ``f = log_p + H``, ``Q = sum p^2``, ``S = sum p^2 f``, and ``g_l``, ``g_H``,
-    ``g_S`` the incoming gradients:
-    ``d/dz_a = g_l (1[a = target] - p_a) - g_H p_a f_a + g_S p_a (p_a (1 + 2 f_a) - Q (1 + f_a) - 2 S)``.
+    ``g_Q``, ``g_S`` the incoming gradients:
+    ``d/dz_a = g_l (1[a = target] - p_a) - g_H p_a f_a + 2 g_Q p_a (p_a - Q)
+    + g_S p_a (p_a (1 + 2 f_a) - Q (1 + f_a) - 2 S)``.
     ``top + log(mass)`` is never made: at logits near 10^4 its rounding would move every log-prob by 5e-4.
     """
 
@@ -164,7 +169,7 @@ class _TokenStats(torch.autograd.Function):
             tiled[part] = moment2 / mass**2 - squares[part] * moment / mass
         ctx.save_for_backward(hidden, weight, bias, targets, tops, masses, entropies, tiled, squares)
         ctx.settings = (temperature, height, width, names)
-        return logprobs, entropies, tiled if with_tiled else None, *extras
+        return logprobs, entropies, *((squares, tiled) if with_tiled else (None, None)), *extras
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -184,8 +189,8 @@ class _TokenStats(torch.autograd.Function):
                 own = tuple(value[part] for value in by_row)
                 rows = [None if grad is None else grad[part] for grad in grads]
                 z = _scaled_logits(hidden[part], weight, bias, 1 / temperature, columns)
-                extra = _grad_extras(z, own[0], names, temperature, rows[3:])
-                dz = _gradient(z, own, columns, rows[:3])
+                extra = _grad_extras(z, own[0], names, temperature, rows[4:])
+                dz = _gradient(z, own, columns, rows[:4])
                 if extra is not None:
                     dz += extra
                 dz *= 1 / temperature
@@ -251,7 +256,7 @@ def token_stats(
     Returns ``logprobs`` (of ``targets``, nats), ``entropy`` (full vocabulary, nats) and every name in ``statistics``,
     each [M], float32 or wider, all differentiable with respect to ``hidden``, ``weight`` and ``bias``. Logits exist
     for at most ``chunk`` rows, and about :data:`TILE` numbers, at a time: that is the extra memory, a few times over,
-    whatever M and V are. ``statistics`` but :data:`TILED` take whole rows, so then it is at least ``MIN_SIDE * V``,
+    whatever M and V are. ``statistics`` outside :data:`TILED` take whole rows, so then it is at least ``MIN_SIDE * V``,
     some more times over.
 
     Raises ``KeyError`` for a statistic that is not in :data:`trainer.policy.distribution_stats.STATISTICS`.
@@ -260,11 +265,12 @@ def token_stats(
     names = tuple(sorted(statistics))
     for name in names:
         statistic(name)
-    whole = tuple(name for name in names if name != TILED)
-    logprobs, entropies, tiled, *extras = _TokenStats.apply(
-        hidden, weight, bias, targets, temperature, chunk, whole, TILED in names
+    whole = tuple(name for name in names if name not in TILED)
+    logprobs, entropies, *more = _TokenStats.apply(
+        hidden, weight, bias, targets, temperature, chunk, whole, len(whole) < len(names)
     )
-    found = {"logprobs": logprobs, "entropy": entropies} | ({TILED: tiled} if TILED in names else {})
+    sums, extras = dict(zip(TILED, more, strict=False)), more[len(TILED) :]
+    found = {"logprobs": logprobs, "entropy": entropies} | {name: sums[name] for name in names if name in TILED}
     return found | dict(zip(whole, extras, strict=True))
 
 

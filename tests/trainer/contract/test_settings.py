@@ -95,7 +95,9 @@ ZEROS = {
     "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
     NEUTRAL: "advantage.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
-    "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_cov.frac weight.rand_pos_clip.frac "
+    "regularizer.kl_low_entropy.coef "
+    "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_b.max_frac "
+    "weight.clip_cov.frac weight.rand_pos_clip.frac "
     "rollout.branches",
     EDGE: "accounting.ledger_steps shaping.p advantage.eps advantage.positive advantage.negative controller.aer.anchor "
     "controller.aer.gain "
@@ -108,9 +110,14 @@ ZEROS = {
     "regularizer.epo.smooth regularizer.epo.low regularizer.epo.gamma regularizer.epo.out_of_range "
     "regularizer.lp_reg.min_p regularizer.lp_reg.lowest regularizer.siren.quantile search.sampler_seed "
     "search.confirm_noise search.seeds search.confirm_seeds optim.betas "
+    "surrogate.beta_low surrogate.beta_high "
+    "surrogate.delta surrogate.positive surrogate.negative weight.erc.low "
+    "surrogate.quantile surrogate.clip surrogate.clip_entropic surrogate.low_start surrogate.balance "
+    "surrogate.k_positive surrogate.lambda_positive surrogate.k_negative surrogate.lambda_negative "
+    "regularizer.kl_low_entropy.quantile "
     "surrogate.clip_low surrogate.clip_high surrogate.top_frac surrogate.dead_zone "
     "task.problem_seed task.tolerance weight.geo_mask.low "
-    "weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
+    "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}

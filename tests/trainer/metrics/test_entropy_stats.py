@@ -56,6 +56,16 @@ def test_by_hand() -> None:
     assert means["policy/certain_frac"] == pytest.approx(2 / 6)  # 0 and 0.04
     assert means["policy/advantage_positive_frac"] == 0.5
     assert stats.counts["policy/entropy_negative"] == 1
+    assert "policy/renyi2_entropy" not in means
+
+
+def test_the_renyi_entropy_is_there_where_a_member_asked_for_the_collision_probability() -> None:
+    batch = example()
+    # Six tokens: four certain ones, one of two and one of four equal candidates: (ln 2 + ln 4) / 6. Off the mask inf.
+    agreement = torch.tensor([[math.inf, 0.5, 0.25, 1.0], [math.inf, 1.0, math.inf, math.inf], [1.0, 1.0, 0.0, 0.0]])
+    means = entropy_stats(replace(batch, extras={"old_sum_p2": agreement})).means()
+    check(means)
+    assert means["policy/renyi2_entropy"] == pytest.approx(math.log(8) / 6)
 
 
 def test_pieces_add_up_to_the_whole() -> None:

@@ -47,6 +47,7 @@ def reference(
         "entropy": entropy,
         "entropy_t1": -(own * own.log()).sum(dim=-1),
         "min_p_logmass@0.3": (p * kept).sum(dim=-1).log(),
+        "sum_p2": (p * p).sum(dim=-1),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
         "min_p_kept@0.3": kept.gather(1, targets[:, None]).squeeze(1).to(p.dtype),
         "top_p_entropy@0.8": nucleus_entropy(own, 0.8, include_crossing=False),
@@ -79,7 +80,37 @@ def test_hand_numbers_of_a_two_token_distribution() -> None:
     stats = from_logits(torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64), torch.tensor([1]), statistics=ALL)
     assert stats["logprobs"].item() == pytest.approx(math.log(0.25), abs=1e-12)
     assert stats["entropy"].item() == pytest.approx(0.562335, abs=1e-6)
+    assert stats["sum_p2"].item() == pytest.approx(10 / 16, abs=1e-12)
     assert stats["sum_p2_logp_h"].item() == pytest.approx(0.102995, abs=1e-6)
+
+
+def test_hand_numbers_of_the_entropy_discriminator() -> None:
+    # p = (0.6, 0.3, 0.1): H = 0.897946, sum p^2 = 0.46, sum p^2 ln p + H sum p^2 = -0.315281 + 0.413055 = 0.097774;
+    # p_k (ln p_k + H) = 0.232272, -0.091808, -0.140464, and the three add up to 0.
+    p = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    stats = from_logits(p.log().expand(3, 3), torch.arange(3), statistics=("sum_p2", "sum_p2_logp_h"))
+    score = stats["logprobs"].exp() * (stats["logprobs"] + stats["entropy"])
+    assert stats["entropy"].tolist() == pytest.approx([0.897946] * 3, abs=1e-6)
+    assert score.tolist() == pytest.approx([0.232272, -0.091808, -0.140464], abs=1e-6)
+    assert score.sum().item() == pytest.approx(0.0, abs=1e-12)
+    assert stats["sum_p2"].tolist() == pytest.approx([0.46] * 3, abs=1e-12)
+    assert stats["sum_p2_logp_h"].tolist() == pytest.approx([0.097774] * 3, abs=1e-6)
+    # A push of size a on the logits along the gradient of log p_k moves H by -a (S_k - E).
+    step, moved = 1e-6, []
+    for k in range(3):
+        push = step * (torch.nn.functional.one_hot(torch.tensor(k), 3) - p)
+        sides = [from_logits((p.log() + sign * push)[None], torch.tensor([0]))["entropy"].item() for sign in (1, -1)]
+        moved.append((sides[0] - sides[1]) / (2 * step))
+    assert moved == pytest.approx([-0.134498, 0.189583, 0.238238], abs=2e-6)
+    assert moved == pytest.approx((stats["sum_p2_logp_h"] - score).tolist(), abs=1e-8)
+
+
+def test_a_single_logit_moves_the_collision_probability_by_its_distance_from_it() -> None:
+    # d sum p^2 / dz_k = 2 p_k (p_k - sum p^2): (0.6, 0.3, 0.1) and 0.46 give 0.168, -0.096, -0.072.
+    logits = torch.tensor([[0.6, 0.3, 0.1]], dtype=torch.float64).log().requires_grad_()
+    value = from_logits(logits, torch.tensor([0]), statistics=("sum_p2",))["sum_p2"]
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert gradient.tolist() == [pytest.approx([0.168, -0.096, -0.072], abs=1e-12)]
 
 
 def of(p: list[float], name: str) -> float:

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Surrogate, SurrogateLoss
+
+Bound = Float[Tensor, "N T"] | float | None
+"""Of a ratio: one for all tokens, one for each, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +62,35 @@ class PPOClip(Surrogate):
         require(dual is None or dual > 1, "surrogate.dual_clip", dual, "give a number above 1, or null for none")
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
-        advantages = batch.advantages
-        ratio = importance_ratio(terms.logprobs, batch.old_logprobs)
-        floor = None if self.clip_low is None else 1 - self.clip_low
-        ceiling = None if self.clip_high is None else 1 + self.clip_high
-        plain = -advantages * ratio
-        if floor is None and ceiling is None:
-            loss = plain
-        else:
-            # At a tie maximum() halves the gradient between two equal branches, so ratio 1 is plain policy gradient.
-            loss = torch.maximum(plain, -advantages * ratio.clamp(min=floor, max=ceiling))
-        dual = None
-        if self.dual_clip is not None:
-            bound = -advantages * self.dual_clip
-            dual = batch.mask & (advantages < 0) & (bound < loss)
-            loss = torch.where(dual, bound, loss)
-        with torch.no_grad():
-            low = (advantages < 0) & (ratio < floor) if floor is not None else torch.zeros_like(batch.mask)
-            high = (advantages > 0) & (ratio > ceiling) if ceiling is not None else torch.zeros_like(batch.mask)
-        return SurrogateLoss(loss=loss, clipped_low=low & batch.mask, clipped_high=high & batch.mask, clipped_dual=dual)
+        assert batch.old_logprobs is not None
+        return clipped_loss(
+            importance_ratio(terms.logprobs, batch.old_logprobs),
+            batch,
+            floor=None if self.clip_low is None else 1 - self.clip_low,
+            ceiling=None if self.clip_high is None else 1 + self.clip_high,
+            dual_clip=self.dual_clip,
+        )
+
+
+def clipped_loss(
+    ratio: Float[Tensor, "N T"], batch: TokenBatch, *, floor: Bound, ceiling: Bound, dual_clip: float | None
+) -> SurrogateLoss:
+    """The loss of :class:`PPOClip` with the ratio kept within [``floor``, ``ceiling``]: numbers, or one of each for
+    every token [N, T] (both then); None for no bound. Dimensionless bounds."""
+    assert batch.advantages is not None
+    advantages = batch.advantages
+    plain = -advantages * ratio
+    if floor is None and ceiling is None:
+        loss = plain
+    else:
+        # At a tie maximum() halves the gradient between two equal branches, so ratio 1 is plain policy gradient.
+        loss = torch.maximum(plain, -advantages * ratio.clamp(min=floor, max=ceiling))  # type: ignore[arg-type]
+    dual = None
+    if dual_clip is not None:
+        bound = -advantages * dual_clip
+        dual = batch.mask & (advantages < 0) & (bound < loss)
+        loss = torch.where(dual, bound, loss)
+    with torch.no_grad():
+        low = (advantages < 0) & (ratio < floor) if floor is not None else torch.zeros_like(batch.mask)
+        high = (advantages > 0) & (ratio > ceiling) if ceiling is not None else torch.zeros_like(batch.mask)
+    return SurrogateLoss(loss=loss, clipped_low=low & batch.mask, clipped_high=high & batch.mask, clipped_dual=dual)
