@@ -34,8 +34,8 @@ class Code:
     """1 for a program that passes all tests, 0 otherwise.
 
     ``data`` has ``name`` and ``prompt`` and ``test`` (Python that defines ``check(candidate)``: HumanEval), or
-    ``name`` and ``cases`` (pairs of arguments and result), or ``cases`` alone (pairs of standard input and output,
-    compared line by line without the spaces at their ends).
+    ``name`` and ``cases`` (pairs of arguments and result; the function may be a method of ``Solution``), or ``cases``
+    alone (pairs of standard input and output, compared line by line without the spaces at their ends).
     """
 
     weight: float = 1.0
@@ -64,8 +64,8 @@ def program_of(response: str, prompt: str, name: str | None) -> str:
     code: str = textwrap.dedent(blocks[-1]) if blocks else response
     if name is None or not prompt:
         return code
-    if re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
-        return f"{prompt}\n    pass\n\n{code}\n"
+    if re.search(rf"^[ \t]*def {re.escape(name)}\b", code, re.MULTILINE):
+        return f"{prompt}\n{code}\n"
     rest = blocks[-1] if blocks else response
     end = _END.search(rest)
     return prompt + (rest[: end.start()] if end else rest) + "\n"
