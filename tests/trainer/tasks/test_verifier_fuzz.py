@@ -1,4 +1,4 @@
-"""20 000 hostile strings through the comparison of answers: none raises, none is correct, and it takes a bounded time."""
+"""20 000 hostile strings through the comparison of answers: none raises, none is correct, in a bounded time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,57 @@ from trainer.tasks.answers import canonical, extracted, spelled
 from trainer.tasks.jsonl import JsonlTask
 
 PIECES = [
-    "\\boxed{", "}", "{", "\\frac", "\\sqrt", "^", "_", "9" * 50, "1/0", "0.\\overline{9}", "10^{99}", "e", "\\", "$", "%", "<answer>",
-    "</answer>", "####", "Answer:", " ", "\n", "\0", "\ud800", "\u202e", "\u0660", "٣", "−", "(", ")", "[", "]", ",", "!", "**", "__import__('os')",
-    "\\left", "\\text{", "\\infty", "\\int_0^\\infty", "x", "sin", "factorial(", "lambda:", "nan", "inf", "1e999", "\\begin{pmatrix}", "&", "\\\\", "a" * 200,
-]  # fmt: skip
+    "\\boxed{",
+    "}",
+    "{",
+    "\\frac",
+    "\\sqrt",
+    "^",
+    "_",
+    "9" * 50,
+    "1/0",
+    "0.\\overline{9}",
+    "10^{99}",
+    "e",
+    "\\",
+    "$",
+    "%",
+    "<answer>",
+    "</answer>",
+    "####",
+    "Answer:",
+    " ",
+    "\n",
+    "\0",
+    "\ud800",
+    "\u202e",
+    "\u0660",
+    "\u0663",
+    "\u2212",
+    "(",
+    ")",
+    "[",
+    "]",
+    ",",
+    "!",
+    "**",
+    "__import__('os')",
+    "\\left",
+    "\\text{",
+    "\\infty",
+    "\\int_0^\\infty",
+    "x",
+    "sin",
+    "factorial(",
+    "lambda:",
+    "nan",
+    "inf",
+    "1e999",
+    "\\begin{pmatrix}",
+    "&",
+    "\\\\",
+    "a" * 200,
+]
 COUNT = 20_000
 
 
