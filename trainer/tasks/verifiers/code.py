@@ -57,8 +57,7 @@ def program_of(response: str, prompt: str, name: str | None) -> str:
     """The program of a response: its last fenced block of code, else all of it.
 
     For a function it goes after ``prompt``, whose imports and helpers it may use: as the function anew, or as the rest
-    of the one that the prompt begins, up to the next statement at the margin (Chen et al. 2021, arXiv 2107.03374,
-    section 2.1).
+    of the one that the prompt begins, up to the next statement at the margin (arXiv 2107.03374).
     """
     blocks = _BLOCK.findall(response)
     code: str = textwrap.dedent(blocks[-1]) if blocks else response
