@@ -1,4 +1,5 @@
-"""``python -m dashboards report|search|table|claims|list``: reports and tables of the sweeps in an MLflow store.
+"""``python -m dashboards report|search|rollouts|table|claims|list``: reports and tables of the sweeps in an MLflow
+store, and the responses of one run from its folder.
 
 A study is the name of a sweep (``study.name``); of several sweeps with one name the newest is shown. An error is one
 line on stderr and exit status 2.
@@ -27,7 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    commands = {"report": _report, "search": _search, "table": _table, "claims": _claims, "list": _list}
+    commands = {
+        "report": _report,
+        "search": _search,
+        "rollouts": _rollouts,
+        "table": _table,
+        "claims": _claims,
+        "list": _list,
+    }
     try:
         commands[options.command](options)
     except ValueError as error:
@@ -49,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         "--uri", default=default_uri(), help="MLflow tracking URI (default: %(default)s, or MLFLOW_TRACKING_URI)"
     )
     page = argparse.ArgumentParser(add_help=False)
-    page.add_argument("--output", type=Path, help="file to write (default: a file below outputs/reports)")
+    page.add_argument(
+        "--output", type=Path, help="file to write (default: a file below outputs/reports, or in the run's folder)"
+    )
     page.add_argument("--open", action="store_true", help="open the page in a browser")
     one = argparse.ArgumentParser(add_help=False)
     one.add_argument(
@@ -60,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--log", action="store_true", help="also attach it to the sweep's MLflow run as report.html")
     _add_search(commands, common, page)
+    rollouts = commands.add_parser("rollouts", parents=[page], help="write a page of one run's responses")
+    rollouts.add_argument("run", metavar="RUN", type=Path, help="folder of a run, OUTPUT/runs/SIGNATURE")
     commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
     commands.add_parser("claims", parents=[common, page], help="all hypotheses and verdicts, printed and as a page")
     commands.add_parser("list", parents=[common], help="list the studies of the store")
@@ -119,6 +131,14 @@ def _report(options: argparse.Namespace) -> None:
     if options.log:
         log_report(sweep, path)
         print(f"attached to MLflow run {sweep.parent.run_id} as report.html")
+    _open(options, path)
+
+
+def _rollouts(options: argparse.Namespace) -> None:
+    from dashboards.page.rollouts import write_rollouts
+
+    path = write_rollouts(options.run, options.output)
+    print(f"page: {path}")
     _open(options, path)
 
 

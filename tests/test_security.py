@@ -119,6 +119,8 @@ def test_no_reward_runs_a_response(path: Path, tmp_path: Path) -> None:
     import yaml
 
     config = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
+    if config["_target_"].endswith("CodeTask"):
+        pytest.skip("its responses do run, in the sandbox of tests/trainer/tasks/test_code.py")
     if "reasoning_gym" in config["_target_"]:
         pytest.importorskip("reasoning_gym", reason="run `make reasoning-gym`")
     if "jsonl" in config["_target_"]:

@@ -32,7 +32,8 @@ def viewer_responses(tokens: pd.DataFrame) -> list[dict[str, Any]]:
     rows = pd.concat(chosen)
     kept = rows.sort_values(["seed", "level_index"], kind="stable").head(MOST_RESPONSES)
     return [
-        _response(row) for row in kept.sort_values(["level_index", "seed", "step"], kind="stable").to_dict("records")
+        response_row(row, f"{row['label']}, seed {row['seed']}", row["level"])
+        for row in kept.sort_values(["level_index", "seed", "step"], kind="stable").to_dict("records")
     ]
 
 
@@ -43,12 +44,13 @@ def _correct_and_incorrect(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[rewards > 0].head(1), rows[~(rewards > 0)].head(1)])
 
 
-def _response(row: Mapping[Any, Any]) -> dict[str, Any]:
+def response_row(row: Mapping[Any, Any], run: str, level: str) -> dict[str, Any]:
+    """What the page shows of one response, cut after :data:`MOST_TOKENS` tokens."""
     tokens = [str(token) for token in row["tokens"]]
     prompt = str(row["prompt"])
     return {
-        "level": row["level"],
-        "run": f"{row['label']}, seed {row['seed']}",
+        "level": level,
+        "run": run,
         "step": int(row["step"]),
         "update": int(row["update"]),
         "reward": row["reward"],

@@ -3,7 +3,7 @@
 (function () {
   const responses = JSON.parse(document.getElementById("token-data").textContent);
   const controls = {};
-  for (const name of ["color", "run", "step", "answer"]) controls[name] = document.getElementById("token-" + name);
+  for (const name of ["color", "order", "run", "step", "answer"]) controls[name] = document.getElementById("token-" + name);
   const place = document.getElementById("token-responses");
   const tip = document.getElementById("token-tip");
   const shown = new Map();  // element of a token -> its response and index
@@ -73,14 +73,27 @@
     for (const value of ["", ...new Set(values.map(String))]) select.append(new Option(value === "" ? words : value, value));
     select.value = [...select.options].some((option) => option.value === kept) ? kept : "";
   }
+  function sum(values) {
+    return values.reduce((total, value) => total + (value || 0), 0);
+  }
+  const orders = {
+    surprise: (response) => -sum(response.logprobs) / Math.max(response.logprobs.length, 1),
+    influence: (response) => sum(response.influence.map(Math.abs)),
+  };
+  const MOST_DRAWN = 96;
   function choose() {
     const run = controls.run.value, step = controls.step.value, answer = controls.answer.value;
     const chosen = responses.filter((response) =>
       (run === "" || response.run === run) && (step === "" || String(response.step) === step) &&
       (answer === "" || (response.reward > 0) === (answer === "correct")));
+    const size = orders[controls.order.value];
+    if (size) chosen.sort((first, second) => size(second) - size(first));
     shown.clear();
     tip.hidden = true;
-    place.replaceChildren(...(chosen.length ? chosen.map(draw) : [element("p", "note", "No response of this kind was logged.")]));
+    place.replaceChildren(...chosen.slice(0, MOST_DRAWN).map(draw));
+    const more = chosen.length - MOST_DRAWN;
+    if (!chosen.length) place.append(element("p", "note", "No response of this kind was logged."));
+    if (more > 0) place.append(element("p", "note", more + " more of this kind: choose a step or an answer."));
     paint();
   }
   function describe(event) {
@@ -102,7 +115,7 @@
   options(controls.step, responses.map((response) => response.step), "all");
   controls.run.value = responses[0].run;
   controls.color.addEventListener("change", paint);
-  for (const name of ["run", "step", "answer"]) controls[name].addEventListener("change", choose);
+  for (const name of ["order", "run", "step", "answer"]) controls[name].addEventListener("change", choose);
   for (const name of ["pointerover", "click"]) place.addEventListener(name, describe);
   place.addEventListener("pointerleave", function () { tip.hidden = true; });
   choose();

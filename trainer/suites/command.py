@@ -32,6 +32,7 @@ from trainer.policy.weights import weight_files
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.storage.record import RunFolder
+from trainer.suites.contamination import contaminated
 from trainer.suites.kept import Kept
 from trainer.suites.named import named
 from trainer.tasks.base import Task
@@ -58,6 +59,8 @@ class Plan:
     max_tokens: int
     tasks: Mapping[str, Task]
     """The task of each suite, by the suite's name."""
+    trained: tuple[str, ...]
+    """Texts of the run's training prompts."""
     step: int
     output: Path
     run: RunFolder | None
@@ -90,6 +93,7 @@ def plan(target: str, overrides: list[str], output: Path | None = None) -> Plan:
         device=_cuda_or_cpu() if device == "auto" else device,
         max_tokens=evaluation.max_tokens or (config["rollout"]["max_tokens"] if run else MAX_TOKENS),
         tasks=tasks,
+        trained=_trained(config) if run else (),
         step=int(checkpoint.name.removeprefix("step-")) if checkpoint else 0,
         output=output or _default_output(folder, checkpoint, target),
         run=run,
@@ -117,6 +121,16 @@ def _tasks(
         raise ConfigError("a model alone has no suites: name some, such as suite=math500,gsm8k")
     task: Task = build_component(config["task"], "task")
     return dict.fromkeys(chosen_suites(task.suites(), evaluation), task)
+
+
+def _trained(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Texts of the prompts of a run; none, and a word on it, where its data are gone."""
+    try:
+        task: Task = build_component(config["task"], "task")
+        return tuple(prompt.text for prompt in task.train_prompts())
+    except (ValueError, OSError) as error:
+        print(f"overlap with the training prompts is not looked for: {error}", file=sys.stderr)
+        return ()
 
 
 def _applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -215,7 +229,14 @@ def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) ->
     result = evaluate(generate, task, settings, step=request.step, max_tokens=request.max_tokens, vocabulary=vocabulary)
     entropies = [value for rollout in seen for value in rollout.sampler_entropies or ()]
     entropy = {f"eval/{name}/token_entropy": sum(entropies) / len(entropies)} if entropies else {}
-    return result.metrics | entropy
+    return result.metrics | entropy | _overlap(request, name, seen)
+
+
+def _overlap(request: Plan, name: str, seen: list[Rollout]) -> dict[str, float]:
+    """Share of the suite's problems that the run was trained on, whole or in 13 words in a row."""
+    texts = list({rollout.group: rollout.prompt.text for rollout in seen}.values())
+    found = contaminated(request.trained, texts) if request.trained else []
+    return {f"eval/{name}/contaminated_frac": sum(found) / len(found)} if found else {}
 
 
 def _lengths(tokenizer: Any, prompts: list[Prompt]) -> list[Length]:

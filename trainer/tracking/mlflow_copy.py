@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -163,6 +164,7 @@ class MlflowCopy:
         assert self._client is not None
         # Only now: every token is a row of numbers, too much to send anew with each checkpoint.
         self._send_table(self._client, self.folder.tokens, until)
+        self._send_rollouts(self._client, until)
         self._client.set_tag(self._run_id, "state", state)
         self._client.set_tag(self._run_id, "message", (status.message or "")[:TAG_LENGTH])
         self._client.set_terminated(self._run_id, STATUS[state], end_time=int(1000 * status.time))
@@ -243,6 +245,19 @@ class MlflowCopy:
         self._tables[path.name] = end
         shown = json.dumps([{"path": f"{name.removesuffix('l')}", "type": "table"} for name in sorted(self._tables)])
         client.set_tag(self._run_id, "mlflow.loggedArtifacts", shown)
+
+    def _send_rollouts(self, client: MlflowClient, until: int | None) -> None:
+        """``tokens.jsonl`` as compressed columns, for pandas: ``rollouts.parquet``."""
+        rows, _ = read_records(self.folder.tokens, until=until)
+        if not rows:
+            return
+        import pyarrow
+        from pyarrow import parquet
+
+        with tempfile.TemporaryDirectory() as temporary:
+            path = f"{temporary}/rollouts.parquet"
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression="zstd")
+            client.log_artifact(self._run_id, path)
 
 
 def _time(times: Mapping[int, float], step: int) -> float:

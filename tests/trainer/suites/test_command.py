@@ -40,7 +40,9 @@ def test_a_run_gives_what_its_last_evaluation_gave(run: Path, capsys: pytest.Cap
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metrics"]
     expected = {key: value for key, value in logged.items() if key.startswith("eval/")}
     metrics = found(output)
-    assert metrics.keys() - expected.keys() <= {"eval/heldout/token_entropy", "eval/ood/token_entropy"}
+    more = {f"eval/{suite}/{name}" for suite in ("heldout", "ood") for name in ("token_entropy", "contaminated_frac")}
+    assert metrics.keys() - expected.keys() <= more
+    assert metrics["eval/heldout/contaminated_frac"] == 0.0, "countdown's held-out problems are not trained on"
     assert {key: metrics[key] for key in expected} == pytest.approx(expected, rel=1e-6)
     assert "eval/heldout/avg_at_2" in capsys.readouterr().out
 

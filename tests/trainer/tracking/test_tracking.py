@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pyarrow.parquet
 import pytest
 from hypothesis import strategies as st
 
@@ -186,6 +187,10 @@ def test_tokens_are_copied_at_the_end_and_no_further_than_a_checkpoint_holds(tmp
     path = client(uri).download_artifacts(run.info.run_id, "tokens.json", str(tmp_path))
     table = json.loads(Path(path).read_text())
     assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
+        {"influence": [0, 2e-6], "step": 0, "tokens": ["<b>", "1"]}
+    ]
+    columns = client(uri).download_artifacts(run.info.run_id, "rollouts.parquet", str(tmp_path))
+    assert pyarrow.parquet.read_table(columns).to_pylist() == [
         {"influence": [0, 2e-6], "step": 0, "tokens": ["<b>", "1"]}
     ]
 

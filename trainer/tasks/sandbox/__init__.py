@@ -1,0 +1,1 @@
+"""Programs of a language model, run where they can reach nothing."""

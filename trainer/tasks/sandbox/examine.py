@@ -1,0 +1,45 @@
+"""Runs in a sandbox: tests of a function that lives in another one; exit code 0 if all pass.
+
+``test`` is Python that defines ``check(candidate)``, as in HumanEval; ``cases`` are pairs of arguments and result.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+from typing import Any
+
+LONGEST = 1 << 20
+"""Characters of one answer."""
+
+
+def candidate(*arguments: object) -> Any:
+    """What the response's function returns."""
+    sys.stdout.write(repr(arguments) + "\n")
+    sys.stdout.flush()
+    answer = sys.stdin.readline(LONGEST)
+    if not answer.endswith("\n") or answer == "!\n":
+        raise RuntimeError("the response gave no answer")
+    return ast.literal_eval(answer)
+
+
+def main() -> None:
+    """Raise for a test that fails."""
+    with os.fdopen(int(sys.argv[1])) as file:
+        given = json.load(file)
+    for arguments, result in given.get("cases", ()):
+        answer = candidate(*arguments)
+        assert (list(answer) if isinstance(answer, tuple) else answer) == result
+    if "test" in given:
+        # The prompt comes first: some tests call a function that it defines.
+        space: dict[str, Any] = {"__name__": "test"}
+        exec(compile(given["prompt"], "prompt", "exec"), space)
+        space[given["name"]] = candidate
+        exec(compile(given["test"], "test", "exec"), space)
+        space["check"](candidate)
+
+
+if __name__ == "__main__":
+    main()
