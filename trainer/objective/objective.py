@@ -103,7 +103,8 @@ class Objective:
         return dataclasses.replace(batch, extras=extras)
 
     def rows_with_gradient(self, batch: TokenBatch) -> Bool[Tensor, " N"]:
-        """Rows that can carry gradient. The others (no advantage, no regularizer) may skip the backward pass."""
+        """Mask, dimensionless, of rows that can carry gradient. The others (no advantage, no regularizer) may skip
+        the backward pass."""
         assert batch.advantages is not None
         everywhere = not self.surrogate.silent_without_advantage or any(
             regularizer.active for regularizer in self.regularizer.values()
@@ -178,7 +179,7 @@ class Objective:
         self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]
     ) -> tuple[dict[str, Float[Tensor, "N T"]], SurrogateLoss]:
         """Each token's contribution to :meth:`loss`, by member: ``policy`` first, then ``regularizer.<name>``; 0 off
-        the mask. And the surrogate's own output."""
+        the mask; in units of the loss. And the surrogate's own output."""
         assert batch.weights is not None
         policy = self.surrogate(
             terms, dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))
