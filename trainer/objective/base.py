@@ -270,8 +270,8 @@ class Regularizer(Component):
         return True
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
-        """Contributions, in units of the loss, whose plain sum is added to it; ``scale`` is the reduction's share of each
-        token."""
+        """Contributions, in units of the loss, whose plain sum is added to it; ``scale`` is the reduction's share of
+        each token."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
     def auxiliary(self, context: Context) -> Auxiliary | None:
