@@ -66,9 +66,20 @@ class Objective:
         """Statistics at the sampling weights that any member asks for."""
         return frozenset().union(*(member.old_statistics for _, member in self.components()))
 
-    def any(self, need: str) -> bool:
-        """Whether any member declares ``need`` (e.g. ``needs_current``)."""
-        return any(getattr(member, need) for _, member in self.components())
+    @property
+    def needs_current(self) -> bool:
+        """Whether any member prepares with terms of the current policy."""
+        return any(member.needs_current for _, member in self.components())
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether any member prepares with terms at the weights that sampled."""
+        return any(member.needs_old for _, member in self.components())
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any member reads the reference model's log-probs."""
+        return any(member.needs_reference for _, member in self.components())
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What any member finds wrong or surprising about the run."""
