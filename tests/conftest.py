@@ -21,6 +21,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Test files are imported one by one (importmode=importlib), so what they share lives in a folder of its own.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
+with contextlib.suppress(ImportError):  # a machine lent for its GPU has no beartype either
+    from shape_checking import install
+
+    install(Path(__file__).parents[1])
+
 with contextlib.suppress(ImportError):  # a machine lent for its GPU has no hypothesis, and its tests need none
     from hypothesis import settings
 

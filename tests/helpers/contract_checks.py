@@ -143,7 +143,7 @@ def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tup
     state = objective.begin_step(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
     batch = objective.with_columns(state, batch, here)
-    return objective, objective.prepare(batch, terms if objective.any("needs_current") else None, CONTEXT, state)
+    return objective, objective.prepare(batch, terms if objective.needs_current else None, CONTEXT, state)
 
 
 def _columns(terms: TokenTerms) -> dict[str, Tensor]:
@@ -405,7 +405,7 @@ def asks_for_no_more_forward_passes_than_it_says(case: Case) -> None:
     batch = off_policy(model)
     own = sum(found.rows.num_rows for *_, found in case.objective.auxiliary(CONTEXT, started(case.objective)))
     seen = Bench(model, micro_batch_tokens=30).step(case.objective, batch).rows_seen
-    assert seen == batch.num_rows * (2 if case.objective.any("needs_current") else 1) + own
+    assert seen == batch.num_rows * (2 if case.objective.needs_current else 1) + own
 
 
 def _approximately(means: Mapping[str, float]) -> Any:

@@ -146,7 +146,7 @@ class TokenBatch:
         return int(self.mask.sum())
 
     def rows(self, index: Tensor) -> TokenBatch:
-        """The rows at ``index`` [n], trimmed to their own longest row."""
+        """The rows at the indices ``index`` [n], trimmed to their own longest row."""
         width = int(self.lengths[index].max()) if index.numel() else 0
 
         def cut(value: Tensor) -> Tensor:
@@ -194,12 +194,12 @@ class StepStats:
     maxima: dict[str, float] = field(default_factory=dict)
 
     def add(self, key: str, value: Tensor | float, count: Tensor | float = 1.0) -> None:
-        """Add a sum and the count it is over."""
+        """Add a sum [] in the unit of the metric, and the count [] it is over."""
         self.sums[key] = self.sums.get(key, 0.0) + float(value)
         self.counts[key] = self.counts.get(key, 0.0) + float(count)
 
     def peak(self, key: str, value: Tensor | float) -> None:
-        """Keep the largest value seen."""
+        """Keep the largest value [] seen, in the unit of the metric."""
         self.maxima[key] = max(self.maxima.get(key, float("-inf")), float(value))
 
     def merge(self, other: StepStats) -> None:
@@ -216,6 +216,7 @@ class StepStats:
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of ``values`` where ``mask`` holds, in float32 at least; safe when values off the mask are not finite."""
+    """Sum [] of ``values`` where ``mask`` (of the same shape) holds, in their units and in float32 at least; safe when
+    values off the mask are not finite."""
     kept = torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
     return kept.sum(dtype=torch.promote_types(values.dtype, torch.float32))

@@ -77,7 +77,8 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Replace all weights, drop every cached prefix, and stamp ``version``."""
+        """Replace all weights (name and tensor, [any shape], dimensionless), drop every cached prefix, and stamp
+        ``version``."""
         ...
 
     def close(self) -> None:

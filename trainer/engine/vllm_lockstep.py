@@ -57,7 +57,7 @@ class _Batch:
         return len(self.length)
 
     def append(self, rows: Tensor, logits: Tensor) -> None:
-        """Draw the next token of each of ``rows`` as vLLM's sampler does, from logits [n, V]."""
+        """Draw the next token of each of ``rows`` (indices [n]) as vLLM's sampler does, from logits [n, V]."""
         at = self.length[rows]
         scaled = logits.float() / self.temperature
         drawn = torch.ops._C.fused_gumbel_argmax(scaled, self.noise[rows, at])
@@ -68,7 +68,7 @@ class _Batch:
         self.length[rows] += 1
 
     def newest(self, rows: Tensor) -> Tensor:
-        """The token last drawn for each of ``rows``."""
+        """The token last drawn for each of ``rows`` (indices [n]): token ids [n]."""
         return self.tokens[rows, self.length[rows] - 1]
 
     def completions(self, ends: Sequence[int]) -> list[list[Completion]]:

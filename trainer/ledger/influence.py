@@ -60,7 +60,8 @@ class TokenInfluence:
 def effective_coefficients(
     objective: Objective, values: TokenTerms, rows: TokenBatch, scale: Float[Tensor, "N 1"]
 ) -> Float[Tensor, "N T"]:
-    """``-d (policy loss) / d log p`` of every token: the factor on the gradient of its log-prob, whatever made it."""
+    """``-d (policy loss) / d log p`` of every token: the factor on the gradient of its log-prob, whatever made it.
+    Units of the loss per nat."""
     with torch.enable_grad():
         logprobs = values.logprobs.detach().requires_grad_()
         terms = TokenTerms(logprobs=logprobs, entropy=values.entropy, extras=values.extras)
@@ -108,18 +109,18 @@ def token_influence(
 
 def quadrants(tokens: TokenInfluence) -> dict[str, Bool[Tensor, " M"]]:
     """:func:`trainer.metrics.estimators.quadrants` by the sign of the *effective* coefficient; ``neutral`` where the
-    loss gave the token no gradient (clipped, weight 0, advantage 0)."""
+    loss gave the token no gradient (clipped, weight 0, advantage 0). Masks, dimensionless."""
     return estimators.quadrants(tokens.coefficient, tokens.logprobs, tokens.entropy)
 
 
 def deciles(values: Float[Tensor, " M"]) -> list[Bool[Tensor, " M"]]:
-    """Ten masks of a tenth of the tokens each, from the smallest value up; ties stay in their order."""
+    """Ten masks of a tenth of the tokens each, from the smallest value up, in any units; ties stay in their order."""
     ranks = values.argsort(stable=True).argsort(stable=True)
     return [(ranks * 10 // max(len(values), 1)) == number for number in range(10)]
 
 
 def tenths(position: Float[Tensor, " M"]) -> list[Bool[Tensor, " M"]]:
-    """Ten masks: which tenth of its response a token is in."""
+    """Ten masks: which tenth of its response a token is in, from its dimensionless position in [0, 1]."""
     number = (position * 10).floor().clamp(max=9)
     return [number == tenth for tenth in range(10)]
 

@@ -34,7 +34,8 @@ def movement(
 
     The preconditioner is the diagonal that multiplies *this* gradient, with Adam's second moment after the update,
     so the three parts add up to the update itself and not to a linearisation of it. Raises ``ValueError`` for an
-    optimiser other than AdamW and SGD (without Nesterov momentum, dampening, AMSGrad or maximisation).
+    optimiser other than AdamW and SGD (without Nesterov momentum, dampening, AMSGrad or maximisation). All parts are in
+    units of the parameter.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
     state = optimizer.state.get(parameter, {})

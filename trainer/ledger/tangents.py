@@ -33,7 +33,8 @@ def trained_parameters(policy: Policy) -> dict[str, nn.Parameter]:
 
 
 def entropy_gradient(policy: Policy, rows: TokenBatch, ranks: Ranks) -> tuple[float, dict[str, Tensor]]:
-    """Mean entropy H over the response tokens of ``rows`` in nats, and its gradient, nats per unit of the parameter.
+    """Mean entropy H over the response tokens of ``rows`` in nats, and its gradient (by name,
+    each [any shape]: its parameter's), nats per unit of the parameter.
 
     ``.grad`` of the parameters stays as it is. Every rank returns the same numbers.
     """
@@ -149,7 +150,7 @@ def along_terms(
     function: Callable[[TokenTerms], Mapping[str, Tensor]], values: TokenTerms, slopes: TokenTerms
 ) -> dict[str, Tensor]:
     """Derivatives of ``function`` of the terms along their ``slopes``, as *gradients* see it: what it detaches, or
-    computes under ``no_grad``, does not move.
+    computes under ``no_grad``, does not move. Each [any shape], that of the output; units of the output.
 
     Forward mode would not know ``no_grad``; so twice backward: with ``v(u) = J^T u``, ``d/du <v(u), slopes> = J
     slopes``.

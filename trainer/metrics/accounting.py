@@ -54,7 +54,8 @@ class TokenChange:
 
 
 def steer_released(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
-    """-r A (1 - p)^power (log p + H), as in the authors' code: one factor p less than the exact term."""
+    """-r A (1 - p)^power (log p + H), as in the authors' code: one factor p less than the exact term. Nats times
+    units of the advantage."""
     return _steer(change, _times(change.ratio, change.advantages), one_minus_pi_power)
 
 
@@ -62,7 +63,7 @@ def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> 
     """:func:`steer_released` times the clip indicator I of the paper; equal to it while nothing is clipped.
 
     I is 0 where the surrogate in use has removed the token's gradient, whatever it clips by. The paper's exponent on
-    (1 - p) could not be verified (specification 5); the default is 1.
+    (1 - p) could not be verified (specification 5); the default is 1. Nats times units of the advantage.
     """
     return _steer(change, _push(change), one_minus_pi_power)
 
@@ -73,7 +74,7 @@ def _steer(change: TokenChange, push: Float[Tensor, " M"], power: float) -> Floa
 
 def exact(change: TokenChange) -> Float[Tensor, " M"]:
     """:func:`trainer.metrics.estimators.exact` with ``push = r I A``, I the clip indicator: a token without gradient
-    moves no logit."""
+    moves no logit. Nats times units of the advantage."""
     if change.sum_p2_logp_h is None:
         raise ValueError(f"the exact entropy estimate needs {SUM_P2_LOGP_H}; ask the policy for that statistic")
     before = (change.logprobs_before.double(), change.entropy_before.double(), change.sum_p2_logp_h.double())
@@ -81,7 +82,7 @@ def exact(change: TokenChange) -> Float[Tensor, " M"]:
 
 
 def quadrants(change: TokenChange) -> dict[str, Bool[Tensor, " M"]]:
-    """:func:`trainer.metrics.estimators.quadrants` by the sign of the advantage."""
+    """:func:`trainer.metrics.estimators.quadrants` by the sign of the advantage: masks, dimensionless."""
     return estimators.quadrants(change.advantages, change.logprobs_before, change.entropy_before)
 
 
@@ -104,7 +105,10 @@ class Fit:
 def compare(
     prediction: Float[Tensor, " M"], measured: Float[Tensor, " M"], measured_ranks: Float[Tensor, " M"] | None = None
 ) -> Fit:
-    """Fit one prediction; ``measured_ranks`` saves a sort when several are compared with one measurement."""
+    """Fit one prediction; ``measured_ranks`` saves a sort when several are compared with one measurement.
+
+    ``measured`` in nats; the prediction may be in any units, which ``scale`` takes up.
+    """
     ranks = _ranks(measured) if measured_ranks is None else measured_ranks
     power = float(prediction @ prediction)
     scale = float(prediction @ measured) / power if power > 0 else math.nan

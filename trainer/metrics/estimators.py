@@ -23,14 +23,14 @@ MAX_K3 = 10.0
 
 
 def bounded(log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """``clamp(log_ratio, -20, 20)``; no gradient beyond the clamp."""
+    """``clamp(log_ratio, -20, 20)``, nats; no gradient beyond the clamp."""
     return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def importance_ratio(
     logprobs: Float[Tensor, "*shape"], old_logprobs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """``ratio = exp(clamp(logprobs - old_logprobs, -20, 20))``; no gradient beyond the clamp."""
+    """``ratio = exp(clamp(logprobs - old_logprobs, -20, 20))``, dimensionless; no gradient beyond the clamp."""
     return bounded(logprobs - old_logprobs).exp()
 
 
@@ -87,7 +87,7 @@ def quadrants(
 ) -> dict[str, Bool[Tensor, " M"]]:
     """Masks that cover every token once: sign of ``push`` x likely (log p >= -H) or unlikely; ``neutral`` where 0.
 
-    A certain token (log p = 0 = H) is likely.
+    A certain token (log p = 0 = H) is likely. Log-probs and entropies in nats, ``push`` in any units.
     """
     likely = logprobs >= -entropy
     up, down = push > 0, push < 0

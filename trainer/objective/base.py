@@ -162,12 +162,13 @@ class Component:
         return state
 
     def columns(self, batch: TokenBatch, context: Context) -> dict[str, Tensor]:
-        """Columns [N, T] or [N] for ``batch.extras``, computed once per rollout batch."""
+        """Columns [N, T] or [N] for ``batch.extras``, in the units that the member states, computed once per rollout
+        batch."""
         return {}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
-        """Columns [N, T] or [N] for ``batch.extras``, computed once per mini-batch before it is split, without
-        gradient.
+        """Columns [N, T] or [N] for ``batch.extras``, in the units that the member states, computed once per
+        mini-batch before it is split, without gradient.
 
         Anything that ranks, averages or draws across rows belongs here. ``terms`` is there if ``needs_current``.
         """
@@ -179,12 +180,13 @@ class Advantage(Component):
     """Rewards to advantages [N], once per rollout batch, without gradient."""
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        """Advantage of each rollout from ``batch.rewards`` and ``batch.group``."""
+        """Advantage of each rollout from ``batch.rewards`` and ``batch.group``, units of the reward or standard
+        deviations."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
-        """Advantages as the surrogate sees them; ``terms`` are the current policy's, detached. Row-local, and 0 where
-        ``batch.advantages`` is 0."""
+        """Advantages as the surrogate sees them; ``terms`` are the current policy's, detached. Row-local, in the
+        units of ``batch.advantages`` and 0 where ``batch.advantages`` is 0."""
         assert batch.advantages is not None
         return batch.advantages
 
@@ -194,7 +196,7 @@ class Shaping(Component):
     """Rewards to rewards, once per rollout, before advantages."""
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
-        """Shaped rewards from ``batch.rewards``; ``context`` is where a draw gets its seed."""
+        """Shaped rewards from ``batch.rewards``, in units of the reward; ``context`` is where a draw gets its seed."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 
@@ -203,7 +205,7 @@ class Weight(Component):
     """A factor on the policy term, once per mini-batch before it is split, without gradient."""
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
-        """Factors [N, T]; 1 leaves a token alone. ``terms`` is there if ``needs_current``."""
+        """Factors [N, T], dimensionless; 1 leaves a token alone. ``terms`` is there if ``needs_current``."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 
@@ -222,7 +224,7 @@ class SurrogateLoss:
 
     @property
     def clipped(self) -> Bool[Tensor, "N T"]:
-        """Gradient removed by any of them."""
+        """Mask of the tokens whose gradient any of them removed, dimensionless."""
         either = self.clipped_low | self.clipped_high
         return either if self.clipped_dual is None else either | self.clipped_dual
 
@@ -243,7 +245,7 @@ class Surrogate(Component):
         return True
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        """Loss [N, T] before weights, mask and reduction."""
+        """Loss [N, T] before weights, mask and reduction, in units of the advantage."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 
@@ -268,7 +270,8 @@ class Regularizer(Component):
         return True
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
-        """Contributions whose plain sum is added to the loss; ``scale`` is the reduction's share of each token."""
+        """Contributions, in units of the loss, whose plain sum is added to it; ``scale`` is the reduction's share of
+        each token."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
     def auxiliary(self, context: Context) -> Auxiliary | None:
@@ -276,7 +279,7 @@ class Regularizer(Component):
         return None
 
     def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:
-        """Contributions of :meth:`auxiliary` rows whose plain sum is added to the loss; row-local."""
+        """Contributions of :meth:`auxiliary` rows whose plain sum is added to the loss, in its units; row-local."""
         raise TypeError(f"{type(self).__name__} does not define auxiliary_loss")
 
 
@@ -296,5 +299,6 @@ class Reduction(Component):
     """From a matrix of token losses to a number, as one factor per token."""
 
     def scale(self, batch: TokenBatch) -> Float[Tensor, "N 1"]:
-        """``s`` such that the loss is ``sum(s * mask * token_loss)``; taken over the whole mini-batch on all ranks."""
+        """``s`` such that the loss is ``sum(s * mask * token_loss)``, dimensionless; taken over the whole
+        mini-batch on all ranks."""
         raise TypeError(f"{type(self).__name__} does not define scale")

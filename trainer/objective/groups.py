@@ -62,7 +62,7 @@ def group_statistics(values: Float[Tensor, " N"], group: Int[Tensor, " N"], *, d
 
 
 def is_correct(batch: TokenBatch) -> Bool[Tensor, " N"]:
-    """Whether the verifier called a response right, whatever shaping made of its reward."""
+    """Mask of the responses that the verifier called correct, whatever shaping made of their rewards; dimensionless."""
     return batch.raw_rewards > CORRECT_ABOVE
 
 

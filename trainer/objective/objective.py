@@ -66,9 +66,20 @@ class Objective:
         """Statistics at the sampling weights that any member asks for."""
         return frozenset().union(*(member.old_statistics for _, member in self.components()))
 
-    def any(self, need: str) -> bool:
-        """Whether any member declares ``need`` (e.g. ``needs_current``)."""
-        return any(getattr(member, need) for _, member in self.components())
+    @property
+    def needs_current(self) -> bool:
+        """Whether any member prepares with terms of the current policy."""
+        return any(member.needs_current for _, member in self.components())
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether any member prepares with terms at the weights that sampled."""
+        return any(member.needs_old for _, member in self.components())
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any member reads the reference model's log-probs."""
+        return any(member.needs_reference for _, member in self.components())
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What any member finds wrong or surprising about the run."""
@@ -103,7 +114,8 @@ class Objective:
         return dataclasses.replace(batch, extras=extras)
 
     def rows_with_gradient(self, batch: TokenBatch) -> Bool[Tensor, " N"]:
-        """Rows that can carry gradient. The others (no advantage, no regularizer) may skip the backward pass."""
+        """Mask, dimensionless, of rows that can carry gradient. The others (no advantage, no regularizer) may skip
+        the backward pass."""
         assert batch.advantages is not None
         everywhere = not self.surrogate.silent_without_advantage or any(
             regularizer.active for regularizer in self.regularizer.values()
@@ -178,7 +190,7 @@ class Objective:
         self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]
     ) -> tuple[dict[str, Float[Tensor, "N T"]], SurrogateLoss]:
         """Each token's contribution to :meth:`loss`, by member: ``policy`` first, then ``regularizer.<name>``; 0 off
-        the mask. And the surrogate's own output."""
+        the mask; in units of the loss. And the surrogate's own output."""
         assert batch.weights is not None
         policy = self.surrogate(
             terms, dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))

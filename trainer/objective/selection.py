@@ -15,7 +15,8 @@ from trainer.metrics.estimators import covariance
 def masked_covariance(
     logprobs: Float[Tensor, "N T"], advantages: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"]
 ) -> Float[Tensor, "N T"]:
-    """:func:`trainer.metrics.estimators.covariance` with means over the mask; 0 outside it."""
+    """:func:`trainer.metrics.estimators.covariance` with means over the mask; 0 outside it. Nats times
+    units of the advantage."""
     value = torch.zeros_like(logprobs)
     if not bool(mask.any()):
         return value
@@ -29,19 +30,21 @@ def share(fraction: float, total: int) -> int:
 
 
 def largest(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], count: int) -> Bool[Tensor, "N T"]:
-    """The ``count`` masked tokens of largest value; of equal ones, those in earlier rows."""
+    """Mask of the ``count`` masked tokens of largest value, in any units; of equal ones, those in earlier rows."""
     order = values[mask].argsort(descending=True, stable=True)
     return _marked(mask, order[:count])
 
 
 def drawn(eligible: Bool[Tensor, "N T"], count: int, generator: torch.Generator) -> Bool[Tensor, "N T"]:
-    """``count`` eligible tokens, uniformly and without replacement; all of them where there are fewer."""
+    """Mask, dimensionless, of ``count`` eligible tokens, drawn uniformly and without replacement; all of them where
+    there are fewer."""
     order = torch.randperm(int(eligible.sum()), generator=generator)
     return _marked(eligible, order[:count].to(eligible.device))
 
 
 def quantile(values: Float[Tensor, " M"], q: float) -> Float[Tensor, ""]:
-    """The ``q``-quantile of at least one value, interpolated linearly between order statistics.
+    """The ``q``-quantile of at least one value, interpolated linearly between order statistics, in the
+    units of ``values``.
 
     ``torch.quantile`` does the same, for up to 16 million values only.
     """

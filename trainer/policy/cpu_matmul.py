@@ -21,7 +21,7 @@ number of tokens is another one in every step; a model with layers of eight shap
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` of two matrices, by oneDNN where that is possible."""
+    """``left @ right`` of [M, K] and [K, N], in the product of their units, by oneDNN where that is possible."""
     if not _served(left, right):
         return left @ right
     # The left factor is copied if it is not in order of rows; the right one may lie as it likes.

@@ -42,8 +42,8 @@ ENTROPY_T1 = "entropy_t1"
 def entropy_t1(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
 ) -> Float[Tensor, " M"]:
-    """:func:`entropy` of the model's own distribution, at temperature 1: what runs and steps that sample at different
-    temperatures can be compared by. From the same logits, ``logits * temperature``."""
+    """:func:`entropy` of the model's own distribution, in nats at temperature 1: what runs and steps that sample at
+    different temperatures can be compared by. From the same logits, ``logits * temperature``."""
     return entropy(_own(logits, temperature))
 
 
@@ -59,7 +59,7 @@ def sum_p2_logp_h(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, temperature: float = 1.0
 ) -> Float[Tensor, " M"]:
     """``sum_a p_a^2 (log p_a + H)``: the sampling-independent part of the exact first-order entropy change
-    (specification 5). The definition: ``token_stats.py`` makes it from sums over tiles."""
+    (specification 5), nats. The definition: ``token_stats.py`` makes it from sums over tiles."""
     log_p, p = log_p_and_p(logits)
     return (p * p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))).sum(dim=-1)
 

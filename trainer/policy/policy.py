@@ -90,7 +90,7 @@ class Policy:
         return hidden[batch.mask]
 
     def micro_batch_indices(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
-        """Row indices of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
+        """Row indices [n] of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
         if self.shares_prompts:
             prompt_index, first = shared_prompt.distinct_prompts(batch.inputs, batch.prompt_lengths)
             tokens = int((batch.lengths - batch.prompt_lengths).sum() + batch.prompt_lengths[first].sum())
@@ -102,7 +102,7 @@ class Policy:
         return [index for number, index in enumerate(parts) if number % world == rank]
 
     def column(self, batch: TokenBatch) -> Float[Tensor, "N T"]:
-        """Zeros on the CPU, as wide as the statistics are: the same weights then give a ratio of exactly 1."""
+        """Zeros (nats) on the CPU, of the statistics' dtype: the same weights then give a ratio of exactly 1."""
         dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
         return torch.zeros(batch.mask.shape, dtype=dtype)
 
@@ -132,7 +132,7 @@ class Policy:
 
 
 def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:
-    """Write the columns of the rows at ``index``, detached, into those of the whole batch."""
+    """Write the columns of the rows at ``index`` [n], detached and in their units, into those of the whole batch."""
     width = part.logprobs.shape[1]
     terms.logprobs[index, :width] = part.logprobs.detach().cpu()
     terms.entropy[index, :width] = part.entropy.detach().cpu()

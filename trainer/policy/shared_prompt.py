@@ -47,7 +47,7 @@ class PackedTokens:
 def pack_tokens(
     inputs: Int[Tensor, "N T"], lengths: Int[Tensor, " N"], prompt_lengths: Int[Tensor, " N"]
 ) -> PackedTokens:
-    """The packed of rows that are padded on the right; positions count from 0 in every row."""
+    """Token ids of right-padded rows, packed, each distinct prompt once; positions count from 0 in every row."""
     device, width = inputs.device, inputs.shape[1]
     index = torch.arange(width, device=device)
     prompt_index, first = (part.to(device) for part in distinct_prompts(inputs, prompt_lengths))
@@ -77,7 +77,8 @@ def _places(mask: Bool[Tensor, "N T"], start: int) -> Int[Tensor, "N T"]:
 def distinct_prompts(
     inputs: Int[Tensor, "N T"], prompt_lengths: Int[Tensor, " N"]
 ) -> tuple[Int[Tensor, " N"], Int[Tensor, " Q"]]:
-    """For each row the number of its prompt (by its tokens), and for each prompt the first row that has it."""
+    """For each row the index of its prompt (one number per distinct sequence of token ids), and for each prompt the
+    first row that has it."""
     numbers: dict[bytes, int] = {}
     first: list[int] = []
     prompt_index: list[int] = []
@@ -91,7 +92,7 @@ def distinct_prompts(
 
 
 def hidden_states(backbone: Any, packed: PackedTokens) -> Float[Tensor, "M D"]:
-    """One forward pass over the line; the model has to use :func:`attention`."""
+    """Last hidden states, dimensionless, of one forward pass; the model has to use :func:`attention`."""
     hidden: Tensor = backbone(
         input_ids=packed.tokens[None], position_ids=packed.positions[None], use_cache=False, packed=packed
     ).last_hidden_state
@@ -113,8 +114,9 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Causal attention of the rows of ``line``; without one, transformers' own.
 
-    ``query`` [1, heads, M, D], ``key`` and ``value`` [1, key heads, M, D]; returns [1, M, heads, D]. Raises
-    ``ValueError`` for what it would otherwise ignore (a sliding window, a soft cap, sinks): such models keep their own.
+    ``query`` [1, heads, M, D], ``key`` and ``value`` [1, key heads, M, D]; returns [1, M, heads, D]; all
+    dimensionless. Raises ``ValueError`` for what it would otherwise ignore (a sliding window, a soft cap, sinks): such
+    models keep their own.
     """
     if packed is None:
         return sdpa_attention_forward(

@@ -285,7 +285,7 @@ def plain_token_stats(
     chunk: int = 4096,
 ) -> dict[str, Float[Tensor, " M"]]:
     """:func:`token_stats` by elementary operators on whole rows of logits, a few rows at a time: slower, and
-    differentiable in forward mode."""
+    differentiable in forward mode. Same units: nats where it has them."""
     names = tuple(sorted(statistics))
     height = _tile(hidden.shape[0], weight.shape[0], chunk, hidden.device, whole_rows=True)[0]
     parts: dict[str, list[Tensor]] = {name: [] for name in ("logprobs", "entropy", *names)}

@@ -79,7 +79,7 @@ def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> Row:
 
 
 def batches(rows: list[Row], batch_size: int, pad_id: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(inputs, targets), each [batch_size, T] int64, right-padded; targets are ``IGNORED`` off the response.
+    """(inputs, targets), each [batch_size, T] int64 token ids, right-padded; targets are ``IGNORED`` off the response.
 
     Rows are sorted by length within windows of 16 batches, then the batches of a window are shuffled: little padding,
     and no trend of length over time.

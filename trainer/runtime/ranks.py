@@ -41,7 +41,7 @@ class Ranks:
         return [item for item in items if item is not None]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over ranks, in place."""
+        """Sum over ranks of a tensor [any shape], in place and in its units."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor

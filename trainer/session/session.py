@@ -228,7 +228,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         folder=folder,
         ranks=ranks,
         learner=learner,
-        reference=policy.frozen_copy() if run.objective.any("needs_reference") else None,
+        reference=policy.frozen_copy() if run.objective.needs_reference else None,
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(

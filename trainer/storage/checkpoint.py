@@ -67,6 +67,7 @@ def save(
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
+    ``model_state`` are weights, [any shape], dimensionless.
     Of names for one tensor the first is stored, but one of ``tied`` only if there is no other: loaders leave these out.
     ``described`` are files to put beside the weights, by name. ``state`` is JSON (its keys are strings, its tuples come
     back as lists); ``record`` is the extent of the record that it builds on. Raises
@@ -167,7 +168,8 @@ def _write_weights(path: Path, model_state: Mapping[str, Tensor], tied: Collecti
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file as transformers writes it, with the permissions that any new file gets (its own are 0600)."""
+    """Tensors [any shape], dimensionless, as a safetensors file like that of transformers, but with the permissions
+    that any new file gets (its own are 0600)."""
     path.touch()
     mode = path.stat().st_mode
     try:

@@ -117,46 +117,81 @@ def differentiate(
 ) -> Differentiated:
     """Add the gradient of the mini-batch's loss to the parameters.
 
-    Rows that cannot carry gradient go through the model without a graph. Where members look at current terms, and one
-    micro-batch a rank holds everything with gradient, its one pass serves both; otherwise a pass without gradient goes
-    first.
+    Rows that cannot carry gradient go through the model without a graph.
     """
-    policy, ranks = learner.policy, learner.ranks
     fresh = mini.old_logprobs is None
-    names = objective.statistics | (old_statistics(learner, objective) if fresh else frozenset())
+    terms_first = objective.needs_current or (fresh and objective.needs_old)
+    way = _terms_first if terms_first else _terms_along
+    own = way(learner, objective, mini, context, state)
+    _differentiate_auxiliary(learner, objective, context, state, own.stats)
+    total = StepStats()
+    for stats in learner.ranks.gather(own.stats):
+        total.merge(stats)
+    return replace(own, stats=total)
+
+
+def _terms_first(
+    learner: Learner, objective: Objective, mini: TokenBatch, context: Context, state: State
+) -> Differentiated:
+    """The gradient where members look at the terms of the whole mini-batch first; statistics of this rank.
+
+    A forward pass without gradient goes ahead, unless one micro-batch a rank holds everything with gradient: its one
+    pass then serves both.
+    """
+    policy, ranks, fresh = learner.policy, learner.ranks, mini.old_logprobs is None
+    names = _names(learner, objective, mini)
     parts = _parts(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
-    ahead = objective.any("needs_current") or (fresh and objective.any("needs_old"))
-    if ahead:
-        keep = max(ranks.gather(sum(part.live for part in parts))) <= 1
-        for number, part in enumerate(parts):
-            given = _forward(policy, mini, part, names, graph=keep)
-            fill(terms, part.index, given)
-            parts[number] = replace(part, terms=given if keep else None)
-        terms = ranks.sum_terms(terms)
-        if fresh:
-            mini = with_old_terms(mini, terms)
-    mini = objective.prepare(mini, terms if ahead else None, context, state)
+    keep = max(ranks.gather(sum(part.live for part in parts))) <= 1
+    for number, part in enumerate(parts):
+        values = _forward(policy, mini, part, names, graph=keep)
+        fill(terms, part.index, values)
+        parts[number] = replace(part, terms=values if keep else None)
+    terms = ranks.sum_terms(terms)
+    mini = objective.prepare(with_old_terms(mini, terms) if fresh else mini, terms, context, state)
     scale = objective.reduction.scale(mini)
     stats = StepStats()
     for part in parts:
-        given = part.terms or _forward(policy, mini, part, names)
+        values = part.terms or _forward(policy, mini, part, names)
+        _backward(learner, objective, mini.rows(part.index).to(policy.device), values, scale[part.index], stats)
+    return Differentiated(batch=mini, terms=terms, stats=stats)
+
+
+def _terms_along(
+    learner: Learner, objective: Objective, mini: TokenBatch, context: Context, state: State
+) -> Differentiated:
+    """The gradient where no member looks ahead: one forward pass, its terms kept on the way; statistics of this
+    rank."""
+    policy, fresh = learner.policy, mini.old_logprobs is None
+    names = _names(learner, objective, mini)
+    parts = _parts(learner, objective, mini)
+    terms = policy.empty_terms(mini, names)
+    mini = objective.prepare(mini, None, context, state)
+    scale = objective.reduction.scale(mini)
+    stats = StepStats()
+    for part in parts:
+        values = _forward(policy, mini, part, names)
+        fill(terms, part.index, values)
         rows = mini.rows(part.index).to(policy.device)
-        if not ahead:
-            fill(terms, part.index, given)
-            rows = with_old_terms(rows, given.detach()) if fresh else rows
-        loss, surrogate = objective.loss(given, rows, scale[part.index].to(policy.device))
-        _count(stats, rows, given.detach(), surrogate, loss.detach())
-        if loss.requires_grad and bool(rows.mask.any()):
-            learner.accelerator.backward(learner.loss_scale.scaled(loss))
-    if not ahead:
-        terms = ranks.sum_terms(terms)
-        mini = with_old_terms(mini, terms) if fresh else mini
-    _differentiate_auxiliary(learner, objective, context, state, stats)
-    total = StepStats()
-    for own in ranks.gather(stats):
-        total.merge(own)
-    return Differentiated(batch=mini, terms=terms, stats=total)
+        rows = with_old_terms(rows, values.detach()) if fresh else rows
+        _backward(learner, objective, rows, values, scale[part.index], stats)
+    terms = learner.ranks.sum_terms(terms)
+    return Differentiated(batch=with_old_terms(mini, terms) if fresh else mini, terms=terms, stats=stats)
+
+
+def _names(learner: Learner, objective: Objective, mini: TokenBatch) -> frozenset[str]:
+    """Statistics to make beside log-probs and entropy; in a step's first update also those at the sampling weights."""
+    return objective.statistics | (old_statistics(learner, objective) if mini.old_logprobs is None else frozenset())
+
+
+def _backward(
+    learner: Learner, objective: Objective, rows: TokenBatch, terms: TokenTerms, scale: Tensor, stats: StepStats
+) -> None:
+    """Add the gradient of one micro-batch to the parameters, and what its surrogate did to ``stats``."""
+    loss, surrogate = objective.loss(terms, rows, scale.to(learner.policy.device))
+    _count(stats, rows, terms.detach(), surrogate, loss.detach())
+    if loss.requires_grad and bool(rows.mask.any()):
+        learner.accelerator.backward(learner.loss_scale.scaled(loss))
 
 
 def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Part]:

@@ -71,7 +71,7 @@ def gap_metrics(batch: TokenBatch) -> dict[str, float]:
 
 def effective_share(log_ratio: Float[Tensor, " M"]) -> float:
     """Kish's effective sample size over the number of samples, ``(sum w)^2 / (M sum w^2)`` with ``w = exp(log_ratio)``;
-    from 1 / M to 1."""
+    from 1 / M to 1, dimensionless."""
     weights = bounded(log_ratio).exp()
     return float(weights.sum() ** 2 / (len(weights) * weights.square().sum()))
 

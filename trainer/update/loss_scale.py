@@ -35,7 +35,7 @@ class LossScale:
     """Updates since the last overflow or doubling."""
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """The loss to differentiate."""
+        """The loss [] to differentiate: in its own units, times the dimensionless scale."""
         return loss * self.scale if self.enabled else loss
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ ROUNDING = 2e-6
 
 def advantages(rewards: list[float], group: list[int], eps: float = 1e-6) -> list[float]:
     template = collate(make_rollouts(groups=1, group_size=len(rewards)), pad_id=PAD)
-    batch = replace(template, rewards=torch.tensor(rewards), group=torch.tensor(group))
+    batch = replace(template, rewards=torch.tensor(rewards, dtype=torch.float32), group=torch.tensor(group))
     return GRPO(eps=eps)(batch).tolist()
 
 

@@ -74,7 +74,7 @@ def test_dropping_is_masking() -> None:
     bench, batch = Bench(Toy()), off_policy(Toy())
     member = EntropyDiscriminator(mu=0.5)
     ours = bench.step(plain(weight={"clip_b": member}), batch)
-    out = member.dropped(with_advantages(batch, plain()))
+    out = member.dropped(with_advantages(batch, plain(), HERE))
     assert 0 < int(out.sum()) < batch.num_tokens
     alone = bench.step(plain(), replace(batch, mask=batch.mask & ~out))
     for name, value in ours.gradient.items():

@@ -79,7 +79,8 @@ class ARM(Advantage):
 
 
 def low_confidence(batch: TokenBatch, low_frac: float) -> Float[Tensor, " N"]:
-    """``exp(mean)`` of the least likely ``low_frac`` of a response's sampled tokens, rounded up; 1 if it has none."""
+    """``exp(mean)`` of the least likely ``low_frac`` of a response's sampled tokens, rounded up; 1 if it has none.
+    A probability."""
     counts = batch.mask.sum(dim=1)
     most = (low_frac * counts.double() - 1e-9).ceil().long()
     logprobs = batch.sampler_logprobs.double().masked_fill(~batch.mask, torch.inf).sort(dim=1).values

@@ -126,7 +126,7 @@ class DPH(Regularizer):
         return self.coef * rows.extras["dph_share"] * self.f(log_u)
 
     def f(self, log_u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The generator of the divergence at ``u = exp(log_u)``; 0 with slope 0 at u = 1."""
+        """The generator of the divergence at ``u = exp(log_u)``; 0 with slope 0 at u = 1. Nats."""
         if self.divergence == "forward":
             return k3(log_u).clamp(max=MAX_K3)
         u = log_u.exp()

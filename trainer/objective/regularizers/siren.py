@@ -126,7 +126,7 @@ class Siren(Regularizer):
 
 
 def row_quantile(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], q: float) -> Float[Tensor, "N 1"]:
-    """Quantile of the masked values of each row, interpolated linearly; +inf for a row without any."""
+    """Quantile of the masked values of each row, interpolated linearly, in their units; +inf for a row without any."""
     # torch.quantile refuses more than 16 million values, which is one rollout batch of a large model.
     ordered = values.masked_fill(~mask, torch.inf).sort(dim=1).values
     # Rounded: 0.7 * 10 must not fall a rounding error short of the 7th value, which would then exceed its own quantile.

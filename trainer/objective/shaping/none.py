@@ -15,7 +15,7 @@ from trainer.objective.base import Context, Shaping
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoShaping(Shaping):
-    """``R' = R``."""
+    """``R' = R``, in units of the reward."""
 
     about: ClassVar[About] = About(source="common practice", status="published")
 

@@ -99,7 +99,8 @@ class Steer(Weight):
         return weight.masked_scatter(batch.mask, self.weights(size).to(weight.dtype))
 
     def change(self, batch: TokenBatch, terms: TokenTerms, context: Context) -> Float[Tensor, "N T"]:
-        """Estimated entropy change of every token over minus the step size; 0 where it is not a number."""
+        """Estimated entropy change of every token over minus the step size; 0 where it is not a number. Nats
+        times units of the advantage."""
         assert batch.advantages is not None and batch.old_logprobs is not None and batch.old_entropy is not None
         p = terms.logprobs.exp().clamp(TINY, 1 - TINY)
         push = batch.advantages * p / batch.old_logprobs.exp().clamp(TINY, 1)
