@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,13 +52,22 @@ def suspects(path: Path) -> Iterator[str]:
 
 
 def test_no_source_runs_what_it_reads() -> None:
-    found = [suspect for path in sources() for suspect in suspects(path)]
+    sandboxed = {ROOT / "trainer" / "tasks" / "sandbox" / name for name in ("examine.py", "respond.py")}
+    found = [suspect for path in sources() if path not in sandboxed for suspect in suspects(path)]
     # sweeps/compose/compose.py copies a configuration in memory that way, faster than copy.deepcopy; what it loads is
     # what it dumped a moment before, and never comes from a file.
     (copying,) = [suspect for suspect in found if suspect.startswith("compose.py")]
     assert copying.endswith("imports pickle")
     assert "pickle.load(" not in (ROOT / "sweeps" / "compose" / "compose.py").read_text()
     assert found == [copying]
+
+
+def test_what_runs_responses_is_started_in_the_sandbox_alone() -> None:
+    """The two programs that do run what they read are imported by nothing; only their paths are used."""
+    for name in ("examine", "respond"):
+        assert any(suspects(ROOT / "trainer" / "tasks" / "sandbox" / f"{name}.py"))
+        pattern = re.compile(rf"import .*\b{name}\b.*sandbox|sandbox\.{name}\b|sandbox import .*\b{name}\b")
+        assert [path.name for path in sources() if pattern.search(path.read_text())] == []
 
 
 def test_the_search_finds_what_it_is_for(tmp_path: Path) -> None:

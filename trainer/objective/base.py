@@ -52,8 +52,7 @@ class RunServices(Protocol):
         ...
 
     def sample(self, prompts: Sequence[Prompt], *, samples: int, purpose: str) -> list[Rollout]:
-        """Verified rollouts at the run's sampling temperature and response budget, ``samples`` per prompt, on a noise
-        stream of ``purpose``."""
+        """Verified rollouts at the run's temperature and budget, ``samples`` per prompt, on a stream of ``purpose``."""
         ...
 
     def collate(self, rollouts: Sequence[Rollout]) -> TokenBatch:
@@ -110,11 +109,9 @@ class Component:
     """
 
     needs_current: ClassVar[bool] = False
-    """``prepare`` looks at terms of the *current* policy over the whole mini-batch: one more forward pass where the
-    mini-batch does not fit one micro-batch (trainer/update/update.py)."""
+    """``prepare`` looks at terms of the current policy: one more forward pass where micro-batches are smaller."""
     needs_old: ClassVar[bool] = False
-    """``prepare`` reads ``batch.old_logprobs``, ``batch.old_entropy`` or an ``old_`` column: costs like
-    ``needs_current``, in the first update of a step only."""
+    """``prepare`` reads what ``old_`` says of the batch: costs the same, in the first update of a step only."""
     needs_reference: ClassVar[bool] = False
     """Reads ``batch.ref_logprobs``: a frozen copy of the initial model is kept, one more forward pass a step."""
     about: ClassVar[About]
@@ -219,8 +216,7 @@ class SurrogateLoss:
     clipped_high: Bool[Tensor, "N T"]
     """Gradient removed because the ratio rose above the upper threshold."""
     clipped_dual: Bool[Tensor, "N T"] | None = None
-    """Gradient removed because the ratio of a token of negative advantage rose above the dual clip. None: there is
-    none."""
+    """Gradient removed because the ratio rose above the dual clip at negative advantage. None: there is none."""
 
     @property
     def clipped(self) -> Bool[Tensor, "N T"]:

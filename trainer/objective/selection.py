@@ -56,7 +56,7 @@ def quantile(values: Float[Tensor, " M"], q: float) -> Float[Tensor, ""]:
 
 
 def above_row_quantile(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], q: float) -> Bool[Tensor, "N T"]:
-    """Masked tokens whose value lies above the :func:`quantile` of their own row."""
+    """Mask [N, T], dimensionless, of the tokens whose value lies above the :func:`quantile` of their own row."""
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
     ordered = values.detach().masked_fill(~mask, torch.inf).sort(dim=1).values
     position = q * (count - 1)

@@ -67,10 +67,10 @@ def save(
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
-    ``model_state`` are weights, [any shape], dimensionless.
-    Of names for one tensor the first is stored, but one of ``tied`` only if there is no other: loaders leave these out.
-    ``described`` are files to put beside the weights, by name. ``state`` is JSON (its keys are strings, its tuples come
-    back as lists); ``record`` is the extent of the record that it builds on. Raises
+    ``model_state``: weights [any shape], dimensionless. Of names for one tensor the first is stored, but one of
+    ``tied`` only if there is no other: loaders leave these out. ``described`` are files to put beside the weights, by
+    name. ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the
+    record that it builds on. Raises
     :class:`trainer.contract.files.OutOfSpace` on a full disk; the earlier checkpoints are then as they were.
     """
     make_folder(folder)
