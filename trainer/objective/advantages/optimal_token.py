@@ -62,7 +62,7 @@ class OptimalToken(Advantage):
 
 
 def token_advantages(terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
-    """Advantages of :class:`OptimalToken` [N, T], in units of the reward, from log-probs and ``sum_p2``; 0 off the mask."""
+    """:class:`OptimalToken` [N, T] in units of the reward, from log-probs and ``sum_p2``; 0 off the mask."""
     step = (1 - 2 * terms.logprobs.exp() + terms.extras["sum_p2"]).double().clamp(min=0)
     weight = step.masked_fill(~batch.mask, 0.0).cumsum(dim=1).masked_fill(~batch.mask, 0.0)
     rewards = batch.rewards.double()[:, None]
