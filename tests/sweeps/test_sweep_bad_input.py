@@ -35,15 +35,15 @@ BAD = [
     (["-m", "optim.lr=-1,1"], "optim.lr=-1.0 cannot be used: a learning rate is at least 0 (in -1)"),
     (
         ["surrogate=unclipped", "surrogate.clip_high=0.3"],
-        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=cispo or gspo or ppo_clip",
+        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=ce_gppo or cispo or dcpo or gmpo or gspo or",
     ),
     (
         ["-m", "factor=clip_high", "surrogate=unclipped"],
-        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=cispo or gspo or ppo_clip",
+        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=ce_gppo or cispo or dcpo or gmpo or gspo or",
     ),
     (
         ["-m", "factor=clip_regime", "surrogate=kl_cov"],
-        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=cispo or gspo or",
+        "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=ce_gppo or cispo or",
     ),
     (["method=small/kl_covv"], "method=small/kl_covv does not exist: did you mean 'small/kl_cov'?"),
     (["launcher.slots=0"], "launcher.slots=0 cannot be used: give a whole number, at least 1"),
