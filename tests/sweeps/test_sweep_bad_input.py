@@ -35,11 +35,11 @@ BAD = [
     (["-m", "optim.lr=-1,1"], "optim.lr=-1.0 cannot be used: a learning rate is at least 0 (in -1)"),
     (
         ["surrogate=unclipped", "surrogate.clip_high=0.3"],
-        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=ce_gppo or cispo or dcpo or gmpo or gspo or",
+        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=ce_gppo or cispo or dcpo or",
     ),
     (
         ["-m", "factor=clip_high", "surrogate=unclipped"],
-        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=ce_gppo or cispo or dcpo or gmpo or gspo or",
+        "surrogate.clip_high is not a setting of Unclipped: choose surrogate=ce_gppo or cispo or dcpo or",
     ),
     (
         ["-m", "factor=clip_regime", "surrogate=kl_cov"],
