@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_ad
 from testbench import CONTEXT, VOCABULARY, Bench, Toy, off_policy, on_policy, on_ranks, plain, policy, widened
 from torch import Tensor, nn
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.config import OptimConfig
 from trainer.ledger import ledger as ledgers
+from trainer.ledger import tangents
 from trainer.ledger.influence import ESTIMATORS, contest, deciles, quadrants, tenths
 from trainer.ledger.ledger import Ledger, agreement, summary
 from trainer.ledger.tangents import entropy_gradient, terms_along, trained_parameters
@@ -237,16 +236,15 @@ def test_invariance_to_micro_batches_padding_and_order() -> None:
 
 
 def test_invariance_to_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A level of forward mode belongs to the process, and these ranks are threads of one.
-    alone_in_it = threading.Lock()
-    enter = forward_ad.dual_level
+    # A level of forward mode and the choice of attention kernels belong to the process, and these ranks are threads
+    # of one: at once, each would restore what the other had set.
+    alone_in_it, forward_mode = threading.Lock(), tangents._forward_mode
 
-    @contextlib.contextmanager
-    def one_by_one() -> Iterator[None]:
-        with alone_in_it, enter():
-            yield
+    def one_by_one(*args: Any) -> Any:
+        with alone_in_it:
+            return forward_mode(*args)
 
-    monkeypatch.setattr("trainer.ledger.tangents.forward_ad.dual_level", one_by_one)
+    monkeypatch.setattr(tangents, "_forward_mode", one_by_one)
     model = Toy()
     batch = off_policy(model)
     alone = by_row(ONE.run(model, batch))
