@@ -102,19 +102,19 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     with watch("generate"):
         rollouts = run.rollout.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
-    objective = run.objective.controlled(session.state, context)
     services = session.services(rollouts)
+    at_desk = replace(context, services=services)
     with watch("pack"):
-        batch = with_advantages(services.collate(rollouts), objective, context)
+        batch = services.collate(rollouts)
+        session.state = session.state | run.objective.steer(session.state, batch, at_desk)
+        objective = run.objective.controlled(session.state, context)
+        batch = with_advantages(batch, objective, context)
     with watch("reference"):
         if session.reference is not None:
             terms = measure(session.learner, batch, policy=session.reference)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):
-        at_desk = replace(context, services=services)
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
-        # A coefficient may answer to this very batch; those of shaping and advantage have been used by now.
-        objective = run.objective.controlled(session.state, context)
         batch = objective.with_columns(session.state, batch, at_desk)
     before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
     with watch("update"):

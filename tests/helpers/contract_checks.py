@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import yaml
 from omegaconf import OmegaConf
 from testbench import (
     CONTEXT,
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from sweeps.compose.compose import CONF, compose
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import LIST_SLOTS, ConfigError
+from trainer.contract.config import LIST_SLOTS, ConfigError, component_defaults
 from trainer.loop import with_advantages
 from trainer.metrics.table import METRICS
 from trainer.objective import reductions
@@ -92,6 +93,8 @@ def composed(group: str, choice: str) -> dict[str, Any]:
         slot, *name = str(node.get("target", "")).split(".")[:2]
         if slot in LIST_SLOTS and name and name[0] not in config[slot] and (CONF / slot / f"{name[0]}.yaml").exists():
             config = _composed([*overrides, _override(slot, name[0])])
+        if slot in SINGLE and name[0] not in component_defaults(config[slot]["_target_"]):
+            config = _composed([*overrides, _override(slot, _with_field(slot, name[0]))])
     return config
 
 
@@ -121,6 +124,12 @@ def from_member(slot: str, member: Component) -> Case:
     return Case(objective=plain(**{slot: {"made": member}}), members={f"{slot}.made": member})
 
 
+def _with_field(slot: str, name: str) -> str:
+    """The first choice of a slot whose member has a field of this name."""
+    nodes = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / slot).glob("*.yaml"))}
+    return next(c for c, node in nodes.items() if "_target_" in node and name in component_defaults(node["_target_"]))
+
+
 def _override(group: str, choice: str) -> str:
     return f"{group}=[{choice}]" if group in LIST_SLOTS else f"{group}={choice}"
 
@@ -138,10 +147,11 @@ def _with_member(objective: Objective, path: str, member: Component) -> Objectiv
 def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tuple[Objective, TokenBatch]:
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = started(objective)
-    batch = with_advantages(batch, objective.controlled(state, CONTEXT), CONTEXT)
     here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
-    state = objective.begin_step(state, batch, here)
+    state |= objective.steer(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
+    batch = with_advantages(batch, objective, CONTEXT)
+    state |= objective.begin_step(state, batch, here)
     batch = objective.with_columns(state, batch, here)
     return objective, objective.prepare(batch, terms if objective.needs_current else None, CONTEXT, state)
 

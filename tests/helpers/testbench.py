@@ -266,14 +266,14 @@ class Bench:
             dtype="float32",
         )
         state = started(objective, self.context) if state is None else state
-        base, objective = objective, objective.controlled(state, self.context)
         if batch.old_logprobs is not None and objective.old_statistics:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
-        batch = with_advantages(batch, objective, self.context)
         here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
-        state = objective.begin_step(state, batch, here)
-        objective = base.controlled(state, self.context)
+        state = state | objective.steer(state, batch, here)
+        objective = objective.controlled(state, self.context)
+        batch = with_advantages(batch, objective, self.context)
+        state = state | objective.begin_step(state, batch, here)
         batch = self.spoil(objective.with_columns(state, batch, here))
         backbone: Any = model.base_model
         seen = getattr(backbone, "rows_seen", 0)

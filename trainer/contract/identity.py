@@ -20,9 +20,10 @@ the file they are in; run.yaml says its schema.
 
 NOT_IDENTITY = frozenset(
     {"checkpoint", "factor", "hydra", "launcher", "output", "plan", "provenance", "schema", "search", "signature"}
-    | {"study", "tracking", "method", "retry", "max_hours", "yes"}
+    | {"study", "tracking", "method", "entropy_target", "retry", "max_hours", "yes"}
 )
-"""Top-level keys that move no byte of a curve."""
+"""Top-level keys that move no byte of a curve. ``entropy_target`` does so by the values of controllers that refer to it,
+and these are inside."""
 
 
 def identity(config: Mapping[str, object]) -> dict[str, object]:

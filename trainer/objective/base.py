@@ -281,12 +281,15 @@ class Regularizer(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controller(Component):
-    """Drives one numeric field of another component, e.g. ``target="regularizer.entropy_bonus.coef"``."""
+    """Drives one numeric field of another component, e.g. ``target="regularizer.entropy_bonus.coef"``.
+
+    Its ``begin_step`` comes before advantages are made, so that any coefficient can answer to the rollouts of its step.
+    """
 
     target: str = ""
 
     def value(self, state: State, context: Context) -> float:
-        """The coefficient of this step; asked before advantages are made and again after ``begin_step``."""
+        """The coefficient of this step; asked after its own ``begin_step``, before advantages are made."""
         raise TypeError(f"{type(self).__name__} does not define value")
 
 

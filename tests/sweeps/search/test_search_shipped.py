@@ -12,7 +12,7 @@ from sweeps.plan.check import start_check
 from sweeps.search.build import build, check_cells
 from sweeps.search.confirm import confirmation_check_cell
 
-SHIPPED = ["adaptive_entropy", "aer", "clip", "method", "par", "qae", "siren", "steer"]
+SHIPPED = ["adaptive_entropy", "aer", "clip", "method", "par", "qae", "siren", "skywork", "steer"]
 
 
 def probes(name: str) -> list[Cell]:

@@ -41,6 +41,7 @@ INERT: dict[str, Any] = {
 """Another value than that of ``SETTINGS`` for every setting of the groups outside identity."""
 
 OTHER_KEYS: dict[str, Any] = {
+    "entropy_target": 0.1,
     "factor": {"name": "clip_high", "key": "surrogate.clip_high", "held": []},
     "hydra": {"verbose": True},
     "launcher": {"_target_": "sweeps.queues.slurm.SlurmQueue", "cpus": 3},

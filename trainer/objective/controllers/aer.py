@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from trainer.contract.about import About
 from trainer.contract.config import require
+from trainer.contract.settings import Range
 from trainer.objective.base import Context, Controller, State
 
 
@@ -15,7 +16,7 @@ from trainer.objective.base import Context, Controller, State
 class AERController(Controller):
     """A coefficient that rises while the entropy is below its target and falls while it is above.
 
-        target_entropy = anchor * entropy of the first step
+        target_entropy = anchor * entropy of the first step, unless it is given
         coef           = max(0, coef + gain * (target_entropy - entropy))          after every step
 
     ``entropy`` is the full-vocabulary entropy of the step's rollouts at temperature 1 (``policy/entropy_t1``), which a
@@ -38,6 +39,8 @@ class AERController(Controller):
     target: str = "regularizer.aer.coef"
     anchor: float = 0.4
     """Share of the initial entropy that is held (tau)."""
+    target_entropy: Annotated[float, Range(0, 100)] | None = None
+    """Nats per token that are held; null: the share of the initial entropy."""
     gain: float = 0.005
     """Change of the coefficient per step and nat of deviation (eta_alpha)."""
     start: float = 0.0
@@ -57,5 +60,6 @@ class AERController(Controller):
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
         entropy, initial = metrics["policy/entropy_t1"], state["initial_entropy"]
         initial = entropy if initial is None else initial
-        coef = max(0.0, state["coef"] + self.gain * (self.anchor * initial - entropy))
+        target = self.anchor * initial if self.target_entropy is None else self.target_entropy
+        coef = max(0.0, state["coef"] + self.gain * (target - entropy))
         return {"coef": coef, "initial_entropy": initial}

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from trainer.batch.types import TokenBatch, masked_sum
+from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.contract.settings import Range
 from trainer.objective.base import Context, Controller, Diagnostic, State
+from trainer.objective.controllers.rollout_entropy import Estimate, rollout_entropy
 from trainer.objective.groups import moving_temperature
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Skywork(Controller):
     """0.005 in the released scripts."""
     gate: Literal["paper", "released"] = "paper"
     """When the bonus is switched off, and what equality means."""
-    estimate: Literal["sampled", "exact"] = "sampled"
+    estimate: Estimate = "sampled"
     """Entropy by the sampled tokens' log-probs, or over the full vocabulary."""
 
     def __post_init__(self) -> None:
@@ -82,13 +83,7 @@ class Skywork(Controller):
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
         if self.gate == "released":
             return state
-        if self.estimate == "sampled":
-            values = -batch.sampler_logprobs
-        else:
-            assert context.services is not None
-            values = context.services.measure(batch).entropy
-        entropy = float(masked_sum(values, batch.mask)) / max(batch.num_tokens, 1)
-        return state | {"open": entropy <= self.target_entropy}
+        return state | {"open": rollout_entropy(batch, context, self.estimate) <= self.target_entropy}
 
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
         entropy = metrics["policy/surprisal" if self.estimate == "sampled" else "policy/entropy"]

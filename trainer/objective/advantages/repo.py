@@ -1,0 +1,67 @@
+"""GRPO's advantage with a share of the token's own log-prob taken off (REPO-R)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.contract.about import About
+from trainer.contract.config import require
+from trainer.objective.advantages.grpo import GRPO
+from trainer.objective.base import Advantage, Diagnostic
+
+if TYPE_CHECKING:
+    from trainer.objective.run_settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class REPO(Advantage):
+    """Rare successes count more, rare failures less, so advantage and log-prob are less correlated.
+
+        advantage_t = grpo * (1 - zeta * logprob_t)             where grpo > 0
+        advantage_t = grpo * max(1 + zeta * logprob_t, 0)       where grpo < 0 (without the maximum if keep_sign=false)
+
+    The log-prob is the current policy's, detached: the gradient runs through the policy ratio only. ``zeta=0`` is GRPO.
+
+    Shape: [N, T]; unit: standard deviations; zeta per nat.
+    """
+
+    about: ClassVar[About] = About(
+        source='REPO-R of "Entropy-preserving RL", arXiv 2603.11682, read through one detailed note',
+        status="reconstructed",
+        departures=(
+            "on GRPO's advantages; whether the authors keep the sign of an unlikely failure's advantage was not "
+            "recovered, so keep_sign decides"
+        ),
+    )
+
+    neutral: ClassVar[dict[str, object] | None] = {"zeta": 0.0, "eps": 1e-6}
+    detached: ClassVar[frozenset[str]] = frozenset({"logprobs"})
+
+    zeta: float = 0.1
+    """Share of the advantage per nat of log-prob; usually set by controller multiplicative."""
+    keep_sign: bool = True
+    """Whether a failure rarer than exp(-1/zeta) gets 0 instead of a reward."""
+    eps: float = 1e-6
+    """Added to the standard deviation."""
+
+    def __post_init__(self) -> None:
+        require(self.zeta >= 0, "advantage.zeta", self.zeta, "give at least 0")
+        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
+
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
+        return GRPO(eps=self.eps).diagnostics(run)
+
+    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
+        return GRPO(eps=self.eps)(batch)
+
+    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
+        assert batch.advantages is not None
+        share = self.zeta * terms.logprobs
+        less = (1 + share).clamp(min=0) if self.keep_sign else 1 + share
+        return batch.advantages * (1 - share).where(batch.advantages > 0, less)
