@@ -22,8 +22,8 @@ NOT_IDENTITY = frozenset(
     {"checkpoint", "factor", "hydra", "launcher", "output", "plan", "provenance", "schema", "search", "signature"}
     | {"study", "tracking", "method", "entropy_target", "retry", "max_hours", "yes"}
 )
-"""Top-level keys that move no byte of a curve. ``entropy_target`` does so by the values of controllers that refer to it,
-and these are inside."""
+"""Top-level keys that move no byte of a curve. ``entropy_target`` does by values of controllers that refer to it, and
+these are inside."""
 
 
 def identity(config: Mapping[str, object]) -> dict[str, object]:
