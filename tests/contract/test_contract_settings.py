@@ -8,7 +8,11 @@ import pytest
 from contract_checks import CHECKS, Case, from_member
 from testbench import Bench, Toy, off_policy, plain
 
+from trainer.objective.advantages.one_sided import OneSided
+from trainer.objective.advantages.repo import REPO
 from trainer.objective.controllers.aer import AERController
+from trainer.objective.controllers.entrocraft import Entrocraft
+from trainer.objective.controllers.entropic import EntroPIC
 from trainer.objective.controllers.skywork import Skywork
 from trainer.objective.regularizers.aer import AER
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
@@ -25,10 +29,13 @@ from trainer.objective.weights.clip_cov import ClipCov
 from trainer.objective.weights.entropy_discriminator import EntropyDiscriminator
 from trainer.objective.weights.forking import Forking
 from trainer.objective.weights.rand_pos_clip import RandPosClip
+from trainer.objective.weights.sign_balance import SignBalance
 from trainer.objective.weights.steer import Steer
 
 ABOUT_CONFIGURATION = ("builds", "rejects_unknown_keys", "neutral_is_plain")
 
+ENTROPIC = EntroPIC(proportional=0.1, estimate="exact", target_entropy=9.0)
+ENTROCRAFT = Entrocraft(estimate="exact", target_entropy=9.0)
 SKYWORK = Skywork(start=0.1, estimate="exact", target_entropy=9.0)
 CASES = {
     "gspo": from_member("surrogate", GSPO(clip_low=0.1, clip_high=0.1)),
@@ -56,6 +63,15 @@ CASES = {
         objective=plain(regularizer={"entropy_bonus": EntropyBonus()}, controller={"skywork": SKYWORK}),
         members={"controller.skywork": SKYWORK},
     ),
+    "entropic exact": Case(
+        objective=plain(weight={"sign_balance": SignBalance()}, controller={"entropic": ENTROPIC}),
+        members={"controller.entropic": ENTROPIC},
+    ),
+    "entrocraft exact": Case(
+        objective=plain(advantage=OneSided(), controller={"entrocraft": ENTROCRAFT}),
+        members={"controller.entrocraft": ENTROCRAFT},
+    ),
+    "repo": from_member("advantage", REPO(zeta=0.5)),
 }
 
 
