@@ -159,8 +159,7 @@ class Component:
         return state
 
     def columns(self, batch: TokenBatch, context: Context) -> dict[str, Tensor]:
-        """Columns [N, T] or [N] for ``batch.extras``, in the units that the member states, computed once per rollout
-        batch."""
+        """Columns [N, T] or [N] for ``batch.extras``, in the member's own units, computed once per rollout batch."""
         return {}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
@@ -281,10 +280,8 @@ class Regularizer(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controller(Component):
-    """Drives one numeric field of another component, e.g. ``target="regularizer.entropy_bonus.coef"``.
-
-    Its ``begin_step`` comes before advantages are made, so that any coefficient can answer to the rollouts of its step.
-    """
+    """Drives one numeric field of another component, ``target="regularizer.entropy_bonus.coef"``. Its ``begin_step``
+    comes before advantages are made, so any coefficient can answer to the rollouts of its step."""
 
     target: str = ""
 

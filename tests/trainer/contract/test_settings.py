@@ -86,6 +86,8 @@ ACCEPTED: dict[tuple[str, str], str] = {
     ("negative", "controller.linear.end"): ANY,
     ("negative", "controller.skywork.coef_min"): "the coefficient may punish entropy",
     ("negative", "weight.clip_cov.cov_low"): "covariances are negative too",
+    ("negative", "weight.sign_balance.alpha"): "moves weight to negative advantages",
+    ("negative", "advantage.side"): "its sign chooses",
 }
 """(value, setting) -> why it is no mistake; zeros and fractions stand below, by their reason."""
 
@@ -93,13 +95,16 @@ ZEROS = {
     OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows "
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
     "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
-    NEUTRAL: "advantage.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
+    NEUTRAL: "advantage.alpha advantage.zeta advantage.side weight.sign_balance.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
     "regularizer.kl_low_entropy.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_b.max_frac "
     "weight.clip_cov.frac weight.rand_pos_clip.frac "
     "rollout.branches",
     EDGE: "accounting.ledger_steps shaping.p advantage.eps advantage.positive advantage.negative controller.aer.anchor "
+    "controller.aer.target_entropy controller.entrocraft.target_entropy controller.entrocraft.target_entropy_end "
+    "controller.entrocraft.width controller.entropic.target_entropy controller.entropic.proportional "
+    "controller.entropic.integral controller.entropic.alpha_max controller.multiplicative.target_entropy "
     "controller.aer.gain "
     "controller.aer.start controller.cosine.start controller.cosine.end controller.cosine.from_frac "
     "controller.cosine.until_frac controller.linear.start controller.linear.end controller.linear.from_frac "
