@@ -159,7 +159,7 @@ class Component:
         return state
 
     def columns(self, batch: TokenBatch, context: Context) -> dict[str, Tensor]:
-        """Columns [N, T] or [N] for ``batch.extras``, in the member's own units, computed once per rollout batch."""
+        """Columns [N, T] or [N] for ``batch.extras``, in the member's units, computed once per rollout batch."""
         return {}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
