@@ -95,7 +95,8 @@ ZEROS = {
     OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows "
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
     "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
-    NEUTRAL: "advantage.alpha advantage.zeta advantage.side weight.sign_balance.alpha shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
+    NEUTRAL: "advantage.alpha advantage.zeta advantage.side weight.sign_balance.alpha "
+    "shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
     "regularizer.kl_low_entropy.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_b.max_frac "
