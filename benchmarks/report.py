@@ -185,9 +185,23 @@ def methods(data: dict[str, Any]) -> list[str]:
     return rows(["method", "seeds", *header, "time of a step / GRPO"], lines)
 
 
+def servos(data: dict[str, Any]) -> list[str]:
+    """Entropy that every servo reached for every target, and the score there."""
+    lines: list[list[object]] = []
+    for level, found in data["table"].items():
+        target, _, servo = level.partition(", method servo/")
+        spreads = ("" if found[key][1] is None else f" ± {found[key][1]:.3f}" for key in SERVOS)
+        shown = [f"{found[key][0]:.3f}{spread}" for key, spread in zip(SERVOS, spreads, strict=True)]
+        lines.append([target, f"`{servo}`", found["seeds"], *shown])
+    named = ["entropy, nats", "deviation, nats", "reward", "held-out avg@16", "held-out pass@16"]
+    return rows(["target, nats", "servo", "seeds", *named], lines)
+
+
+SERVOS = ("entropy", "deviation", "reward", "avg@16", "pass@16")
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     function.__name__: function
-    for function in (step_vs_trl, realistic, token_statistics, phases, startup, efficiency, growth, methods)
+    for function in (step_vs_trl, realistic, token_statistics, phases, startup, efficiency, growth, methods, servos)
 }
 
 

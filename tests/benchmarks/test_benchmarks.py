@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from benchmarks import bench, methods, ours, phases, report
+from benchmarks import bench, methods, ours, phases, report, servos
 from benchmarks.common import HERE, MODEL, ratio, spread
 from benchmarks.efficiency import busy, gaps
 from benchmarks.floor import Load, Shape, floor, shape_of
@@ -90,6 +90,33 @@ def test_busy_time_and_the_gaps_between_cells() -> None:
     found = busy([second, first])
     assert (found["time/step_s"], found["time/metrics_s"]) == (8.0, 0.75)
     assert gaps([second, first]) == [2.0]  # the second began at 18 - 3 = 15, the first ended at 13
+
+
+def test_a_servo_is_judged_by_its_last_ten_steps(tmp_path: Path) -> None:
+    signatures = {0: "a" * 12, 1: "b" * 12}
+    for seed, signature in signatures.items():
+        run = tmp_path / "runs" / signature
+        run.mkdir(parents=True)
+        (run / "status.json").write_text(json.dumps({"state": "COMPLETED"}))
+        steps = [9.0, *([0.5 + seed, 1.5 + seed] * 5)]  # the first is no more among the last ten
+        lines = [{"metrics": {"policy/entropy": entropy, "rollout/reward": 0.25}} for entropy in steps]
+        lines.append({"metrics": {"eval/heldout/avg_at_16": 0.5, "eval/heldout/pass_at_16": 1.0}})
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sweep = tmp_path / "sweeps" / "one" / "sweep.json"
+    sweep.parent.mkdir(parents=True)
+    level = "1.0, method servo/repo"
+    made = [{"level": level, "seed": seed, "signature": signature} for seed, signature in signatures.items()]
+    sweep.write_text(json.dumps({"factor": {"name": "entropy_target"}, "cells": made}))
+    table = servos.table(tmp_path)
+    assert table[level]["seeds"] == 2
+    assert table[level]["entropy"] == pytest.approx((1.5, 0.5**0.5))
+    # Distances from 1: all 1/2 at seed 0; 1/2 and 3/2 at seed 1, whose mean square is 5/4.
+    deviations = (0.5, 1.25**0.5)
+    assert table[level]["deviation"] == pytest.approx((sum(deviations) / 2, (deviations[1] - 0.5) / 2**0.5))
+    (line,) = report.servos({"table": table})[2:]
+    assert line.startswith("| 1.0 | `repo` | 2 | 1.500 ± 0.707 | ") and line.endswith(
+        "| 0.500 ± 0.000 | 1.000 ± 0.000 |"
+    )
 
 
 def test_growth_exponent() -> None:
