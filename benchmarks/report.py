@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.common import HERE, RESULTS
+from benchmarks.servos import SHOWN
 
 README = HERE / "README.md"
 
@@ -190,14 +191,12 @@ def servos(data: dict[str, Any]) -> list[str]:
     lines: list[list[object]] = []
     for level, found in data["table"].items():
         target, _, servo = level.partition(", method servo/")
-        spreads = ("" if found[key][1] is None else f" ± {found[key][1]:.3f}" for key in SERVOS)
-        shown = [f"{found[key][0]:.3f}{spread}" for key, spread in zip(SERVOS, spreads, strict=True)]
+        spreads = ("" if found[key][1] is None else f" ± {found[key][1]:.3f}" for key in SHOWN)
+        shown = [f"{found[key][0]:.3f}{spread}" for key, spread in zip(SHOWN, spreads, strict=True)]
         lines.append([target, f"`{servo}`", found["seeds"], *shown])
     named = ["entropy, nats", "deviation, nats", "reward", "held-out avg@16", "held-out pass@16"]
     return rows(["target, nats", "servo", "seeds", *named], lines)
 
-
-SERVOS = ("entropy", "deviation", "reward", "avg@16", "pass@16")
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     function.__name__: function

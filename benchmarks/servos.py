@@ -1,6 +1,7 @@
 """Which servo holds entropy at its target, how tightly, and what that costs in score.
 
-    python sweep.py -m factor=entropy_target output=outputs/servos     # 42 runs of 40 steps, resumable
+    python sweep.py -m factor=entropy_target output=outputs/servos tracking=none accounting.ledger_every=0 \\
+        accounting.every=0                                             # 42 runs of 40 steps, resumable
     python -m benchmarks.servos outputs/servos
 
 Reads run folders; means over seeds, each with the standard deviation over them.

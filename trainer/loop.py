@@ -106,7 +106,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     at_desk = replace(context, services=services)
     with watch("pack"):
         batch = services.collate(rollouts)
-        session.state = session.state | run.objective.steer(session.state, batch, at_desk)
+        session.state = session.state | run.objective.begin_controllers(session.state, batch, at_desk)
         objective = run.objective.controlled(session.state, context)
         batch = with_advantages(batch, objective, context)
     with watch("reference"):

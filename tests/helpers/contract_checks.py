@@ -148,7 +148,7 @@ def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tup
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = started(objective)
     here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
-    state |= objective.steer(state, batch, here)
+    state |= objective.begin_controllers(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
     batch = with_advantages(batch, objective, CONTEXT)
     state |= objective.begin_step(state, batch, here)

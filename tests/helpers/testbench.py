@@ -270,7 +270,7 @@ class Bench:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
         here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
-        state = state | objective.steer(state, batch, here)
+        state = state | objective.begin_controllers(state, batch, here)
         objective = objective.controlled(state, self.context)
         batch = with_advantages(batch, objective, self.context)
         state = state | objective.begin_step(state, batch, here)

@@ -98,16 +98,16 @@ class Objective:
         """Ids of training prompts that any member keeps out of the rollouts."""
         return frozenset().union(*(member.excluded_prompts(state[path]) for path, member in self.components()))
 
-    def steer(self, state: State, batch: TokenBatch, context: Context) -> State:
+    def begin_controllers(self, state: State, batch: TokenBatch, context: Context) -> State:
         """Controllers' states after seeing the rollout batch, which has no advantages yet."""
-        return {path: member.begin_step(state[path], batch, context) for path, member in self._begun(steering=True)}
+        return {path: member.begin_step(state[path], batch, context) for path, member in self._begun(controllers=True)}
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
         """The other members' states after seeing the rollout batch."""
-        return {path: member.begin_step(state[path], batch, context) for path, member in self._begun(steering=False)}
+        return {path: member.begin_step(state[path], batch, context) for path, member in self._begun(controllers=False)}
 
-    def _begun(self, *, steering: bool) -> Iterator[tuple[str, Component]]:
-        return ((path, member) for path, member in self.components() if isinstance(member, Controller) == steering)
+    def _begun(self, *, controllers: bool) -> Iterator[tuple[str, Component]]:
+        return ((path, member) for path, member in self.components() if isinstance(member, Controller) == controllers)
 
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
         """Members' states after seeing the step's metrics."""
