@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from trainer.pretrain.habits import Habits
 from trainer.tasks.countdown_problems import Problem, ProblemSpace, propose, random_walk, split_of
-from trainer.tasks.countdown_steps import Step, spell
+from trainer.tasks.countdown_steps import Step
 
 IGNORED = -100
 """Target of positions that carry no loss: prompt and padding."""
@@ -32,14 +33,11 @@ class Trace:
 
     problem: Problem
     steps: tuple[Step, ...]
-
-    @property
-    def response(self) -> str:
-        """The response text without the end token."""
-        return spell(self.steps)
+    response: str
+    """The response text without the end token."""
 
 
-def traces(count: int, correct_share: float, number_max: int, seed: int) -> Iterator[Trace]:
+def traces(count: int, correct_share: float, number_max: int, habits: Habits, seed: int) -> Iterator[Trace]:
     """``count`` traces; a share ``correct_share`` reaches the target, the others explore and end elsewhere."""
     rng = random.Random(f"{seed}/pretrain")
     spaces = [
@@ -52,29 +50,29 @@ def traces(count: int, correct_share: float, number_max: int, seed: int) -> Iter
         space = rng.choices(spaces, shares)[0]
         trace = None
         while trace is None:
-            trace = _draw(space, correct_share, rng)
+            trace = _draw(space, correct_share, habits, rng)
         made += 1
         yield trace
 
 
-def _draw(space: ProblemSpace, correct_share: float, rng: random.Random) -> Trace | None:
-    proposal = propose(space, rng)
+def _draw(space: ProblemSpace, correct_share: float, habits: Habits, rng: random.Random) -> Trace | None:
+    proposal = propose(space, rng, habits.skew)
     if proposal is None or split_of(proposal[0]) != "pretrain":
         return None
     problem, steps = proposal
     if rng.random() < correct_share:
-        return Trace(problem=problem, steps=tuple(steps))
+        return Trace(problem=problem, steps=tuple(steps), response=habits.write(steps, rng))
     while True:
-        wandering = random_walk(problem.numbers, len(steps), space.target_max, rng)
+        wandering = random_walk(problem.numbers, len(steps), space.target_max, rng, habits.skew)
         if wandering is not None and wandering[-1].result != problem.target:
-            return Trace(problem=problem, steps=tuple(wandering))
+            return Trace(problem=problem, steps=tuple(wandering), response=habits.write(wandering, rng))
 
 
 def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> Row:
     """Token ids of prompt, response and end token, and the length of the prompt."""
     vocabulary = tokenizer.get_vocab()
     prompt = [vocabulary[character] for character in trace.problem.text]
-    response = [vocabulary[character] for character in trace.response]
+    response = tokenizer(trace.response)["input_ids"]
     return prompt + response + [tokenizer.eos_token_id], len(prompt)
 
 

@@ -9,15 +9,18 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from trainer.pretrain.habits import WORDS
+
 PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 CHARACTERS = "0123456789+-*/=,:() \n"
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character; pad, end and unknown are distinct; there is no beginning token."""
-    vocabulary = {token: index for index, token in enumerate([PAD, END, UNKNOWN, *CHARACTERS])}
+def build_tokenizer(words: bool = False) -> PreTrainedTokenizerFast:
+    """One token per character, with ``words`` also one per word; pad, end and unknown are distinct, none begins."""
+    known = [PAD, END, UNKNOWN, *CHARACTERS, *(f"{word} " for word in WORDS if words)]
+    vocabulary = {token: index for index, token in enumerate(known)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+ |[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -30,10 +33,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(hidden: int, layers: int, seed: int) -> Qwen3ForCausalLM:
+def build_model(hidden: int, layers: int, seed: int, words: bool = False) -> Qwen3ForCausalLM:
     """A randomly initialised model of width ``hidden`` with heads of 32 and tied embeddings, float32."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(words)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

@@ -14,7 +14,7 @@ from typing import Literal
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import ConfigError, Seed
 from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, solve
-from trainer.tasks.countdown_steps import canonical, first_reached, parse, solves, spell
+from trainer.tasks.countdown_steps import canonical, end_of_step, first_reached, parse, solves, spell
 from trainer.tasks.countdown_subsets import clustered_order
 
 POOL_SIZE = 4096
@@ -26,11 +26,11 @@ class Countdown:
     """Numbers, a target, and a reward of 1 for correct written-out steps that end on it, else 0.
 
     A response is ``left operator right = result`` steps joined by commas, operators ``+ - * /`` with exact division,
-    all values positive whole numbers. Each given number and each intermediate is used at most once; numbers may stay
-    unused. Training, held-out and out-of-domain problems are disjoint because a hash of (sorted numbers, target)
-    gives each problem to one split. ``Verdict.answer`` is the last result; ``Verdict.solution`` one spelling for all
-    orders and commutations of a correct solution; ``Verdict.anchor`` the end of the first step that reaches the target
-    by correct steps alone.
+    all values positive whole numbers; words before a step are passed over. Each given number and each intermediate is
+    used at most once; numbers may stay unused. Training, held-out and out-of-domain problems are disjoint because a
+    hash of (sorted numbers, target) gives each problem to one split. ``Verdict.answer`` is the last result;
+    ``Verdict.solution`` one spelling for all orders and commutations of a correct solution; ``Verdict.anchor`` the end
+    of the first step that reaches the target by correct steps alone.
     """
 
     num_prompts: int = 512
@@ -105,7 +105,7 @@ class Countdown:
         answer = str(steps[-1].result)
         numbers, target = prompt.data["numbers"], prompt.data["target"]
         reached = first_reached(steps, numbers, target)  # type: ignore[arg-type]
-        anchor = None if reached is None else len(spell(steps[:reached]))
+        anchor = None if reached is None else end_of_step(text, reached)
         if not solves(steps, numbers, target):  # type: ignore[arg-type]
             return Verdict(reward=0.0, answer=answer, anchor=anchor)
         return Verdict(reward=1.0, answer=answer, solution=canonical(steps), anchor=anchor)

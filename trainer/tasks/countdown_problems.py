@@ -19,6 +19,9 @@ SPLITS = ("pretrain", "train", "heldout", "ood")
 _SPLIT_OF_SIXTEENTH = ("pretrain",) * 6 + ("train",) * 6 + ("heldout",) * 2 + ("ood",) * 2
 
 
+_Value = tuple[int, bool]  # a number at hand, and whether a step made it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemSpace:
     """Which problems exist: how many numbers from which range, which targets, how few steps may solve them."""
@@ -56,17 +59,23 @@ def split_of(problem: Problem) -> str:
     return _SPLIT_OF_SIXTEENTH[digest[0] % 16]
 
 
-def random_walk(numbers: Sequence[int], num_steps: int, max_value: int, rng: random.Random) -> list[Step] | None:
-    """``num_steps`` random correct steps that waste no intermediate, or None when the draw ran into a dead end."""
+def random_walk(
+    numbers: Sequence[int], num_steps: int, max_value: int, rng: random.Random, skew: float = 0.0
+) -> list[Step] | None:
+    """``num_steps`` random correct steps that waste no intermediate, or None when the draw ran into a dead end.
+
+    ``skew`` is the exponent of Zipf's law over operators (in the order + - * /) and over values at hand (intermediates
+    first, then the given numbers in their order); 0 is uniform.
+    """
     given = list(numbers)
     made: list[int] = []
     steps: list[Step] = []
     for index in range(num_steps):
         pool = [(value, True) for value in made] + [(value, False) for value in given]
-        picked = rng.sample(pool, 2)
+        picked = _skewed_pair(pool, skew, rng) if skew else rng.sample(pool, 2)
         for value, was_made in picked:
             (made if was_made else given).remove(value)
-        step = _random_step(picked[0][0], picked[1][0], max_value, rng)
+        step = _random_step(picked[0][0], picked[1][0], max_value, rng, skew)
         # Every later step can swallow at most one more intermediate than it makes.
         if step is None or len(made) > num_steps - 1 - index:
             return None
@@ -75,8 +84,20 @@ def random_walk(numbers: Sequence[int], num_steps: int, max_value: int, rng: ran
     return steps
 
 
-def _random_step(left: int, right: int, max_value: int, rng: random.Random) -> Step | None:
-    operator = rng.choice("+-*/")
+def falling(count: int, exponent: float) -> list[float]:
+    """Weights rank^-exponent of ranks 1 to ``count`` (Zipf's law); exponent 0 is uniform."""
+    return [(rank + 1.0) ** -exponent for rank in range(count)]
+
+
+def _skewed_pair(pool: list[_Value], skew: float, rng: random.Random) -> list[_Value]:
+    left = pool[rng.choices(range(len(pool)), falling(len(pool), skew))[0]]
+    rest = list(pool)
+    rest.remove(left)
+    return [left, rest[rng.choices(range(len(rest)), falling(len(rest), skew))[0]]]
+
+
+def _random_step(left: int, right: int, max_value: int, rng: random.Random, skew: float) -> Step | None:
+    operator = rng.choices("+-*/", falling(4, skew))[0] if skew else rng.choice("+-*/")
     if operator in "-/" and left < right:
         left, right = right, left
     # Multiplying or dividing by one is allowed in answers, but nobody would write it.
@@ -130,15 +151,15 @@ def _search(numbers: tuple[int, ...], target: int, num_steps: int) -> list[Step]
     return None
 
 
-def propose(space: ProblemSpace, rng: random.Random) -> tuple[Problem, list[Step]] | None:
-    """One random problem with the walk that solves it, or None when the draw fell outside ``space``.
+def propose(space: ProblemSpace, rng: random.Random, skew: float = 0.0) -> tuple[Problem, list[Step]] | None:
+    """One random problem with the :func:`random_walk` that solves it, or None when the draw fell outside ``space``.
 
     The target is the end of a random walk, so no search is needed and frequent targets are those with many solutions.
     """
     numbers = tuple(rng.randint(space.number_min, space.number_max) for _ in range(space.num_numbers))
     most = space.num_numbers - 1
     num_steps = most if rng.random() < 0.75 else rng.randint(space.min_steps, most)
-    steps = random_walk(numbers, num_steps, space.target_max, rng)
+    steps = random_walk(numbers, num_steps, space.target_max, rng, skew)
     if steps is None or not space.target_min <= steps[-1].result <= space.target_max:
         return None
     target = steps[-1].result

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 MAX_CHARACTERS = 256
 """Longer responses are malformed; bounds the work of the verifier."""
 
+# Words may precede a step: they are passed over, as a verifier of mathematics passes over prose.
 # Positive numbers of at most six digits without leading zeros; ASCII digits only, so no exotic numerals.
-_STEP = re.compile(r"([1-9][0-9]{0,5})([-+*/])([1-9][0-9]{0,5})=([1-9][0-9]{0,5})")
+_STEP = re.compile(r"(?:[a-z]{1,12} ){0,8}([1-9][0-9]{0,5})([-+*/])([1-9][0-9]{0,5})=([1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,16 @@ def compute(left: int, operator: str, right: int) -> int | None:
     raise ValueError(f"unknown operator {operator!r}; use one of + - * /")
 
 
+def end_of_step(text: str, count: int) -> int:
+    """Characters of ``text`` up to the end of its step number ``count``, counted from 1."""
+    return len(",".join(text.split(",")[:count]))
+
+
 def parse(text: str) -> tuple[Step, ...] | None:
-    """The steps of a response, or None when any character is out of place. Linear in the length of ``text``."""
+    """The steps of a response, or None when any character is out of place. Linear in the length of ``text``.
+
+    Words of small letters, each with a blank after it, may precede a step: ``so now 4*7=28,then 28-2=26``.
+    """
     if not 0 < len(text) <= MAX_CHARACTERS:
         return None
     steps = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trainer.pretrain.__main__ import PretrainConfig, learning_rate_at, main, parse_arguments
 from trainer.pretrain.data import IGNORED, batches, encode, traces
 from trainer.pretrain.evaluate import Sampled, figures, pass_at, sample_suite
+from trainer.pretrain.habits import MOST_WORDS, WORDS, Habits
 from trainer.pretrain.model import build_model, build_tokenizer
 from trainer.tasks.countdown import Countdown
 from trainer.tasks.countdown_problems import split_of
 from trainer.tasks.countdown_steps import parse, solves
 
 SHIPPED = Path(__file__).parents[3] / "trainer" / "assets" / "countdown-tiny"
+PLAIN = Habits(chatter=0.0, skew=0.0)
 MINIATURE = ["--steps", "12", "--batch-size", "16", "--hidden", "32", "--layers", "1", "--threads", "1"]
 
 
 def test_traces_are_honest_and_avoid_every_other_split() -> None:
-    drawn = list(traces(300, correct_share=0.7, number_max=9, seed=0))
+    drawn = list(traces(300, correct_share=0.7, number_max=9, habits=PLAIN, seed=0))
     right = 0
     for trace in drawn:
         numbers, end = trace.problem.numbers, trace.steps[-1].result
@@ -33,12 +36,33 @@ def test_traces_are_honest_and_avoid_every_other_split() -> None:
         right += end == trace.problem.target
     # Binomial(300, 0.7): mean 210, standard deviation 7.9; four of them are 32.
     assert abs(right - 210) < 32
-    assert drawn == list(traces(300, correct_share=0.7, number_max=9, seed=0))
+    assert drawn == list(traces(300, correct_share=0.7, number_max=9, habits=PLAIN, seed=0))
+
+
+def test_words_and_skew_change_the_writing_and_not_the_truth() -> None:
+    drawn = list(traces(1000, 0.7, 9, Habits(chatter=0.5, skew=1.2), 0))
+    assert all(parse(trace.response) == trace.steps for trace in drawn)
+    words = [len(part.split()) - 1 for trace in drawn for part in trace.response.split(",")]
+    # Of a step, k words have chance 1/2^(k+1) below the most, which has 1/2^4: mean 1/2 + 1/4 + 1/8 + 1/16 = 15/16.
+    assert max(words) == MOST_WORDS and sum(words) / len(words) == pytest.approx(15 / 16, abs=0.1)
+    spoken = Counter(word for trace in drawn for word in trace.response.split() if word.isalpha())
+    assert set(spoken) <= set(WORDS)
+    operators = Counter(step.operator for trace in drawn for step in trace.steps)
+    plain = Counter(step.operator for trace in traces(1000, 0.7, 9, PLAIN, 0) for step in trace.steps)
+    assert operators["+"] / operators.total() > 0.6 > plain["+"] / plain.total()
+
+
+def test_words_are_tokens_of_the_talking_tokenizer() -> None:
+    tokenizer = build_tokenizer(words=True)
+    text = "so now 4*7=28,then 28-2=26"
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == 2 + 6 + 1 + 1 + 7 and tokenizer.decode(ids) == text
+    assert len(tokenizer) == len(build_tokenizer()) + len(WORDS) and len(set(WORDS)) == 32
 
 
 def test_targets_are_the_response_and_its_end_token_only() -> None:
     tokenizer = build_tokenizer()
-    rows = [encode(trace, tokenizer) for trace in traces(64, 0.7, 9, 1)]
+    rows = [encode(trace, tokenizer) for trace in traces(64, 0.7, 9, PLAIN, 1)]
     for inputs, targets in batches(rows, 16, tokenizer.pad_token_id, 0):
         for line, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
             kept = [token for token in wanted if token != IGNORED]
@@ -92,6 +116,8 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     for options, words in (
         (["--steps", "0"], "steps is 0; set it to 1 or more"),
         (["--correct-share", "1.5"], "correct_share is 1.5; set it between 0 and 1"),
+        (["--chatter", "1"], "chatter is 1.0; set it to 0 or more and below 1"),
+        (["--skew", "-1"], "skew is -1.0; set it between 0 and 8"),
         (["--hidden", "40"], "hidden is 40; set it to a multiple of 32"),
         (["--evaluate", "nowhere"], "nowhere is not a folder"),
     ):

@@ -67,7 +67,8 @@ def test_well_formed_but_wrong_has_an_answer_and_no_reward(text: str, answer: st
         " 4*7=28,28-2=26", "04*7=28,28-2=26", "4*7=28,28-2=+26", "4*7=28,28-2=26.0", "4**7=28", "4-7=-3", "2-2=0",
         "4\u00d77=28,28-2=26", "\u0664*7=28,28-2=26", "4*7=28;28-2=26", "4*7=28,28-2=26\x00", "\ud800",
         "4*7=28,28-2=26" + "," * 300, "__import__('os')", "9999999*1=9999999", "4*7=28,28-2=26)",
-        "(4*7=28,28-2=26)", "4*7=28=28",
+        "(4*7=28,28-2=26)", "4*7=28=28", "so4*7=28,28-2=26", "So 4*7=28,28-2=26", "4*7=28 so,28-2=26",
+        "a b c d e f g h i 4*7=28,28-2=26", "4*7=28,28-2=26,so ", "abcdefghijklm 4*7=28,28-2=26",
     ],
 )  # fmt: skip
 def test_malformed_scores_zero_without_an_answer(text: str) -> None:
@@ -144,6 +145,8 @@ def test_different_solutions_stay_different() -> None:
     ("text", "anchor", "reward"),
     [
         ("4*7=28,28-2=26", 14, 1.0),  # ends where it arrives
+        ("so 4*7=28,we get 28-2=26", 24, 1.0),  # words are passed over and count as characters
+        ("so 4*7=28,we get 28-2=26,now 26*3=78", 24, 0.0),
         ("4*7=28,28-2=26,26*3=78", 14, 0.0),  # arrives and goes on to something else
         ("4*7=28,28-2=26,26-3=23,23+3=26", 14, 0.0),  # the first arrival counts; the way back uses the 3 twice
         ("3-2=1,4*7=28,28-2=26", None, 0.0),  # the 2 is used up: what looks like an arrival is none
