@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from trainer.pretrain.data import IGNORED, batches, encode, traces
 from trainer.pretrain.evaluate import figures, sample_suite
-from trainer.pretrain.habits import Habits
+from trainer.pretrain.habits import writers
 from trainer.pretrain.model import build_model, build_tokenizer
 from trainer.tasks.countdown import Countdown
 
@@ -39,9 +39,10 @@ class PretrainConfig:
     batch_size: int = option(128, "traces per step")
     learning_rate: float = option(3e-3, "peak; warmed up over 5 percent of the steps, then a cosine to 0")
     weight_decay: float = option(0.05, "of matrices; vectors have none")
-    correct_share: float = option(0.9, "share of traces that reach the target; the others end elsewhere")
-    chatter: float = option(0.0, "chance that one more word precedes a step; 0 writes bare steps")
-    skew: float = option(0.0, "exponent of the preference for some operators and values; 0 has none")
+    writers: int = option(16, "writers of the traces, the first the most frequent")
+    skilled_every: int = option(4, "every so many writers one is skilled: its traces reach the target")
+    school: float = option(0.6, "share of the traces, the first ones, in which every writer is skilled")
+    skew: float = option(1.2, "exponent of the preference of the others for some operators and values; 0 has none")
     number_max: int = option(9, "largest given number")
     hidden: int = option(128, "width of the model; heads are 32 wide")
     layers: int = option(4, "layers of the model")
@@ -54,13 +55,11 @@ class PretrainConfig:
     min_steps: int = option(2, "fewest steps that may solve a training or held-out problem of an evaluation")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "threads", "prompts", "samples", "layers"):
+        for name in ("steps", "writers", "skilled_every", "batch_size", "threads", "prompts", "samples", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"pretrain {name} is {getattr(self, name)}; set it to 1 or more")
-        if not 0 <= self.correct_share <= 1:
-            raise ValueError(f"pretrain correct_share is {self.correct_share}; set it between 0 and 1")
-        if not 0 <= self.chatter < 1:
-            raise ValueError(f"pretrain chatter is {self.chatter}; set it to 0 or more and below 1")
+        if not 0 <= self.school <= 1:
+            raise ValueError(f"pretrain school is {self.school}; set it between 0 and 1")
         if not 0 <= self.skew <= 8:
             raise ValueError(f"pretrain skew is {self.skew}; set it between 0 and 8")
         if self.hidden < 32 or self.hidden % 32:
@@ -80,13 +79,12 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
 def train(config: PretrainConfig) -> PreTrainedModel:
     """Train from scratch and return the model; prints the loss in nats per response token."""
     torch.set_num_threads(config.threads)
-    tokenizer = build_tokenizer(config.chatter > 0)
-    model = build_model(config.hidden, config.layers, config.seed, config.chatter > 0)
+    tokenizer = build_tokenizer()
+    model = build_model(config.hidden, config.layers, config.seed)
     count = config.steps * config.batch_size
     started = time.monotonic()
-    habits = Habits(chatter=config.chatter, skew=config.skew)
-    drawn = traces(count, config.correct_share, config.number_max, habits, config.seed)
-    rows = [encode(trace, tokenizer) for trace in drawn]
+    hands = writers(config.writers, config.skilled_every, config.skew)
+    rows = [encode(trace, tokenizer) for trace in traces(count, config.number_max, hands, config.school, config.seed)]
     data = batches(rows, config.batch_size, tokenizer.pad_token_id, config.seed)
     print(f"{count} traces in {time.monotonic() - started:.0f} s, {model.num_parameters()} parameters", flush=True)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -110,13 +108,13 @@ def train(config: PretrainConfig) -> PreTrainedModel:
     return model.eval()
 
 
-def save(model: PreTrainedModel, folder: Path, words: bool) -> None:
+def save(model: PreTrainedModel, folder: Path) -> None:
     """Write weights, configuration and tokenizer in Hugging Face format."""
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config.do_sample = True
     model.generation_config.temperature = 1.0
     model.save_pretrained(folder)
-    build_tokenizer(words).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
 
 
 def evaluate(config: PretrainConfig) -> dict[str, dict[str, float]]:
@@ -161,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         for suite, row in evaluate(config).items():
             print(json.dumps({"suite": suite} | {key: round(value, 4) for key, value in row.items()}), flush=True)
         return
-    save(train(config), Path(config.output), config.chatter > 0)
+    save(train(config), Path(config.output))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ prompts that a run trains or evaluates on.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from trainer.pretrain.habits import Habits
-from trainer.tasks.countdown_problems import Problem, ProblemSpace, propose, random_walk, split_of
+from trainer.pretrain.habits import Writer
+from trainer.tasks.countdown_problems import Problem, ProblemSpace, Taste, propose, random_walk, split_of
 from trainer.tasks.countdown_steps import Step
 
 IGNORED = -100
@@ -37,8 +37,8 @@ class Trace:
     """The response text without the end token."""
 
 
-def traces(count: int, correct_share: float, number_max: int, habits: Habits, seed: int) -> Iterator[Trace]:
-    """``count`` traces; a share ``correct_share`` reaches the target, the others explore and end elsewhere."""
+def traces(count: int, number_max: int, hands: Sequence[Writer], school: float, seed: int) -> Iterator[Trace]:
+    """``count`` traces by ``hands``, drawn by their shares; in the first share ``school`` of them all are skilled."""
     rng = random.Random(f"{seed}/pretrain")
     spaces = [
         ProblemSpace(num_numbers=n, number_min=1, number_max=number_max, target_min=10, target_max=99, min_steps=2)
@@ -50,22 +50,28 @@ def traces(count: int, correct_share: float, number_max: int, habits: Habits, se
         space = rng.choices(spaces, shares)[0]
         trace = None
         while trace is None:
-            trace = _draw(space, correct_share, habits, rng)
+            hand = rng.choices(hands, [hand.share for hand in hands])[0]
+            trace = _draw(space, hand, 1.0 if made < school * count else hand.skill, rng)
         made += 1
         yield trace
 
 
-def _draw(space: ProblemSpace, correct_share: float, habits: Habits, rng: random.Random) -> Trace | None:
-    proposal = propose(space, rng, habits.skew)
+def _draw(space: ProblemSpace, hand: Writer, skill: float, rng: random.Random) -> Trace | None:
+    proposal = propose(space, rng)
     if proposal is None or split_of(proposal[0]) != "pretrain":
         return None
     problem, steps = proposal
-    if rng.random() < correct_share:
-        return Trace(problem=problem, steps=tuple(steps), response=habits.write(steps, rng))
+    if rng.random() >= skill:
+        steps = _wander(problem, len(steps), space.target_max, hand.taste, rng)
+    return Trace(problem=problem, steps=tuple(steps), response=hand.write(steps, rng))
+
+
+def _wander(problem: Problem, num_steps: int, max_value: int, taste: Taste, rng: random.Random) -> list[Step]:
+    """A walk that ends elsewhere than on the target."""
     while True:
-        wandering = random_walk(problem.numbers, len(steps), space.target_max, rng, habits.skew)
-        if wandering is not None and wandering[-1].result != problem.target:
-            return Trace(problem=problem, steps=tuple(wandering), response=habits.write(wandering, rng))
+        steps = random_walk(problem.numbers, num_steps, max_value, rng, taste)
+        if steps is not None and steps[-1].result != problem.target:
+            return steps
 
 
 def encode(trace: Trace, tokenizer: PreTrainedTokenizerFast) -> Row:

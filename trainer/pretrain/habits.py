@@ -1,7 +1,9 @@
-"""What a pretrained writer is like: it prefers some steps to others, and puts words between them that change nothing.
+"""The writers of the pretraining traces: some rare and skilled, most frequent and not, each with words of their own.
 
-Entropy of a language model is of two kinds: forks that decide the answer, with a favourite and a tail, and wording that
-does not. The traces of pretraining have both, so that reinforcement learning finds both. Read by
+A language model is pretrained on text by many hands. Its policy is a mixture of them: what it writes first decides
+whose habits it goes on with, and reinforcement learning soon moves weight to those who tend to be right, among them
+ones that are rare at first. Much of its entropy is wording that changes nothing for the reward. The traces of the tiny
+model have both, so that what reinforcement learning does to a mixture can be watched. Read by
 :mod:`trainer.pretrain.data`; no run reads it.
 """
 
@@ -11,7 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.tasks.countdown_problems import falling
+from trainer.tasks.countdown_problems import Taste, falling
 from trainer.tasks.countdown_steps import Step
 
 WORDS = (
@@ -22,31 +24,50 @@ WORDS = (
 """Each is one token, with the blank that follows it; the verifier passes over them."""
 MOST_WORDS = 4
 """Words before one step."""
+_WORD_EXPONENT = 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Habits:
-    """How the writer of the traces chooses."""
+class Writer:
+    """Habits of one hand."""
 
+    share: float
+    """Weight of this writer's traces among all."""
+    skill: float
+    """Chance that a trace reaches the target; the others go where ``taste`` leads."""
     chatter: float
-    """Chance that one more word precedes a step; 0 writes bare steps."""
-    skew: float
-    """Exponent of the preference for some operators and values, see ``random_walk``; 0 has none."""
-    exponent: float = 1.2
-    """Of the preference for some words."""
+    """Chance that one more word precedes a step. The first step always has one."""
+    taste: Taste
+    """Operators and values that a trace without the target in view prefers."""
+    shift: int
+    """Distinguishes the words this writer prefers from those of the others."""
 
     def write(self, steps: Sequence[Step], rng: random.Random) -> str:
         """The response: steps joined by commas, words before each."""
-        return ",".join(self.words(rng) + step.text for step in steps)
+        return ",".join(self._words(index == 0, rng) + step.text for index, step in enumerate(steps))
 
-    def words(self, rng: random.Random) -> str:
-        """Up to ``MOST_WORDS`` words with a blank after each. The ranking of a word depends on the word before it."""
-        text, before = "", 0
-        for _ in range(MOST_WORDS):
-            if rng.random() >= self.chatter:
+    def _words(self, opening: bool, rng: random.Random) -> str:
+        """Words with a blank after each. How a word is ranked depends on the writer and on the word before it."""
+        text, before = "", self.shift
+        for index in range(MOST_WORDS):
+            if rng.random() >= self.chatter and not (opening and index == 0):
                 break
-            rank = rng.choices(range(len(WORDS)), falling(len(WORDS), self.exponent))[0]
-            # 7 is coprime to 32, so every word has its own ranking of all words.
-            before = (7 * before + rank) % len(WORDS)
+            rank = rng.choices(range(len(WORDS)), falling(len(WORDS), _WORD_EXPONENT))[0]
+            # 7 is coprime to the 32 words, so this ranks all of them.
+            before = (before + self.shift + 7 * rank) % len(WORDS)
             text += f"{WORDS[before]} "
         return text
+
+
+def writers(count: int, skilled_every: int, skew: float) -> tuple[Writer, ...]:
+    """``count`` writers with shares by Zipf's law, the most frequent first; every ``skilled_every``-th is skilled."""
+    return tuple(
+        Writer(
+            share=share,
+            skill=0.95 if index % skilled_every == skilled_every - 1 else 0.05,
+            chatter=(0.3, 0.5, 0.7)[index % 3],
+            taste=Taste(operators="+-*/"[index % 4 :] + "+-*/"[: index % 4], skew=skew),
+            shift=5 * index + 1,
+        )
+        for index, share in enumerate(falling(count, 1.0))
+    )

@@ -15,9 +15,9 @@ PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 CHARACTERS = "0123456789+-*/=,:() \n"
 
 
-def build_tokenizer(words: bool = False) -> PreTrainedTokenizerFast:
-    """One token per character, with ``words`` also one per word; pad, end and unknown are distinct, none begins."""
-    known = [PAD, END, UNKNOWN, *CHARACTERS, *(f"{word} " for word in WORDS if words)]
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character and per word; pad, end and unknown are distinct, none begins."""
+    known = [PAD, END, UNKNOWN, *CHARACTERS, *(f"{word} " for word in WORDS)]
     vocabulary = {token: index for index, token in enumerate(known)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+ |[\s\S]"), "isolated")
@@ -33,10 +33,10 @@ def build_tokenizer(words: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(hidden: int, layers: int, seed: int, words: bool = False) -> Qwen3ForCausalLM:
+def build_model(hidden: int, layers: int, seed: int) -> Qwen3ForCausalLM:
     """A randomly initialised model of width ``hidden`` with heads of 32 and tied embeddings, float32."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(words)
+    tokenizer = build_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

@@ -59,34 +59,42 @@ def split_of(problem: Problem) -> str:
     return _SPLIT_OF_SIXTEENTH[digest[0] % 16]
 
 
-def random_walk(
-    numbers: Sequence[int], num_steps: int, max_value: int, rng: random.Random, skew: float = 0.0
-) -> list[Step] | None:
-    """``num_steps`` random correct steps that waste no intermediate, or None when the draw ran into a dead end.
+def falling(count: int, exponent: float) -> list[float]:
+    """Weights rank^-exponent of ranks 1 to ``count`` (Zipf's law); exponent 0 is uniform."""
+    return [(rank + 1.0) ** -exponent for rank in range(count)]
 
-    ``skew`` is the exponent of Zipf's law over operators (in the order + - * /) and over values at hand (intermediates
-    first, then the given numbers in their order); 0 is uniform.
-    """
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taste:
+    """Which steps a walk prefers: Zipf's law with exponent ``skew`` over operators in this order, and over the values
+    at hand, intermediates first, then the given numbers in their order. Exponent 0 is uniform."""
+
+    operators: str = "+-*/"
+    skew: float = 0.0
+
+
+UNIFORM = Taste()
+
+
+def random_walk(
+    numbers: Sequence[int], num_steps: int, max_value: int, rng: random.Random, taste: Taste = UNIFORM
+) -> list[Step] | None:
+    """``num_steps`` random correct steps that waste no intermediate, or None when the draw ran into a dead end."""
     given = list(numbers)
     made: list[int] = []
     steps: list[Step] = []
     for index in range(num_steps):
         pool = [(value, True) for value in made] + [(value, False) for value in given]
-        picked = _skewed_pair(pool, skew, rng) if skew else rng.sample(pool, 2)
+        picked = _skewed_pair(pool, taste.skew, rng) if taste.skew else rng.sample(pool, 2)
         for value, was_made in picked:
             (made if was_made else given).remove(value)
-        step = _random_step(picked[0][0], picked[1][0], max_value, rng, skew)
+        step = _random_step(picked[0][0], picked[1][0], max_value, rng, taste)
         # Every later step can swallow at most one more intermediate than it makes.
         if step is None or len(made) > num_steps - 1 - index:
             return None
         made.append(step.result)
         steps.append(step)
     return steps
-
-
-def falling(count: int, exponent: float) -> list[float]:
-    """Weights rank^-exponent of ranks 1 to ``count`` (Zipf's law); exponent 0 is uniform."""
-    return [(rank + 1.0) ** -exponent for rank in range(count)]
 
 
 def _skewed_pair(pool: list[_Value], skew: float, rng: random.Random) -> list[_Value]:
@@ -96,8 +104,8 @@ def _skewed_pair(pool: list[_Value], skew: float, rng: random.Random) -> list[_V
     return [left, rest[rng.choices(range(len(rest)), falling(len(rest), skew))[0]]]
 
 
-def _random_step(left: int, right: int, max_value: int, rng: random.Random, skew: float) -> Step | None:
-    operator = rng.choices("+-*/", falling(4, skew))[0] if skew else rng.choice("+-*/")
+def _random_step(left: int, right: int, max_value: int, rng: random.Random, taste: Taste) -> Step | None:
+    operator = rng.choices(taste.operators, falling(4, taste.skew))[0] if taste.skew else rng.choice(taste.operators)
     if operator in "-/" and left < right:
         left, right = right, left
     # Multiplying or dividing by one is allowed in answers, but nobody would write it.
@@ -151,15 +159,15 @@ def _search(numbers: tuple[int, ...], target: int, num_steps: int) -> list[Step]
     return None
 
 
-def propose(space: ProblemSpace, rng: random.Random, skew: float = 0.0) -> tuple[Problem, list[Step]] | None:
-    """One random problem with the :func:`random_walk` that solves it, or None when the draw fell outside ``space``.
+def propose(space: ProblemSpace, rng: random.Random) -> tuple[Problem, list[Step]] | None:
+    """One random problem with the walk that solves it, or None when the draw fell outside ``space``.
 
     The target is the end of a random walk, so no search is needed and frequent targets are those with many solutions.
     """
     numbers = tuple(rng.randint(space.number_min, space.number_max) for _ in range(space.num_numbers))
     most = space.num_numbers - 1
     num_steps = most if rng.random() < 0.75 else rng.randint(space.min_steps, most)
-    steps = random_walk(numbers, num_steps, space.target_max, rng, skew)
+    steps = random_walk(numbers, num_steps, space.target_max, rng)
     if steps is None or not space.target_min <= steps[-1].result <= space.target_max:
         return None
     target = steps[-1].result
