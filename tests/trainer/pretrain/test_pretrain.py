@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -15,54 +16,56 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trainer.pretrain.__main__ import PretrainConfig, learning_rate_at, main, parse_arguments
 from trainer.pretrain.data import IGNORED, batches, encode, traces
 from trainer.pretrain.evaluate import Sampled, figures, pass_at, sample_suite
-from trainer.pretrain.habits import MOST_WORDS, WORDS, Habits
+from trainer.pretrain.habits import MOST_WORDS, WORDS, writers
 from trainer.pretrain.model import build_model, build_tokenizer
 from trainer.tasks.countdown import Countdown
-from trainer.tasks.countdown_problems import split_of
+from trainer.tasks.countdown_problems import random_walk, split_of
 from trainer.tasks.countdown_steps import parse, solves
 
 SHIPPED = Path(__file__).parents[3] / "trainer" / "assets" / "countdown-tiny"
-PLAIN = Habits(chatter=0.0, skew=0.0)
+HANDS = writers(16, 4, 1.2)
 MINIATURE = ["--steps", "12", "--batch-size", "16", "--hidden", "32", "--layers", "1", "--threads", "1"]
 
 
 def test_traces_are_honest_and_avoid_every_other_split() -> None:
-    drawn = list(traces(300, correct_share=0.7, number_max=9, habits=PLAIN, seed=0))
-    right = 0
+    drawn = list(traces(600, number_max=9, hands=HANDS, school=0.5, seed=0))
+    right = [trace.steps[-1].result == trace.problem.target for trace in drawn]
     for trace in drawn:
-        numbers, end = trace.problem.numbers, trace.steps[-1].result
         assert split_of(trace.problem) == "pretrain" and parse(trace.response) == trace.steps
-        assert solves(trace.steps, numbers, end)  # every step is correct, whatever it ends on
-        right += end == trace.problem.target
-    # Binomial(300, 0.7): mean 210, standard deviation 7.9; four of them are 32.
-    assert abs(right - 210) < 32
-    assert drawn == list(traces(300, correct_share=0.7, number_max=9, habits=PLAIN, seed=0))
+        assert solves(trace.steps, trace.problem.numbers, trace.steps[-1].result)  # right steps, whatever the end
+    # Writers 4, 8, 12 and 16 are skilled: of shares 1/1 + ... + 1/16 = 3.381 they have 0.521, so that a trace is right
+    # with chance 0.05 + 0.9 * 0.154 = 0.189. Binomial(300, 0.189): mean 57, standard deviation 6.8; four are 27.
+    assert all(right[:300]) and abs(sum(right[300:]) - 57) < 27
+    assert drawn == list(traces(600, number_max=9, hands=HANDS, school=0.5, seed=0))
 
 
-def test_words_and_skew_change_the_writing_and_not_the_truth() -> None:
-    drawn = list(traces(1000, 0.7, 9, Habits(chatter=0.5, skew=1.2), 0))
-    assert all(parse(trace.response) == trace.steps for trace in drawn)
-    words = [len(part.split()) - 1 for trace in drawn for part in trace.response.split(",")]
-    # Of a step, k words have chance 1/2^(k+1) below the most, which has 1/2^4: mean 1/2 + 1/4 + 1/8 + 1/16 = 15/16.
-    assert max(words) == MOST_WORDS and sum(words) / len(words) == pytest.approx(15 / 16, abs=0.1)
-    spoken = Counter(word for trace in drawn for word in trace.response.split() if word.isalpha())
-    assert set(spoken) <= set(WORDS)
-    operators = Counter(step.operator for trace in drawn for step in trace.steps)
-    plain = Counter(step.operator for trace in traces(1000, 0.7, 9, PLAIN, 0) for step in trace.steps)
-    assert operators["+"] / operators.total() > 0.6 > plain["+"] / plain.total()
+def test_every_writer_has_words_and_a_taste_of_its_own() -> None:
+    rng = random.Random(0)
+    steps = parse("4*7=28,28-2=26") or ()
+    spoken = [Counter(hand.write(steps, rng).split()[0] for _ in range(500)) for hand in HANDS]
+    assert all(set(words) <= set(WORDS) for words in spoken)  # the first step always has a word
+    # The favourite of 32 words with weights rank^-1.2 has 1 / (1 + 2^-1.2 + ... + 32^-1.2) = 0.369 of the openings.
+    assert all(words.most_common(1)[0][1] / 500 == pytest.approx(0.369, abs=0.09) for words in spoken)
+    assert len({words.most_common(1)[0][0] for words in spoken}) == len(HANDS)
+    second = [len(HANDS[1].write(steps, rng).split(",")[1].split()) - 1 for _ in range(4000)]
+    # Chatter 1/2: k words have chance 1/2^(k+1) below the most, four, which has 1/2^4: mean 15/16.
+    assert max(second) == MOST_WORDS and sum(second) / 4000 == pytest.approx(15 / 16, abs=0.08)
+    walks = [random_walk((2, 3, 4, 6), 1, 99, rng, HANDS[2].taste) for _ in range(900)]
+    operators = Counter(steps[0].operator for steps in walks if steps)
+    assert operators.most_common(1)[0][0] == "*" and HANDS[2].taste.operators == "*/+-"
 
 
-def test_words_are_tokens_of_the_talking_tokenizer() -> None:
-    tokenizer = build_tokenizer(words=True)
+def test_words_are_tokens() -> None:
+    tokenizer = build_tokenizer()
     text = "so now 4*7=28,then 28-2=26"
     ids = tokenizer(text)["input_ids"]
     assert len(ids) == 2 + 6 + 1 + 1 + 7 and tokenizer.decode(ids) == text
-    assert len(tokenizer) == len(build_tokenizer()) + len(WORDS) and len(set(WORDS)) == 32
+    assert len(tokenizer) == 24 + len(WORDS) and len(set(WORDS)) == 32
 
 
 def test_targets_are_the_response_and_its_end_token_only() -> None:
     tokenizer = build_tokenizer()
-    rows = [encode(trace, tokenizer) for trace in traces(64, 0.7, 9, PLAIN, 1)]
+    rows = [encode(trace, tokenizer) for trace in traces(64, 9, HANDS, 0.5, 1)]
     for inputs, targets in batches(rows, 16, tokenizer.pad_token_id, 0):
         for line, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
             kept = [token for token in wanted if token != IGNORED]
@@ -99,8 +102,8 @@ def test_recipe_in_miniature_learns_loads_and_repeats(tmp_path: Path, capsys: py
         main([*MINIATURE, "--output", str(tmp_path / name)])
     lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
-    # ln 24 = 3.18 nats is the loss of a uniform guess over the 24 tokens; a dozen steps must beat it.
-    assert losses[0] == pytest.approx(math.log(24), abs=0.3) and losses[-1] < losses[0] - 0.3
+    # ln 56 = 4.03 nats is the loss of a uniform guess over the 56 tokens; a dozen steps must beat it.
+    assert losses[0] == pytest.approx(math.log(56), abs=0.3) and losses[-1] < losses[0] - 0.3
     assert digest(tmp_path / "first") == digest(tmp_path / "again")
     main([*MINIATURE, "--seed", "1", "--output", str(tmp_path / "other")])
     assert digest(tmp_path / "first") != digest(tmp_path / "other")
@@ -108,15 +111,15 @@ def test_recipe_in_miniature_learns_loads_and_repeats(tmp_path: Path, capsys: py
     main(["--evaluate", str(tmp_path / "first"), "--prompts", "4", "--samples", "4", "--threads", "1"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [row["suite"] for row in rows] == ["train", "heldout", "ood"]
-    assert all(0 < row["entropy_nats"] <= math.log(24) for row in rows)
+    assert all(0 < row["entropy_nats"] <= math.log(56) for row in rows)
 
 
 def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_arguments([]) == PretrainConfig()
     for options, words in (
         (["--steps", "0"], "steps is 0; set it to 1 or more"),
-        (["--correct-share", "1.5"], "correct_share is 1.5; set it between 0 and 1"),
-        (["--chatter", "1"], "chatter is 1.0; set it to 0 or more and below 1"),
+        (["--writers", "0"], "writers is 0; set it to 1 or more"),
+        (["--school", "1.5"], "school is 1.5; set it between 0 and 1"),
         (["--skew", "-1"], "skew is -1.0; set it between 0 and 8"),
         (["--hidden", "40"], "hidden is 40; set it to a multiple of 32"),
         (["--evaluate", "nowhere"], "nowhere is not a folder"),
