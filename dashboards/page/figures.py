@@ -19,6 +19,8 @@ from dashboards.sweep.load import SweepData
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK = "#1f2933"
 _GRID = "#e8ebef"
+CLEAR = "rgba(0,0,0,0)"
+"""Figures have no ground of their own: that of the page, light or dark, is seen through them."""
 MIN_SEEDS_FOR_INTERVAL = 5
 """From this many seeds on a band is the 95 % interval of the mean; with fewer it spans the range over seeds."""
 
@@ -28,8 +30,9 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: int = 340) -> go.Figure:
-    """An empty figure with the shared layout; ``legend`` is the title of the legend."""
+def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: int = 320) -> go.Figure:
+    """An empty figure with the shared layout; ``legend`` is the title of the legend. The page shows ``title`` above the
+    figure, and within it only where the reader saves an image."""
     axis = {
         "gridcolor": _GRID,
         "zeroline": False,
@@ -42,25 +45,18 @@ def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: 
     }
     figure = go.Figure()
     figure.update_layout(
-        title={
-            "text": plain(title),
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "font": {"size": 15},
-            "y": 0.97,
-            "yanchor": "top",
-        },
+        title={"text": plain(title), "font": {"size": 15}},
         xaxis={**axis, "title": {"text": plain(x_title), "standoff": 8, "font": {"size": 13}}},
         yaxis={**axis, "title": {"text": plain(y_title), "standoff": 8, "font": {"size": 13}}},
         font={"family": FONT, "size": 13, "color": INK},
         height=height,
-        margin={"l": 64, "r": 16, "t": 48, "b": 48},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
+        margin={"l": 64, "r": 16, "t": 30, "b": 48},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        modebar={"bgcolor": CLEAR, "color": "#9aa5b1", "activecolor": "#52606d"},
         hovermode="closest",
         legend={"title": {"text": plain(legend), "font": {"size": 13}}, "tracegroupgap": 2},
-        hoverlabel={"font": {"family": FONT, "size": 12}, "bgcolor": "white"},
+        hoverlabel={"font": {"family": FONT, "size": 12}, "bgcolor": "#ffffff"},
     )
     return figure
 

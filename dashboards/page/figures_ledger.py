@@ -22,7 +22,7 @@ COLORS: Mapping[str, str] = {
     "regularizers": "#cc79a7",
     "momentum": "#009e73",
     "weight_decay": "#8c6d31",
-    "residual": "#440154",
+    "residual": "#4b0a5f",
     "elsewhere": "#b8c0c9",
 }
 """Of each part of the account: Okabe and Ito's for the causes, greys for what is not accounted for."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from dashboards.page.palette import Style
+from dashboards.page.palette import Style, tones
 
 _DASH_ARRAYS = {
     "solid": "",
@@ -34,6 +34,11 @@ _SHAPES = {
 def legend_mark(style: Style) -> Markup:
     """An inline drawing of the level's line and marker."""
     return Markup(
-        '<svg width="34" height="14" aria-hidden="true" fill="{color}" stroke="none">'
-        '<line x1="0" y1="7" x2="34" y2="7" stroke="{color}" stroke-width="2" stroke-dasharray="{dash}"/>{shape}</svg>'
-    ).format(color=style.color, dash=_DASH_ARRAYS[style.dash], shape=Markup(_SHAPES[style.symbol]))
+        '<svg class="mark" style="{tones}" width="34" height="14" aria-hidden="true" '
+        'fill="currentColor" stroke="none"><line x1="0" y1="7" x2="34" y2="7" stroke="currentColor" stroke-width="2" '
+        'stroke-dasharray="{dash}"/>{shape}</svg>'
+    ).format(
+        tones=tones(style.color),
+        dash=_DASH_ARRAYS[style.dash],
+        shape=Markup(_SHAPES[style.symbol]),
+    )

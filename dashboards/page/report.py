@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -14,10 +14,12 @@ import pandas as pd
 
 from dashboards.page.figures_ledger import COLORS, parts_shown
 from dashboards.page.legend import legend_mark
+from dashboards.page.packing import compact_json
 from dashboards.page.page import Section, render, write_atomically
 from dashboards.page.palette import level_styles
+from dashboards.page.samples import sample_rows
 from dashboards.page.sections import ledger_data, primary_metric, report_sections
-from dashboards.page.tokens import compact_json, viewer_responses
+from dashboards.page.tokens import viewer_responses
 from dashboards.page.why import why
 from dashboards.statistics.format import number
 from dashboards.statistics.intervals import PairedEffect, holm
@@ -37,8 +39,6 @@ from dashboards.sweep.summary import (
     metric_tests,
     paired_effects,
 )
-
-_SAMPLE_CHARACTERS = 600
 
 
 def write_report(sweep: SweepData, path: Path) -> Path:
@@ -67,7 +67,7 @@ def report_html(sweep: SweepData) -> str:
     styles, result = level_styles(sweep), hypothesis_result(sweep)
     metric = primary_metric(sweep)
     effects, laws, tests = paired_effects(sweep, metric), level_laws(sweep), metric_tests(sweep)
-    points, samples = load_reliability(sweep), load_samples(sweep)
+    points, samples = load_reliability(sweep), sample_rows(sweep, load_samples(sweep))
     ledger, ends = ledger_data(sweep), compared_ends(sweep, result.ends)
     sections = report_sections(sweep, styles, effects, laws, points, ledger)
     responses = viewer_responses(load_tokens(sweep))
@@ -106,7 +106,8 @@ def report_html(sweep: SweepData) -> str:
         "names": {test.metric: sweep.describe(test.metric) for test in tests},
         "ordered": sweep.factor.ordered,
         "untested": any(math.isnan(test.p_value) for test in tests),
-        "samples": sample_rows(sweep, samples),
+        "samples": samples,
+        "contents": _contents(sections, tests=bool(tests), samples=bool(samples), responses=bool(responses)),
         "rule": RULE,
         "provenance": _provenance(sweep),
         "report_command": f"python -m dashboards report {quote(sweep.name)} --uri {quote(shown_uri(sweep.uri))}",
@@ -123,6 +124,22 @@ def shown_uri(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _contents(sections: Sequence[Section], *, tests: bool, samples: bool, responses: bool) -> list[tuple[str, str]]:
+    """(id, heading) of everything below the first screen that this page has."""
+    after = [
+        (tests, "tests", "What else moved"),
+        (samples, "samples", "Sampled responses"),
+        (responses, "tokens", "Responses, token by token"),
+        (True, "method", "How to read the numbers"),
+        (True, "provenance", "Provenance and reproduction"),
+    ]
+    return [
+        ("levels", "Levels"),
+        *((section.id, section.title) for section in sections),
+        *((name, heading) for shown, name, heading in after if shown),
+    ]
 
 
 def _headline(sweep: SweepData) -> str:
@@ -180,54 +197,3 @@ def _glossary(
     keys = [name.key for name in columns] + [test.metric for test in tests]
     keys += [key for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
     return [metric for key in dict.fromkeys(keys) if (metric := sweep.describe(key)).definition]
-
-
-def sample_rows(sweep: SweepData, samples: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """One row per level: a correct and an incorrect response of the last step with samples, and the responses of the
-    first such step to the same prompts (otherwise again a correct and an incorrect one). Samples of evaluations are
-    preferred, because these repeat their prompts."""
-    rows: list[Mapping[str, Any]] = []
-    for level, label in labels(sweep).items():
-        of_level = samples[samples["level"] == level]
-        if of_level.empty:
-            continue
-        of_seed = of_level[of_level["seed"] == of_level["seed"].min()]
-        evaluated = of_seed[of_seed["source"] == "evaluation"]
-        chosen = evaluated if evaluated["step"].nunique() > 1 else of_seed
-        first, last = (chosen[chosen["step"] == step] for step in (chosen["step"].min(), chosen["step"].max()))
-        late = _correct_and_incorrect(last)
-        same = first[first["prompt"].isin(late["prompt"])].drop_duplicates("prompt")
-        early = same if len(same) == len(late) else _correct_and_incorrect(first)
-        several = chosen["step"].nunique() > 1
-        rows.append(
-            {
-                "label": label,
-                "seed": of_seed["seed"].iloc[0],
-                "early": _shown(early),
-                "late": _shown(late) if several else [],
-            }
-        )
-    return rows
-
-
-def _correct_and_incorrect(rows: pd.DataFrame) -> pd.DataFrame:
-    rewards = pd.to_numeric(rows["reward"], errors="coerce")
-    chosen = pd.concat([rows[rewards == rewards.max()].head(1), rows[rewards < rewards.max()].head(1)])
-    return chosen if len(chosen) else rows.head(1)
-
-
-def _shown(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            "step": row["step"],
-            "reward": row["reward"],
-            "prompt": _short(row["prompt"]),
-            "response": _short(row["response"]),
-        }
-        for row in rows.to_dict("records")
-    ]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _SAMPLE_CHARACTERS else f"{text[:_SAMPLE_CHARACTERS]}\u2026 ({len(text)} characters)"

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dashboards.page.packing import compact_json
 from dashboards.page.page import render, write_atomically
-from dashboards.page.tokens import compact_json, response_row
+from dashboards.page.tokens import response_row
 
 MOST_KEPT = 1000
 """Responses in a page, evenly over the steps: about 12 MB of numbers at 400 tokens each."""

@@ -6,12 +6,12 @@ as JSON, and the page shows them as text.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+
+from dashboards.page.packing import rounded
 
 COLUMNS = ("influence", "entropy", "advantage", "ratio", "logprobs", "coefficient")
 MOST_RESPONSES = 96
@@ -57,14 +57,5 @@ def response_row(row: Mapping[Any, Any], run: str, level: str) -> dict[str, Any]
         "prompt": prompt if len(prompt) <= _PROMPT_CHARACTERS else f"\u2026{prompt[-_PROMPT_CHARACTERS:]}",
         "cut": max(len(tokens) - MOST_TOKENS, 0),
         "tokens": tokens[:MOST_TOKENS],
-        **{name: [_rounded(value) for value in row[name][:MOST_TOKENS]] for name in COLUMNS},
+        **{name: [rounded(value, _DIGITS) for value in row[name][:MOST_TOKENS]] for name in COLUMNS},
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{_DIGITS}g}")
-
-
-def compact_json(responses: list[dict[str, Any]]) -> str:
-    """The responses as JSON without spaces."""
-    return json.dumps(responses, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -62,7 +62,7 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
                 hovertemplate="%{text}<br>" + plain(objective.label) + " %{y:.4g}<extra></extra>",
             )
         )
-    figure.update_layout(margin={"t": 20}, height=300)
+    figure.update_layout(height=300)
     every = [trial.values[position] for trial in search.complete if trial.values]
     figure.update_yaxes(range=_padded(min(every), max(every)))
     _scale(figure, rows[0].distributions[key])
@@ -111,7 +111,7 @@ def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[s
             trace.update(colorscale="Viridis", reversescale=not objective.maximize, line_width=0.5)
             trace.colorbar.update(title={"text": ""}, thickness=12)
         else:
-            trace.update(marker={"color": "white", "size": 6, "line": {"color": "#1f2933", "width": 1}})
+            trace.update(marker={"color": "#ffffff", "size": 6, "line": {"color": "#1f2933", "width": 1}})
         figure.add_trace(trace)
     swapped = drawn.layout.xaxis.title.text != pair[0]
     order = list(reversed(names)) if swapped else names

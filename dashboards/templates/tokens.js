@@ -1,7 +1,6 @@
 "use strict";
 // The response viewer: every token coloured by one of its numbers. Tokens are untrusted: they become text nodes only.
-(function () {
-  const responses = JSON.parse(document.getElementById("token-data").textContent);
+unpack("token-data").then(JSON.parse).then(function (responses) {
   const controls = {};
   for (const name of ["color", "order", "run", "step", "answer"]) controls[name] = document.getElementById("token-" + name);
   const place = document.getElementById("token-responses");
@@ -119,4 +118,5 @@
   for (const name of ["pointerover", "click"]) place.addEventListener(name, describe);
   place.addEventListener("pointerleave", function () { tip.hidden = true; });
   choose();
-})();
+  document.documentElement.dataset.tokens = String(responses.length);
+});

@@ -45,7 +45,7 @@ def opened(page: Path, *flags: str) -> tuple[str, list[str]]:
     return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
 
 
-def used(page: Path, script: str) -> tuple[str, list[str]]:
+def used(page: Path, script: str, *flags: str) -> tuple[str, list[str]]:
     """What ``script`` (a function body of ``page``, the page's document) returns, and what the console said.
 
     The page is in a frame of another page, whose script it is: its own security policy stays in force.
@@ -53,8 +53,12 @@ def used(page: Path, script: str) -> tuple[str, list[str]]:
     outer = page.with_name("outer.html")
     outer.write_text(
         f"<iframe id=inner width=1200 height=1500 src={page.name}></iframe><pre id=result></pre><script>"
-        "inner.onload = () => { result.textContent = JSON.stringify((function (page) {"
-        f"{script}}})(inner.contentDocument)); }};</script>"
+        # What the page carries is unpacked after it has loaded; these marks say that it has been drawn.
+        "const drawn = (page) => [['figures-packed', 'ready'], ['token-data', 'tokens']].every("
+        "([id, mark]) => !page.getElementById(id) || page.documentElement.dataset[mark] !== undefined);"
+        "const use = () => { if (!drawn(inner.contentDocument)) { setTimeout(use, 50); return; }"
+        "result.textContent = JSON.stringify((function (page) {"
+        f"{script}}})(inner.contentDocument)); }}; inner.onload = use;</script>"
     )
-    dom, problems = opened(outer, "--allow-file-access-from-files")
+    dom, problems = opened(outer, "--allow-file-access-from-files", *flags)
     return unescape(dom.partition('<pre id="result">')[2].partition("</pre>")[0]), problems

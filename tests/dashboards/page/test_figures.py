@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 
 from dashboards.page.figures import band_note, curve, seed_curve
 from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, pool_bins, reliability, reward_entropy
+from dashboards.page.figures_ledger import COLORS
 from dashboards.page.legend import legend_mark
-from dashboards.page.page import figure_json
-from dashboards.page.palette import level_styles
+from dashboards.page.page import _TEMPLATES as TEMPLATES
+from dashboards.page.palette import _OKABE_ITO, _VIRIDIS, DARK, level_styles
+from dashboards.search.figures import MARKS
 from dashboards.sweep.artifacts import load_reliability
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.summary import level_laws, paired_effects
@@ -122,7 +126,32 @@ def test_every_style_has_a_legend_mark(sweep: SweepData) -> None:
         assert style.color in legend_mark(style)
 
 
-def test_figure_json_cannot_close_its_element(sweep: SweepData) -> None:
-    figure = curve(sweep, "policy/entropy", level_styles(sweep), title="</script><script>")
-    assert figure is not None
-    assert not set("<>&") & set(str(figure_json(figure)))
+def test_on_a_dark_page_levels_keep_their_order_and_are_legible(sweep: SweepData) -> None:
+    styles = level_styles(sweep)
+    shades = [luminance(DARK[style.color]) for style in styles]
+    assert shades == sorted(shades) and len(set(shades)) == 4
+    page = (TEMPLATES / "page.css").read_text().partition("prefers-color-scheme: dark")[2]
+    ground = re.search(r"--paper: (#[0-9a-f]{6})", page)
+    assert ground is not None
+    drawn = {
+        DARK.get(color, color)
+        for color in [*_VIRIDIS, *_OKABE_ITO, *COLORS.values(), *(m.color for m in MARKS.values())]
+    }
+    weak = {color for color in drawn if contrast(color, ground[1]) < 3}
+    assert weak == {DARK[COLORS["unsampled"]]}, "a grey without meaning of its own may recede"
+
+
+def contrast(color: str, ground: str) -> float:
+    """Contrast by WCAG 2.1; 3 is what it asks of graphics."""
+
+    def linear(color: str) -> float:
+        parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((linear(color), linear(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_of_black_and_white_is_21() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)

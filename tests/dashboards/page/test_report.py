@@ -16,13 +16,26 @@ from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
 from dashboards.page.claims import claims_text, load_claims, write_claims
+from dashboards.page.packing import compact_json, unpacked
 from dashboards.page.page import content_policy, write_atomically
+from dashboards.page.palette import DARK
 from dashboards.page.report import log_report, report_html, shown_uri, write_report
 from dashboards.page.terminal import aligned, level_table
-from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, compact_json, viewer_responses
+from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, viewer_responses
 from dashboards.sweep.glossary import parse_glossary
 from dashboards.sweep.load import SweepData, load_sweep
 from dashboards.sweep.summary import level_rows
+
+
+def packed_texts(page: str) -> dict[str, str]:
+    """What the page carries compressed, by the id of its element."""
+    return {name: unpacked(text) for name, text in re.findall(r'<script type="text/plain" id="([\w-]+)">(.*?)<', page)}
+
+
+def outward(page: str) -> list[str]:
+    """Links that leave the page, MLflow's apart."""
+    links = [str(attributes["href"]) for _, attributes in elements(page) if "href" in attributes]
+    return [link for link in links if not re.match(r"#|http://127\.0\.0\.1:5000/#/experiments/\d+/runs/\w+$", link)]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +51,9 @@ def broken_page(broken: SweepData) -> str:
 def test_the_page_loads_nothing_and_embeds_plotly_once(page: str) -> None:
     found = elements(page)
     scripts = [attributes for tag, attributes in found if tag == "script"]
-    assert sum("type" not in attributes for attributes in scripts) == 3  # plotly.js and the page's own two
-    assert page.count("* plotly.js v") == 1
-    assert not [tag for tag, attributes in found if "src" in attributes or "href" in attributes]
+    assert sum("type" not in attributes for attributes in scripts) == 3  # the page's own; plotly.js is packed
+    assert "* plotly.js v" not in page and packed_texts(page)["plotly-packed"].count("* plotly.js v") == 1
+    assert not [tag for tag, attributes in found if "src" in attributes] and outward(page) == []
     assert not [tag for tag, _ in found if tag in ("link", "iframe", "object", "embed", "img")]
 
 
@@ -81,7 +94,7 @@ def test_a_study_without_a_ledger_says_so(new_store: Callable[[], Path]) -> None
     spec = FakeSpec(study="off", steps=6, seeds=2, levels=("a", "b"), ledger_every=0)
     page = report_html(load_sweep(write_study(new_store(), spec), "off"))
     assert "it was off in these runs" in page
-    assert 'id="ledger"' not in page and 'id="tokens"' not in page and page.count("<script>") == 2
+    assert 'id="ledger"' not in page and 'id="tokens"' not in page and page.count("<script>") == 2  # no viewer
     few = FakeSpec(study="few", steps=4, seeds=2, levels=("a", "b"))
     assert "no seed has 3 ledgers" in report_html(load_sweep(write_study(new_store(), few), "few"))
 
@@ -214,6 +227,54 @@ def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken
     assert problems == []
 
 
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_colour_scheme_with_its_figures_and_prints_light(
+    scheme: str, sweep: SweepData, tmp_path: Path
+) -> None:
+    write_report(sweep, tmp_path / "report.html")
+    found, problems = used(
+        tmp_path / "report.html",
+        """
+        const view = page.defaultView, style = (element) => view.getComputedStyle(element);
+        const plot = page.querySelector(".plot");
+        const line = () => plot.data.find((trace) => trace.mode === "lines+markers").line.color;
+        const seen = { ground: style(page.body).backgroundColor, screen: line() };
+        seen.mark = style(page.querySelector(".legend .mark")).color;
+        view.dispatchEvent(new Event("beforeprint"));
+        seen.paper = line();
+        view.dispatchEvent(new Event("afterprint"));
+        seen.again = line();
+        page.querySelector("button[data-level]").click();
+        seen.hidden = plot.data.filter((trace) => trace.visible === "legendonly").length;
+        seen.titles = [...page.querySelectorAll("h3.title")].every((title) => title.textContent);
+        seen.twice = Boolean(plot.layout.title && plot.layout.title.text);
+        seen.columns = page.querySelector("#levels ~ .scroll td").dataset.column;
+        return seen;
+        """,
+        *(["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []),
+    )
+    light, dark = "#440154", DARK["#440154"]
+    expected = {
+        "light": {"ground": "rgb(255, 255, 255)", "screen": light, "mark": rgb(light), "again": light},
+        "dark": {"ground": "rgb(20, 25, 31)", "screen": dark, "mark": rgb(dark), "again": dark},
+    }[scheme]
+    rest = {"paper": light, "hidden": 2, "titles": True, "twice": False, "columns": "Seeds"}
+    assert json.loads(found) == {**expected, **rest} and problems == []
+
+
+def rgb(color: str) -> str:
+    return f"rgb({', '.join(str(int(color[start : start + 2], 16)) for start in (1, 3, 5))})"
+
+
+def test_the_contents_lead_to_every_heading(page: str) -> None:
+    found = elements(page)
+    links = [str(attributes["href"])[1:] for tag, attributes in found if tag == "a" and "href" in attributes]
+    headings = [attributes["id"] for tag, attributes in found if tag == "h2" and attributes.get("id")]
+    assert set(headings) - {"why", "moved"} <= set(links) and len(headings) >= 12
+    assert {link for link in links if not link.startswith("ttp")} <= {str(a["id"]) for _, a in found if a.get("id")}
+
+
 ORANGE, BLUE = "230, 126, 0", "0, 114, 178"
 
 
@@ -285,10 +346,11 @@ def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, host
     else:
         write_claims(load_claims(hostile.uri), hostile.uri, path)
     found = elements(path.read_text())
-    assert not [tag for tag, attributes in found if {"onerror", "href", "src"} & set(attributes)]
+    assert not [tag for tag, attributes in found if {"onerror", "src"} & set(attributes)]
+    assert outward(path.read_text()) == []
     assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 3 * (kind == "report")
     dom, problems = opened(path)
     assert "<title>pwned" not in dom and "&lt;script&gt;document.title=" in dom and "{{7*7}}" in dom
-    acting = [name for _, attributes in elements(dom) for name in attributes if name.endswith(("href", "src"))]
-    assert acting == [] and not re.search(r"<[^>\"]*\son\w+=", dom)
+    acting = [name for _, attributes in elements(dom) for name in attributes if name.endswith("src")]
+    assert acting == [] and outward(dom) == [] and not re.search(r"<[^>\"]*\son\w+=", dom)
     assert problems == []
