@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -21,6 +22,8 @@ INK = "#1f2933"
 _GRID = "#e8ebef"
 CLEAR = "rgba(0,0,0,0)"
 """Figures have no ground of their own: that of the page, light or dark, is seen through them."""
+MOST_STEPS = 300
+"""Points of a curve: a figure is about 500 pixels wide."""
 MIN_SEEDS_FOR_INTERVAL = 5
 """From this many seeds on a band is the 95 % interval of the mean; with fewer it spans the range over seeds."""
 
@@ -75,23 +78,47 @@ def seed_curve(points: pd.DataFrame, bounds: Range = UNBOUNDED) -> pd.DataFrame:
 
 
 def curve(sweep: SweepData, metric: str, styles: Sequence[Style], *, title: str = "") -> go.Figure | None:
-    """``metric`` against step: mean over seeds with a band, one line a level, every cell that logged it."""
+    """``metric`` against step: mean over seeds with a band, one line a level, every cell that logged it. None where it
+    was logged at fewer than two steps: a curve of one point says nothing."""
     points = sweep.metrics[sweep.metrics["metric"] == metric]
-    if points["value"].notna().sum() == 0:
-        return None
     name = sweep.describe(metric)
-    figure = base_figure(title or name.label, "training step", name.unit or name.label, legend=sweep.factor.axis)
-    figure.update_layout(meta=[metric])
+    figure = level_curves(points, styles, title or name.label, name.unit or name.label, sweep.factor.axis, name.range)
+    if figure is not None:
+        figure.update_layout(meta=[metric])
+    return figure
+
+
+def level_curves(
+    points: pd.DataFrame, styles: Sequence[Style], title: str, y_title: str, legend: str, bounds: Range = UNBOUNDED
+) -> go.Figure | None:
+    """Value against step from points (level, step, value, one a seed); None below two steps with a value."""
+    points = points[points["value"].notna()]
+    if points["step"].nunique() < 2:
+        return None
+    figure = base_figure(title, "training step", y_title, legend=legend)
     if points["step"].max() <= 10:  # whole steps only
         figure.update_xaxes(dtick=1)
     if points["value"].min() >= 0:
         figure.update_yaxes(rangemode="nonnegative")
     for style in styles:
-        frame = seed_curve(points[points["level"] == style.level], name.range)
+        frame = thinned(seed_curve(points[points["level"] == style.level], bounds))
         if len(frame):
             add_band(figure, frame, style)
             figure.add_trace(_line(frame, style))
     return figure
+
+
+def thinned(frame: pd.DataFrame, most: int = MOST_STEPS) -> pd.DataFrame:
+    """At most ``most`` rows of a curve: of each of ``most / 2`` stretches of steps the one with the lowest and the one
+    with the highest mean, so that no spike is lost; first and last row stay."""
+    if len(frame) <= most:
+        return frame
+    stretches = np.array_split(np.arange(1, len(frame) - 1), most // 2 - 1)
+    mean = frame["mean"].to_numpy()
+    kept = {0, len(frame) - 1}
+    for stretch in stretches:
+        kept |= {int(stretch[mean[stretch].argmin()]), int(stretch[mean[stretch].argmax()])}
+    return frame.iloc[sorted(kept)].reset_index(drop=True)
 
 
 def add_band(figure: go.Figure, frame: pd.DataFrame, style: Style) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.page.figures import INK, base_figure, plain, whisker
+from dashboards.page.figures import INK, base_figure, level_curves, plain, whisker
 from dashboards.page.palette import Style
-from dashboards.sweep.ledger import PARTS, Account, Prediction, RankedEstimator
+from dashboards.sweep.ledger import PARTS, QUADRANTS, Account, Prediction, RankedEstimator
 from dashboards.sweep.load import SweepData
 
 COLORS: Mapping[str, str] = {
@@ -87,6 +87,23 @@ def _bands(title: str, mean: pd.DataFrame, change: pd.Series, parts: Sequence[st
         )
     )
     return figure
+
+
+def quadrant_curves(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
+    """What each quadrant of the policy term did to the entropy, cumulated: a figure a quadrant, a line a level."""
+    figures = []
+    for quadrant in QUADRANTS:
+        points = [
+            account.parts[quadrant].rename("value").rename_axis("step").reset_index().assign(level=account.level)
+            for account in found
+        ]
+        title = PARTS[quadrant][:1].upper() + PARTS[quadrant][1:]
+        y_title = "change of entropy (nats)"
+        figure = level_curves(pd.concat(points), styles, title, y_title, sweep.factor.axis) if points else None
+        if figure is not None:
+            figure.update_layout(meta=[f"ledger/{quadrant}"])
+            figures.append(figure)
+    return figures
 
 
 def learning_and_noise(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> go.Figure | None:

@@ -6,26 +6,44 @@ A figure is left out if no cell logged its metric.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.page.figures import band_note, curve
-from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, reliability, reward_entropy
+from dashboards.page.figures_compare import final_by_level, forest, reward_entropy
 from dashboards.page.figures_ledger import (
     cumulated,
     estimator_ranking,
     learning_and_noise,
     measured_against_predicted,
+    quadrant_curves,
 )
-from dashboards.page.page import Panel, Section
+from dashboards.page.page import Section
 from dashboards.page.palette import Style
+from dashboards.page.sections_behaviour import (
+    calibration_section,
+    curves_section,
+    diversity_section,
+    panels_of,
+    reward_section,
+    without_gap,
+)
 from dashboards.statistics.format import interval_text, number
 from dashboards.statistics.intervals import PairedEffect
-from dashboards.sweep.ledger import Account, Prediction, RankedEstimator, accounts, ledger_points, prediction, ranking
+from dashboards.sweep.ledger import (
+    QUADRANTS,
+    Account,
+    Prediction,
+    RankedEstimator,
+    accounts,
+    ledger_points,
+    prediction,
+    ranking,
+)
 from dashboards.sweep.load import SweepData
-from dashboards.sweep.names import ENTROPY, REWARD, evaluation_keys, label_of, suite_name
+from dashboards.sweep.names import ENTROPY, label_of
 from dashboards.sweep.summary import LevelLaw, metric_keys
 
 
@@ -57,25 +75,17 @@ def report_sections(
     sections = [
         _main(sweep, styles, effects),
         _ledger(sweep, styles, ledger),
+        _signs(sweep, styles, ledger),
         _estimators(sweep, styles, ledger),
-        _reward(sweep, styles),
-        _curves(sweep, styles, "diversity", "Diversity of responses", [*_DIVERSITY, *_support_keys(sweep)]),
-        _calibration(sweep, styles, points),
+        reward_section(sweep, styles),
+        diversity_section(sweep, styles),
+        calibration_section(sweep, styles, points),
         _law(sweep, styles, laws),
-        _curves(sweep, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
-        _curves(sweep, styles, "accounting", "Change at a token's own position", _ACCOUNTING, _ACCOUNTING_INTRO),
-        _curves(sweep, styles, "health", "Health of the runs", _HEALTH),
+        curves_section(sweep, styles, "updates", "Clipping and step size", _UPDATES, _UPDATES_INTRO),
+        curves_section(sweep, styles, "accounting", "Change at a token's own position", _ACCOUNTING, _ACCOUNTING_INTRO),
+        curves_section(sweep, styles, "health", "Health of the runs", _HEALTH),
     ]
     return [without_gap(section) for section in sections if section.panels]
-
-
-def without_gap(section: Section) -> Section:
-    """``section`` with the first narrow figure widened if their number is odd, so that no column stays empty."""
-    narrow = [panel for panel in section.panels if not panel.wide]
-    if len(narrow) % 2 == 0:
-        return section
-    narrow[0].figure.update_layout(showlegend=True)
-    return replace(section, panels=[replace(panel, wide=panel.wide or panel is narrow[0]) for panel in section.panels])
 
 
 _ONE_SEED = "One seed: points without an interval, a description and no evidence."
@@ -84,7 +94,6 @@ _FOREST_NOTE = (
     "Same-seed differences with 95 % t intervals: what the seeds share cancels, so these intervals are the ones to "
     "judge by. From three seeds on an interval that leaves zero out is evidence of a difference."
 )
-_DIVERSITY = ("diversity/distinct_4", "diversity/self_bleu", "diversity/distinct_correct", "diversity/answer_entropy")
 _UPDATES = ("policy/clip_frac_high", "policy/clip_frac_low", "policy/kl_old", "policy/grad_norm")
 _UPDATES_INTRO = "How hard the surrogate pushed: tokens held back by either threshold and the distance moved per step."
 _ACCOUNTING = (
@@ -106,6 +115,11 @@ _LEDGER_INTRO = (
     "predicted: second order, the only part that noise alone can cause. Together the bands are the change of "
     "entropy between rollouts (black line)."
 )
+_SIGNS_INTRO = (
+    "Entropy of the tokens of correct and incorrect responses, by the sign of their advantage, then what each quadrant "
+    "of the policy term did to the entropy: cumulated by the ledger, or, without one, the change at the tokens' own "
+    "positions at each step."
+)
 _HALVES_NOTE = (
     "Solid: learning, what two halves of a step's prompts agree on. Dotted: noise, the rest of the policy term. Known "
     "where a ledger looked at two prompts or more."
@@ -122,10 +136,6 @@ _HEALTH = (
     "rollout/zero_std_frac_all_incorrect",
     "time/step_s",
 )
-
-
-def _support_keys(sweep: SweepData) -> list[str]:
-    return sorted(key for key in metric_keys(sweep) if key.startswith("support/") and key.endswith(("_srr", "_ndr")))
 
 
 def primary_metric(sweep: SweepData) -> str:
@@ -145,7 +155,7 @@ def _main(sweep: SweepData, styles: Sequence[Style], effects: Sequence[tuple[str
     ]
     if metric != ENTROPY:
         candidates.append((curve(sweep, ENTROPY, styles), "", False))
-    return Section(id="main", title=title, panels=_panels(candidates))
+    return Section(id="main", title=title, panels=panels_of(candidates))
 
 
 def _ledger(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Section:
@@ -155,7 +165,22 @@ def _ledger(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Se
         id="ledger",
         title="What moved the entropy",
         intro=_LEDGER_INTRO,
-        panels=_panels([*bands, halves] if bands else []),
+        panels=panels_of([*bands, halves] if bands else []),
+    )
+
+
+def _signs(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Section:
+    """Entropy by the sign of the advantage, and what each quadrant did to it."""
+    quadrants = quadrant_curves(sweep, ledger.accounts, styles)
+    if not quadrants:
+        drawn = [curve(sweep, f"entropy/delta_{quadrant}", styles) for quadrant in QUADRANTS]
+        quadrants = [figure for figure in drawn if figure is not None]
+    signs = [curve(sweep, f"policy/entropy_{sign}", styles) for sign in ("positive", "negative")]
+    return Section(
+        id="signs",
+        title="Entropy by sign and quadrant",
+        intro=_SIGNS_INTRO,
+        panels=panels_of([(figure, "", False) for figure in [*signs, *quadrants]]),
     )
 
 
@@ -174,28 +199,7 @@ def _estimators(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -
     )
     candidates.append((estimator_ranking(ledger.ranked), note, False))
     title = "Prediction and estimators of influence"
-    return Section(id="estimators", title=title, intro=_ESTIMATORS_INTRO, panels=_panels(candidates))
-
-
-def _reward(sweep: SweepData, styles: Sequence[Style]) -> Section:
-    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(sweep, REWARD, styles), "", False)]
-    evaluations = evaluation_keys(metric_keys(sweep))
-    for suite in dict.fromkeys(item.suite for item in evaluations):
-        for kind in ("avg", "pass"):
-            widest = [item.key for item in evaluations if item.suite == suite and item.kind == kind][-1:]
-            candidates += [(curve(sweep, key, styles), "", False) for key in widest]
-        candidates.append((pass_at_k(sweep, suite, styles), "", False))
-    words = ", ".join(dict.fromkeys(suite_name(item.suite) for item in evaluations))
-    title = "Reward and problem solving" if words else "Reward"
-    return Section(id="reward", title=title, panels=_panels(candidates))
-
-
-def _calibration(sweep: SweepData, styles: Sequence[Style], points: pd.DataFrame) -> Section:
-    candidates: list[tuple[go.Figure | None, str, bool]] = [(curve(sweep, "calibration/ece", styles), "", False)]
-    note = "On the dotted diagonal confidence equals accuracy; below it the model is over-confident. Seeds are pooled."
-    for suite in points["suite"].dropna().unique():
-        candidates.append((reliability(sweep, points, str(suite), styles), note, False))
-    return Section(id="calibration", title="Calibration", panels=_panels(candidates))
+    return Section(id="estimators", title=title, intro=_ESTIMATORS_INTRO, panels=panels_of(candidates))
 
 
 def _law(sweep: SweepData, styles: Sequence[Style], laws: Sequence[LevelLaw]) -> Section:
@@ -208,23 +212,5 @@ def _law(sweep: SweepData, styles: Sequence[Style], laws: Sequence[LevelLaw]) ->
         id="law",
         title="Reward against entropy",
         intro=intro,
-        panels=_panels([(reward_entropy(sweep, laws, styles), note, True)]),
+        panels=panels_of([(reward_entropy(sweep, laws, styles), note, True)]),
     )
-
-
-def _curves(
-    sweep: SweepData, styles: Sequence[Style], name: str, title: str, keys: Sequence[str], intro: str = ""
-) -> Section:
-    return Section(
-        id=name, title=title, intro=intro, panels=_panels([(curve(sweep, key, styles), "", False) for key in keys])
-    )
-
-
-def _panels(candidates: Sequence[tuple[go.Figure | None, str, bool]]) -> list[Panel]:
-    """Panels of the figures that exist; all but the wide ones leave their legend to the page."""
-    panels = []
-    for figure, caption, wide in candidates:
-        if figure is not None:
-            figure.update_layout(showlegend=wide)
-            panels.append(Panel(figure=figure, caption=caption, wide=wide))
-    return panels

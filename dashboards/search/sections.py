@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from dashboards.page.page import Panel, Section
-from dashboards.page.sections import without_gap
+from dashboards.page.sections_behaviour import without_gap
 from dashboards.search.confirm import Confirmation
 from dashboards.search.figures import effects, history, importance_bars, intermediate, short_name, timeline
 from dashboards.search.figures_space import MAX_LINES, contour, numeric, parallel, pareto, slice_plot

@@ -100,6 +100,8 @@ def _family_label(key: str) -> str | None:
         return f"{_SUPPORT[match[2]]}, {suite_name(match[1])}"
     if match := re.match(r"^entropy/corr_(?:pearson|spearman)_(\w+)$", key):
         return f"At the token's own position, {match[1].replace('_', ' ')}"
+    if match := re.match(r"^entropy/delta_(positive|negative)_(likely|unlikely)$", key):
+        return f"Change at the position, {match[1]}, {match[2]} tokens"
     if match := re.match(r"^ledger/(\w+)$", key):
         return f"Ledger, {match[1].replace('_', ' ')}"
     return None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.page.figures import band_note, curve, seed_curve
+from dashboards.page.figures import band_note, curve, seed_curve, thinned
 from dashboards.page.figures_compare import final_by_level, forest, pass_at_k, pool_bins, reliability, reward_entropy
-from dashboards.page.figures_ledger import COLORS
+from dashboards.page.figures_ledger import COLORS, quadrant_curves
 from dashboards.page.legend import legend_mark
 from dashboards.page.page import _TEMPLATES as TEMPLATES
 from dashboards.page.palette import _OKABE_ITO, _VIRIDIS, DARK, level_styles
+from dashboards.page.sections_behaviour import curve_or_final
 from dashboards.search.figures import MARKS
 from dashboards.sweep.artifacts import load_reliability
+from dashboards.sweep.ledger import accounts
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.summary import level_laws, paired_effects
 
@@ -60,6 +63,34 @@ def test_seed_curve_from_five_seeds_is_the_t_interval() -> None:
 def test_a_metric_nobody_logged_has_no_figure(sweep: SweepData) -> None:
     styles = level_styles(sweep)
     assert curve(sweep, "policy/absent", styles) is None and final_by_level(sweep, "policy/absent", styles) is None
+
+
+def test_a_metric_logged_once_is_drawn_by_level_and_not_as_a_curve(sweep: SweepData) -> None:
+    styles = level_styles(sweep)
+    assert curve(sweep, "support/heldout_srr", styles) is None
+    figure = curve_or_final(sweep, "support/heldout_srr", styles)
+    assert figure is not None and figure.layout.xaxis.type == "category"
+    assert curve_or_final(sweep, "support/heldout_srr", styles[:1]) is None, "one level, one point: nothing to see"
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_spikes() -> None:
+    mean = np.zeros(5000)
+    mean[[1234, 4321]] = [9.0, -9.0]
+    frame = pd.DataFrame({"step": np.arange(5000), "mean": mean, "low": mean, "high": mean, "n": 1})
+    kept = thinned(frame)
+    assert len(kept) <= 300 and kept["step"].is_monotonic_increasing
+    assert kept["step"].iloc[[0, -1]].tolist() == [0, 4999] and {1234, 4321} <= set(kept["step"])
+    assert thinned(frame.head(300)) is not kept and len(thinned(frame.head(300))) == 300
+
+
+def test_every_quadrant_has_a_figure_with_a_line_a_level(sweep: SweepData) -> None:
+    figures = quadrant_curves(sweep, accounts(sweep), level_styles(sweep))
+    assert [figure.layout.title.text for figure in figures] == [
+        "Positive, likely tokens", "Positive, unlikely tokens", "Negative, likely tokens", "Negative, unlikely tokens",
+    ]  # fmt: skip
+    # Levels differ in the last only: by 0.0065 nats each at the end of the 20 steps (fake_study.FakeSpec.effect).
+    ends = [[trace.y[-1] for trace in figure.data if trace.mode == "lines+markers"] for figure in figures]
+    assert np.diff(ends[3]) == pytest.approx([0.0065] * 3, abs=5e-4) and np.ptp(ends[0]) < 1e-3
 
 
 def test_colours_of_a_level_agree_over_all_figures(sweep: SweepData) -> None:

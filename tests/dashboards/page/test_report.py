@@ -90,6 +90,17 @@ def test_the_ledger_has_bands_a_fit_and_a_ranking(page: str) -> None:
     assert "Change at a token's own position" in text and "they do not rank the estimators" in text
 
 
+def test_signs_quadrants_and_each_suites_calibration_and_diversity_have_figures(page: str) -> None:
+    titles = re.findall(r'<h3 class="title"[^>]*>(.*?)</h3>', page)
+    suites = ("held-out", "out-of-domain")
+    expected = ["Entropy, positive advantage", "Entropy, negative advantage", "Negative, unlikely tokens",
+                "Calibration error (ECE)", "Brier score", "AUROC of confidence", "Distinct-4", "Self-BLEU",
+                "Final support kept, held-out by level"]  # fmt: skip
+    for name in ("Calibration error (ECE)", "Brier score", "AUROC of confidence", "Distinct-4", "Self-BLEU"):
+        expected += [f"{name}, {suite}" for suite in suites]
+    assert [title for title in expected if title not in titles] == [] and len(titles) == len(set(titles))
+
+
 def test_a_study_without_a_ledger_says_so(new_store: Callable[[], Path]) -> None:
     spec = FakeSpec(study="off", steps=6, seeds=2, levels=("a", "b"), ledger_every=0)
     page = report_html(load_sweep(write_study(new_store(), spec), "off"))
