@@ -1,5 +1,5 @@
-"""``python -m dashboards report|search|rollouts|table|claims|list``: reports and tables of the sweeps in an MLflow
-store, and the responses of one run from its folder.
+"""``python -m dashboards report|search|rollouts|table|claims|list|export|mirror``: reports, tables and files of the
+sweeps and runs in an MLflow store, and of a run from its folder.
 
 A study is the name of a sweep (``study.name``); of several sweeps with one name the newest is shown. An error is one
 line on stderr and exit status 2.
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "table": _table,
         "claims": _claims,
         "list": _list,
+        "export": _export,
+        "mirror": _mirror,
     }
     try:
         commands[options.command](options)
@@ -65,17 +67,37 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "study", metavar="STUDY", help="name of a study (its newest sweep), or a sweep's run id or run name"
     )
-    report = commands.add_parser(
-        "report", parents=[one, common, page], help="write a study's self-contained HTML report"
+    either = argparse.ArgumentParser(add_help=False)
+    either.add_argument(
+        "study",
+        metavar="STUDY_OR_RUN",
+        help="a study (its newest sweep), a sweep's run id or run name, a run's signature, its MLflow run id or its "
+        "folder OUTPUT/runs/SIGNATURE",
     )
-    report.add_argument("--log", action="store_true", help="also attach it to the sweep's MLflow run as report.html")
+    report = commands.add_parser(
+        "report", parents=[either, common, page], help="write the self-contained HTML report of a study or a run"
+    )
+    report.add_argument("--log", action="store_true", help="also attach it to the MLflow run as report.html")
+    report.add_argument(
+        "--mlflow-ui", metavar="URL", help="address that links to runs begin with (default: the server, or mlflow ui's)"
+    )
     _add_search(commands, common, page)
     rollouts = commands.add_parser("rollouts", parents=[page], help="write a page of one run's responses")
     rollouts.add_argument("run", metavar="RUN", type=Path, help="folder of a run, OUTPUT/runs/SIGNATURE")
     commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
     commands.add_parser("claims", parents=[common, page], help="all hypotheses and verdicts, printed and as a page")
     commands.add_parser("list", parents=[common], help="list the studies of the store")
+    _add_copies(commands, either, common)
     return parser
+
+
+def _add_copies(commands: Any, *parents: argparse.ArgumentParser) -> None:
+    export = commands.add_parser("export", parents=parents, help="write a study or a run as CSV or Parquet files")
+    export.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default: %(default)s")
+    mirror = commands.add_parser("mirror", parents=parents, help="copy a study or a run to TensorBoard or W&B")
+    mirror.add_argument("--to", choices=("tensorboard", "wandb"), required=True, help="which package, if installed")
+    for command in (export, mirror):
+        command.add_argument("--output", type=Path, help="folder to write to (default: a folder below outputs)")
 
 
 def _add_search(commands: Any, *parents: argparse.ArgumentParser) -> None:
@@ -119,19 +141,41 @@ def _report_search(options: argparse.Namespace, folder: Path) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from dashboards.page.report import log_report, write_report
-    from dashboards.sweep.load import find_parent, list_sweeps, load_sweep, search_folder
+    from dashboards.page.run import write_run
+    from dashboards.sweep.run import load, named_search
 
-    store = open_store(options.uri)
-    if folder := search_folder(store, find_parent(list_sweeps(store), options.study, options.uri)):
+    if folder := named_search(options.uri, options.study):
         _report_search(options, folder)
         return
-    sweep = load_sweep(options.uri, options.study)
-    path = write_report(sweep, options.output or _REPORTS / f"{_file_name(sweep.name)}.html")
+    sweep = load(options.uri, options.study)
+    if options.log and "://" not in sweep.uri:
+        raise ValueError(f"--log attaches to an MLflow run: name the run by its signature, {sweep.name}")
+    target = options.output or _REPORTS / f"{_file_name(sweep.name)}.html"
+    write = write_report if sweep.parent.tags.get("kind") == "sweep" else write_run
+    path = write(sweep, target, options.mlflow_ui)
     print(f"report: {path}")
     if options.log:
         log_report(sweep, path)
         print(f"attached to MLflow run {sweep.parent.run_id} as report.html")
     _open(options, path)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from dashboards.data.export import export
+    from dashboards.data.frames import load
+
+    frames = load(options.study, options.uri)
+    folder = options.output or Path("outputs/exports") / _file_name(frames.name)
+    for path in export(frames, folder, options.format):
+        print(path)
+
+
+def _mirror(options: argparse.Namespace) -> None:
+    from dashboards.data.frames import load
+    from dashboards.data.mirrors import mirror
+
+    frames = load(options.study, options.uri)
+    print(mirror(frames, options.to, options.output or Path("outputs") / options.to))
 
 
 def _rollouts(options: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dashboards.page.links import shown_uri
 from dashboards.page.page import render, write_atomically
-from dashboards.page.report import shown_uri
 from dashboards.page.terminal import aligned
 from dashboards.statistics.format import NONE, interval_text, p_text, signed
 from dashboards.store.store import RunRecord, Store, open_store

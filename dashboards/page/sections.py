@@ -148,11 +148,11 @@ def _main(sweep: SweepData, styles: Sequence[Style], effects: Sequence[tuple[str
     metric = primary_metric(sweep)
     title = label_of(metric)
     single = sweep.cells["seed"].nunique() == 1
-    candidates = [
-        (curve(sweep, metric, styles, title=f"{title} during training"), band_note(sweep), True),
-        (final_by_level(sweep, metric, styles), _ONE_SEED if single else _FINAL_NOTE, False),
-        (forest(sweep, metric, effects, styles), _ONE_SEED if single else _FOREST_NOTE, False),
-    ]
+    candidates = [(curve(sweep, metric, styles, title=f"{title} during training"), band_note(sweep), True)]
+    if len(styles) > 1:
+        note = _ONE_SEED if single else _FINAL_NOTE
+        candidates.append((final_by_level(sweep, metric, styles), note, False))
+        candidates.append((forest(sweep, metric, effects, styles), _ONE_SEED if single else _FOREST_NOTE, False))
     if metric != ENTROPY:
         candidates.append((curve(sweep, ENTROPY, styles), "", False))
     return Section(id="main", title=title, panels=panels_of(candidates))

@@ -11,8 +11,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from dashboards.page.links import shown_uri
 from dashboards.page.page import Section, render, write_atomically
-from dashboards.page.report import attach_page, shown_uri
+from dashboards.page.report import attach_page
 from dashboards.search.conclusion import conclude
 from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
 from dashboards.search.figures import MARKS, value_text

@@ -1,4 +1,5 @@
-"""The interface of a store of runs: a SQLite file is read with SQL, any other store through the MLflow client.
+"""The interface of a store of runs: a SQLite file is read with SQL, any other store through the MLflow client, and the
+folder of one run without MLflow.
 
 SQL is 50 times faster than one call per metric and needs no import of MLflow.
 """
@@ -60,7 +61,12 @@ def default_uri() -> str:
 
 
 def open_store(uri: str) -> Store:
-    """The store behind ``uri``. Raises ValueError when a SQLite file does not exist or is no MLflow store."""
+    """The store behind ``uri``, which may also be the folder of a run. Raises ValueError when a SQLite file does not
+    exist or is no MLflow store."""
+    if is_run_folder(uri):
+        from dashboards.store.folder import FolderStore
+
+        return FolderStore.open(Path(uri))
     if uri.startswith("sqlite:"):
         from dashboards.store.sqlite import SqliteStore
 
@@ -68,6 +74,11 @@ def open_store(uri: str) -> Store:
     from dashboards.store.client import ClientStore
 
     return ClientStore.open(uri)
+
+
+def is_run_folder(name: str) -> bool:
+    """Whether ``name`` is the folder of a run, ``OUTPUT/runs/SIGNATURE``."""
+    return "://" not in name and (Path(name) / "run.yaml").is_file()
 
 
 def finite_or_nan(values: pd.Series) -> pd.Series:

@@ -91,7 +91,13 @@ def load_sweep(uri: str, name: str, metrics: Sequence[str] | None = None) -> Swe
 
 def build_sweep(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str] | None = None) -> SweepData:
     """The sweep of a parent run."""
-    document = _read_sweep(store, parent)
+    return sweep_of(store, uri, parent, _read_sweep(store, parent), metrics)
+
+
+def sweep_of(
+    store: Store, uri: str, parent: RunRecord, document: Mapping[str, Any], metrics: Sequence[str] | None = None
+) -> SweepData:
+    """The cells that ``document`` (as in ``sweep.json``) names, with their runs in the store."""
     planned = _planned_cells(document, parent)
     runs = _newest_runs(store, parent, [str(cell["signature"]) for cell in document["cells"]])
     points = store.metrics([run.run_id for run in runs.values()], metrics)

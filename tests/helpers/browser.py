@@ -57,8 +57,9 @@ def used(page: Path, script: str, *flags: str) -> tuple[str, list[str]]:
         "const drawn = (page) => [['figures-packed', 'ready'], ['token-data', 'tokens']].every("
         "([id, mark]) => !page.getElementById(id) || page.documentElement.dataset[mark] !== undefined);"
         "const use = () => { if (!drawn(inner.contentDocument)) { setTimeout(use, 50); return; }"
-        "result.textContent = JSON.stringify((function (page) {"
-        f"{script}}})(inner.contentDocument)); }}; inner.onload = use;</script>"
+        "Promise.resolve((function (page) {"
+        f"{script}}})(inner.contentDocument)).then((found) => {{ result.textContent = JSON.stringify(found); }}); }};"
+        "inner.onload = use;</script>"
     )
     dom, problems = opened(outer, "--allow-file-access-from-files", *flags)
     return unescape(dom.partition('<pre id="result">')[2].partition("</pre>")[0]), problems

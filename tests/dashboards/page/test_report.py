@@ -16,10 +16,11 @@ from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
 from dashboards.page.claims import claims_text, load_claims, write_claims
+from dashboards.page.links import shown_uri
 from dashboards.page.packing import compact_json, unpacked
 from dashboards.page.page import content_policy, write_atomically
 from dashboards.page.palette import DARK
-from dashboards.page.report import log_report, report_html, shown_uri, write_report
+from dashboards.page.report import log_report, report_html, write_report
 from dashboards.page.terminal import aligned, level_table
 from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, viewer_responses
 from dashboards.sweep.glossary import parse_glossary
@@ -51,7 +52,7 @@ def broken_page(broken: SweepData) -> str:
 def test_the_page_loads_nothing_and_embeds_plotly_once(page: str) -> None:
     found = elements(page)
     scripts = [attributes for tag, attributes in found if tag == "script"]
-    assert sum("type" not in attributes for attributes in scripts) == 3  # the page's own; plotly.js is packed
+    assert sum("type" not in attributes for attributes in scripts) == 4  # the page's own; plotly.js is packed
     assert "* plotly.js v" not in page and packed_texts(page)["plotly-packed"].count("* plotly.js v") == 1
     assert not [tag for tag, attributes in found if "src" in attributes] and outward(page) == []
     assert not [tag for tag, _ in found if tag in ("link", "iframe", "object", "embed", "img")]
@@ -105,7 +106,7 @@ def test_a_study_without_a_ledger_says_so(new_store: Callable[[], Path]) -> None
     spec = FakeSpec(study="off", steps=6, seeds=2, levels=("a", "b"), ledger_every=0)
     page = report_html(load_sweep(write_study(new_store(), spec), "off"))
     assert "it was off in these runs" in page
-    assert 'id="ledger"' not in page and 'id="tokens"' not in page and page.count("<script>") == 2  # no viewer
+    assert 'id="ledger"' not in page and 'id="tokens"' not in page and page.count("<script>") == 3  # no viewer
     few = FakeSpec(study="few", steps=4, seeds=2, levels=("a", "b"))
     assert "no seed has 3 ledgers" in report_html(load_sweep(write_study(new_store(), few), "few"))
 
@@ -274,6 +275,37 @@ def test_the_page_follows_the_colour_scheme_with_its_figures_and_prints_light(
     assert json.loads(found) == {**expected, **rest} and problems == []
 
 
+@in_a_browser
+def test_the_page_gives_its_data_as_a_file(sweep: SweepData, tmp_path: Path) -> None:
+    write_report(sweep, tmp_path / "report.html")
+    found, problems = used(
+        tmp_path / "report.html",
+        """
+        const view = page.defaultView, seen = {}, made = view.URL.createObjectURL;
+        view.URL.createObjectURL = (blob) => { seen.type = blob.type; return made.call(view.URL, blob); };
+        page.getElementById("download-data").click();
+        return new Promise(function wait(done) {
+          if (page.documentElement.dataset.rows) done({ ...seen, rows: page.documentElement.dataset.rows });
+          else setTimeout(() => wait(done), 50);
+        });
+        """,
+    )
+    shown = set(json.loads(packed_texts((tmp_path / "report.html").read_text())["data-packed"])["metrics"])
+    points = sweep.metrics[sweep.metrics["metric"].isin(shown)]["value"].notna().sum()
+    seen = json.loads(found)
+    assert seen["type"] == "text/csv" and int(seen["rows"]) == points > 5000 and problems == []
+
+
+def test_links_lead_to_the_runs_in_mlflow(sweep: SweepData) -> None:
+    page = report_html(sweep, "https://mlflow.example.org/base/")
+    run = next(iter(sweep.runs.values()))
+    link = f"https://mlflow.example.org/base/#/experiments/{run.experiment_id}/runs/"
+    assert f'href="{link}{run.run_id}"' in page and f'href="{link}{sweep.parent.run_id}"' in page
+    assert "mlflow ui --backend" not in page and "mlflow ui --backend" in report_html(sweep)
+    with pytest.raises(ValueError, match="begins with http"):
+        report_html(sweep, "javascript:alert(1)")
+
+
 def rgb(color: str) -> str:
     return f"rgb({', '.join(str(int(color[start : start + 2], 16)) for start in (1, 3, 5))})"
 
@@ -359,7 +391,7 @@ def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, host
     found = elements(path.read_text())
     assert not [tag for tag, attributes in found if {"onerror", "src"} & set(attributes)]
     assert outward(path.read_text()) == []
-    assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 3 * (kind == "report")
+    assert sum(tag == "script" and "type" not in attributes for tag, attributes in found) == 4 * (kind == "report")
     dom, problems = opened(path)
     assert "<title>pwned" not in dom and "&lt;script&gt;document.title=" in dom and "{{7*7}}" in dom
     acting = [name for _, attributes in elements(dom) for name in attributes if name.endswith("src")]
