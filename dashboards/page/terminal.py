@@ -1,7 +1,11 @@
-"""The table printed at the end of a sweep: per level the means over seeds with intervals; then the verdict."""
+"""The table printed at the end of a sweep: per level the means over seeds with intervals; then the verdict.
+
+It fits :data:`WIDTH` columns: metrics that do not fit beside the others stand in a further table below.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from dashboards.statistics.format import MINUS, number
@@ -10,21 +14,50 @@ from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import headline_keys
 from dashboards.sweep.summary import hypothesis_result, level_rows, metric_keys
 
+WIDTH = 100
+"""Columns of a terminal that the table and the sentences below it keep to."""
+_LONGEST_LABEL = 44
+
 
 def level_table(sweep: SweepData) -> str:
     """One row a level in order; what did not complete is named below it."""
     keys = headline_keys(metric_keys(sweep))
     names = [sweep.describe(key) for key in keys]
-    header = [sweep.factor.axis, "seeds", *(name.label for name in names)]
+    header = [_short(sweep.factor.axis), "seeds", *(name.label for name in names)]
     units = ["", "", *(name.unit for name in names)]
     rows = [
-        [row.label, _seeds(row.completed, row.planned), *(_estimate(row.values[key]) for key in keys)]
+        [_short(row.label), _seeds(row.completed, row.planned), *(_estimate(row.values[key]) for key in keys)]
         for row in level_rows(sweep)
     ]
     what = "mean over seeds with its 95 % t interval; training metrics over the last 5 steps"
-    lines = [f"{sweep.name}: {what}", ""]
-    lines += [*aligned([header, units, *rows], rule_after=2), "", hypothesis_result(sweep).sentence]
-    return "\n".join(lines + _unfinished(sweep))
+    lines = [*_wrapped(f"{sweep.name}: {what}"), ""]
+    for columns in _tables([header, units, *rows]):
+        lines += [*aligned([[row[at] for at in columns] for row in (header, units, *rows)], rule_after=2), ""]
+    return "\n".join([*lines, *_wrapped(hypothesis_result(sweep).sentence), *_unfinished(sweep)])
+
+
+def _tables(rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    """The columns of each table, the first two in all of them, so that none is wider than the terminal."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    tables: list[list[int]] = [[0, 1]]
+    for column in range(2, len(widths)):
+        used = sum(widths[at] + 2 for at in tables[-1])
+        if used + widths[column] > WIDTH and len(tables[-1]) > 2:
+            tables.append([0, 1])
+        tables[-1].append(column)
+    return tables
+
+
+def _short(label: str) -> str:
+    """A label with its middle left out where it is longer than a table can bear."""
+    half = _LONGEST_LABEL // 2
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: half - 1]}\u2026{label[-half:]}"
+
+
+def _wrapped(sentence: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(sentence, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [
+        ""
+    ]
 
 
 def aligned(rows: Sequence[Sequence[str]], rule_after: int) -> list[str]:
@@ -62,5 +95,5 @@ def _unfinished(sweep: SweepData) -> list[str]:
     lines = ["", f"{len(cells)} of {len(sweep.cells)} cells did not complete:"]
     for cell in cells.to_dict("records"):
         reason = f" ({cell['message'].splitlines()[-1][:160]})" if cell["message"].strip() else ""
-        lines.append(f"  {cell['label']}, seed {cell['seed']}: {cell['state']}{reason}")
+        lines += _wrapped(f"  {cell['label']}, seed {cell['seed']}: {cell['state']}{reason}", "    ")
     return lines

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ from dashboards.page.packing import compact_json, unpacked
 from dashboards.page.page import content_policy, write_atomically
 from dashboards.page.palette import DARK
 from dashboards.page.report import log_report, report_html, write_report
-from dashboards.page.terminal import aligned, level_table
+from dashboards.page.terminal import WIDTH, aligned, level_table
 from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, viewer_responses
 from dashboards.sweep.glossary import parse_glossary
 from dashboards.sweep.load import SweepData, load_sweep
@@ -208,10 +209,23 @@ def test_credentials_in_a_tracking_uri_are_not_shown() -> None:
 
 def test_level_table_is_aligned_and_complete(sweep: SweepData, broken: SweepData) -> None:
     lines = level_table(sweep).splitlines()
-    assert [line.split()[0] for line in lines[5:9]] == ["0.2", "0.28", "0.4", "0.5"]
-    assert len({len(line) for line in lines[5:9]}) == 1 and "Supported" in lines[10]
+    assert max(len(line) for line in lines) <= WIDTH == 100
+    tables = [index for index, line in enumerate(lines) if line.startswith("Upper clip threshold")]
+    assert len(tables) == 2 and "Policy entropy" in lines[tables[0]] and "(ECE)" in lines[tables[1]]
+    for begin in tables:
+        rows = lines[begin + 3 : begin + 7]
+        assert [row.split()[0] for row in rows] == ["0.2", "0.28", "0.4", "0.5"]
+        assert len({len(row) for row in rows}) == 1
+    assert "Supported" in lines[tables[1] + 8]
     text = level_table(broken)
     assert "3 of 12 cells did not complete" in text and "0.4, seed 2: MISSING" in text
+
+
+def test_a_long_level_leaves_room_for_its_values(sweep: SweepData) -> None:
+    label = "optim.lr=0.0001 " * 8
+    cells = sweep.cells.assign(label=sweep.cells["label"].where(sweep.cells["level"] != "0.2", label))
+    lines = level_table(replace(sweep, cells=cells)).splitlines()
+    assert max(len(line) for line in lines[:12]) <= WIDTH and any("\u2026" in line for line in lines)
 
 
 def test_aligned_pads_to_the_widest_cell() -> None:
