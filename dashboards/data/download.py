@@ -7,7 +7,7 @@ from typing import Any
 
 from dashboards.sweep.load import SweepData
 
-MOST_POINTS = 300_000
+MOST_POINTS = 200_000
 """Points in a page; above it only every second, third, ... step of the curves is carried."""
 _DIGITS = 5
 

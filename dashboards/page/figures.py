@@ -22,7 +22,7 @@ INK = "#1f2933"
 _GRID = "#e8ebef"
 CLEAR = "rgba(0,0,0,0)"
 """Figures have no ground of their own: that of the page, light or dark, is seen through them."""
-MOST_STEPS = 300
+MOST_STEPS = 200
 """Points of a curve: a figure is about 500 pixels wide."""
 MIN_SEEDS_FOR_INTERVAL = 5
 """From this many seeds on a band is the 95 % interval of the mean; with fewer it spans the range over seeds."""

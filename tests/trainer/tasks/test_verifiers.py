@@ -127,6 +127,8 @@ def test_the_guide_works_as_written(checkout: Path, tmp_path: Path) -> None:
         found = re.search(rf"`{re.escape(path)}`.*?```\w+\n(.*?)```", GUIDE, re.DOTALL)
         assert found is not None, path
         (checkout / path).write_text(found[1])
+    by_hand = re.search(r"```python\n(from trainer.tasks.verifiers.checks.*?)```", GUIDE, re.DOTALL)
+    assert by_hand is not None and run(checkout, "-c", by_hand[1]).returncode == 0
     data = tmp_path / "train.jsonl"
     data.write_text('{"question": "1+1?", "answer": "2"}\n')
     script = (
