@@ -247,7 +247,7 @@ class Bench:
             head_chunk=self.head_chunk,
             temperature=self.temperature,
         )
-        accelerator = Accelerator(cpu=True)
+        accelerator = self.ranks.accelerator if isinstance(self.ranks, ThreadRanks) else Accelerator(cpu=True)
         optimizer = self.optimizer(model.parameters())
         gradient: dict[str, Tensor] = {}
 
@@ -371,6 +371,9 @@ class ThreadRanks(Ranks):
     """Ranks that are threads of this process; the arithmetic is that of :class:`Ranks`, only the transport differs."""
 
     meeting: Meeting
+    accelerator: Accelerator = field(default_factory=lambda: Accelerator(cpu=True))
+    """Made before the threads start: it empties the environment of the process for a moment, and kernels that read the
+    environment in another thread then crash the interpreter."""
 
     def gather(self, item: Any) -> list[Any]:
         return self.meeting.exchange(self.rank, copy.deepcopy(item))
