@@ -2,7 +2,7 @@
 
     benchmarks/testbed.sh && python benchmarks/testbed_table.py [outputs/testbed]
 
-Reads run folders. A comparison is the paired difference of policy entropy over five seeds, with a 95 % t interval,
+Reads run folders. A comparison is the paired difference of policy entropy (at temperature 1) over five seeds, with a 95 % t interval,
 twice: at the end (mean of the last five steps) and over the whole run (mean of all steps).
 """
 
@@ -13,6 +13,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import t
 
@@ -35,11 +36,23 @@ COMPARISONS = (
     Comparison(study="off_policy_updates", first="4", second="8", sign=-1, claim="more updates per rollout: lower"),
     Comparison(study="data_diversity", first="8", second="64", sign=1, claim="more distinct prompts: higher"),
     Comparison(study="data_diversity", first="64", second="512", sign=1, claim="more distinct prompts: higher"),
+    Comparison(study="temperature", first="0.6", second="1", sign=1, claim="higher sampling temperature: higher"),
     Comparison(study="clip_high", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
+    Comparison(study="clip_high", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
+    Comparison(study="clip_high, random rewards", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
+    Comparison(study="clip_high, random rewards", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
     Comparison(
         study="advantage_weights", first="positive only", second="negative only", sign=1, claim="negative only: higher"
     ),
+    Comparison(study="advantage_weights", first="positive only", second="both", sign=1, claim="both signs: higher"),
+    Comparison(study="entropy_coefficient", first="0", second="0.03", sign=1, claim="entropy bonus: higher"),
+    Comparison(study="entropy_coefficient", first="0.03", second="0.3", sign=1, claim="larger bonus: explodes"),
 )
+
+
+def study_of(document: dict[str, Any]) -> str:
+    """The name of the factor, and whether rewards were random."""
+    return document["factor"]["name"] + (", random rewards" if "shaping=random" in document["command"] else "")
 
 
 def cells(folder: Path) -> dict[str, dict[tuple[str, int], str]]:
@@ -47,7 +60,7 @@ def cells(folder: Path) -> dict[str, dict[tuple[str, int], str]]:
     found: dict[str, dict[tuple[str, int], str]] = {}
     for path in folder.glob("sweeps/*/sweep.json"):
         document = json.loads(path.read_text())
-        study = found.setdefault(document["factor"]["name"], {})
+        study = found.setdefault(study_of(document), {})
         for cell in document["cells"]:
             status = folder / "runs" / cell["signature"] / "status.json"
             if status.exists() and json.loads(status.read_text())["state"] == "COMPLETED":
@@ -58,10 +71,10 @@ def cells(folder: Path) -> dict[str, dict[tuple[str, int], str]]:
 def final(run: Path) -> dict[str, float]:
     """Last values of a finished run: means of the last five steps, and the last evaluation."""
     lines = [json.loads(line)["metrics"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "policy/entropy" in line][-LAST:]
-    keys = ("policy/entropy", "rollout/reward", "diversity/distinct_responses")
+    steps = [line for line in lines if "policy/entropy_t1" in line][-LAST:]
+    keys = ("policy/entropy_t1", "rollout/reward", "diversity/distinct_responses")
     means = {key: statistics.fmean(step[key] for step in steps) for key in keys}
-    means["whole run"] = statistics.fmean(line["policy/entropy"] for line in lines if "policy/entropy" in line)
+    means["whole run"] = statistics.fmean(line["policy/entropy_t1"] for line in lines if "policy/entropy_t1" in line)
     return means | {key: value for key, value in lines[-1].items() if key.startswith("eval/")}
 
 
@@ -79,7 +92,7 @@ def verdict(mean: float, half: float, sign: int) -> str:
 
 
 SHOWN = {
-    "policy/entropy": "final entropy",
+    "policy/entropy_t1": "final entropy",
     "rollout/reward": "reward",
     "diversity/distinct_responses": "distinct responses",
     "eval/heldout/avg_at_16": "held-out avg@16",
@@ -99,7 +112,7 @@ def compared(item: Comparison, table: dict[tuple[str, int], str], runs: Path) ->
     if len(seeds) < 2:
         return row(*cells, "not run yet", "", "", "")
     before, after = ([final(runs / table[level, seed]) for seed in seeds] for level in (item.first, item.second))
-    for key in ("policy/entropy", "whole run"):
+    for key in ("policy/entropy_t1", "whole run"):
         mean, half = interval([b[key] - a[key] for a, b in zip(before, after, strict=True)])
         first, second = (statistics.fmean(run[key] for run in group) for group in (before, after))
         cells += [f"{first:.3f} → {second:.3f}: {mean:+.4f} ± {half:.4f}", verdict(mean, half, item.sign)]

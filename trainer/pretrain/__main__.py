@@ -35,7 +35,7 @@ class PretrainConfig:
     """Options of the recipe; each is a command-line flag of the same name."""
 
     output: str = option("countdown-tiny", "folder that receives the model")
-    steps: int = option(3200, "optimiser steps")
+    steps: int = option(2400, "optimiser steps")
     batch_size: int = option(128, "traces per step")
     learning_rate: float = option(3e-3, "peak; warmed up over 5 percent of the steps, then a cosine to 0")
     weight_decay: float = option(0.05, "of matrices; vectors have none")
@@ -47,7 +47,7 @@ class PretrainConfig:
     hidden: int = option(128, "width of the model; heads are 32 wide")
     layers: int = option(4, "layers of the model")
     seed: int = option(0, "of weights, traces and their order, or of an evaluation's samples")
-    threads: int = option(2, "CPU threads; the bytes of the result depend on it")
+    threads: int = option(1, "CPU threads; the bytes of the result depend on it")
     evaluate: str = option("", "evaluate this model folder and stop, instead of training")
     prompts: int = option(256, "prompts per suite of an evaluation")
     samples: int = option(16, "samples per prompt of an evaluation")

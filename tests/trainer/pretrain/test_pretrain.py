@@ -157,5 +157,5 @@ def test_shipped_model_is_small_loads_and_solves_some() -> None:
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
     task = Countdown(num_prompts=24)
     row = figures(sample_suite(model, tokenizer, task, task.train_prompts(), 8, 40, 0))
-    # The card says about 0.25 and 0.4 nats over 256 prompts; 24 prompts scatter, so the bounds are wide.
-    assert 0.08 < row["reward"] < 0.6 and 0.15 < row["entropy_nats"] < 0.8 and row["finished_frac"] > 0.97
+    # The card says about 0.04 and 0.9 nats over 256 prompts; 24 prompts scatter, so the bounds are wide.
+    assert 0.01 < row["reward"] < 0.2 and 0.6 < row["entropy_nats"] < 1.2 and row["finished_frac"] > 0.97
