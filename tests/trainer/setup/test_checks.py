@@ -229,7 +229,7 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
         (
             ["method=skywork", "rollout.temperature_end=0.7", CLIPS],
             False,
-            "controller skywork answers to the entropy at the step's own temperature, so it also follows the schedule",
+            "controller Skywork answers to the entropy at the step's own temperature, so it also follows the schedule",
         ),
         (
             ["method=par_entropy_guided", "rollout.temperature_end=0.7", CLIPS],
