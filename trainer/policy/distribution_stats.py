@@ -72,6 +72,13 @@ def sum_p2(
     return log_p_and_p(logits)[1].square().sum(dim=-1)
 
 
+def tempered_logprobs(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], factor: float, *, temperature: float = 1.0
+) -> Float[Tensor, " M"]:
+    """Log-prob of the target if the temperature were ``factor`` times what it is, nats."""
+    return (_below_top(logits) / factor).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+
+
 def top_p_entropy(
     logits: Float[Tensor, "M V"],
     targets: Int[Tensor, " M"],
@@ -140,6 +147,7 @@ STATISTICS: dict[str, Callable[..., Tensor]] = {
     "min_p_logmass": min_p_logmass,
     SUM_P2: sum_p2,
     "sum_p2_logp_h": sum_p2_logp_h,
+    "tempered_logprobs": tempered_logprobs,
     "top_p_entropy": top_p_entropy,
 }
 """By name; each maps scaled logits [M, V] (float32, nats), targets [M], the numbers of its name and the temperature to
