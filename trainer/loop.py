@@ -97,10 +97,9 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     """Rollouts, advantages, updates, weight sync: one step, and its metrics."""
     run, sampler, step = session.run, session.sampler, session.step
     context = session.context()
-    session.set_temperature(run.rollout.temperature_at(step, run.steps))
-    sampler.begin(step)
+    plan = session.begin_step()
     with watch("generate"):
-        rollouts = run.rollout.collect(sampler, step=step, num_steps=run.steps)
+        rollouts = plan.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
     services = session.services(rollouts)
     at_desk = replace(context, services=services)
@@ -110,8 +109,8 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         objective = run.objective.controlled(session.state, context)
         batch = with_advantages(batch, objective, context)
     with watch("reference"):
-        if session.reference is not None:
-            terms = measure(session.learner, batch, policy=session.reference)
+        if session.reference.policy is not None:
+            terms = measure(session.learner, batch, policy=session.reference.policy)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
@@ -133,7 +132,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     with watch("sync"):
         session.sync()
     with watch("metrics"):
-        metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(run.objective, objective)
+        metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(session, objective)
     metrics |= accounting_metrics(session, before, batch, watch) | ledger_metrics(session, ledger, watch)
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1

@@ -64,6 +64,10 @@ class Learner:
         self.masters.load(state)
         self.loss_scale.load(state)
 
+    def forget_moments(self) -> None:
+        """Begin AdamW anew: no moments, and no updates behind it."""
+        self.optimizer.state.clear()
+
     def forget_gradient(self) -> None:
         """Drop the gradient."""
         self.optimizer.zero_grad(set_to_none=True)

@@ -126,6 +126,7 @@ ZEROS = {
     "task.problem_seed task.tolerance weight.geo_mask.low "
     "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
     "controller.scope.target_entropy controller.scope.max_error "
+    "controller.temperature_by_diversity.increment "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}
