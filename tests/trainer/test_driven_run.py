@@ -44,12 +44,12 @@ def engines() -> Iterator[EnginePool]:
     pool.close()
 
 
-def driven(controller: Controller, key: str, seen: Sequence[float]) -> list[float]:
+def driven(controller: Controller, key: str, seen: Sequence[float | None]) -> list[float]:
     """The number of every step, and of the one after the last."""
     state, values = controller.initial_state(), []
     for value in seen:
         values.append(controller.value(state, CONTEXT))
-        state = controller.end_step(state, {key: value})
+        state = controller.end_step(state, {} if value is None else {key: value})
     return [*values, controller.value(state, CONTEXT)]
 
 
@@ -62,7 +62,7 @@ def test_the_temperature_goes_up_after_a_stage_less_diverse_than_the_first() -> 
 
 def test_a_step_without_any_ngram_is_left_out_and_a_temperature_above_the_ceiling_stays() -> None:
     rising = TemperatureByDiversity(stage=1, increment=0.25, highest=0.5)
-    assert driven(rising, "diversity/ngram", [0.5, float("nan"), 0.25]) == [1.0] * 4
+    assert driven(rising, "diversity/ngram", [0.5, None, 0.25]) == [1.0] * 4
 
 
 def test_the_reference_is_renewed_when_a_windows_reward_is_no_better_than_the_best() -> None:

@@ -102,7 +102,9 @@ ZEROS = {
     "regularizer.kl_low_entropy.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_b.max_frac "
     "weight.clip_cov.frac weight.rand_pos_clip.frac "
-    "advantage.pull rollout.branches",
+    "advantage.pull surrogate.share "
+    "weight.advantage_reweighting.alpha "
+    "rollout.branches",
     EDGE: "accounting.ledger_steps shaping.p advantage.eps advantage.positive advantage.negative controller.aer.anchor "
     "controller.aer.target_entropy controller.entrocraft.target_entropy controller.entrocraft.target_entropy_end "
     "controller.entrocraft.width controller.entropic.target_entropy controller.entropic.proportional "
@@ -127,6 +129,7 @@ ZEROS = {
     "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
     "controller.scope.target_entropy controller.scope.max_error "
     "controller.temperature_by_diversity.increment "
+    "surrogate.penalty weight.lopti.threshold "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}

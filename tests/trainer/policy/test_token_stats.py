@@ -16,6 +16,8 @@ from trainer.policy.token_stats import plain_token_stats, token_stats
 
 PARAMETERS = {
     "tempered_logprobs": ("@1.25",),
+    "top_k_logprobs": ("@2",),
+    "top_k_mass": ("@2",),
     "min_p_kept": ("@0.3",),
     "min_p_logmass": ("@0.3",),
     "top_p_entropy": ("@0.8", "@0.8@1", "@2"),
@@ -56,6 +58,8 @@ def reference(
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
         "min_p_kept@0.3": kept.gather(1, targets[:, None]).squeeze(1).to(p.dtype),
         "tempered_logprobs@1.25": (logits / (1.25 * temperature)).log_softmax(dim=-1).gather(1, targets[:, None])[:, 0],
+        "top_k_logprobs@2": log_p.topk(2, dim=-1).values.mean(dim=-1),
+        "top_k_mass@2": p.topk(2, dim=-1).values.sum(dim=-1),
         "top_p_entropy@0.8": nucleus_entropy(own, 0.8, include_crossing=False),
         "top_p_entropy@0.8@1": nucleus_entropy(own, 0.8, include_crossing=True),
         "top_p_entropy@2": -(own * own.log()).sum(dim=-1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -64,8 +63,8 @@ class TemperatureByDiversity(Controller):
         return float(state["temperature"])
 
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
-        diversity = metrics["diversity/ngram"]
-        if math.isnan(diversity):  # no response had a token
+        diversity = metrics.get("diversity/ngram")
+        if diversity is None:  # no response had a token
             return state
         state = state | {"total": state["total"] + diversity, "steps": state["steps"] + 1}
         return self._next_stage(state) if state["steps"] == self.stage else state
