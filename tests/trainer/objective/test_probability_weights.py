@@ -70,5 +70,5 @@ def test_the_two_updates_of_lopti_add_up_to_one_of_grpo() -> None:
 
 def test_lopti_needs_an_even_number_of_epochs() -> None:
     lopti = {"weight.lopti._target_": "trainer.objective.weights.lopti.Lopti"}
-    assert any("optim.epochs=1: set optim.epochs=2" in found.message for found in problems(run_config(lopti)))
+    assert any("optim.epochs=1 weight Lopti does not see" in found.message for found in problems(run_config(lopti)))
     assert not any("Lopti" in found.message for found in problems(run_config(lopti | {"optim.epochs": 2})))
