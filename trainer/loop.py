@@ -107,7 +107,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         batch = services.collate(rollouts)
         session.state = session.state | run.objective.begin_controllers(session.state, batch, at_desk)
         objective = run.objective.controlled(session.state, context)
-        batch = with_advantages(batch, objective, context)
+        batch = with_advantages(batch, objective, replace(at_desk, state=session.state["shaping"]))
     with watch("reference"):
         if session.reference.policy is not None:
             terms = measure(session.learner, batch, policy=session.reference.policy)
@@ -143,7 +143,8 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
 
 
 def with_advantages(batch: TokenBatch, objective: Objective, context: Context) -> TokenBatch:
-    """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]."""
+    """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]; ``context`` with the
+    state of the shaping."""
     batch = replace(batch, rewards=objective.shaping(batch, context))
     advantages = objective.advantage(batch)
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))

@@ -145,11 +145,15 @@ def test_a_preset_makes_as_many_updates_as_its_paper(name: str) -> None:
     assert {resolve(compose([f"method={one}"]))["optim"]["updates_per_rollout"] for one in chosen} == {UPDATES[name]}
 
 
+OTHER_TASK = {"rlcr"}
+"""Presets that read of a response what the embedded task does not ask for."""
+
+
 def test_the_factor_of_methods_has_every_published_preset_once_at_the_embedded_scale() -> None:
     params = yaml.safe_load((CONF / "factor" / "method.yaml").read_text())["hydra"]["sweeper"]["params"]
     listed = params["method"].split(",")
     scaled = {path.stem for path in CONF.glob("method/small/*.yaml")}
-    published = [name for name in PAPERS if not name.endswith("_released")]
+    published = [name for name in PAPERS if not name.endswith("_released") and name not in OTHER_TASK]
     expected = {f"small/{name}" if name in scaled else name for name in published}
     assert len(listed) == len(set(listed))
     assert set(listed) == expected, "conf/factor/method.yaml and conf/method/ differ: list a new preset there"

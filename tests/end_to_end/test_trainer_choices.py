@@ -21,7 +21,7 @@ from trainer.contract.config import ROOT
 from trainer.contract.identity import signature
 from trainer.storage.record import RunFolder
 
-SLOTS = ("controller", "rollout", "weight", "regularizer")
+SLOTS = ("controller", "rollout", "shaping", "weight", "regularizer")
 """Slots whose members may keep something from one step to the next."""
 
 CHOICES = [(slot, path.stem) for slot in SLOTS for path in sorted((ROOT / "conf" / slot).glob("*.yaml"))]

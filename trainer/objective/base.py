@@ -88,7 +88,7 @@ class Context:
     state: State = field(default_factory=dict)
     """The asking component's own state."""
     services: RunServices | None = None
-    """Present in ``setup``, ``begin_step`` and ``columns``."""
+    """Present in ``setup``, ``begin_step`` and ``columns``, and for a shaping."""
 
     @property
     def progress(self) -> float:
@@ -192,7 +192,7 @@ class Shaping(Component):
     """Rewards to rewards, once per rollout, before advantages."""
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
-        """Shaped rewards from ``batch.rewards``, in units of the reward; ``context`` is where a draw gets its seed."""
+        """Shaped rewards from ``batch.rewards``, in units of the reward; ``context`` has seed, state and services."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 

@@ -104,6 +104,7 @@ ZEROS = {
     "weight.clip_cov.frac weight.rand_pos_clip.frac "
     "advantage.pull surrogate.share "
     "weight.advantage_reweighting.alpha "
+    "shaping.historical shaping.batch shaping.strength shaping.weight "
     "rollout.branches",
     EDGE: "accounting.ledger_steps shaping.p advantage.eps advantage.positive advantage.negative controller.aer.anchor "
     "controller.aer.target_entropy controller.entrocraft.target_entropy controller.entrocraft.target_entropy_end "

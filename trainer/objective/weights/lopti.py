@@ -51,7 +51,8 @@ class Lopti(Weight):
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.threshold is not None and run.optim.epochs % 2:
-            why = f"with optim.epochs={run.optim.epochs} weight Lopti does not see every response for both kinds of tokens"
+            odd = f"with optim.epochs={run.optim.epochs}"
+            why = f"{odd} weight Lopti does not see every response for both kinds of tokens"
             yield Diagnostic(message=f"{why}: set optim.epochs=2, or another even number", fatal=False)
 
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
