@@ -14,7 +14,7 @@ import torch
 
 from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
-from trainer.objective.base import Context
+from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.observe import (
     accounting_metrics,
@@ -107,7 +107,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         batch = services.collate(rollouts)
         session.state = session.state | run.objective.begin_controllers(session.state, batch, at_desk)
         objective = run.objective.controlled(session.state, context)
-        batch = with_advantages(batch, objective, replace(at_desk, state=session.state["shaping"]))
+        batch = with_advantages(batch, objective, at_desk, session.state)
     with watch("reference"):
         if session.reference.policy is not None:
             terms = measure(session.learner, batch, policy=session.reference.policy)
@@ -142,11 +142,14 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     return metrics
 
 
-def with_advantages(batch: TokenBatch, objective: Objective, context: Context) -> TokenBatch:
-    """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]; ``context`` with the
-    state of the shaping."""
-    batch = replace(batch, rewards=objective.shaping(batch, context))
-    advantages = objective.advantage(batch)
+def with_advantages(
+    batch: TokenBatch, objective: Objective, context: Context, state: State | None = None
+) -> TokenBatch:
+    """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]; ``state`` is that of all
+    members, None where none has any."""
+    own = {slot: replace(context, state=(state or {}).get(slot, {})) for slot in ("shaping", "advantage")}
+    batch = replace(batch, rewards=objective.shaping(batch, own["shaping"]))
+    advantages = objective.advantage.in_run(batch, own["advantage"])
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))
 
 

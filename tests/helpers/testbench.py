@@ -272,7 +272,7 @@ class Bench:
         here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
         state = state | objective.begin_controllers(state, batch, here)
         objective = objective.controlled(state, self.context)
-        batch = with_advantages(batch, objective, replace(here, state=state["shaping"]))
+        batch = with_advantages(batch, objective, here, state)
         state = state | objective.begin_step(state, batch, here)
         batch = self.spoil(objective.with_columns(state, batch, here))
         backbone: Any = model.base_model
