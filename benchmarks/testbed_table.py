@@ -2,8 +2,8 @@
 
     benchmarks/testbed.sh && python benchmarks/testbed_table.py [outputs/testbed]
 
-Reads run folders. A comparison is the paired difference of policy entropy (at temperature 1) over five seeds, with a 95 % t interval,
-twice: at the end (mean of the last five steps) and over the whole run (mean of all steps).
+Reads run folders. A comparison is the paired difference of policy entropy (at temperature 1) over five seeds, with
+a 95 % t interval, twice: at the end (mean of the last five steps) and over the whole run (mean of all steps).
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ COMPARISONS = (
     Comparison(study="clip_high", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
     Comparison(study="clip_high", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
     Comparison(study="clip_high, random rewards", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
-    Comparison(study="clip_high, random rewards", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
+    Comparison(
+        study="clip_high, random rewards", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"
+    ),
     Comparison(
         study="advantage_weights", first="positive only", second="negative only", sign=1, claim="negative only: higher"
     ),
@@ -52,7 +54,7 @@ COMPARISONS = (
 
 def study_of(document: dict[str, Any]) -> str:
     """The name of the factor, and whether rewards were random."""
-    return document["factor"]["name"] + (", random rewards" if "shaping=random" in document["command"] else "")
+    return document["factor"]["name"] + (", random rewards" if "shaping=random" in document.get("command", "") else "")
 
 
 def cells(folder: Path) -> dict[str, dict[tuple[str, int], str]]:

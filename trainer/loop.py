@@ -14,7 +14,7 @@ import torch
 
 from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
-from trainer.objective.base import Context
+from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.observe import (
     accounting_metrics,
@@ -97,10 +97,9 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     """Rollouts, advantages, updates, weight sync: one step, and its metrics."""
     run, sampler, step = session.run, session.sampler, session.step
     context = session.context()
-    session.set_temperature(run.rollout.temperature_at(step, run.steps))
-    sampler.begin(step)
+    plan = session.begin_step()
     with watch("generate"):
-        rollouts = run.rollout.collect(sampler, step=step, num_steps=run.steps)
+        rollouts = plan.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
     services = session.services(rollouts)
     at_desk = replace(context, services=services)
@@ -108,10 +107,10 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         batch = services.collate(rollouts)
         session.state = session.state | run.objective.begin_controllers(session.state, batch, at_desk)
         objective = run.objective.controlled(session.state, context)
-        batch = with_advantages(batch, objective, context)
+        batch = with_advantages(batch, objective, at_desk, session.state)
     with watch("reference"):
-        if session.reference is not None:
-            terms = measure(session.learner, batch, policy=session.reference)
+        if session.reference.policy is not None:
+            terms = measure(session.learner, batch, policy=session.reference.policy)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
@@ -133,7 +132,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     with watch("sync"):
         session.sync()
     with watch("metrics"):
-        metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(run.objective, objective)
+        metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(session, objective)
     metrics |= accounting_metrics(session, before, batch, watch) | ledger_metrics(session, ledger, watch)
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1
@@ -143,10 +142,14 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     return metrics
 
 
-def with_advantages(batch: TokenBatch, objective: Objective, context: Context) -> TokenBatch:
-    """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]."""
-    batch = replace(batch, rewards=objective.shaping(batch, context))
-    advantages = objective.advantage(batch)
+def with_advantages(
+    batch: TokenBatch, objective: Objective, context: Context, state: State | None = None
+) -> TokenBatch:
+    """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]; ``state`` is that of all
+    members, None where none has any."""
+    own = {slot: replace(context, state=(state or {}).get(slot, {})) for slot in ("shaping", "advantage")}
+    batch = replace(batch, rewards=objective.shaping(batch, own["shaping"]))
+    advantages = objective.advantage.in_run(batch, own["advantage"])
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))
 
 

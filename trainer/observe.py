@@ -21,7 +21,7 @@ from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
 from trainer.metrics.rollout import generation_metrics, rollout_metrics
-from trainer.objective.objective import Objective
+from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE, Objective
 from trainer.runtime.stopwatch import Stopwatch
 from trainer.session.session import Session
 from trainer.update.gradient import with_old_terms
@@ -47,10 +47,14 @@ def step_metrics(session: Session, rollouts: list[Rollout], batch: TokenBatch, s
     )
 
 
-def controlled_values(base: Objective, objective: Objective) -> dict[str, float]:
-    """The coefficient every controller set in this step."""
+def controlled_values(session: Session, objective: Objective) -> dict[str, float]:
+    """What every controller set in this step."""
+    of_run = {ROLLOUT_TEMPERATURE: session.policy.temperature, REFERENCE_STEP: session.reference.step}
     values = {}
-    for name, controller in base.controller.items():
+    for name, controller in session.run.objective.controller.items():
+        if controller.target in of_run:
+            values[f"controller/{name}"] = float(of_run[controller.target])
+            continue
         slot, *names, key = controller.target.split(".")
         member = getattr(objective, slot)
         values[f"controller/{name}"] = float(getattr(member[names[0]] if names else member, key))

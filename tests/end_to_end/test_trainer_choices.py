@@ -21,7 +21,7 @@ from trainer.contract.config import ROOT
 from trainer.contract.identity import signature
 from trainer.storage.record import RunFolder
 
-SLOTS = ("controller", "rollout", "weight", "regularizer")
+SLOTS = ("controller", "rollout", "shaping", "advantage", "weight", "regularizer")
 """Slots whose members may keep something from one step to the next."""
 
 CHOICES = [(slot, path.stem) for slot in SLOTS for path in sorted((ROOT / "conf" / slot).glob("*.yaml"))]
@@ -31,7 +31,7 @@ def chosen(slot: str, choice: str) -> dict[str, Any]:
     """A small run with this choice, composed as a sweep composes it, and updates that are off-policy."""
     config = run_config(MOVING | {"optim.updates_per_rollout": 2})
     with_choice = composed(slot, choice)
-    for name in (*SLOTS, "advantage", "surrogate", "reduction"):
+    for name in (*SLOTS, "surrogate", "reduction"):
         config[name] = with_choice[name]
     config["rollout"] |= {key.partition(".")[2]: value for key, value in SMALL.items() if key.startswith("rollout.")}
     return config | {"signature": signature(config)}

@@ -150,7 +150,7 @@ def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tup
     here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
     state |= objective.begin_controllers(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
-    batch = with_advantages(batch, objective, CONTEXT)
+    batch = with_advantages(batch, objective, here, state)
     state |= objective.begin_step(state, batch, here)
     batch = objective.with_columns(state, batch, here)
     return objective, objective.prepare(batch, terms if objective.needs_current else None, CONTEXT, state)

@@ -64,6 +64,9 @@ MOVING = {
 }
 """Weights move in every update, even where all rewards of a step are equal."""
 
+COIN = {"shaping._target_": "trainer.objective.shaping.random_reward.RandomReward"}
+"""Rewards that differ within a group, which those of the shipped model hardly do in so small a batch."""
+
 CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
 """The files of a run folder that are functions of configuration and seed."""
 

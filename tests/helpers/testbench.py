@@ -272,7 +272,7 @@ class Bench:
         here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
         state = state | objective.begin_controllers(state, batch, here)
         objective = objective.controlled(state, self.context)
-        batch = with_advantages(batch, objective, self.context)
+        batch = with_advantages(batch, objective, here, state)
         state = state | objective.begin_step(state, batch, here)
         batch = self.spoil(objective.with_columns(state, batch, here))
         backbone: Any = model.base_model
@@ -306,7 +306,7 @@ def unpacked(batch: TokenBatch) -> tuple[Rollout, ...]:
                 text="",
                 group=int(batch.group[row]),
                 weight_version=0,
-                verdict=Verdict(reward=float(batch.raw_rewards[row])),
+                verdict=Verdict(reward=float(batch.raw_rewards[row]), answer=str(int(batch.targets[row, length - 1]))),
             )
         )
     return tuple(rollouts)

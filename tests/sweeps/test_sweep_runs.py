@@ -52,7 +52,7 @@ def test_a_factor_runs_every_level_and_seed_once(sweep: Sweep, tmp_path: Path) -
     assert sweep("-m", "factor=clip_high") == 0
     cells = sweep_document(tmp_path, "clip_high-steps-3")["cells"]
     assert sorted((cell["level"], cell["seed"]) for cell in cells) == [
-        (level, seed) for level in ("0.2", "0.28", "0.36", "0.5") for seed in (0, 1, 2)
+        (level, seed) for level in ("0.02", "0.05", "0.2", "0.5") for seed in (0, 1, 2)
     ]  # type: ignore[type-var]
     assert set(statuses(tmp_path)) == {cell["signature"] for cell in cells}
     assert starts(tmp_path) == 12

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import MOVING, metrics, record, run_config, write_run
+from runs import COIN, MOVING, metrics, record, run_config, write_run
 
 import trainer.update.update
 from trainer import loop
@@ -210,7 +210,7 @@ def test_weights_that_did_not_arrive_are_noticed_by_the_probe(
 
 REGULARIZERS = {
     "calibrl": ("calibrl.CalibRL", {"coef": 0.5}),
-    "dph": ("dph.DPH", {"coef": 1.0, "samples": 4, "min_correct": 1}),
+    "dph": ("dph.DPH", {"coef": 1.0, "samples": 32, "min_correct": 1}),
     "epo": ("epo.EPO", {"coef": 0.05}),
     "kl_reference": ("kl_reference.KLReference", {"coef": 0.1}),
     "lp_reg": ("lp_reg.LpReg", {"lowest": 0.5, "min_p": 0.1}),
@@ -261,7 +261,7 @@ def test_a_member_that_keeps_every_prompt_is_refused(
 def test_weights_stay_as_they_were_when_loss_or_gradient_is_not_finite(
     bad: str, engines: EnginePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_run(tmp_path)
+    folder = write_run(tmp_path, COIN)
     run = build_run(folder.config())
     session = open_session(run, folder, engines)
     monkeypatch.setattr(loop, "open_session", lambda *_: session)

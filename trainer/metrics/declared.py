@@ -88,6 +88,12 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "mean",
         "share of response tokens whose gradient the dual clip removed",
     ),
+    (
+        "policy/weight_zero_frac",
+        "0 to 1",
+        "mean",
+        "share of response tokens that a weight of 0 took out of an update (ERC, Clip_B, forking tokens ...)",
+    ),
     ("policy/ratio_max", "1", "max", "largest importance ratio of the step"),
     ("policy/overflow_frac", "0 to 1", "mean", "float16: share of updates skipped because the gradient overflowed"),
     ("policy/loss_scale", "1", "mean", "float16: what the loss is multiplied by, after the update"),

@@ -5,17 +5,18 @@ It must not know which method fills a slot: a method is a value given to it, nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms
+from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import derive_seed
+from trainer.objective.run_services import RunServices
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -31,41 +32,6 @@ class Diagnostic:
     message: str
     fatal: bool = True
     """False: the run makes sense, but the user should know."""
-
-
-class RunServices(Protocol):
-    """What a component may ask of the run before the first update of a step, all of it at the weights that sampled."""
-
-    @property
-    def train_prompts(self) -> Sequence[Prompt]:
-        """The prompts that training draws from."""
-        ...
-
-    @property
-    def temperature(self) -> float:
-        """What the logits of this step are divided by; a schedule moves it."""
-        ...
-
-    @property
-    def rollouts(self) -> Sequence[Rollout]:
-        """The rollouts of this step, in the order of the batch's rows; empty before the first step."""
-        ...
-
-    def sample(self, prompts: Sequence[Prompt], *, samples: int, purpose: str) -> list[Rollout]:
-        """Verified rollouts at the run's temperature and budget, ``samples`` per prompt, on a stream of ``purpose``."""
-        ...
-
-    def collate(self, rollouts: Sequence[Rollout]) -> TokenBatch:
-        """Rollouts as a padded batch."""
-        ...
-
-    def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
-        """Log-probs, entropy and ``statistics`` of rows, without gradient: one forward pass."""
-        ...
-
-    def expert(self, prompt: Prompt) -> Rollout | None:
-        """The task's own correct answer as a rollout (log-probs 0), or None where it has none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +54,7 @@ class Context:
     state: State = field(default_factory=dict)
     """The asking component's own state."""
     services: RunServices | None = None
-    """Present in ``setup``, ``begin_step`` and ``columns``."""
+    """Present in ``setup``, ``begin_step`` and ``columns``, for a shaping and an advantage."""
 
     @property
     def progress(self) -> float:
@@ -180,6 +146,11 @@ class Advantage(Component):
         deviations."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
+    def in_run(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
+        """What ``__call__`` gives, for members that look at more of the run than the batch, in the same units;
+        ``context`` has state and services."""
+        return self(batch)
+
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
         """Advantages as the surrogate sees them; ``terms`` are the current policy's, detached. Row-local, in the
         units of ``batch.advantages`` and 0 where ``batch.advantages`` is 0."""
@@ -192,7 +163,7 @@ class Shaping(Component):
     """Rewards to rewards, once per rollout, before advantages."""
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
-        """Shaped rewards from ``batch.rewards``, in units of the reward; ``context`` is where a draw gets its seed."""
+        """Shaped rewards from ``batch.rewards``, in units of the reward; ``context`` has seed, state and services."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 

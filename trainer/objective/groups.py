@@ -83,9 +83,13 @@ def thrown_away(run: RunSettings, what: str) -> Iterator[Diagnostic]:
 def moving_temperature(run: RunSettings, what: str) -> Iterator[Diagnostic]:
     """The remark of a member that holds the entropy of the rollouts against a fixed number of nats."""
     start, end = run.rollout.temperature, run.rollout.temperature_end
+    why = f"{what} answers to the entropy at the step's own temperature, so it also follows"
     if end is not None and end != start:
-        why = f"{what} answers to the entropy at the step's own temperature, so it also follows the schedule from"
-        yield Diagnostic(message=f"{why} {start} to {end}: set rollout.temperature_end=null to hold one", fatal=False)
+        remedy = "set rollout.temperature_end=null to hold one"
+        yield Diagnostic(message=f"{why} the schedule from {start} to {end}: {remedy}", fatal=False)
+    for name, controller in run.objective.controller.items():
+        if controller.target == "rollout.temperature":
+            yield Diagnostic(message=f"{why} controller {name}: leave that out to hold one", fatal=False)
 
 
 def ignores_shaping(run: RunSettings, name: str) -> Iterator[Diagnostic]:

@@ -35,6 +35,11 @@ from trainer.objective.base import (
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
 
+ROLLOUT_TEMPERATURE, REFERENCE_STEP = "rollout.temperature", "reference.step"
+RUN_TARGETS = (ROLLOUT_TEMPERATURE, REFERENCE_STEP)
+"""Numbers of the run, and of no member, that a controller may drive: what rollouts are sampled at, and the step whose
+first weights are the reference. They are asked for before the rollouts of a step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
@@ -135,10 +140,18 @@ class Objective:
         """This objective with every controller's coefficient of the step put in place."""
         objective = self
         for name, controller in sorted(self.controller.items()):
-            path = f"controller.{name}"
-            value = controller.value(state[path], dataclasses.replace(context, state=state[path]))
-            objective = objective.with_value(controller.target, value)
+            if controller.target not in RUN_TARGETS:
+                objective = objective.with_value(controller.target, self._value(name, state, context))
         return objective
+
+    def driven(self, target: str, state: State, context: Context) -> float | None:
+        """What a controller says one of :data:`RUN_TARGETS` is in this step; None: nobody drives it."""
+        names = [name for name, controller in self.controller.items() if controller.target == target]
+        return self._value(names[0], state, context) if names else None
+
+    def _value(self, name: str, state: State, context: Context) -> float:
+        own = state[f"controller.{name}"]
+        return self.controller[name].value(own, dataclasses.replace(context, state=own))
 
     def with_value(self, target: str, value: float) -> Objective:
         """A copy with the number at ``target`` set; raises :class:`ConfigError` when there is none."""
@@ -153,9 +166,8 @@ class Objective:
         ]
         if target not in known:
             add = f"add {slot}=[{name}], or " if name and path not in members else ""
-            raise ConfigError(
-                f"a controller's target={target!r} is no number of this objective: {add}{nearest(target, known)}"
-            )
+            why = f"a controller's target={target!r} is no number of this objective"
+            raise ConfigError(f"{why}: {add}{nearest(target, [*known, *RUN_TARGETS])}")
         changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
         replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
         return dataclasses.replace(self, **replaced)

@@ -72,6 +72,36 @@ def sum_p2(
     return log_p_and_p(logits)[1].square().sum(dim=-1)
 
 
+def tempered_logprobs(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], factor: float, *, temperature: float = 1.0
+) -> Float[Tensor, " M"]:
+    """Log-prob of the target if the temperature were ``factor`` times what it is, nats."""
+    return (_below_top(logits) / factor).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+
+
+def top_k_logprobs(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], count: float, *, temperature: float = 1.0
+) -> Float[Tensor, " M"]:
+    """Mean log-prob of the ``count`` likeliest tokens, nats; of all that are possible where these are fewer. Which
+    these are has no gradient."""
+    ranked = _ranked(logits, count)
+    possible = ranked > -torch.inf
+    total = ranked.masked_fill(~possible, 0.0).sum(dim=-1)
+    return total / possible.sum(dim=-1) - _below_top(logits).logsumexp(dim=-1)
+
+
+def top_k_mass(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], count: float, *, temperature: float = 1.0
+) -> Float[Tensor, " M"]:
+    """Probability of the ``count`` likeliest tokens together."""
+    return (_ranked(logits, count).logsumexp(dim=-1) - _below_top(logits).logsumexp(dim=-1)).exp()
+
+
+def _ranked(logits: Tensor, count: float) -> Tensor:
+    """The ``count`` largest of each row, less the largest."""
+    return _below_top(logits).topk(min(int(count), logits.shape[-1]), dim=-1).values
+
+
 def top_p_entropy(
     logits: Float[Tensor, "M V"],
     targets: Int[Tensor, " M"],
@@ -140,6 +170,9 @@ STATISTICS: dict[str, Callable[..., Tensor]] = {
     "min_p_logmass": min_p_logmass,
     SUM_P2: sum_p2,
     "sum_p2_logp_h": sum_p2_logp_h,
+    "tempered_logprobs": tempered_logprobs,
+    "top_k_logprobs": top_k_logprobs,
+    "top_k_mass": top_k_mass,
     "top_p_entropy": top_p_entropy,
 }
 """By name; each maps scaled logits [M, V] (float32, nats), targets [M], the numbers of its name and the temperature to

@@ -19,7 +19,7 @@ from trainer.update.gradient import Learner, measure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionDesk:
-    """The services of a running session (see :class:`trainer.objective.base.RunServices`)."""
+    """The services of a running session (see :class:`trainer.objective.run_services.RunServices`)."""
 
     sampler: Sampler
     learner: Learner

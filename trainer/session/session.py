@@ -18,6 +18,8 @@ from trainer.batch.types import Prompt, Rollout
 from trainer.contract.config import ConfigError, derive_seed, require
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.objective.base import Context, State
+from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE
+from trainer.objective.rollouts.base import RolloutPlan
 from trainer.policy.model import (
     context_length,
     end_tokens,
@@ -31,6 +33,8 @@ from trainer.policy.policy import Policy
 from trainer.policy.precision import name, precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
+from trainer.session import reference
+from trainer.session.reference import Reference
 from trainer.session.services import SessionDesk, completion_entropies
 from trainer.setup.build import Run
 from trainer.setup.examine import fitting, require_device
@@ -55,7 +59,7 @@ class Session:
     folder: RunFolder
     ranks: Ranks
     learner: Learner
-    reference: Policy | None
+    reference: Reference
     tokenizer: PreTrainedTokenizerBase
     engine: Engine
     sampler: Sampler
@@ -105,8 +109,22 @@ class Session:
         """Divide logits by what the sampler divides them by."""
         if temperature != self.policy.temperature:
             self.learner = replace(self.learner, policy=replace(self.policy, temperature=temperature))
-            if self.reference is not None:
-                self.reference = replace(self.reference, temperature=temperature)
+            self.reference.set_temperature(temperature)
+
+    def begin_step(self) -> RolloutPlan:
+        """How the step's rollouts are collected; temperature, reference and optimiser are made to fit, which a
+        controller may have asked for."""
+        objective, plan, context = self.run.objective, self.run.rollout, self.context()
+        temperature = objective.driven(ROLLOUT_TEMPERATURE, self.state, context)
+        if temperature is not None:
+            plan = replace(plan, temperature=temperature, temperature_end=None)
+        self.set_temperature(plan.temperature_at(self.step, self.run.steps))
+        renewed = int(objective.driven(REFERENCE_STEP, self.state, context) or 0)
+        if renewed > self.reference.step:
+            self.reference.renew(self.policy, renewed)
+            self.learner.forget_moments()
+        self.sampler.begin(self.step)
+        return plan
 
     def setup(self) -> None:
         """Let the objective's members do what they do once, and keep their prompts out of the rollouts."""
@@ -151,7 +169,7 @@ class Session:
                 model_state=self.policy.model.state_dict(),
                 tied=getattr(self.policy.model, "all_tied_weights_keys", ()),
                 described=self.described,
-                optimizer_state=self.learner.state(),
+                optimizer_state=self.learner.state() | self.reference.state(),
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
                 keep=self.run.checkpoint.keep,
@@ -163,7 +181,8 @@ class Session:
         found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
         if found is not None:
             self.policy.model.load_state_dict(found.model_state)
-            self.learner.load(found.optimizer_state)
+            self.reference.load(found.optimizer_state)
+            self.learner.load({key: value for key, value in found.optimizer_state.items() if key != reference.NAME})
             self.step = found.step
             self.version = found.state["version"]
             self.sampler.stream.position = found.state["position"]
@@ -228,7 +247,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         folder=folder,
         ranks=ranks,
         learner=learner,
-        reference=policy.frozen_copy() if run.objective.needs_reference else None,
+        reference=Reference(policy.frozen_copy() if run.objective.needs_reference else None),
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(

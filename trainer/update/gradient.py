@@ -64,6 +64,10 @@ class Learner:
         self.masters.load(state)
         self.loss_scale.load(state)
 
+    def forget_moments(self) -> None:
+        """Begin AdamW anew: no moments, and no updates behind it."""
+        self.optimizer.state.clear()
+
     def forget_gradient(self) -> None:
         """Drop the gradient."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -235,6 +239,8 @@ def _count(stats: StepStats, rows: TokenBatch, terms: TokenTerms, surrogate: Sur
     stats.add("policy/clip_frac_low", surrogate.clipped_low.sum(), tokens)
     stats.add("policy/clip_frac_high", surrogate.clipped_high.sum(), tokens)
     stats.add("policy/clip_frac_dual", 0.0 if surrogate.clipped_dual is None else surrogate.clipped_dual.sum(), tokens)
+    assert rows.weights is not None
+    stats.add("policy/weight_zero_frac", (rows.mask & (rows.weights == 0)).sum(), tokens)
     stats.add("policy/loss", loss, 0.0)
     if int(tokens):
         stats.peak("policy/ratio_max", log_ratio[rows.mask].max().exp())

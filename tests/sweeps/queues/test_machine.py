@@ -47,7 +47,7 @@ def model(folder: Path, parameters: int, **config: Any) -> Path:
 
 def test_the_size_of_the_shipped_model_is_read_from_its_header() -> None:
     size = model_size(None)
-    assert size == ModelSize(parameters=790_912, hidden=128, layers=4, vocabulary=24)
+    assert size == ModelSize(parameters=795_008, hidden=128, layers=4, vocabulary=56)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ ACCEPTED: dict[tuple[str, str], str] = {
     ("negative", "controller.skywork.coef_min"): "the coefficient may punish entropy",
     ("negative", "weight.clip_cov.cov_low"): "covariances are negative too",
     ("negative", "weight.sign_balance.alpha"): "moves weight to negative advantages",
+    ("negative", "advantage.pull"): "its sign chooses the temperature",
     ("negative", "advantage.side"): "its sign chooses",
 }
 """(value, setting) -> why it is no mistake; zeros and fractions stand below, by their reason."""
@@ -101,6 +102,9 @@ ZEROS = {
     "regularizer.kl_low_entropy.coef "
     "regularizer.lp_reg.coef regularizer.siren.coef surrogate.coef weight.clip_b.max_frac "
     "weight.clip_cov.frac weight.rand_pos_clip.frac "
+    "advantage.pull surrogate.share "
+    "weight.advantage_reweighting.alpha "
+    "shaping.historical shaping.batch shaping.strength shaping.weight "
     "rollout.branches",
     EDGE: "accounting.ledger_steps shaping.p advantage.eps advantage.positive advantage.negative controller.aer.anchor "
     "controller.aer.target_entropy controller.entrocraft.target_entropy controller.entrocraft.target_entropy_end "
@@ -124,6 +128,9 @@ ZEROS = {
     "surrogate.clip_low surrogate.clip_high surrogate.top_frac surrogate.dead_zone "
     "task.problem_seed task.tolerance weight.geo_mask.low "
     "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
+    "controller.scope.target_entropy controller.scope.max_error "
+    "controller.temperature_by_diversity.increment "
+    "surrogate.penalty weight.lopti.threshold "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}

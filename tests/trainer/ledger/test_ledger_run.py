@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import MOVING, metrics, write_run
+from runs import COIN, MOVING, metrics, write_run
 
 from trainer.engine.base import EnginePool
 from trainer.ledger.ledger import Ledger
@@ -30,7 +30,7 @@ def trained(path: Path, engines: EnginePool, changes: dict[str, object]) -> RunF
     return folder
 
 
-ON = {"accounting.ledger_every": 2, "accounting.ledger_rows": 0}
+ON = COIN | {"accounting.ledger_every": 2, "accounting.ledger_rows": 0}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def watched(engines: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 def test_a_ledger_moves_no_other_number(watched: RunFolder, engines: EnginePool, tmp_path: Path) -> None:
-    off = trained(tmp_path, engines, {"accounting.ledger_every": 0})
+    off = trained(tmp_path, engines, COIN | {"accounting.ledger_every": 0})
     lines = [{k: v for k, v in line.items() if not k.startswith("ledger/")} for line in metrics(watched)]
     assert lines == metrics(off)
     assert not (off.path / "tokens.jsonl").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from handmade import HERE, handmade
 from testbench import Bench, Toy, off_policy, plain
 
@@ -41,6 +42,7 @@ def test_masked_tokens_lose_their_gradient_and_the_denominator_stays() -> None:
     alone = bench.step(plain(), replace(batch, mask=kept))
     share = int(kept.sum()) / batch.num_tokens
     assert 0 < share < 1
+    assert ours.stats.means()["policy/weight_zero_frac"] == pytest.approx(1 - share)
     assert max(float((v - share * alone.gradient[k]).abs().max()) for k, v in ours.gradient.items()) < 1e-7
 
 

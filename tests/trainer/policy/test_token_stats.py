@@ -14,7 +14,14 @@ from trainer.policy import token_stats as module
 from trainer.policy.distribution_stats import STATISTICS
 from trainer.policy.token_stats import plain_token_stats, token_stats
 
-PARAMETERS = {"min_p_kept": ("@0.3",), "min_p_logmass": ("@0.3",), "top_p_entropy": ("@0.8", "@0.8@1", "@2")}
+PARAMETERS = {
+    "tempered_logprobs": ("@1.25",),
+    "top_k_logprobs": ("@2",),
+    "top_k_mass": ("@2",),
+    "min_p_kept": ("@0.3",),
+    "min_p_logmass": ("@0.3",),
+    "top_p_entropy": ("@0.8", "@0.8@1", "@2"),
+}
 """Numbers for statistics that take some."""
 ALL = tuple(sorted(name + numbers for name in STATISTICS for numbers in PARAMETERS.get(name, ("",))))
 FLOAT32_TOLERANCE = {"logprobs": 1.5e-5, "entropy": 5e-6}
@@ -50,6 +57,9 @@ def reference(
         "sum_p2": (p * p).sum(dim=-1),
         "sum_p2_logp_h": (p * p * (log_p + entropy[:, None])).sum(dim=-1),
         "min_p_kept@0.3": kept.gather(1, targets[:, None]).squeeze(1).to(p.dtype),
+        "tempered_logprobs@1.25": (logits / (1.25 * temperature)).log_softmax(dim=-1).gather(1, targets[:, None])[:, 0],
+        "top_k_logprobs@2": log_p.topk(2, dim=-1).values.mean(dim=-1),
+        "top_k_mass@2": p.topk(2, dim=-1).values.sum(dim=-1),
         "top_p_entropy@0.8": nucleus_entropy(own, 0.8, include_crossing=False),
         "top_p_entropy@0.8@1": nucleus_entropy(own, 0.8, include_crossing=True),
         "top_p_entropy@2": -(own * own.log()).sum(dim=-1),
@@ -499,7 +509,7 @@ def test_an_impossible_token_is_a_token_that_is_not_there(
 def test_an_impossible_target_has_the_log_prob_it_has_and_leaves_everything_else_finite() -> None:
     logits = torch.tensor([[0.0, -torch.inf, 1.0]], dtype=torch.float64, requires_grad=True)
     stats = from_logits(logits, torch.tensor([1]), statistics=ALL)
-    assert stats.pop("logprobs").item() == -torch.inf
+    assert stats.pop("logprobs").item() == stats.pop("tempered_logprobs@1.25").item() == -torch.inf
     assert stats["entropy"].item() == pytest.approx(math.log(1 + math.e) - math.e / (1 + math.e), abs=1e-12)
     for name, value in stats.items():
         assert value.isfinite().all(), name

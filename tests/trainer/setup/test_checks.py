@@ -229,7 +229,7 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
         (
             ["method=skywork", "rollout.temperature_end=0.7", CLIPS],
             False,
-            "controller skywork answers to the entropy at the step's own temperature, so it also follows the schedule",
+            "controller Skywork answers to the entropy at the step's own temperature, so it also follows the schedule",
         ),
         (
             ["method=par_entropy_guided", "rollout.temperature_end=0.7", CLIPS],
@@ -249,7 +249,7 @@ CLIPS = "optim.updates_per_rollout=2"  # otherwise clipping is remarked on
         (["shaping=unlikeliness", "rollout=dynamic"], False, "shaping Unlikeliness learns from groups whose rewards"),
         (["shaping=overlong", "shaping.max_tokens=100"], False, "punishes nothing that rollout.max_tokens=40 lets"),
         (["rollout=dynamic", ONE, "advantage=signed", "rollout.keep=all"], None, ""),
-        (["rollout=cure"], False, "no token of this model has rollout.min_characters=2 characters"),
+        (["rollout=cure", "rollout.min_characters=9"], False, "no token of this model has rollout.min_characters=9"),
         (["rollout=cure", "rollout.min_characters=1"], None, ""),
         (["rollout=cure", "rollout.group_size=10"], True, "rollout.group_size=10 cannot be used"),
         (["shaping=apr"], None, ""),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,14 +13,10 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.base import Advantage, Diagnostic
-
-if TYPE_CHECKING:
-    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntropyShaped(Advantage):
+class EntropyShaped(GRPO):
     """GRPO's advantage plus a bonus where the policy hesitates, never more than a share of the advantage itself.
 
         psi_t       = min(alpha * entropy_t, |grpo_t| / kappa)
@@ -53,15 +48,9 @@ class EntropyShaped(Advantage):
     """Added to the standard deviation."""
 
     def __post_init__(self) -> None:
+        GRPO.__post_init__(self)
         require(self.alpha >= 0, "advantage.alpha", self.alpha, "give at least 0")
         require(self.kappa >= 1, "advantage.kappa", self.kappa, "below 1 the bonus could turn an advantage's sign")
-        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
-
-    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return GRPO(eps=self.eps).diagnostics(run)
-
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        return GRPO(eps=self.eps)(batch)
 
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,14 +12,10 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.base import Advantage, Diagnostic
-
-if TYPE_CHECKING:
-    from trainer.objective.run_settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class REPO(Advantage):
+class REPO(GRPO):
     """Rare successes count more, rare failures less, so advantage and log-prob are less correlated.
 
         advantage_t = grpo * (1 - zeta * logprob_t)             where grpo > 0
@@ -51,14 +46,8 @@ class REPO(Advantage):
     """Added to the standard deviation."""
 
     def __post_init__(self) -> None:
+        GRPO.__post_init__(self)
         require(self.zeta >= 0, "advantage.zeta", self.zeta, "give at least 0")
-        require(self.eps >= 0, "advantage.eps", self.eps, "it is added to a standard deviation, so at least 0")
-
-    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return GRPO(eps=self.eps).diagnostics(run)
-
-    def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        return GRPO(eps=self.eps)(batch)
 
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None

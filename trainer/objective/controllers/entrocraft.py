@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.settings import Range
-from trainer.objective.base import Context, Controller, Diagnostic, State
+from trainer.objective.base import Context, State
 from trainer.objective.controllers.ramp import Curve, between
-from trainer.objective.controllers.rollout_entropy import Estimate, rollout_entropy
-from trainer.objective.groups import moving_temperature
-
-if TYPE_CHECKING:
-    from trainer.objective.run_settings import RunSettings
+from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entrocraft(Controller):
+class Entrocraft(EntropyServo):
     """Above the corridor correct responses only, which sharpens; below it incorrect ones only, which flattens.
 
         middle = between(target_entropy, target_entropy_end, progress)
@@ -49,9 +44,6 @@ class Entrocraft(Controller):
     estimate: Estimate = "sampled"
     """Entropy by the sampled tokens' log-probs, or over the full vocabulary."""
 
-    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return moving_temperature(run, "controller entrocraft")
-
     def initial_state(self) -> State:
         return {"side": 0.0}
 
@@ -60,5 +52,5 @@ class Entrocraft(Controller):
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
         middle = between(self.target_entropy, self.target_entropy_end, context.progress, self.curve)
-        above = rollout_entropy(batch, context, self.estimate) - middle
+        above = self.entropy(batch, context) - middle
         return {"side": float(above > self.width / 2) - float(above < -self.width / 2)}

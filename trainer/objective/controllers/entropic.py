@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.contract.settings import Range
-from trainer.objective.base import Context, Controller, Diagnostic, State
-from trainer.objective.controllers.rollout_entropy import Estimate, rollout_entropy
-from trainer.objective.groups import moving_temperature
-
-if TYPE_CHECKING:
-    from trainer.objective.run_settings import RunSettings
+from trainer.objective.base import Context, State
+from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntroPIC(Controller):
+class EntroPIC(EntropyServo):
     """Below the target, positive advantages lose weight and negative ones gain it; above it, the reverse.
 
         e_k     = entropy_k - target_entropy
@@ -62,9 +57,6 @@ class EntroPIC(Controller):
         require(self.integral >= 0, f"{path}.integral", self.integral, "a gain is at least 0")
         require(0 <= self.alpha_max <= 1, f"{path}.alpha_max", self.alpha_max, "above 1 a weight would turn negative")
 
-    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return moving_temperature(run, "controller entropic")
-
     def initial_state(self) -> State:
         return {"alpha": 0.0, "integral": 0.0}
 
@@ -72,7 +64,7 @@ class EntroPIC(Controller):
         return float(state["alpha"])
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        error = rollout_entropy(batch, context, self.estimate) - self.target_entropy
+        error = self.entropy(batch, context) - self.target_entropy
         return {
             "alpha": self._clamped(self.proportional * error + state["integral"]),
             "integral": self._clamped(state["integral"] + self.integral * error),

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.contract.settings import Range
-from trainer.objective.base import Context, Controller, Diagnostic, State
-from trainer.objective.controllers.rollout_entropy import Estimate, rollout_entropy
-from trainer.objective.groups import moving_temperature
-
-if TYPE_CHECKING:
-    from trainer.objective.run_settings import RunSettings
+from trainer.objective.base import Context, State
+from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Multiplicative(Controller):
+class Multiplicative(EntropyServo):
     """Holds entropy at a level, by default that of the first step.
 
         coef_k = clamp(coef_{k-1} * factor, coef_min, coef_max)     if entropy_k < level
@@ -58,9 +53,6 @@ class Multiplicative(Controller):
         between = f"it lies between {path}.coef_min={self.coef_min} and {path}.coef_max={self.coef_max}"
         require(self.coef_min <= self.start <= self.coef_max, f"{path}.start", self.start, between)
 
-    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return moving_temperature(run, "controller multiplicative")
-
     def initial_state(self) -> State:
         return {"coef": self.start, "level": self.target_entropy}
 
@@ -68,7 +60,7 @@ class Multiplicative(Controller):
         return float(state["coef"])
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        entropy = rollout_entropy(batch, context, self.estimate)
+        entropy = self.entropy(batch, context)
         level = entropy if state["level"] is None else state["level"]
         change = self.factor ** (float(entropy < level) - float(entropy > level))
         return {"coef": min(max(state["coef"] * change, self.coef_min), self.coef_max), "level": level}

@@ -1,12 +1,17 @@
-"""The entropy that controllers answer to, before the first update of a step. A pure function; it must not know any
-controller."""
+"""The entropy that controllers answer to, before the first update of a step. It must not know any controller."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from trainer.batch.types import TokenBatch, masked_sum
-from trainer.objective.base import Context
+from trainer.objective.base import Context, Controller, Diagnostic
+from trainer.objective.groups import moving_temperature
+
+if TYPE_CHECKING:
+    from trainer.objective.run_settings import RunSettings
 
 Estimate = Literal["sampled", "exact"]
 
@@ -23,3 +28,17 @@ def rollout_entropy(batch: TokenBatch, context: Context, estimate: Estimate) -> 
         assert context.services is not None
         values = context.services.measure(batch).entropy
     return float(masked_sum(values, batch.mask)) / max(batch.num_tokens, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropyServo(Controller):
+    """What controllers share that hold the entropy of the rollouts against a number of nats."""
+
+    estimate: Estimate = "sampled"
+
+    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
+        return moving_temperature(run, f"controller {type(self).__name__}")
+
+    def entropy(self, batch: TokenBatch, context: Context) -> float:
+        """:func:`rollout_entropy` by this controller's estimate, nats per token."""
+        return rollout_entropy(batch, context, self.estimate)

@@ -3,24 +3,20 @@ through the ``controller`` slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.config import require
 from trainer.contract.settings import Range
-from trainer.objective.base import Context, Controller, Diagnostic, State
-from trainer.objective.controllers.rollout_entropy import Estimate, rollout_entropy
-from trainer.objective.groups import moving_temperature
-
-if TYPE_CHECKING:
-    from trainer.objective.run_settings import RunSettings
+from trainer.objective.base import Context, State
+from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Skywork(Controller):
+class Skywork(EntropyServo):
     """The coefficient of an entropy bonus goes up by a step below the target, down by one above it, and is gated.
 
         c        = c + step if entropy < target_entropy, c - step if entropy > target_entropy     after every step
@@ -71,9 +67,6 @@ class Skywork(Controller):
             f"controller.skywork.coef_max={self.coef_max}",
         )
 
-    def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return moving_temperature(run, "controller skywork")
-
     def initial_state(self) -> State:
         return {"coef": self.start, "open": True}
 
@@ -83,7 +76,7 @@ class Skywork(Controller):
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
         if self.gate == "released":
             return state
-        return state | {"open": rollout_entropy(batch, context, self.estimate) <= self.target_entropy}
+        return state | {"open": self.entropy(batch, context) <= self.target_entropy}
 
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
         entropy = metrics["policy/surprisal" if self.estimate == "sampled" else "policy/entropy"]

@@ -34,8 +34,8 @@ class DCPO(Surrogate):
         source="DCPO (dynamic clipping), arXiv 2509.02333, and its code (0.2 and 0.28 in its script)",
         status="reconstructed",
         departures=(
-            "the dynamic bounds alone: the paper's smoothed advantage, which mixes a prompt's standardisation over all"
-            " steps so far with this step's, is not here; 0.16 and 0.2 could not be checked against the paper"
+            "the dynamic bounds alone, the paper's smoothed advantage is advantage=smoothed; 0.16 and 0.2 could not be "
+            "checked against the paper"
         ),
     )
 

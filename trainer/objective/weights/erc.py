@@ -37,7 +37,7 @@ class ERC(Weight):
     about: ClassVar[About] = About(
         source="ERC, entropy ratio clipping, arXiv 2512.05591; the authors' code and scripts (Kwai-Klear)",
         status="published",
-        departures="none known; the masked share is not logged",
+        departures="none known; the masked share is policy/weight_zero_frac",
     )
 
     needs_current: ClassVar[bool] = True
