@@ -9,7 +9,7 @@ common=('seed=range(20,25)' launcher.slots=2 hardware.num_threads=1 output=outpu
 "$PYTHON" sweep.py -m factor=off_policy_updates optim.updates_per_rollout=1,4,8 "${common[@]}"
 "$PYTHON" sweep.py -m factor=data_diversity task.num_prompts=8,64,512 "${common[@]}"
 "$PYTHON" sweep.py -m factor=temperature rollout.temperature=0.6,1.0 "${common[@]}"
-"$PYTHON" sweep.py -m factor=clip_high "${common[@]}"
+"$PYTHON" sweep.py -m factor=clip_high surrogate.clip_high=0.02,0.2,0.5 "${common[@]}"
 "$PYTHON" sweep.py -m factor=clip_high surrogate.clip_high=0.02,0.2,0.5 shaping=random "${common[@]}"
 "$PYTHON" sweep.py -m factor=advantage_weights 'weight.sign={positive:1,negative:0},{positive:1,negative:1},{positive:0,negative:1}' "${common[@]}"
 "$PYTHON" sweep.py -m factor=entropy_coefficient regularizer.entropy_bonus.coef=0,0.03,0.3 "${common[@]}"
