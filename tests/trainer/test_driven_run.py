@@ -27,6 +27,7 @@ RISING = {
     "controller.rising.stage": 1,
     "controller.rising.increment": 0.25,
     "rollout.temperature": 0.75,
+    "seed": 1,
 }
 RENEWING = MOVING | {
     "controller.renewing._target_": f"{CONTROLLERS}.reference_reset.ReferenceReset",
