@@ -1,5 +1,5 @@
-"""``python -m dashboards report|search|rollouts|table|claims|list|export|mirror``: reports, tables and files of the
-sweeps and runs in an MLflow store, and of a run from its folder.
+"""``python -m dashboards report|search|claims|verdicts|rollouts|table|list|export|record|mirror``: reports, tables and
+files of the sweeps and runs in an MLflow store, and of a run from its folder.
 
 A study is the name of a sweep (``study.name``); of several sweeps with one name the newest is shown. An error is one
 line on stderr and exit status 2.
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rollouts": _rollouts,
         "table": _table,
         "claims": _claims,
+        "verdicts": _verdicts,
+        "record": _record,
         "list": _list,
         "export": _export,
         "mirror": _mirror,
@@ -85,18 +87,33 @@ def _parser() -> argparse.ArgumentParser:
     rollouts = commands.add_parser("rollouts", parents=[page], help="write a page of one run's responses")
     rollouts.add_argument("run", metavar="RUN", type=Path, help="folder of a run, OUTPUT/runs/SIGNATURE")
     commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
-    commands.add_parser("claims", parents=[common, page], help="all hypotheses and verdicts, printed and as a page")
+    _add_claims(commands, common, page)
+    commands.add_parser("verdicts", parents=[common, page], help="the hypothesis of every sweep, printed and as a page")
     commands.add_parser("list", parents=[common], help="list the studies of the store")
     _add_copies(commands, either, common)
     return parser
 
 
+def _add_claims(commands: Any, *parents: argparse.ArgumentParser) -> None:
+    claims = commands.add_parser(
+        "claims", parents=parents, help="judge the claims of the literature (python sweep.py -m study=claims)"
+    )
+    claims.add_argument("study", metavar="STUDY", nargs="?", help="name of the study (default: the newest of claims)")
+    claims.add_argument("--markdown", type=Path, help="also write the table to this file")
+    claims.add_argument("--alpha", type=float, help="level of every test (default: 0.05)")
+    claims.add_argument("--undecided", action="store_true", help="print only the numbers of the undecided, as JSON")
+    claims.add_argument("--check", action="store_true", help="only check claims, as JSON on standard input")
+
+
 def _add_copies(commands: Any, *parents: argparse.ArgumentParser) -> None:
     export = commands.add_parser("export", parents=parents, help="write a study or a run as CSV or Parquet files")
     export.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default: %(default)s")
+    record = commands.add_parser(
+        "record", parents=parents, help="keep a study as files that every command reads (--uri)"
+    )
     mirror = commands.add_parser("mirror", parents=parents, help="copy a study or a run to TensorBoard or W&B")
     mirror.add_argument("--to", choices=("tensorboard", "wandb"), required=True, help="which package, if installed")
-    for command in (export, mirror):
+    for command in (export, record, mirror):
         command.add_argument("--output", type=Path, help="folder to write to (default: a folder below outputs)")
 
 
@@ -194,13 +211,49 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _claims(options: argparse.Namespace) -> None:
-    from dashboards.page.claims import claims_text, load_claims, write_claims
+    from dashboards.claims.study import check, load_study, undecided, verdicts
 
-    claims = load_claims(options.uri)
-    path = write_claims(claims, options.uri, options.output or _REPORTS / "claims.html")
-    print(claims_text(claims))
+    if options.check:
+        check(sys.stdin.read())
+        return
+    study = load_study(options.uri, options.study)
+    found = verdicts(study, options.alpha)
+    if options.undecided:
+        print(undecided(found))
+        return
+    from dashboards.claims.page import write_claims
+    from dashboards.claims.text import markdown, verdicts_table
+
+    path = write_claims(study, found, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html")
+    print(verdicts_table(found))
+    print(f"\npage: {path}")
+    if options.markdown:
+        revision = study.sweep.provenance.get("git revision", "")
+        from dashboards.page.page import write_atomically
+
+        write_atomically(markdown(found, "Claims of the literature", study.sweep.command, revision), options.markdown)
+        print(f"table: {options.markdown}")
+    _open(options, path)
+
+
+def _verdicts(options: argparse.Namespace) -> None:
+    from dashboards.page.verdicts import load_verdicts, verdicts_text, write_verdicts
+
+    found = load_verdicts(options.uri)
+    path = write_verdicts(found, options.uri, options.output or _REPORTS / "verdicts.html")
+    print(verdicts_text(found))
     print(f"\npage: {path}")
     _open(options, path)
+
+
+def _record(options: argparse.Namespace) -> None:
+    from dashboards.data.record import write_record
+    from dashboards.sweep.load import load_sweep
+
+    sweep = load_sweep(options.uri, options.study)
+    folder = options.output or Path("outputs/records") / _file_name(sweep.name)
+    for path in write_record(open_store(options.uri), sweep, folder):
+        print(path)
 
 
 def _list(options: argparse.Namespace) -> None:

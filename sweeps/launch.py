@@ -227,5 +227,11 @@ def follow_up_commands(sweep: Sweep) -> str:
 def _tags(sweep: Sweep, facts: Mapping[str, str]) -> dict[str, str]:
     factor = sweep.cells[0].config.get("factor") or {}
     revision = facts.get("git revision", "")
-    tags = {"command": sweep.command[:5000], "factor": str(factor.get("name", "")), "git_revision": revision}
+    claims = ",".join(str(claim["number"]) for claim in sweep.claims)
+    tags = {
+        "command": sweep.command[:5000],
+        "factor": str(factor.get("name", "")),
+        "claims": claims,
+        "git_revision": revision,
+    }
     return {key: value for key, value in tags.items() if value}

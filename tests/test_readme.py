@@ -68,8 +68,8 @@ def test_every_command_works(tmp_path: Path) -> None:
         else:
             if words[:4] == ["python", "-m", "dashboards", "report"]:
                 words = [*words, "--output", str(tmp_path / "report.html")]
-            if words[:4] == ["python", "-m", "dashboards", "claims"]:
-                words = [*words, "--output", str(tmp_path / "claims.html")]
+            if words[:4] == ["python", "-m", "dashboards", "verdicts"]:
+                words = [*words, "--output", str(tmp_path / "verdicts.html")]
             if words[:3] == ["python", "-m", "sweeps"]:
                 words = [*words, "--output", str(tmp_path)]
             done = run(small(words, tmp_path), tmp_path)

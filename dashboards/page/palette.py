@@ -7,7 +7,7 @@ on a dark screen the page takes for each its counterpart in :data:`DARK`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dashboards.sweep.load import SweepData
@@ -83,14 +83,18 @@ class Style:
 
 def level_styles(sweep: SweepData) -> list[Style]:
     """One style a level, in level order."""
-    names = list(zip(sweep.levels["level"], sweep.levels["label"], strict=True))
+    return styles_of(list(zip(sweep.levels["level"], sweep.levels["label"], strict=True)), ordered=sweep.factor.ordered)
+
+
+def styles_of(names: Sequence[tuple[str, str]], *, ordered: bool) -> list[Style]:
+    """One style for each (level, label)."""
     return [
         Style(
             level=level,
             label=label,
             dash=_DASHES[position % len(_DASHES)],
             symbol=_SYMBOLS[position % len(_SYMBOLS)],
-            color=_sequential(position, len(names)) if sweep.factor.ordered else _OKABE_ITO[position % len(_OKABE_ITO)],
+            color=_sequential(position, len(names)) if ordered else _OKABE_ITO[position % len(_OKABE_ITO)],
         )
         for position, (level, label) in enumerate(names)
     ]

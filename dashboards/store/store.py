@@ -1,5 +1,5 @@
-"""The interface of a store of runs: a SQLite file is read with SQL, any other store through the MLflow client, and the
-folder of one run without MLflow.
+"""The interface of a store of runs: a SQLite file is read with SQL, any other store through the MLflow client, the
+folder of one run and a record of a study without MLflow.
 
 SQL is 50 times faster than one call per metric and needs no import of MLflow.
 """
@@ -61,12 +61,16 @@ def default_uri() -> str:
 
 
 def open_store(uri: str) -> Store:
-    """The store behind ``uri``, which may also be the folder of a run. Raises ValueError when a SQLite file does not
-    exist or is no MLflow store."""
+    """The store behind ``uri``, which may also be the folder of a run or of a record. Raises ValueError when a SQLite
+    file does not exist or is no MLflow store."""
     if is_run_folder(uri):
         from dashboards.store.folder import FolderStore
 
         return FolderStore.open(Path(uri))
+    from dashboards.store.record import RecordStore, is_record
+
+    if is_record(uri):
+        return RecordStore.open(Path(uri))
     if uri.startswith("sqlite:"):
         from dashboards.store.sqlite import SqliteStore
 

@@ -91,7 +91,7 @@ def load_sweep(uri: str, name: str, metrics: Sequence[str] | None = None) -> Swe
 
 def build_sweep(store: Store, uri: str, parent: RunRecord, metrics: Sequence[str] | None = None) -> SweepData:
     """The sweep of a parent run."""
-    return sweep_of(store, uri, parent, _read_sweep(store, parent), metrics)
+    return sweep_of(store, uri, parent, read_sweep(store, parent), metrics)
 
 
 def sweep_of(
@@ -143,7 +143,7 @@ def find_parent(parents: Sequence[RunRecord], study: str, uri: str) -> RunRecord
     raise ValueError(f"no study named {study!r} in {uri}: {hint}Available: {', '.join(names)}")
 
 
-def _read_sweep(store: Store, parent: RunRecord) -> dict[str, Any]:
+def read_sweep(store: Store, parent: RunRecord) -> dict[str, Any]:
     text = store.read_text(parent, "sweep.json")
     if text is None:
         raise ValueError(

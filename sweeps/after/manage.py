@@ -97,4 +97,5 @@ def load_sweep(output: Path, document: Document) -> Sweep:
         )
         for cell in document["cells"]
     )
-    return Sweep(name=document["study"], command=document["command"], output=output, cells=cells)
+    claims = tuple(document.get("claims") or ())
+    return Sweep(name=document["study"], command=document["command"], output=output, cells=cells, claims=claims)

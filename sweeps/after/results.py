@@ -5,18 +5,29 @@ Table and report are made by ``python -m dashboards``, in a process of its own, 
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sweeps.grid.sweep import Sweep
-from trainer.contract.config import ROOT
+from trainer.contract.config import ROOT, ConfigError
 
 
 def show_results(sweep: Sweep, uri: str) -> None:
     """Print the table of levels, write the report and say where everything is."""
     report = sweep.folder / "report.html"
+    if sweep.claims:
+        table, error = _dashboards("claims", sweep.name, "--uri", uri, "--output", str(report)).communicate()
+        print(
+            f"\n{table.rpartition('page: ')[0].rstrip()}\n\nreport     {report}"
+            if table
+            else f"\nno table: {_last(error)}"
+        )
+        return
     writing = _dashboards("report", sweep.name, "--uri", uri, "--output", str(report), "--log")
     table, error = _dashboards("table", sweep.name, "--uri", uri).communicate()
     print(f"\n{table.rstrip()}\n" if table else f"\nno table: {_last(error)}")
@@ -45,6 +56,28 @@ def _executable(name: str) -> str:
     beside = Path(sys.executable).parent / name
     here = Path.cwd()
     return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside) if beside.exists() else name
+
+
+def undecided(sweep: Sweep, uri: str) -> list[int]:
+    """Numbers of the claims of a study that its runs do not decide."""
+    text, error = _dashboards("claims", sweep.name, "--uri", uri, "--undecided").communicate()
+    if not text:
+        raise ConfigError(f"the claims of {sweep.name} cannot be judged: {_last(error)}")
+    return [int(number) for number in json.loads(text)]
+
+
+def check_claims(claims: Sequence[Mapping[str, Any]]) -> None:
+    """Raise :class:`ConfigError`, a line a problem, unless the dashboards can judge these claims."""
+    process = subprocess.run(
+        [sys.executable, "-m", "dashboards", "claims", "--check"],
+        input=json.dumps(claims),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise ConfigError(process.stderr.strip().removeprefix("error: "))
 
 
 def _dashboards(*arguments: str) -> subprocess.Popen[str]:

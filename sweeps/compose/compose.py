@@ -99,7 +99,7 @@ def _parsed(override: str) -> Override:
 
 def groups() -> dict[str, list[str]]:
     """Every configuration group with its choices (``small/kl_cov`` for one in a folder), Hydra's own left out."""
-    folders = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+    folders = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "claim"))
     return {
         folder.name: sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
         for folder in folders

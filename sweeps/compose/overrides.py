@@ -44,3 +44,9 @@ def short_key(key: str, among: Sequence[str]) -> str:
     """The last part of a dotted key where that is unambiguous."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in among) <= 1 else key
+
+
+def merged(texts: Sequence[str]) -> list[str]:
+    """Overrides without those that a later one of the same key replaces."""
+    last = {key_of(text): text for text in texts}
+    return [text for text in texts if last[key_of(text)] is text]

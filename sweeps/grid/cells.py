@@ -79,18 +79,24 @@ def resolve_all(composed: Iterable[Composed]) -> list[ResolvedConfig]:
 def cells(resolve_all: Sequence[ResolvedConfig]) -> list[Cell]:
     """The cells of a sweep, in the order of its configurations. Raises :class:`ConfigError` with a line per problem."""
     configs = [member.config for member in resolve_all]
-    problems = dict.fromkeys(sentence for config in configs for sentence in config_problems(config))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    _same_for_all(configs)
+    require_valid(configs)
     every = levels([member.overrides for member in resolve_all], configs[0].get("factor"))
-    made = [_cell(member, level) for member, level in zip(resolve_all, every, strict=True)]
+    made = [cell_of(member, level) for member, level in zip(resolve_all, every, strict=True)]
     _all_different(made)
     _clipping_acts(made)
     return made
 
 
-def _cell(member: ResolvedConfig, level: Level) -> Cell:
+def require_valid(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise :class:`ConfigError`, a line a problem, for configurations that cannot be run or not in one sweep."""
+    problems = dict.fromkeys(sentence for config in configs for sentence in config_problems(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    _same_for_all(configs)
+
+
+def cell_of(member: ResolvedConfig, level: Level) -> Cell:
+    """The cell of a configuration that belongs to ``level``."""
     frozen = _frozen(member.config)
     return Cell(
         config=frozen, signature=signature(frozen), level=level, seed=frozen["seed"], overrides=member.overrides

@@ -35,6 +35,8 @@ class Sweep:
     command: str
     output: Path
     cells: tuple[Cell, ...]
+    claims: tuple[Document, ...] = ()
+    """Of a study of claims: what the dashboards judge on its cells."""
 
     @property
     def folder(self) -> Path:
@@ -72,6 +74,7 @@ class Sweep:
                 }
                 for cell in self.cells
             ],
+            **({"claims": list(self.claims)} if self.claims else {}),
         }
 
 

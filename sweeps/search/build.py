@@ -14,13 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose.compose import batch_composer
 from sweeps.compose.explain import explained
-from sweeps.compose.overrides import key_of
+from sweeps.compose.overrides import key_of, merged
 from sweeps.compose.presets import chosen_groups
 from sweeps.grid.cells import Cell, cells, resolve_all
 from sweeps.grid.levels import Level
 from sweeps.grid.sweep import chosen_name, name_of
 from sweeps.queues.base import open_queue
-from sweeps.search.context import Compose, SearchContext, merged
+from sweeps.search.context import Compose, SearchContext
 from sweeps.search.settings import Settings, settings
 from sweeps.search.space import described, overrides, probes
 from sweeps.search.store import storage_location

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeps.compose.overrides import key_of
+from sweeps.compose.overrides import key_of, merged
 from sweeps.grid.cells import Cell
 from sweeps.grid.levels import Level
 from sweeps.grid.sweep import Sweep
@@ -93,12 +93,6 @@ class SearchContext:
 def is_tuned(override: str) -> bool:
     """Whether an override belongs to the method, and not to how it is run or evaluated."""
     return key_of(override).partition(".")[0] not in NOT_TUNED
-
-
-def merged(texts: Sequence[str]) -> list[str]:
-    """Overrides without those that a later one of the same key replaces."""
-    last = {key_of(text): text for text in texts}
-    return [text for text in texts if last[key_of(text)] is text]
 
 
 def level(number: int, values: Mapping[str, Value]) -> Level:

@@ -31,15 +31,15 @@ def test_report_is_written_below_outputs_by_default(
     assert (tmp_path / "outputs" / "reports" / "clip_high.html").is_file()
 
 
-def test_table_list_and_claims_print(
+def test_table_list_and_verdicts_print(
     study_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", study_uri)
     monkeypatch.chdir(tmp_path)
-    assert main(["table", "clip_high"]) == 0 and main(["list"]) == 0 and main(["claims"]) == 0
+    assert main(["table", "clip_high"]) == 0 and main(["list"]) == 0 and main(["verdicts"]) == 0
     output = capsys.readouterr().out
     assert "Upper clip threshold" in output and "supported" in output and "clip_high" in output
-    assert (tmp_path / "outputs" / "reports" / "claims.html").is_file()
+    assert (tmp_path / "outputs" / "reports" / "verdicts.html").is_file()
 
 
 def test_mistakes_are_one_sentence_and_status_2(

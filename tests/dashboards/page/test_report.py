@@ -16,7 +16,6 @@ from browser import elements, in_a_browser, opened, used
 from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
-from dashboards.page.claims import claims_text, load_claims, write_claims
 from dashboards.page.links import shown_uri
 from dashboards.page.packing import compact_json, unpacked
 from dashboards.page.page import content_policy, write_atomically
@@ -24,6 +23,7 @@ from dashboards.page.palette import DARK
 from dashboards.page.report import log_report, report_html, write_report
 from dashboards.page.terminal import WIDTH, aligned, level_table
 from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, viewer_responses
+from dashboards.page.verdicts import load_verdicts, verdicts_text, write_verdicts
 from dashboards.sweep.glossary import parse_glossary
 from dashboards.sweep.load import SweepData, load_sweep
 from dashboards.sweep.summary import level_rows
@@ -232,14 +232,14 @@ def test_aligned_pads_to_the_widest_cell() -> None:
     assert aligned([["a", "bb"], ["ccc", "d"]], rule_after=1) == ["a    bb", "-------", "ccc   d"]
 
 
-def test_claims_judge_every_study(study_uri: str, tmp_path: Path) -> None:
-    claims = load_claims(study_uri)
-    assert [(claim.name, claim.result.outcome) for claim in claims] == [
+def test_verdicts_judge_every_study(study_uri: str, tmp_path: Path) -> None:
+    verdicts = load_verdicts(study_uri)
+    assert [(claim.name, claim.result.outcome) for claim in verdicts] == [
         ("broken", "too few seeds"),
         ("clip_high", "supported"),
     ]
-    assert "supported" in claims_text(claims)
-    page = html.unescape(write_claims(claims, study_uri, tmp_path / "claims.html").read_text())
+    assert "supported" in verdicts_text(verdicts)
+    page = html.unescape(write_verdicts(verdicts, study_uri, tmp_path / "verdicts.html").read_text())
     assert "Upper clip threshold" in page and "script-src 'none'" in page
 
 
@@ -395,13 +395,13 @@ def hostile(new_store: Callable[[], Path]) -> SweepData:
 
 @pytest.mark.slow
 @in_a_browser
-@pytest.mark.parametrize("kind", ["report", "claims"])
+@pytest.mark.parametrize("kind", ["report", "verdicts"])
 def test_markup_in_every_name_and_text_runs_nothing_in_a_browser(kind: str, hostile: SweepData, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     if kind == "report":
         write_report(hostile, path)
     else:
-        write_claims(load_claims(hostile.uri), hostile.uri, path)
+        write_verdicts(load_verdicts(hostile.uri), hostile.uri, path)
     found = elements(path.read_text())
     assert not [tag for tag, attributes in found if {"onerror", "src"} & set(attributes)]
     assert outward(path.read_text()) == []

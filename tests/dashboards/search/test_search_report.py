@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from dashboards.__main__ import main
-from dashboards.page.claims import load_claims
+from dashboards.page.verdicts import load_verdicts
 from dashboards.search.confirm import load_confirmation
 from dashboards.search.figures import history, intermediate
 from dashboards.search.figures_space import slice_plot
@@ -243,7 +243,7 @@ def test_the_page_is_logged_and_the_report_command_knows_a_search(
     assert f"report: {folder / 'report' / 'index.html'}" in capsys.readouterr().out
     assert {item.path for item in client.list_artifacts(run)} == {"report.html", "sweep.json"}
     with pytest.raises(ValueError, match="holds no sweep yet"):
-        load_claims(uri)  # a search states no hypothesis
+        load_verdicts(uri)  # a search states no hypothesis
     with pytest.raises(ValueError, match="no study named 'constant'"):
         report_search(write_search(tmp_path / "b", replace(STAGES["constant"], name="constant")), uri=uri)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps.compose.overrides import parsed
-from sweeps.search.context import is_tuned, merged
+from sweeps.compose.overrides import merged, parsed
+from sweeps.search.context import is_tuned
 from sweeps.search.entropy_rule import EntropyRule
 from sweeps.search.objectives import mean_over_seeds, num_better, value_of
 from sweeps.search.overview import expected_runs

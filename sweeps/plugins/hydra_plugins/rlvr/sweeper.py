@@ -1,7 +1,8 @@
 """Hydra sweeper plugin: the grid of a ``--multirun``, that is every combination of the swept values.
 
 Hydra creates it from ``conf/hydra/sweeper/grid.yaml``. With ``search=NAME`` it starts a search instead
-(:mod:`sweeps.search`). Unlike Hydra's own sweeper it writes no folders.
+(:mod:`sweeps.search`), with ``study=claims`` a study of claims (:mod:`sweeps.claims`). Unlike Hydra's own sweeper it
+writes no folders.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ class GridSweeper(BasicSweeper):
 
             setup_globals()
             sys.exit(start(self.hydra_context.config_loader, self.config, arguments))
+        if self.config.get("claims") is not None:
+            from sweeps.claims.start import start as start_claims
+
+            setup_globals()
+            sys.exit(start_claims(self.hydra_context.config_loader, self.config, arguments))
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (batch,) = self.split_arguments(overrides, max_batch_size=None)

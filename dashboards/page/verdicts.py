@@ -23,7 +23,7 @@ from dashboards.sweep.summary import hypothesis_result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class StudyVerdict:
     """The hypothesis of one sweep and the result of its test."""
 
     name: str
@@ -52,8 +52,8 @@ class Claim:
         return p_text(self.result.trend.p_value if self.result.trend else self.result.effect.p_value)
 
 
-def load_claims(uri: str) -> list[Claim]:
-    """The claim of the newest sweep of every study, by name. Raises ValueError when the store holds none."""
+def load_verdicts(uri: str) -> list[StudyVerdict]:
+    """The verdict on the newest sweep of every study, by name. Raises ValueError when the store holds none."""
     store = open_store(uri)
     newest: dict[str, RunRecord] = {}
     for parent in list_sweeps(store):
@@ -63,15 +63,15 @@ def load_claims(uri: str) -> list[Claim]:
         raise ValueError(
             f"the MLflow store {uri} holds no sweep yet: run one, for example python sweep.py -m factor=clip_high"
         )
-    return [_claim_or_reason(store, uri, name, newest[name]) for name in sorted(newest)]
+    return [_verdict_or_reason(store, uri, name, newest[name]) for name in sorted(newest)]
 
 
-def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Claim:
+def _verdict_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> StudyVerdict:
     try:
-        return claim_of(build_sweep(store, uri, parent))
+        return verdict_of(build_sweep(store, uri, parent))
     except ValueError as error:
         # One unreadable sweep (it may have stopped before it queued anything) must not hide all others.
-        return Claim(
+        return StudyVerdict(
             name=name,
             label=name,
             statement="",
@@ -83,10 +83,10 @@ def _claim_or_reason(store: Store, uri: str, name: str, parent: RunRecord) -> Cl
         )
 
 
-def claim_of(sweep: SweepData) -> Claim:
+def verdict_of(sweep: SweepData) -> StudyVerdict:
     """The hypothesis of a sweep with the result of its test."""
     hypothesis = sweep.factor.hypothesis
-    return Claim(
+    return StudyVerdict(
         name=sweep.name,
         label=sweep.factor.label,
         statement=hypothesis.statement if hypothesis else "",
@@ -98,29 +98,29 @@ def claim_of(sweep: SweepData) -> Claim:
     )
 
 
-def claims_text(claims: Sequence[Claim]) -> str:
-    """The claims as an aligned text table."""
+def verdicts_text(verdicts: Sequence[StudyVerdict]) -> str:
+    """The verdicts as an aligned text table."""
     header = ["study", "verdict", "metric", "last - first level [95 %]", "evidence", "cells"]
     rows = [
         [claim.name, claim.result.badge.lower(), claim.metric.key, claim.difference, claim.p_value, claim.cells]
-        for claim in claims
+        for claim in verdicts
     ]
     return "\n".join(aligned([header, *rows], rule_after=1))
 
 
-def write_claims(claims: Sequence[Claim], uri: str, path: Path) -> Path:
-    """Write the page of all claims to ``path`` and return it."""
-    outcomes = [claim.result.outcome for claim in claims]
+def write_verdicts(verdicts: Sequence[StudyVerdict], uri: str, path: Path) -> Path:
+    """Write the page of all verdicts to ``path`` and return it."""
+    outcomes = [claim.result.outcome for claim in verdicts]
     counts = [(outcome, outcomes.count(outcome)) for outcome in dict.fromkeys(outcomes)]
     context = {
-        "title": "Claims and verdicts",
-        "claims": claims,
+        "title": "Verdicts",
+        "verdicts": verdicts,
         "counts": counts,
         "rule": RULE,
         "shown_uri": shown_uri(uri),
         "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     }
-    return write_atomically(render("claims.html.j2", context, with_figures=False), path)
+    return write_atomically(render("verdicts.html.j2", context, with_figures=False), path)
 
 
 def _day(parent: RunRecord) -> str:

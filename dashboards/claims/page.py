@@ -1,0 +1,117 @@
+"""The page of a study of claims: the table of verdicts, and behind each row its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from dashboards.claims.judge import RULE, TestResult, Verdict
+from dashboards.claims.study import ClaimStudy, points
+from dashboards.claims.text import counted, result_text
+from dashboards.page.figures import base_figure, level_curves, plain, whisker
+from dashboards.page.links import shown_uri
+from dashboards.page.page import Panel, Section, render, write_atomically
+from dashboards.page.palette import Style, styles_of
+from dashboards.statistics.format import NONE, number
+from dashboards.statistics.intervals import t_interval
+from dashboards.sweep.names import ENTROPY
+
+_PAIR = "#9aa5b1"
+
+
+def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path) -> Path:
+    """Write the page to ``path`` and return it."""
+    sections = [_section(study, verdict) for verdict in verdicts]
+    context = {
+        "title": f"Claims: {study.sweep.name}",
+        "study": study.sweep.name,
+        "sections": sections,
+        "rows": [_row(verdict) for verdict in verdicts],
+        "counted": counted(verdicts),
+        "rule": RULE,
+        "command": study.sweep.command,
+        "cells": f"{len(study.sweep.completed)} of {len(study.sweep.cells)}",
+        "shown_uri": shown_uri(study.sweep.uri),
+        "date": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+    }
+    return write_atomically(render("claims.html.j2", context, with_figures=True), path)
+
+
+def _row(verdict: Verdict) -> dict[str, object]:
+    """What the template shows of a claim."""
+    return {
+        "verdict": verdict,
+        "claim": verdict.claim,
+        "id": _id(verdict),
+        "p": NONE if verdict.p_value != verdict.p_value else number(verdict.p_value),
+        "holm": NONE if verdict.holm_p != verdict.holm_p else number(verdict.holm_p),
+        "tests": [(result.test.words, result_text(result), result.outcome) for result in verdict.results],
+    }
+
+
+def _id(verdict: Verdict) -> str:
+    return f"claim-{verdict.claim.number}"
+
+
+def _section(study: ClaimStudy, verdict: Verdict) -> Section:
+    """Curves of what the claim is about, and the numbers of each test."""
+    claim = verdict.claim
+    ordered = any(result.test.compare in ("trend", "peak") for result in verdict.results)
+    styles = styles_of([(level, arm) for arm, level in claim.arms.items()], ordered=ordered)
+    panels = [Panel(figure=figure) for metric in _curves(verdict) if (figure := _curve(study, metric, styles))]
+    panels += [
+        Panel(figure=_numbers(result, styles), caption=f"{result.outcome.capitalize()}: {result_text(result)}.")
+        for result in verdict.results
+        if len(result.table)
+    ]
+    return Section(id=_id(verdict), title=f"{claim.number}. {claim.statement}", intro=claim.caveat, panels=panels)
+
+
+def _curves(verdict: Verdict) -> list[str]:
+    """Entropy, and the other metrics of the claim that are curves; at most four."""
+    return list(dict.fromkeys([ENTROPY, *sorted(verdict.claim.metrics)]))[:4]
+
+
+def _curve(study: ClaimStudy, metric: str, styles: Sequence[Style]) -> go.Figure | None:
+    name = study.sweep.describe(metric)
+    found = points(study, [style.level for style in styles], metric)
+    return level_curves(found, styles, name.label, name.unit or name.label, "", name.range)
+
+
+def _numbers(result: TestResult, styles: Sequence[Style]) -> go.Figure:
+    """The number of every seed by arm, a line a seed, and the mean of each arm with its 95 % t interval."""
+    words, _, _ = result.test.words.partition(":")
+    figure = base_figure(words, "", words, legend="", height=300)
+    arms = [plain(arm) for arm in result.test.arms]
+    for seed, values in result.table.iterrows():
+        figure.add_trace(
+            go.Scatter(
+                x=arms,
+                y=values.to_numpy(),
+                mode="lines+markers",
+                line={"color": _PAIR, "width": 1},
+                marker={"size": 5, "color": _PAIR},
+                showlegend=False,
+                name=f"seed {seed}",
+                hovertemplate=f"seed {seed}: %{{y:.4g}}<extra></extra>",
+            )
+        )
+    by_arm = {style.label: style for style in styles}
+    for arm in result.test.arms:
+        interval, style = t_interval(result.table[arm]), by_arm[arm]
+        figure.add_trace(
+            go.Scatter(
+                x=[plain(arm)],
+                y=[interval.mean],
+                mode="markers",
+                showlegend=False,
+                error_y=whisker(interval, style.color),
+                marker={"symbol": style.symbol, "size": 12, "color": style.color},
+                hovertemplate=f"<b>{plain(arm)}</b><br>mean %{{y:.4g}} over {interval.count} seeds<extra></extra>",
+            )
+        )
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=arms)
+    return figure

@@ -1,0 +1,89 @@
+"""The verdicts on claims as a table for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from dashboards.claims.judge import NO_RUNS, RULE, Comparison, TestResult, Verdict
+from dashboards.page.terminal import WIDTH, aligned
+from dashboards.statistics.format import NONE, interval_text, number, p_text, signed
+
+_STATEMENT = 52
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> str:
+    """One row a claim."""
+    header = ["claim", "", "verdict", "seeds", "p", "Holm"]
+    rows = [
+        [
+            str(verdict.claim.number),
+            textwrap.shorten(verdict.claim.statement, _STATEMENT, placeholder=" …"),
+            verdict.outcome,
+            str(verdict.seeds),
+            *(p_text(p).removeprefix("p ").removeprefix("= ") if not math.isnan(p) else NONE for p in _ps(verdict)),
+        ]
+        for verdict in verdicts
+    ]
+    left = [[row[0].rjust(5) + "  " + row[1], *row[2:]] for row in [header, *rows]]
+    return "\n".join([*aligned(left, rule_after=1), "", *textwrap.wrap(counted(verdicts), WIDTH)])
+
+
+def _ps(verdict: Verdict) -> tuple[float, float]:
+    return verdict.p_value, verdict.holm_p
+
+
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """``9 reproduced, 3 contradicted, 18 not decided; 6 hold after Holm's correction over the table.``"""
+    outcomes = [verdict.outcome for verdict in verdicts]
+    words = ", ".join(f"{outcomes.count(word)} {word}" for word in dict.fromkeys(sorted(outcomes, key=_order)))
+    held = sum(verdict.outcome == "reproduced" and verdict.holm_p <= 0.05 for verdict in verdicts)
+    return f"{words}; {held} of the reproduced hold after Holm's correction over the table."
+
+
+def _order(word: str) -> int:
+    return ("reproduced", "contradicted", "not decided", NO_RUNS).index(word)
+
+
+def result_text(result: TestResult) -> str:
+    """The numbers of a test: mean over seeds with its interval, and what the seeds could have shown."""
+    if result.test.region is None:
+        return f"Friedman's test over {len(result.table)} seeds: {p_text(result.p_value)}"
+    return "; ".join(map(comparison_text, result.comparisons)) or "no seed has all arms"
+
+
+def comparison_text(item: Comparison) -> str:
+    """``+0.13 (+0.05 to +0.21), p = 0.01``."""
+    if not item.numbers:
+        return "no seed has all arms"
+    text = f"{signed(item.interval.mean)} ({interval_text(item.interval, sign=True)}), {p_text(item.p_value)}"
+    if not math.isnan(item.resolution):
+        text += f"; these seeds show a distance of {number(item.resolution)} from the bound with 80 % power"
+    return text
+
+
+def markdown(verdicts: Sequence[Verdict], title: str, command: str, revision: str) -> str:
+    """The table as Markdown, with one line a test, and the rule."""
+    lines = [f"# {title}", "", f"Made by `{command}`" + (f" at revision `{revision}`." if revision else "."), ""]
+    lines += [
+        counted(verdicts),
+        "",
+        "| | claim | verdict | seeds | p | Holm | tests |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for verdict in verdicts:
+        claim = verdict.claim
+        tests = "<br>".join(
+            f"{result.test.words}: {result_text(result)} → {result.outcome}" for result in verdict.results
+        )
+        statement = f"{claim.statement}<br><small>{claim.source}</small>"
+        notes = "".join(f"<br>{text}" for text in (verdict.why, claim.caveat) if text)
+        shown = [
+            f"**{verdict.outcome}**",
+            str(verdict.seeds),
+            *(NONE if math.isnan(p) else number(p) for p in _ps(verdict)),
+        ]
+        cells = [str(claim.number), statement, *shown, tests + notes]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, "", "## How a verdict is reached", "", RULE, ""])
