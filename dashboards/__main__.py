@@ -100,7 +100,6 @@ def _add_claims(commands: Any, *parents: argparse.ArgumentParser) -> None:
     )
     claims.add_argument("study", metavar="STUDY", nargs="?", help="name of the study (default: the newest of claims)")
     claims.add_argument("--markdown", type=Path, help="also write the table to this file")
-    claims.add_argument("--alpha", type=float, help="level of every test (default: 0.05)")
     claims.add_argument("--undecided", action="store_true", help="print only the numbers of the undecided, as JSON")
     claims.add_argument("--check", action="store_true", help="only check claims, as JSON on standard input")
 
@@ -217,7 +216,7 @@ def _claims(options: argparse.Namespace) -> None:
         check(sys.stdin.read())
         return
     study = load_study(options.uri, options.study)
-    found = verdicts(study, options.alpha)
+    found = verdicts(study)
     if options.undecided:
         print(undecided(found))
         return

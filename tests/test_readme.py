@@ -39,7 +39,7 @@ def run(words: list[str], folder: Path, *, cwd: Path = ROOT) -> subprocess.Compl
 
 def small(words: list[str], folder: Path) -> list[str]:
     """The command with overrides that make it short; a sweep over a factor keeps two of its levels and seeds."""
-    if "sweep.py" not in words or "--cfg" in words:
+    if "sweep.py" not in words or {"--cfg", "study=claims"} & set(words):
         return words
     extra = [*SMALL, f"output={folder}"]
     if any(word.startswith("factor=") for word in words):

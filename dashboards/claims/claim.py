@@ -58,8 +58,8 @@ class Test:
         """For a table: ``end policy/entropy_t1: four updates - one update, below 0``."""
         name = next(iter(self.value))
         argument = self.value[name]
-        text = f"{name} {', '.join(map(str, argument)) if isinstance(argument, list) else argument}"
-        options = ", ".join(f"{key} {value}" for key, value in list(self.value.items())[1:])
+        text = f"{name} {_listed(argument)}"
+        options = ", ".join(f"{key} {_listed(value)}" for key, value in list(self.value.items())[1:])
         text = f"{text} ({options})" if options else text
         if self.compare == "any":
             return f"{text}: {', '.join(self.arms)} differ"
@@ -84,11 +84,19 @@ class Claim:
     """Arm -> level of the sweep."""
     tests: tuple[Test, ...]
     caveat: str = ""
+    seeds: frozenset[int] | None = None
+    """The seeds that it is judged on; None: all."""
+    alpha: float = 0.05
+    """Level of its tests; lower where it is one of several looks."""
 
     @property
     def metrics(self) -> set[str]:
         """Metrics that its tests read."""
         return {key for test in self.tests for key in metrics_of(test.value)}
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def parse_claim(document: Mapping[str, Any]) -> Claim:
@@ -105,6 +113,8 @@ def parse_claim(document: Mapping[str, Any]) -> Claim:
         arms=arms,
         tests=tests,
         caveat=str(document.get("caveat") or ""),
+        seeds=frozenset(map(int, document["seeds"])) if document.get("seeds") else None,
+        alpha=float(document.get("alpha") or 0.05),
     )
 
 

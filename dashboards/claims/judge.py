@@ -19,7 +19,6 @@ from dashboards.statistics.intervals import Interval, holm, t_interval
 from dashboards.statistics.power import detectable_effect
 from dashboards.statistics.trend import friedman_p, page_trend
 
-ALPHA = 0.05
 MIN_SEEDS = 3
 """Below this many seeds nothing is decided."""
 REPRODUCED, CONTRADICTED, UNDECIDED, NO_RUNS = "reproduced", "contradicted", "not decided", "not run"
@@ -79,16 +78,16 @@ RunTable = Mapping[tuple[str, int], pd.DataFrame]
 """(level, seed) -> frame [step, metric] of a completed run."""
 
 
-def judge(claims: Sequence[Claim], runs: RunTable, alpha: float = ALPHA) -> list[Verdict]:
+def judge(claims: Sequence[Claim], runs: RunTable) -> list[Verdict]:
     """The verdict on every claim, with Holm's p over those that have one."""
-    verdicts = [judge_claim(claim, runs, alpha) for claim in claims]
+    verdicts = [judge_claim(claim, runs) for claim in claims]
     adjusted = holm([verdict.p_value for verdict in verdicts])
     return [replace(verdict, holm_p=p) for verdict, p in zip(verdicts, adjusted, strict=True)]
 
 
-def judge_claim(claim: Claim, runs: RunTable, alpha: float = ALPHA) -> Verdict:
-    """Reproduced if all tests are, contradicted if one is at ``alpha`` over the number of tests."""
-    results = tuple(_judge_test(claim, test, runs, alpha) for test in claim.tests)
+def judge_claim(claim: Claim, runs: RunTable) -> Verdict:
+    """Reproduced if all tests are, contradicted if one is at the claim's level over the number of its tests."""
+    results = tuple(_judge_test(claim, test, runs) for test in claim.tests)
     outcomes = {result.outcome for result in results}
     word = next((word for word in (CONTRADICTED, NO_RUNS, UNDECIDED) if word in outcomes), REPRODUCED)
     # The claim's tests must all hold, so its p is the largest (intersection-union).
@@ -101,8 +100,8 @@ def judge_claim(claim: Claim, runs: RunTable, alpha: float = ALPHA) -> Verdict:
     )
 
 
-def _judge_test(claim: Claim, test: Test, runs: RunTable, alpha: float) -> TestResult:
-    table = numbers(claim, test, runs)
+def _judge_test(claim: Claim, test: Test, runs: RunTable) -> TestResult:
+    table, alpha = numbers(claim, test, runs), claim.alpha
     if test.region is None:
         p = friedman_p(table) if len(table) >= MIN_SEEDS else math.nan
         outcome = NO_RUNS if table.empty else REPRODUCED if p <= alpha else UNDECIDED
@@ -125,9 +124,11 @@ def _judge_test(claim: Claim, test: Test, runs: RunTable, alpha: float) -> TestR
 
 def numbers(claim: Claim, test: Test, runs: RunTable) -> pd.DataFrame:
     """[seed, arm] numbers of the seeds for which all arms of the test have one."""
-    seeds = sorted({seed for level, seed in runs if level == claim.arms[test.arms[0]]})
+    seeds = {seed for level, seed in runs if level == claim.arms[test.arms[0]]}
+    if claim.seeds is not None:
+        seeds &= claim.seeds
     rows = {}
-    for seed in seeds:
+    for seed in sorted(seeds):
         keys = {arm: (claim.arms[arm], seed) for arm in test.arms}
         if all(key in runs for key in keys.values()):
             rows[seed] = evaluate(test.value, {arm: runs[key] for arm, key in keys.items()})

@@ -58,9 +58,9 @@ def claims_of(document: Mapping[str, Any]) -> tuple[Claim, ...]:
     return tuple(sorted(map(parse_claim, document.get("claims") or ()), key=lambda claim: claim.number))
 
 
-def verdicts(study: ClaimStudy, alpha: float | None = None) -> list[Verdict]:
+def verdicts(study: ClaimStudy) -> list[Verdict]:
     """The verdicts of a study; a contradicted claim on entropy says what the ledger says of it."""
-    found = judge(study.claims, study.runs, **({} if alpha is None else {"alpha": alpha}))
+    found = judge(study.claims, study.runs)
     if not any(verdict.outcome == CONTRADICTED for verdict in found):
         return found
     ledgers = accounts(study.sweep)

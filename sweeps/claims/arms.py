@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.claims.claim import Claim
+from sweeps.compose.compose import Composed
 from sweeps.compose.explain import explained
 from sweeps.compose.overrides import merged
 from sweeps.grid.cells import Cell, ResolvedConfig, cell_of, require_valid, resolve_all
@@ -14,7 +15,20 @@ from sweeps.grid.levels import Level
 from trainer.contract.config import ConfigError
 from trainer.contract.identity import group_signature
 
-Composer = Callable[[Sequence[Sequence[str]]], Iterable[Any]]
+Resolver = Callable[[Sequence[Sequence[str]]], list[ResolvedConfig]]
+"""The resolved configurations of a batch of overrides."""
+
+
+def remembering(compose: Callable[[Sequence[Sequence[str]]], Iterable[Composed]]) -> Resolver:
+    """A resolver that composes every line of overrides once, however many claims and looks ask for it."""
+    known: dict[tuple[str, ...], ResolvedConfig] = {}
+
+    def resolve(batch: Sequence[Sequence[str]]) -> list[ResolvedConfig]:
+        new = list(dict.fromkeys(line for line in map(tuple, batch) if line not in known))
+        known.update(zip(new, resolve_all(compose(new)), strict=True))
+        return [known[tuple(line)] for line in batch]
+
+    return resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +41,7 @@ class Arms:
     """The claims as ``sweep.json`` lists them: arms are names of levels."""
 
 
-def arms(claims: Sequence[Claim], shared: Sequence[str], seeds: Sequence[int], compose: Composer) -> Arms:
+def arms(claims: Sequence[Claim], shared: Sequence[str], seeds: Sequence[int], resolve: Resolver) -> Arms:
     """Compose all arms of ``claims`` with the overrides ``shared``. Raises :class:`ConfigError` naming the claim."""
     levels: dict[str, Level] = {}
     cells: dict[str, Cell] = {}
@@ -35,7 +49,7 @@ def arms(claims: Sequence[Claim], shared: Sequence[str], seeds: Sequence[int], c
     for claim in claims:
         named = {}
         for arm in claim.arms:
-            level, found = _arm(claim, arm, shared, seeds, compose, levels)
+            level, found = _arm(claim, arm, shared, seeds, resolve, levels)
             named[arm] = level.name
             cells |= {cell.signature: cell for cell in found if cell.signature not in cells}
         if len(set(named.values())) < len(named):
@@ -45,14 +59,14 @@ def arms(claims: Sequence[Claim], shared: Sequence[str], seeds: Sequence[int], c
 
 
 def _arm(
-    claim: Claim, arm: str, shared: Sequence[str], seeds: Sequence[int], compose: Composer, levels: dict[str, Level]
+    claim: Claim, arm: str, shared: Sequence[str], seeds: Sequence[int], resolve: Resolver, levels: dict[str, Level]
 ) -> tuple[Level, list[Cell]]:
     """The level of an arm and its cells; a configuration that an earlier arm had is that arm's level."""
     words = claim.arms[arm]
     batch = [[*merged([*words, *shared]), f"seed={seed}"] for seed in seeds]
     try:
         with explained(batch[0]):
-            made: list[ResolvedConfig] = resolve_all(compose(batch))
+            made = resolve(batch)
         require_valid([member.config for member in made])
     except ConfigError as error:
         raise ConfigError(

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, RangeSweep, Sweep
 from trainer.contract.config import ConfigError
 
 DECIDED = "decided"
-_OWN = ("study", "claims", "testbed", "until", "hours", "seed")
+_OWN = ("study", "claims", "testbed", "until", "hours", "seed", "looks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ class Asked:
     seeds: tuple[int, ...]
     until: str | None
     """``decided``: seeds are added in looks, for the claims that are not decided."""
+    looks: tuple[int, ...]
+    """Seeds at each look."""
     hours: float | None
     """Only the cheapest claims that fit into so many hours of jobs, by earlier runs."""
     words: tuple[str, ...]
@@ -56,6 +58,7 @@ def asked(arguments: Sequence[str], defaults: dict[str, Any]) -> Asked:
         testbed=str(one["testbed"]) if one["testbed"] is not None else None,
         seeds=_whole("seed", own["seed"]) if "seed" in own else tuple(defaults["seeds"]),
         until=one["until"],
+        looks=_whole("looks", own.get("looks", defaults["looks"])),
         hours=one["hours"],
         words=tuple(str(item.input_line) for item in overrides if item.key_or_group not in _OWN),
     )

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.after.results import check_claims, undecided
-from sweeps.claims.arms import Arms, Composer, arms, cheapest_first, cost
+from sweeps.claims.arms import Arms, Resolver, arms, cheapest_first, cost, remembering
 from sweeps.claims.claim import Claim, chosen_claims, load_claims
 from sweeps.claims.looks import look_levels
 from sweeps.claims.request import DECIDED, Asked, asked
@@ -39,13 +39,12 @@ class Study:
 
     claims: tuple[Claim, ...]
     asked: Asked
-    looks: tuple[int, ...]
-    compose: Composer
+    resolve: Resolver
 
     def arms(self, claims: Sequence[Claim], seeds: Sequence[int]) -> Arms:
         """The cells of some of the claims."""
         shared = [*([f"study={self.asked.testbed}"] if self.asked.testbed else []), *self.asked.words]
-        return arms(claims, shared, seeds, self.compose)
+        return arms(claims, shared, seeds, self.resolve)
 
     def sweep(self, parts: Sequence[tuple[Claim, Sequence[int], dict[str, Any]]]) -> Sweep:
         """One sweep of claims, each with its own seeds and with what its document says besides."""
@@ -93,14 +92,13 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Study:
     defaults = {key: OmegaConf.to_container(master)[key] for key in DEFAULTS}  # type: ignore[index, call-overload]
     wanted = asked(arguments, defaults)
     claims = chosen_claims(load_claims(wanted.testbed), wanted.numbers)
-    looks = tuple(int(number) for number in defaults["looks"])
-    study = Study(claims=tuple(claims), asked=wanted, looks=looks, compose=batch_composer(loader, master))
+    study = Study(claims=tuple(claims), asked=wanted, resolve=remembering(batch_composer(loader, master)))
     made = study.arms(claims, study.asked.seeds[:1])
     check_claims(made.documents)
     by_level = {cell.level.name: cost(cell) for cell in made.cells}
     costs = {item["number"]: {level: by_level[level] for level in item["arms"].values()} for item in made.documents}
     ordered = cheapest_first(claims, costs)
-    study = Study(claims=tuple(ordered), asked=wanted, looks=looks, compose=study.compose)
+    study = Study(claims=tuple(ordered), asked=wanted, resolve=study.resolve)
     return study if wanted.hours is None else _within_hours(study, wanted.hours)
 
 
@@ -127,7 +125,7 @@ def _within_hours(study: Study, hours: float) -> Study:
         first = _estimate(study, study.claims[:1])
         time = duration(first.device_s) if first else ""
         raise ConfigError(f"hours={hours:g} is less than the cheapest claim takes, about {time} of jobs: give more")
-    return Study(claims=study.claims[:low], asked=study.asked, looks=study.looks, compose=study.compose)
+    return Study(claims=study.claims[:low], asked=study.asked, resolve=study.resolve)
 
 
 def _estimate(study: Study, claims: Sequence[Claim]) -> Estimate | None:
@@ -147,11 +145,15 @@ def _in_looks(study: Study, request: Request) -> int:
     first, code = study.asked.seeds[0], 0
     settled: dict[int, tuple[Claim, Sequence[int], dict[str, Any]]] = {}
     open_claims = list(study.claims)
-    for number, (count, level) in enumerate(zip(study.looks, look_levels(study.looks), strict=True), start=1):
+    for number, (count, level) in enumerate(
+        zip(study.asked.looks, look_levels(study.asked.looks), strict=True), start=1
+    ):
         seeds = tuple(range(first, first + count))
-        look = {"look": f"{number} of {len(study.looks)}", "alpha": round(level, 6)}
+        look = {"look": f"{number} of {len(study.asked.looks)}", "alpha": round(level, 6)}
         parts = [*settled.values(), *((claim, seeds, look) for claim in open_claims)]
-        print(f"look {number} of {len(study.looks)}: {count} seeds, {len(open_claims)} claims at level {level:.4f}")
+        print(
+            f"look {number} of {len(study.asked.looks)}: {count} seeds, {len(open_claims)} claims at level {level:.4f}"
+        )
         sweep = study.sweep(parts)
         ended = run_sweep(sweep, request)
         if ended not in (0, 1):

@@ -83,3 +83,17 @@ def page_text(page: Path) -> str:
     shown = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "main-svg" in shown  # plotly drew something
     return shown
+
+
+@pytest.mark.slow
+def test_claims_end_to_end(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    words = ("-m", "study=claims", "claims=8,21", "seed=0", "steps=2", "rollout.prompts_per_step=4", "evaluation=none")
+    command = [sys.executable, "sweep.py", *words, f"output={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Two temperatures, and four updates for claim 8; one seed decides nothing.
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert "not decided" in done.stdout and "Entropy and n-gram diversity move together" in done.stdout
+    (report,) = tmp_path.glob("sweeps/*/report.html")
+    assert "Claims of the literature" in report.read_text()

@@ -60,6 +60,8 @@ class FakeSpec:
     """Whether the runs logged ``metrics.json``; those of before it did not."""
     extra_metrics: int = 0
     """More metric keys, to reach the width of a real run."""
+    claims: Sequence[Mapping[str, object]] = ()
+    """What ``sweep.json`` of a study of claims lists."""
 
 
 def write_study(folder: Path, spec: FakeSpec) -> str:
@@ -71,6 +73,8 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("rlvr", location)
     command = f"python sweep.py -m factor={spec.study}{spec.everywhere}"
     tags = {"kind": "sweep", "study": spec.study, "factor": spec.study, "command": command}
+    if spec.claims:
+        tags["claims"] = ",".join(str(claim["number"]) for claim in spec.claims)
     parent = client.create_run(experiment_id, run_name=f"{spec.study} sweep", tags=tags)
     cells = [
         {"signature": signature_of(spec, index, seed), "level": level, "label": level, "level_index": index,
@@ -79,6 +83,7 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
         for seed in range(spec.seeds)
     ]  # fmt: skip
     document = {"study": spec.study, "command": command, "factor": spec.factor, "cells": cells}
+    document |= {"claims": list(spec.claims)} if spec.claims else {}
     client.log_text(parent.info.run_id, json.dumps(document), "sweep.json")
     for cell in cells:
         state = spec.states.get((int(str(cell["level_index"])), int(str(cell["seed"]))), DONE)
