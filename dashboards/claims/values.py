@@ -57,7 +57,11 @@ def series(frame: pd.DataFrame, metric: str) -> pd.Series:
 def end(frame: pd.DataFrame, metric: str) -> float:
     """Mean over the last 5 logged steps; of an evaluation the last value. The unit of the metric."""
     logged = series(frame, metric)
-    return float(logged.tail(1 if metric.startswith(("eval/", "support/")) else FINAL_STEPS).mean()) if len(logged) else math.nan
+    return (
+        float(logged.tail(1 if metric.startswith(("eval/", "support/")) else FINAL_STEPS).mean())
+        if len(logged)
+        else math.nan
+    )
 
 
 def change(frame: pd.DataFrame, metric: str) -> float:
