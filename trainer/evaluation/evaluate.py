@@ -1,4 +1,4 @@
-"""Held-out evaluation: avg@n, pass@k, maj@n, diversity, calibration and support, suite by suite.
+"""Held-out evaluation: avg@n, pass@k, maj@k, diversity, calibration and support, suite by suite.
 
 It samples through a function that the engine gives it and must not know the engine, nor train, nor log.
 
@@ -21,7 +21,8 @@ from trainer.contract.config import ConfigError, derive_seed, nearest, require
 from trainer.contract.settings import Range, Seed
 from trainer.metrics.calibration import ReliabilityPoint, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
-from trainer.metrics.passk import avg_at_n, majority_accuracy, pass_at_k
+from trainer.metrics.majority import majority_at_k
+from trainer.metrics.passk import avg_at_n, pass_at_k
 from trainer.metrics.rollout import failure_metrics, unverifiable_frac
 from trainer.metrics.support import support
 from trainer.tasks.base import verify_all
@@ -49,7 +50,7 @@ class EvaluationConfig:
     max_tokens: int | None = None
     """Longest response; None is the rollout's."""
     ks: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """The k of pass@k, none above ``samples``."""
+    """The k of pass@k and maj@k, none above ``samples``."""
     suites: tuple[str, ...] = ()
     """Suites of the task to use; empty: all it has."""
     seed: Seed = 0
@@ -148,7 +149,8 @@ def suite_metrics(
     """Metrics of one suite by bare name, and its reliability points. ``counts`` [P] as from :func:`solve_counts`."""
     n = config.samples
     scores = {f"pass_at_{k}": pass_at_k(counts, n, k) for k in config.ks}
-    scores |= {f"avg_at_{n}": avg_at_n(counts, n), f"maj_at_{n}": _majority(rollouts)}
+    votes = _votes(rollouts)
+    scores |= {f"maj_at_{k}": _majority(votes, k) for k in (*config.ks, n)} | {f"avg_at_{n}": avg_at_n(counts, n)}
     metrics = {name: float(score.mean()) for name, score in scores.items()}
     if len(counts) > 1:
         metrics |= {f"{name}_se": standard_error(score) for name, score in scores.items()}
@@ -165,14 +167,19 @@ def standard_error(scores: NDArray[np.float64]) -> float:
     return float(scores.std(ddof=1) / np.sqrt(len(scores)))
 
 
-def _majority(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
-    """maj@n of each problem [P]."""
-    answers: dict[int, list[str | None]] = {}
-    correct: dict[int, list[bool]] = {}
+def _votes(rollouts: Sequence[Rollout]) -> list[tuple[list[str | None], list[bool]]]:
+    """Answers to each problem [P], and which of them were correct."""
+    votes: dict[int, tuple[list[str | None], list[bool]]] = {}
     for rollout in rollouts:
-        answers.setdefault(rollout.group, []).append(None if rollout.verdict is None else rollout.verdict.answer)
-        correct.setdefault(rollout.group, []).append(rollout.reward > CORRECT_ABOVE)
-    return np.array([majority_accuracy(answers[group], correct[group]) for group in sorted(answers)])
+        answers, correct = votes.setdefault(rollout.group, ([], []))
+        answers.append(None if rollout.verdict is None else rollout.verdict.answer)
+        correct.append(rollout.reward > CORRECT_ABOVE)
+    return [votes[group] for group in sorted(votes)]
+
+
+def _majority(votes: Sequence[tuple[list[str | None], list[bool]]], k: int) -> NDArray[np.float64]:
+    """maj@k of each problem [P]."""
+    return np.array([majority_at_k(answers, correct, k) for answers, correct in votes])
 
 
 def chosen_suites(suites: Mapping[str, list[Prompt]], config: EvaluationConfig) -> dict[str, list[Prompt]]:

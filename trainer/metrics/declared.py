@@ -211,14 +211,14 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "unbiased chance that at least one of <k> samples is correct, mean over problems",
     ),
     (
-        "eval/<suite>/maj_at_<n>",
+        "eval/<suite>/maj_at_<k>",
         "0 to 1",
         "last",
-        "accuracy of the most frequent of <n> answers; ties: expected accuracy",
+        "expected accuracy of the most frequent answer of <k> of a problem's samples; ties: one of them at random",
     ),
     *(
         (f"eval/<suite>/{name}_se", "1", "last", f"standard error of {name} over problems, sd / sqrt(problems)")
-        for name in ("avg_at_<n>", "pass_at_<k>", "maj_at_<n>")
+        for name in ("avg_at_<n>", "pass_at_<k>", "maj_at_<k>")
     ),
     ("eval/<suite>/length_mean", "tokens", "last", "sampled tokens per response"),
     ("eval/<suite>/truncated_frac", "0 to 1", "last", "share of responses that ran out of budget"),
@@ -260,7 +260,7 @@ BETTER: dict[str, str] = {
     **dict.fromkeys(("logprob_gap_max", "logprob_gap_mean", "rmse_<estimator>", "truncated_frac"), "lower"),
     **dict.fromkeys(("auroc", "auroc_majority", "srr", "ndr", "sds", "nscr", "preserved", "expanded"), "higher"),
     **dict.fromkeys(("reward", "generated_reward", "distinct_correct", "tokens/s"), "higher"),
-    **dict.fromkeys(("avg_at_<n>", "pass_at_<k>", "maj_at_<n>"), "higher"),
+    **dict.fromkeys(("avg_at_<n>", "pass_at_<k>", "maj_at_<k>"), "higher"),
     **dict.fromkeys(("corr_pearson_<estimator>", "corr_spearman_<estimator>"), "higher"),
 }
 """Which values are better, other things being equal: by the last part of the key, else by unit; else neither is."""

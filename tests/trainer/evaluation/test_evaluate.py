@@ -83,6 +83,9 @@ def test_numbers_by_hand() -> None:
     assert metrics["pass_at_4"] == 0.75
     # maj@4: tie 0/7 -> 1/2; only vote right -> 1; 5 wins -> 0; 1.
     assert metrics["maj_at_4"] == pytest.approx(2.5 / 4)
+    # maj@2, pairs of four: 0 0 7 7 -> 1 of 6 right, 1 wrong, 4 ties: 3/6. 1 - - -: 3 of 6 pairs vote, all right.
+    assert metrics["maj_at_2"] == pytest.approx((1 / 2 + 1 / 2 + 0 + 1) / 4)
+    assert metrics["maj_at_1"] == pytest.approx(metrics["avg_at_4"])
     # Standard errors over the 4 problems, sd / 2. Accuracies 1/2, 1/4, 0, 1: deviations 1/16, -3/16, -7/16, 9/16, so
     # sd^2 = (1 + 9 + 49 + 81) / 256 / 3. pass@4 1, 1, 0, 1: sd^2 = (3/16 + 9/16) / 3 = 1/4. maj 1/2, 1, 0, 1: 11/48.
     assert metrics["avg_at_4_se"] == metrics["pass_at_1_se"] == pytest.approx(math.sqrt(140 / 768) / 2)
