@@ -41,6 +41,7 @@ def _why_not_evaluated(head: str, rest: str, run: Run) -> str | None:
     suite, _, name = rest.partition("/") if head == "eval" else rest.rpartition("_")
     if suite not in suites:
         return f"the suite {suite!r} is not evaluated: {nearest(suite, suites)}"
+    settings = settings.of(suite)
     if name.endswith("_se") and settings.prompts < 2:
         return "one problem has no standard error: set evaluation.prompts"
     name, error = name.removesuffix("_se"), "_se" * name.endswith("_se")

@@ -42,10 +42,10 @@ class Script:
         self.calls: list[dict[str, object]] = []
 
     def __call__(
-        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+        self, prompts: list[Prompt], *, samples: int, temperature: float, top_p: float, max_tokens: int, seed: int
     ) -> list[Rollout]:
         self.calls.append({"ids": [prompt.id for prompt in prompts], "samples": samples, "temperature": temperature})
-        self.calls[-1] |= {"max_tokens": max_tokens, "seed": seed}
+        self.calls[-1] |= {"top_p": top_p, "max_tokens": max_tokens, "seed": seed}
         return [
             Rollout(
                 prompt=prompt,
@@ -126,6 +126,43 @@ def test_budget_and_temperature_reach_the_generator() -> None:
     assert run(replace(CONFIG, max_tokens=7))[1].calls[0]["max_tokens"] == 7
 
 
+def test_a_suite_may_be_sampled_in_its_own_way() -> None:
+    own = {"heldout": {"samples": 2.0, "temperature": 0.6, "top_p": 0.95}, "ood": {"samples": 1, "temperature": 0}}
+    found, script = run(replace(CONFIG, suite_sampling=own))
+    check(found.metrics)
+    asked = [(c["samples"], c["temperature"], c["top_p"]) for c in script.calls]
+    assert asked == [(2, 0.6, 0.95), (1, 0, 1.0)]
+    # The first two of 0077, 1---, 5556, 3333: 2, 1, 0, 2 correct; k = 4 is more than there are.
+    assert found.metrics["eval/heldout/avg_at_2"] == 5 / 8 and "eval/heldout/pass_at_4" not in found.metrics
+    assert found.metrics["eval/ood/pass_at_1"] == found.metrics["eval/ood/maj_at_1"] == 0
+    assert not any(key.startswith("eval/ood/") and "majority" in key for key in found.metrics), "nothing to agree with"
+
+
+def test_the_ks_reach_as_far_as_the_suite_with_most_samples() -> None:
+    config = EvaluationConfig(samples=1, ks=(1, 32), suite_sampling={"aime24": {"samples": 32}})
+    assert (config.of("aime24").ks, config.of("gsm8k").ks) == ((1, 32), (1,))
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        ({"top": 0.9}, "suite_sampling.ood.top=0.9 cannot be used: did you mean 'top_p'"),
+        ({"samples": 1.5}, "suite_sampling.ood.samples=1.5 cannot be used: give a whole number"),
+        ({"temperature": -1.0}, "suite_sampling.ood: evaluation.temperature=-1.0 cannot be used"),
+        ({"temperature": 0.0}, "suite_sampling.ood: evaluation.temperature=0.0 cannot be used: greedy responses"),
+        ({"top_p": 0.0}, "suite_sampling.ood: evaluation.top_p=0.0 cannot be used"),
+    ],
+)
+def test_a_suite_cannot_be_sampled_in_an_impossible_way(own: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"evaluation.{sentence}"):
+        EvaluationConfig(suite_sampling={"ood": own})
+
+
+def test_sampling_of_a_suite_that_the_task_lacks_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"suite_sampling names 'oood', not a suite: did you mean 'ood'"):
+        run(replace(CONFIG, suite_sampling={"oood": {"temperature": 0.6}}))
+
+
 def test_support_needs_the_base_counts() -> None:
     assert not [key for key in run()[0].metrics if key.startswith("support/")]
     # Base solved problems 0 and 2; now 0, 1, 3: P = 1, E = 2, S = 1, O = 0.
@@ -169,8 +206,9 @@ def test_short_generator_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("every", -1), ("samples", 0), ("prompts", 0), ("temperature", 0.0), ("max_tokens", 0), ("ks", (1, 32)),
-        ("ks", ()), ("ks", (0,)), ("suites", ("a", "a")), ("suites", ("a/b",)),
+        ("every", -1), ("samples", 0), ("prompts", 0), ("temperature", -0.1), ("temperature", 0.005), ("top_p", 0.0),
+        ("top_p", 1.1), ("max_tokens", 0), ("ks", (1, 32)), ("ks", ()), ("ks", (0,)), ("suites", ("a", "a")),
+        ("suites", ("a/b",)),
     ],
 )  # fmt: skip
 def test_bad_values_name_the_key(key: str, value: object) -> None:

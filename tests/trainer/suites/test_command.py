@@ -40,7 +40,7 @@ def test_a_run_gives_what_its_last_evaluation_gave(run: Path, capsys: pytest.Cap
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metrics"]
     expected = {key: value for key, value in logged.items() if key.startswith("eval/")}
     metrics = found(output)
-    more = {f"eval/{suite}/{name}" for suite in ("heldout", "ood") for name in ("token_entropy", "contaminated_frac")}
+    more = {f"eval/{suite}/{name}" for suite in ("heldout", "ood") for name in ("contaminated_frac",)}
     assert metrics.keys() - expected.keys() <= more
     assert metrics["eval/heldout/contaminated_frac"] == 0.0, "countdown's held-out problems are not trained on"
     assert {key: metrics[key] for key in expected} == pytest.approx(expected, rel=1e-6)
