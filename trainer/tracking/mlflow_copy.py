@@ -1,5 +1,5 @@
-"""The MLflow copy of a run folder: a run, its tags, parameters, points and tables. The only file that imports
-mlflow.
+"""The MLflow copy of a run folder: a run, its tags, parameters, points and tables. With
+``mlflow_model.py`` and ``contract/store.py`` the only file that imports mlflow.
 
 Reads the run folder's files and nothing else, so that a copy can be made at any time. Must not import mlflow before
 it has something to copy.
