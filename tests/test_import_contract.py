@@ -21,7 +21,11 @@ FORBIDDEN = {
 
 ONLY_IN = {
     "vllm": {"trainer/engine/vllm.py", "trainer/engine/vllm_lockstep.py"},
-    "mlflow": {"trainer/tracking/mlflow_copy.py", "trainer/contract/store.py"},
+    "mlflow": {
+        "trainer/tracking/mlflow_copy.py",
+        "trainer/tracking/mlflow_model.py",
+        "trainer/contract/store.py",
+    },
 }
 """Within ``trainer``: the files that know a heavy dependency."""
 

@@ -25,8 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["export"]:
         from trainer.storage import export
+        from trainer.tracking.mlflow_model import log_model, mlflow_run
 
-        return export.main(arguments[1:])
+        return export.main(arguments[1:], mlflow_run, log_model)
     if arguments[:1] == ["evaluate"]:
         _let_threads_wait()
         from trainer.suites import command

@@ -6,14 +6,15 @@ They leave the weights, the optimiser and every random state of the run unchange
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
 from trainer.batch.types import Rollout, StepStats, TokenBatch
 from trainer.contract.config import derive_seed
-from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.contamination import overlaps
+from trainer.evaluation.evaluate import chosen_suites, evaluate
 from trainer.ledger.ledger import Ledger
 from trainer.ledger.tokens import token_rows
 from trainer.metrics.accounting import KEPT_RATIO, RATIO, SUM_P2_LOGP_H, account, token_change
@@ -94,7 +95,20 @@ def evaluation_metrics(session: Session, watch: Stopwatch) -> dict[str, float]:
         ]
         session.folder.append_reliability(points)
         session.folder.append_samples(sample_rows(result.samples, step, "evaluation"))
-    return result.metrics
+    return result.metrics | (contamination_metrics(session, watch) if step == 0 else {})
+
+
+def contamination_metrics(session: Session, watch: Stopwatch) -> dict[str, float]:
+    """The share of every suite that is trained on; how it was found, and an example, go to a file of their own."""
+    run = session.run
+    with watch("eval"):
+        suites = chosen_suites(run.task.suites(), run.evaluation)
+        asked = {suite: [prompt.text for prompt in prompts] for suite, prompts in suites.items()}
+        found = overlaps([prompt.text for prompt in run.task.train_prompts()], asked)
+    if session.ranks.is_main:
+        rows = [{"step": session.step, "share": row.share} | asdict(row) for row in found]
+        session.folder.append_contamination(rows)
+    return {f"eval/{row.suite}/contaminated_frac": row.share for row in found}
 
 
 def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> TokenBatch | None:

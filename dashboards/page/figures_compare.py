@@ -160,15 +160,21 @@ def pass_at_k(sweep: SweepData, suite: str, styles: Sequence[Style]) -> go.Figur
     return figure if figure.data else None
 
 
-def reliability(sweep: SweepData, points: pd.DataFrame, suite: str, styles: Sequence[Style]) -> go.Figure | None:
-    """Accuracy against confidence per bin at the last evaluation, seeds pooled by count; the diagonal is perfect."""
-    rows = points[(points["suite"] == suite) & (points["count"] > 0) & (points["confidence_of"] == "logprob")]
+_CONFIDENCE = {"logprob": "confidence (exp of mean token log-prob)", "stated": "stated confidence"}
+
+
+def reliability(
+    sweep: SweepData, points: pd.DataFrame, suite: str, styles: Sequence[Style], kind: str = "logprob"
+) -> go.Figure | None:
+    """Accuracy against confidence per bin at the last evaluation, seeds pooled by count; the diagonal is perfect.
+    ``kind`` of confidence: by ``logprob``, or as ``stated`` in the response."""
+    rows = points[(points["suite"] == suite) & (points["count"] > 0) & (points["confidence_of"] == kind)]
     if rows.empty:
         return None
     rows = rows[rows["step"] == rows.groupby("signature")["step"].transform("max")]
     figure = base_figure(
         f"Reliability at the end, {suite_name(suite)}",
-        "confidence (exp of mean token log-prob)",
+        _CONFIDENCE[kind],
         "accuracy (fraction correct)",
         legend=sweep.factor.axis,
     )

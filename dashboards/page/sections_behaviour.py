@@ -17,7 +17,7 @@ from dashboards.sweep.names import REWARD, evaluation_keys
 from dashboards.sweep.summary import metric_keys
 
 _DIVERSITY = ("distinct_4", "self_bleu", "distinct_correct", "answer_entropy")
-_CALIBRATION = ("ece", "brier", "auroc")
+_CALIBRATION = ("ece", "brier", "auroc", "ece_stated", "brier_stated", "auroc_stated")
 _RELIABILITY_NOTE = (
     "On the dotted diagonal confidence equals accuracy; below it the model is over-confident. Seeds are pooled."
 )
@@ -49,7 +49,8 @@ def calibration_section(sweep: SweepData, styles: Sequence[Style], points: pd.Da
     keys = _of_suites(sweep, "calibration", _CALIBRATION)
     candidates = [(curve_or_final(sweep, key, styles), "", False) for key in keys]
     for suite in points["suite"].dropna().unique():
-        candidates.append((reliability(sweep, points, str(suite), styles), _RELIABILITY_NOTE, False))
+        for kind in ("logprob", "stated"):
+            candidates.append((reliability(sweep, points, str(suite), styles, kind), _RELIABILITY_NOTE, False))
     return Section(id="calibration", title="Calibration", intro=_SUITES_INTRO, panels=panels_of(candidates))
 
 

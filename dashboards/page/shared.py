@@ -9,6 +9,7 @@ from shlex import quote
 from typing import Any
 
 from dashboards.data.download import download_document
+from dashboards.page.contamination import contamination_rows
 from dashboards.page.figures_ledger import COLORS, parts_shown
 from dashboards.page.links import LOCAL_UI, run_link, run_links, shown_uri, ui_address
 from dashboards.page.packing import compact_json
@@ -16,7 +17,7 @@ from dashboards.page.page import Section
 from dashboards.page.samples import sample_rows
 from dashboards.page.sections import LedgerData
 from dashboards.page.tokens import viewer_responses
-from dashboards.sweep.artifacts import load_provenance, load_samples, load_tokens
+from dashboards.sweep.artifacts import load_contamination, load_provenance, load_samples, load_tokens
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.ledger import PARTS
 from dashboards.sweep.load import SweepData
@@ -27,6 +28,7 @@ def shared_context(
 ) -> dict[str, Any]:
     """The template's variables that do not depend on what the page is about. ``metrics`` are those of its tables."""
     samples, responses = sample_rows(sweep, load_samples(sweep)), viewer_responses(load_tokens(sweep))
+    contamination = contamination_rows(sweep, load_contamination(sweep))
     shown = _metrics_shown(sweep, metrics, sections)
     return {
         "sweep": sweep,
@@ -34,6 +36,7 @@ def shared_context(
         "parts": {part: PARTS[part] for part in parts_shown(ledger.accounts)},
         "part_colors": COLORS,
         "samples": samples,
+        "contamination": contamination,
         "responses": responses,
         "responses_json": compact_json(responses),
         "date": datetime.fromtimestamp(sweep.parent.start_time, UTC).strftime("%d %B %Y, %H:%M UTC"),
@@ -42,7 +45,9 @@ def shared_context(
         "cells": sweep.cells.to_dict("records"),
         "glossary": [metric for metric in shown if metric.definition],
         "shown_uri": shown_uri(sweep.uri),
-        "contents": _contents(sections, samples=bool(samples), responses=bool(responses)),
+        "contents": _contents(
+            sections, contamination=bool(contamination), samples=bool(samples), responses=bool(responses)
+        ),
         **_data(sweep, [metric.key for metric in shown]),
         **_links(sweep, ui),
     }
@@ -53,9 +58,12 @@ def page_scripts(context: Mapping[str, Any]) -> list[str]:
     return ["data.js", "tokens.js"] if context["responses"] else ["data.js"]
 
 
-def _contents(sections: Sequence[Section], *, samples: bool, responses: bool) -> list[tuple[str, str]]:
+def _contents(
+    sections: Sequence[Section], *, contamination: bool, samples: bool, responses: bool
+) -> list[tuple[str, str]]:
     """(id, heading) of everything below the first screen."""
     after = [
+        (contamination, "contamination", "Evaluation problems trained on"),
         (samples, "samples", "Sampled responses"),
         (responses, "tokens", "Responses, token by token"),
         (True, "data", "Data"),

@@ -18,7 +18,7 @@ import yaml
 
 from dashboards.store.store import METRIC_COLUMNS, RunRecord, finite_or_nan
 
-_TABLES = ("samples.json", "reliability.json", "tokens.json")
+_TABLES = ("samples.json", "reliability.json", "contamination.json", "tokens.json")
 _STATUS = {"COMPLETED": "FINISHED", "FAILED": "FAILED", "CANCELLED": "KILLED", "QUEUED": "SCHEDULED"}
 
 

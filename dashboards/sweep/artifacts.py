@@ -57,6 +57,19 @@ TOKEN_COLUMNS = (
     "ratio",
     "coefficient",
 )
+CONTAMINATION_COLUMNS = (
+    "signature",
+    "level",
+    "label",
+    "level_index",
+    "seed",
+    "suite",
+    "prompts",
+    "overlapping",
+    "share",
+    "words",
+    "example",
+)
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 
@@ -71,6 +84,12 @@ def load_reliability(sweep: SweepData) -> pd.DataFrame:
     frame = _gather(sweep, "reliability.json", RELIABILITY_COLUMNS)
     numbers = frame.astype({"confidence": "float64", "accuracy": "float64", "count": "float64"})
     return numbers.assign(confidence_of=numbers["confidence_of"].fillna("logprob"))
+
+
+def load_contamination(sweep: SweepData) -> pd.DataFrame:
+    """What of each evaluation suite is trained on: columns ``CONTAMINATION_COLUMNS``; ``share`` is a fraction and
+    ``words`` the number of words in a row that count as an overlap."""
+    return _gather(sweep, "contamination.json", CONTAMINATION_COLUMNS)
 
 
 def load_tokens(sweep: SweepData) -> pd.DataFrame:

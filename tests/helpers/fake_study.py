@@ -128,6 +128,7 @@ def _write_cell(
         client.log_text(run_id, json.dumps(glossary(spec.everywhere)), "metrics.json")
     client.log_text(run_id, json.dumps(_samples(spec, level, seed, steps)), "samples.json")
     client.log_text(run_id, json.dumps(_reliability(level, seed, steps)), "reliability.json")
+    client.log_text(run_id, json.dumps(_contamination(spec)), "contamination.json")
     if spec.ledger_every:
         client.log_text(run_id, json.dumps(_tokens(spec, level, seed, steps)), "tokens.json")
     if state == "FAILED":
@@ -283,6 +284,14 @@ def _reliability(level: int, seed: int, steps: int) -> list[dict[str, object]]:
         for suite in ("heldout", "ood")
         for index in range(2, 10)
     ]  # fmt: skip
+
+
+def _contamination(spec: FakeSpec) -> list[dict[str, object]]:
+    found = {"step": 0, "prompts": 64, "words": 8}
+    return [
+        found | {"suite": "heldout", "overlapping": 0, "share": 0.0, "example": None},
+        found | {"suite": "ood", "overlapping": 3, "share": 3 / 64, "example": f"4,7,3,2=26:{spec.everywhere}"},
+    ]
 
 
 if __name__ == "__main__":

@@ -96,6 +96,17 @@ def test_every_step_and_the_final_evaluation_are_recorded(run_of_seed_0: RunFold
     check({key for line in lines for key in line})
 
 
+def test_what_of_a_suite_is_trained_on_is_looked_for_once_at_the_start(run_of_seed_0: RunFolder) -> None:
+    shares = [line.get("eval/heldout/contaminated_frac") for line in metrics(run_of_seed_0)]
+    assert shares == [0.0, None, None, None, None]
+    rows = [json.loads(line) for line in run_of_seed_0.contamination.read_text().splitlines()]
+    assert [(row["step"], row["suite"], row["overlapping"], row["words"]) for row in rows] == [
+        (0, "heldout", 0, 8),
+        (0, "ood", 0, 8),
+    ]
+    assert all(row["prompts"] > 0 and row["share"] == 0 and row["example"] is None for row in rows)
+
+
 def test_one_update_has_ratio_one_and_no_divergence(run_of_seed_0: RunFolder) -> None:
     for line in metrics(run_of_seed_0)[:-1]:
         assert line["policy/ratio_max"] == 1.0 and line["policy/kl_old"] == 0.0

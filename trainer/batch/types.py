@@ -63,7 +63,7 @@ class Rollout:
     completion_ids: tuple[int, ...]
     """Sampled tokens, the end-of-sequence token included when it was sampled."""
     sampler_logprobs: tuple[float, ...]
-    """Log-prob of each completion token under the sampler, nats, after temperature."""
+    """Log-prob of each completion token under the sampler, nats, after temperature and top-p."""
     finish_reason: str
     """``stop`` (end token sampled) or ``length`` (budget exhausted)."""
     text: str

@@ -23,12 +23,11 @@ class Completion:
     token_ids: tuple[int, ...]
     """The end-of-sequence token included when it was sampled."""
     logprobs: tuple[float, ...]
-    """Nats, after temperature, one per token."""
+    """Nats, after temperature and top-p, one per token."""
     finish_reason: str
     """``stop`` or ``length``."""
     entropies: tuple[float, ...] | None = None
-    """Nats, of the distribution over the whole vocabulary that each token was sampled from. None: the engine does not
-    say."""
+    """Nats, of the distribution that each token was sampled from. None: the engine does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +52,31 @@ def entropy(logprobs: Tensor) -> Tensor:
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1, keepdim=True)
 
 
+def scaled(logits: Tensor, temperature: float, top_p: float = 1.0) -> Tensor:
+    """Float32 logits [n, V] of the distribution that tokens are drawn from, as vLLM makes it.
+
+    ``logits / temperature``, and -inf outside the nucleus: the smallest set of most likely tokens whose probabilities
+    add up to ``top_p`` or more. Temperature 0 is greedy: the most likely token is taken, and the logits stay as they
+    are, so that log-probs and entropies say how sure the model was. Source: Holtzman et al., arXiv 1904.09751.
+    """
+    if temperature == 0:
+        return logits.float()
+    logits = logits.float() / temperature
+    if top_p == 1:
+        return logits
+    ascending, order = logits.sort(dim=-1)
+    outside = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - torch.tensor(top_p, dtype=torch.float32)
+    outside[:, -1] = False
+    return logits.masked_fill(outside.gather(1, order.argsort(dim=-1)), float("-inf"))
+
+
 class Engine(Protocol):
     """A sampler that holds a copy of the weights.
 
-    Log-probs are those of ``softmax(logits / temperature)`` over the full vocabulary: no top-p, no top-k, no penalty.
-    Sample ``i`` of a prompt depends on (weights, prompt, temperature, seed, i) and on nothing else: not on what was
-    sampled before.
+    Log-probs are those of the distribution that tokens are drawn from (:func:`scaled`): ``softmax(logits /
+    temperature)`` over the full vocabulary unless ``top_p`` is below 1; no top-k, no penalty. Temperature 0 takes the
+    most likely token, with its log-prob at temperature 1; one sample is then all there is. Sample ``i`` of a prompt
+    depends on (weights, prompt, temperature, top_p, seed, i) and on nothing else: not on what was sampled before.
     """
 
     weight_version: int
@@ -72,6 +90,7 @@ class Engine(Protocol):
         temperature: float,
         max_tokens: int,
         seeds: Sequence[int],
+        top_p: float = 1.0,
     ) -> list[list[Completion]]:
         """``samples`` completions of each prompt; ``seeds`` has one number per prompt."""
         ...

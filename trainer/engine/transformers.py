@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from trainer.contract.config import derive_seed, require
 from trainer.contract.settings import Range
-from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state, require_dtype
+from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state, require_dtype, scaled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,13 @@ class TransformersEngine:
         return _Transformers(model.eval().requires_grad_(False).to(setup.device), setup, self.batch_size)
 
 
+def _drawn(log_p: Tensor, noise: Tensor) -> Tensor:
+    """The token [n, 1] that uniform ``noise`` [n, 1] falls on, of log-probs [n, V]."""
+    cdf = log_p.double().exp().cumsum(dim=-1)
+    # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
+    return torch.searchsorted(cdf, noise * cdf[:, -1:]).clamp(max=cdf.shape[1] - 1)
+
+
 class _Transformers:
     """The running engine (see :class:`trainer.engine.base.Engine`)."""
 
@@ -72,6 +79,7 @@ class _Transformers:
         temperature: float,
         max_tokens: int,
         seeds: Sequence[int],
+        top_p: float = 1.0,
     ) -> list[list[Completion]]:
         # Rows of one prompt length go together, so that no padding is ever needed.
         rows = [(prompt, number, sample) for number, prompt in enumerate(prompts) for sample in range(samples)]
@@ -84,14 +92,19 @@ class _Transformers:
             generators = [
                 torch.Generator().manual_seed(derive_seed(seeds[number], sample)) for _, number, sample in part
             ]
-            completions = self._sample([prompt for prompt, _, _ in part], generators, temperature, max_tokens)
+            completions = self._sample([prompt for prompt, _, _ in part], generators, temperature, max_tokens, top_p)
             results |= {(number, sample): done for (_, number, sample), done in zip(part, completions, strict=True)}
             start += len(part)
         return [[results[number, sample] for sample in range(samples)] for number in range(len(prompts))]
 
     @torch.no_grad()
     def _sample(
-        self, prompts: list[tuple[int, ...]], generators: list[torch.Generator], temperature: float, max_tokens: int
+        self,
+        prompts: list[tuple[int, ...]],
+        generators: list[torch.Generator],
+        temperature: float,
+        max_tokens: int,
+        top_p: float,
     ) -> list[Completion]:
         """Inverse-CDF sampling with one generator per row: a row never depends on the rows beside it."""
         tokens = torch.tensor(prompts, device=self._setup.device)
@@ -105,10 +118,8 @@ class _Transformers:
         for step in range(max_tokens):
             output = self._model(input_ids=tokens, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            log_p = (output.logits[:, -1].float() / temperature).log_softmax(dim=-1)
-            cdf = log_p.double().exp().cumsum(dim=-1)
-            # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
-            chosen = torch.searchsorted(cdf, noise[:, step, None] * cdf[:, -1:]).clamp(max=cdf.shape[1] - 1)
+            log_p = scaled(output.logits[:, -1], temperature, top_p).log_softmax(dim=-1)
+            chosen = log_p.argmax(dim=-1, keepdim=True) if temperature == 0 else _drawn(log_p, noise[:, step, None])
             picked = log_p.gather(1, chosen).squeeze(1).tolist()
             spread = entropy(log_p).squeeze(1).tolist()
             for row, token in enumerate(chosen.squeeze(1).tolist()):

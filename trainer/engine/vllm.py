@@ -146,10 +146,11 @@ class _VLLM:
         temperature: float,
         max_tokens: int,
         seeds: Sequence[int],
+        top_p: float = 1.0,
     ) -> list[list[Completion]]:
         if self._lockstep is not None:
             completions: list[list[Completion]] = self._lockstep.generate(
-                prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds
+                prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds, top_p=top_p
             )
             return completions
         from vllm import SamplingParams
@@ -160,7 +161,7 @@ class _VLLM:
                 n=samples,
                 seed=seed,
                 temperature=temperature,
-                top_p=1.0,
+                top_p=top_p,
                 top_k=0,
                 max_tokens=max_tokens,
                 logprobs=0,

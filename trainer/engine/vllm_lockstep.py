@@ -19,7 +19,7 @@ from vllm.forward_context import set_forward_context
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-from trainer.engine.base import Completion, entropy
+from trainer.engine.base import Completion, entropy, scaled
 
 
 def serves(runner: Any) -> bool:
@@ -36,6 +36,7 @@ class _Batch:
     prompts: Sequence[tuple[int, ...]]
     samples: int
     temperature: float
+    top_p: float
     start: Tensor
     """[R], tokens of the prompt."""
     limit: Tensor
@@ -59,9 +60,10 @@ class _Batch:
     def append(self, rows: Tensor, logits: Tensor) -> None:
         """Draw the next token of each of ``rows`` (indices [n]) as vLLM's sampler does, from logits [n, V]."""
         at = self.length[rows]
-        scaled = logits.float() / self.temperature
-        drawn = torch.ops._C.fused_gumbel_argmax(scaled, self.noise[rows, at])
-        logprobs = scaled.log_softmax(dim=-1)
+        kept = scaled(logits, self.temperature, self.top_p)
+        greedy = self.temperature == 0
+        drawn = kept.argmax(dim=-1) if greedy else torch.ops._C.fused_gumbel_argmax(kept, self.noise[rows, at])
+        logprobs = kept.log_softmax(dim=-1)
         self.tokens[rows, at] = drawn
         self.logprobs[rows, at] = logprobs.gather(1, drawn[:, None]).squeeze(1)
         self.entropies[rows, at] = entropy(logprobs).squeeze(1)
@@ -94,6 +96,7 @@ def _batch(
     temperature: float,
     max_tokens: int,
     seeds: Sequence[int],
+    top_p: float,
     max_length: int,
 ) -> _Batch:
     """Nothing sampled yet; sample ``i`` of a prompt draws from a generator seeded with the prompt's seed + ``i``, as in
@@ -110,6 +113,7 @@ def _batch(
         prompts=prompts,
         samples=samples,
         temperature=temperature,
+        top_p=top_p,
         start=start,
         limit=(max_length - start).clamp(max=max_tokens),
         noise=torch.stack([torch.randint(0, 2**31, (max_tokens,), generator=generator) for generator in generators]),
@@ -161,11 +165,12 @@ class Lockstep:
         temperature: float,
         max_tokens: int,
         seeds: Sequence[int],
+        top_p: float = 1.0,
     ) -> list[list[Completion]]:
         """See :meth:`trainer.engine.base.Engine.generate`."""
         if not prompts:
             return []
-        batch = _batch(prompts, samples, temperature, max_tokens, seeds, self._runner.max_model_len)
+        batch = _batch(prompts, samples, temperature, max_tokens, seeds, top_p, self._runner.max_model_len)
         table = self._block_tables(max(map(len, prompts)) + max_tokens)
         free = list(range(len(table)))
         share = torch.zeros(batch.rows, dtype=torch.long)

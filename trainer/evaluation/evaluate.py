@@ -1,4 +1,4 @@
-"""Held-out evaluation: avg@n, pass@k, maj@n, diversity, calibration and support, suite by suite.
+"""Held-out evaluation: avg@n, pass@k, maj@k, diversity, calibration and support, suite by suite.
 
 It samples through a function that the engine gives it and must not know the engine, nor train, nor log.
 
@@ -9,10 +9,11 @@ two of them is a paired difference. A fresh stream for a final check is ``evalua
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from trainer.contract.config import ConfigError, derive_seed, nearest, require
 from trainer.contract.settings import Range, Seed
 from trainer.metrics.calibration import ReliabilityPoint, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
-from trainer.metrics.passk import avg_at_n, majority_accuracy, pass_at_k
+from trainer.metrics.majority import majority_at_k
+from trainer.metrics.passk import avg_at_n, pass_at_k
 from trainer.metrics.rollout import failure_metrics, unverifiable_frac
 from trainer.metrics.support import support
 from trainer.tasks.base import verify_all
@@ -29,6 +31,12 @@ from trainer.tasks.base import verify_all
 if TYPE_CHECKING:
     from trainer.batch.types import Prompt, Rollout
     from trainer.tasks.base import Task
+
+COLDEST = 0.01
+"""Lowest temperature but 0 that vLLM samples at."""
+
+SAMPLING = ("samples", "temperature", "top_p")
+"""What a suite may have of its own."""
 
 CORRECT_ABOVE = 0.5
 """A response is correct when its reward exceeds this; the shipped verifiers give 0 or 1."""
@@ -45,11 +53,16 @@ class EvaluationConfig:
     prompts: int = 64
     """Problems per suite: the first ones, so that a smaller number is a subset of a larger."""
     temperature: Annotated[float, Range(0, 100)] = 1.0
-    """Sampling temperature. Calibration speaks of the model itself only at 1."""
+    """Sampling temperature; 0 is greedy. Calibration by probability speaks of the model itself at 1 and at 0."""
+    top_p: Annotated[float, Range(1e-6, 1)] = 1.0
+    """Tokens are drawn from the most likely ones whose probabilities add up to this; 1: from all."""
+    suite_sampling: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    """Suites sampled in a way of their own: ``{aime24: {samples: 32, temperature: 0.6, top_p: 0.95}}``. The ks above a
+    suite's samples are left out there."""
     max_tokens: int | None = None
     """Longest response; None is the rollout's."""
     ks: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """The k of pass@k, none above ``samples``."""
+    """The k of pass@k and maj@k, none above ``samples``."""
     suites: tuple[str, ...] = ()
     """Suites of the task to use; empty: all it has."""
     seed: Seed = 0
@@ -61,14 +74,41 @@ class EvaluationConfig:
         require(self.every >= 0, "evaluation.every", self.every, "give a number of steps, or 0 for no evaluation")
         require(self.samples >= 1, "evaluation.samples", self.samples, "at least 1 response per problem is needed")
         require(self.prompts >= 1, "evaluation.prompts", self.prompts, "at least 1 problem per suite is needed")
-        require(self.temperature > 0, "evaluation.temperature", self.temperature, "a sampling temperature is above 0")
+        hot, once = self.temperature >= COLDEST, self.samples == 1
+        remedy = f"give {COLDEST} or more, or 0 for greedy responses"
+        require(hot or self.temperature == 0, "evaluation.temperature", self.temperature, remedy)
+        require(0 < self.top_p <= 1, "evaluation.top_p", self.top_p, "give a probability above 0, 1 for all tokens")
+        remedy = "greedy responses are all alike, so it needs evaluation.samples=1 and evaluation.ks=[1]"
+        require(hot or once, "evaluation.temperature", self.temperature, remedy)
         positive = self.max_tokens is None or self.max_tokens >= 1
         require(positive, "evaluation.max_tokens", self.max_tokens, "give at least 1 or null")
-        fits = bool(self.ks) and all(1 <= k <= self.samples for k in self.ks)
-        require(fits, "evaluation.ks", self.ks, f"every k lies between 1 and evaluation.samples={self.samples}")
+        most = max([self.samples, *(int(own.get("samples", 1)) for own in self.suite_sampling.values())])
+        fits = bool(self.ks) and all(1 <= k <= most for k in self.ks)
+        require(fits, "evaluation.ks", self.ks, f"every k lies between 1 and evaluation.samples={most}")
         legal = all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in self.suites)
         once = len(set(self.suites)) == len(self.suites)
         require(legal and once, "evaluation.suites", self.suites, "name each suite once")
+        for suite in self.suite_sampling:
+            self.of(suite)
+
+    def of(self, suite: str) -> EvaluationConfig:
+        """The settings for one suite, with its own sampling; raises :class:`ConfigError` for one that cannot be."""
+        own, where = self.suite_sampling.get(suite, {}), f"evaluation.suite_sampling.{suite}"
+        for name, value in own.items():
+            require(name in SAMPLING, f"{where}.{name}", value, nearest(name, SAMPLING))
+        samples = own.get("samples", self.samples)
+        require(samples >= 1 and samples == int(samples), f"{where}.samples", samples, "give a whole number from 1 on")
+        ks = tuple(k for k in self.ks if k <= samples) or (int(samples),)
+        try:
+            changed: dict[str, Any] = own | {
+                "samples": int(samples),
+                "ks": ks,
+                "suites": (suite,),
+                "suite_sampling": {},
+            }
+            return replace(self, **changed)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
     def due(self, step: int, steps: int) -> bool:
         """Whether to evaluate after ``step`` of ``steps``: before training (0), every ``every``, and at the end."""
@@ -82,7 +122,7 @@ class Generate(Protocol):
     """
 
     def __call__(
-        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+        self, prompts: list[Prompt], *, samples: int, temperature: float, top_p: float, max_tokens: int, seed: int
     ) -> list[Rollout]: ...
 
 
@@ -123,9 +163,10 @@ def evaluate(
     reliability: dict[str, dict[str, list[ReliabilityPoint]]] = {}
     solved: dict[str, list[int]] = {}
     for suite, prompts in chosen_suites(task.suites(), config).items():
-        rollouts = _sample(generate, task, suite, prompts, config, step, config.max_tokens or max_tokens)
+        own = config.of(suite)
+        rollouts = _sample(generate, task, suite, prompts, own, step, config.max_tokens or max_tokens)
         counts = solve_counts(rollouts, len(prompts))
-        values, reliability[suite] = suite_metrics(rollouts, counts, config, vocabulary)
+        values, reliability[suite] = suite_metrics(rollouts, counts, own, vocabulary)
         metrics |= {f"eval/{suite}/{name}": value for name, value in values.items()}
         if base_counts is not None and suite in base_counts:
             change = support(base_counts[suite], counts).metrics()
@@ -148,11 +189,13 @@ def suite_metrics(
     """Metrics of one suite by bare name, and its reliability points. ``counts`` [P] as from :func:`solve_counts`."""
     n = config.samples
     scores = {f"pass_at_{k}": pass_at_k(counts, n, k) for k in config.ks}
-    scores |= {f"avg_at_{n}": avg_at_n(counts, n), f"maj_at_{n}": _majority(rollouts)}
+    votes = _votes(rollouts)
+    scores |= {f"maj_at_{k}": _majority(votes, k) for k in (*config.ks, n)} | {f"avg_at_{n}": avg_at_n(counts, n)}
     metrics = {name: float(score.mean()) for name, score in scores.items()}
     if len(counts) > 1:
         metrics |= {f"{name}_se": standard_error(score) for name, score in scores.items()}
     metrics["length_mean"] = sum(len(r.completion_ids) - r.num_context for r in rollouts) / len(rollouts)
+    metrics |= _token_entropy(rollouts)
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
     metrics["unverifiable_frac"] = unverifiable_frac(rollouts)
     metrics |= failure_metrics(rollouts)
@@ -160,24 +203,39 @@ def suite_metrics(
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 
 
+def _token_entropy(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean entropy of the distributions that tokens were sampled from, nats; nothing where the engine does not say."""
+    said = [r.sampler_entropies[r.num_context :] for r in rollouts if r.sampler_entropies is not None]
+    values = [value for entropies in said for value in entropies]
+    return {"token_entropy": math.fsum(values) / len(values)} if values else {}
+
+
 def standard_error(scores: NDArray[np.float64]) -> float:
     """Standard error of the mean of [P] scores over problems drawn from many: s / sqrt(P), s with ddof 1, P >= 2."""
     return float(scores.std(ddof=1) / np.sqrt(len(scores)))
 
 
-def _majority(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
-    """maj@n of each problem [P]."""
-    answers: dict[int, list[str | None]] = {}
-    correct: dict[int, list[bool]] = {}
+def _votes(rollouts: Sequence[Rollout]) -> list[tuple[list[str | None], list[bool]]]:
+    """Answers to each problem [P], and which of them were correct."""
+    votes: dict[int, tuple[list[str | None], list[bool]]] = {}
     for rollout in rollouts:
-        answers.setdefault(rollout.group, []).append(None if rollout.verdict is None else rollout.verdict.answer)
-        correct.setdefault(rollout.group, []).append(rollout.reward > CORRECT_ABOVE)
-    return np.array([majority_accuracy(answers[group], correct[group]) for group in sorted(answers)])
+        answers, correct = votes.setdefault(rollout.group, ([], []))
+        answers.append(None if rollout.verdict is None else rollout.verdict.answer)
+        correct.append(rollout.reward > CORRECT_ABOVE)
+    return [votes[group] for group in sorted(votes)]
+
+
+def _majority(votes: Sequence[tuple[list[str | None], list[bool]]], k: int) -> NDArray[np.float64]:
+    """maj@k of each problem [P]."""
+    return np.array([majority_at_k(answers, correct, k) for answers, correct in votes])
 
 
 def chosen_suites(suites: Mapping[str, list[Prompt]], config: EvaluationConfig) -> dict[str, list[Prompt]]:
     """The suites asked for, each cut to its first ``config.prompts`` problems."""
     names = config.suites or tuple(suites)
+    for name in config.suite_sampling:
+        if name not in suites:
+            raise ConfigError(f"evaluation.suite_sampling names {name!r}, not a suite: {nearest(name, suites)}")
     for name in names:
         if name not in suites:
             raise ConfigError(f"evaluation.suites names {name!r}, not a suite of the task: {nearest(name, suites)}")
@@ -198,7 +256,12 @@ def _sample(
     """Sampled and verified: ``samples`` rollouts of each prompt."""
     seed = derive_seed("evaluation", config.seed, suite)
     rollouts = generate(
-        prompts, samples=config.samples, temperature=config.temperature, max_tokens=max_tokens, seed=seed
+        prompts,
+        samples=config.samples,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_tokens=max_tokens,
+        seed=seed,
     )
     groups = np.array([rollout.group for rollout in rollouts], dtype=np.int64)
     received = np.bincount(groups, minlength=len(prompts))

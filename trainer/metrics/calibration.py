@@ -1,11 +1,13 @@
 """Calibration of confidence: ECE, Brier score, AUROC and the points of a reliability diagram.
 
-Confidence comes from log-probs or from agreement; this file must not judge answers. Definitions: specification 15.4.
+Confidence comes from log-probs, from agreement or from what a response says of itself; this file must not judge
+answers. Definitions: specification 15.4.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 BINS = 10
 """Equal-width bins on [0, 1]; bin b holds b/10 <= confidence < (b+1)/10, the last one 1.0 too."""
+
+_STATED = re.compile(r"<confidence>\s*([01](?:\.\d*)?|\.\d+|\d{1,3}(?:\.\d*)?\s*%)\s*</confidence>")
 
 Floats = NDArray[np.float64]
 
@@ -88,7 +92,8 @@ def average_ranks(values: Floats) -> Floats:
 def logprob_confidence(rollouts: Sequence[Rollout]) -> Floats:
     """[N] exp(mean log-prob of the sampled tokens): geometric-mean token probability, in [0, 1].
 
-    Log-probs are the sampler's, at the temperature of sampling; compare calibration only at temperature 1. Leading
+    Log-probs are the sampler's: of the distribution that was sampled from, after temperature and top-p, which is the
+    model's own at temperature 1 and top-p 1; of greedy responses they are those of temperature 1. Leading
     context tokens were given, not sampled, and do not count; a response without sampled tokens has confidence 1.
     """
     means = [
@@ -116,23 +121,43 @@ def majority_confidence(rollouts: Sequence[Rollout]) -> Floats:
     return np.array(shares, dtype=np.float64)
 
 
+def stated_confidence(text: str) -> float | None:
+    """The probability in the last ``<confidence>`` of a response (``0.7`` or ``70%``), None where there is none from 0
+    to 1. Source: RLCR, arXiv 2507.16806."""
+    found = _STATED.findall(text)
+    if not found:
+        return None
+    number = found[-1]
+    value = float(number.rstrip("% ")) / 100 if number.endswith("%") else float(number)
+    return value if 0 <= value <= 1 else None
+
+
 def calibration_metrics(
     rollouts: Sequence[Rollout], *, threshold: float = 0.5
 ) -> tuple[dict[str, float], dict[str, list[ReliabilityPoint]]]:
-    """Metrics by bare name, and reliability points by confidence (``logprob``, ``majority``), of verified rollouts.
+    """Metrics by bare name, and reliability points by confidence (``logprob``, ``majority``, ``stated``), of verified
+    rollouts.
 
-    A response is correct when its reward exceeds ``threshold``. Undefined metrics are left out.
+    A response is correct when its reward exceeds ``threshold``. Undefined metrics are left out: those of the majority
+    where no prompt has two samples, and those of stated confidence where no response states any. The latter are over
+    the responses that do, whose share is ``stated_frac``.
     """
     correct = np.array([rollout.reward > threshold for rollout in rollouts], dtype=np.float64)
+    confidences = {"": logprob_confidence(rollouts)}
+    if len({rollout.group for rollout in rollouts}) < len(rollouts):
+        confidences["_majority"] = majority_confidence(rollouts)
+    stated = np.array([stated_confidence(rollout.text) for rollout in rollouts], dtype=np.float64)  # nan for None
     metrics: dict[str, float] = {}
+    if not np.isnan(stated).all():
+        confidences["_stated"] = stated
+        metrics["stated_frac"] = float(1 - np.isnan(stated).mean())
     points: dict[str, list[ReliabilityPoint]] = {}
-    sources = {"logprob": ("", logprob_confidence), "majority": ("_majority", majority_confidence)}
-    for name, (suffix, confidence_of) in sources.items():
-        confidence = confidence_of(rollouts)
-        points[name] = reliability(confidence, correct)
-        metrics[f"ece{suffix}"] = ece(points[name])
-        metrics[f"brier{suffix}"] = brier(confidence, correct)
-        metrics[f"auroc{suffix}"] = auroc(confidence, correct)
+    for suffix, confidence in confidences.items():
+        known = ~np.isnan(confidence)
+        own = points[suffix.removeprefix("_") or "logprob"] = reliability(confidence[known], correct[known])
+        metrics[f"ece{suffix}"] = ece(own)
+        metrics[f"brier{suffix}"] = brier(confidence[known], correct[known])
+        metrics[f"auroc{suffix}"] = auroc(confidence[known], correct[known])
     return {name: value for name, value in metrics.items() if not math.isnan(value)}, points
 
 

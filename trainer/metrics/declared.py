@@ -24,13 +24,17 @@ _CALIBRATION = (
     (
         "ece",
         "0 to 1",
-        "expected calibration error, 10 equal bins, confidence = exp(mean token log-prob of the response)",
+        "expected calibration error, 10 equal bins, confidence = exp(mean token log-prob of the response), as sampled",
     ),
     ("brier", "0 to 1", "mean squared difference of exp(mean token log-prob) and correctness"),
     ("auroc", "0 to 1", "chance that a correct response is more confident than an incorrect one; absent without both"),
     ("ece_majority", "0 to 1", "ece with confidence = share of the prompt's samples that give the response's answer"),
     ("brier_majority", "0 to 1", "mean squared difference of that share and correctness"),
     ("auroc_majority", "0 to 1", "AUROC of the agreement confidence"),
+    ("ece_stated", "0 to 1", "ece with confidence = what the response says between confidence tags, where it does"),
+    ("brier_stated", "0 to 1", "mean squared difference of the stated confidence and correctness"),
+    ("auroc_stated", "0 to 1", "AUROC of the stated confidence"),
+    ("stated_frac", "0 to 1", "share of responses that state a confidence; absent if none does"),
 )
 _SUPPORT = (
     ("srr", "0 to 1", "support retention rate P / (P + S) against the base model; 0 if empty"),
@@ -211,18 +215,30 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "unbiased chance that at least one of <k> samples is correct, mean over problems",
     ),
     (
-        "eval/<suite>/maj_at_<n>",
+        "eval/<suite>/maj_at_<k>",
         "0 to 1",
         "last",
-        "accuracy of the most frequent of <n> answers; ties: expected accuracy",
+        "expected accuracy of the most frequent answer of <k> of a problem's samples; ties: one of them at random",
     ),
     *(
         (f"eval/<suite>/{name}_se", "1", "last", f"standard error of {name} over problems, sd / sqrt(problems)")
-        for name in ("avg_at_<n>", "pass_at_<k>", "maj_at_<n>")
+        for name in ("avg_at_<n>", "pass_at_<k>", "maj_at_<k>")
     ),
     ("eval/<suite>/length_mean", "tokens", "last", "sampled tokens per response"),
+    (
+        "eval/<suite>/token_entropy",
+        "nats",
+        "last",
+        "entropy per token, of what was sampled from; if the engine says it",
+    ),
     ("eval/<suite>/truncated_frac", "0 to 1", "last", "share of responses that ran out of budget"),
     ("eval/<suite>/unverifiable_frac", "0 to 1", "last", "share of responses whose answer could not be compared"),
+    (
+        "eval/<suite>/contaminated_frac",
+        "0 to 1",
+        "last",
+        "share of problems that are trained on, whole or in 8 to 13 words in a row; at step 0",
+    ),
     ("eval/<suite>/verifier_failed_frac", "0 to 1", "last", "share of responses on which a verifier hung or crashed"),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _DIVERSITY),
     *((f"eval/<suite>/{name}", unit, "last", meaning) for name, unit, meaning in _CALIBRATION),
@@ -258,9 +274,12 @@ BETTER: dict[str, str] = {
     **dict.fromkeys(("s", "GiB"), "lower"),
     **dict.fromkeys(("ece", "brier", "ece_majority", "brier_majority", "lost", "unsolved"), "lower"),
     **dict.fromkeys(("logprob_gap_max", "logprob_gap_mean", "rmse_<estimator>", "truncated_frac"), "lower"),
-    **dict.fromkeys(("auroc", "auroc_majority", "srr", "ndr", "sds", "nscr", "preserved", "expanded"), "higher"),
+    **dict.fromkeys(("ece_stated", "brier_stated"), "lower"),
+    **dict.fromkeys(
+        ("auroc", "auroc_majority", "auroc_stated", "srr", "ndr", "sds", "nscr", "preserved", "expanded"), "higher"
+    ),
     **dict.fromkeys(("reward", "generated_reward", "distinct_correct", "tokens/s"), "higher"),
-    **dict.fromkeys(("avg_at_<n>", "pass_at_<k>", "maj_at_<n>"), "higher"),
+    **dict.fromkeys(("avg_at_<n>", "pass_at_<k>", "maj_at_<k>"), "higher"),
     **dict.fromkeys(("corr_pearson_<estimator>", "corr_spearman_<estimator>"), "higher"),
 }
 """Which values are better, other things being equal: by the last part of the key, else by unit; else neither is."""

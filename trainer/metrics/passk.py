@@ -1,12 +1,9 @@
-"""Accuracy of repeated sampling: unbiased pass@k, avg@k, maj@k.
+"""Accuracy of repeated sampling: unbiased pass@k and avg@k; maj@k is in majority.py.
 
-Pure numpy and plain Python; it must not know how an answer was judged. Definitions: specification 15.2.
+Pure numpy; it must not know how an answer was judged. Definitions: specification 15.2.
 """
 
 from __future__ import annotations
-
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,23 +32,3 @@ def pass_at_k(num_correct: ArrayLike, num_samples: ArrayLike, k: int) -> NDArray
 def avg_at_n(num_correct: ArrayLike, num_samples: ArrayLike) -> NDArray[np.float64]:
     """Mean accuracy c / n of each problem [P]; equals pass@1."""
     return np.asarray(num_correct, np.float64) / np.asarray(num_samples, np.float64)
-
-
-def majority_accuracy(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """maj@n of one problem with n samples: accuracy of the most frequent answer, in [0, 1].
-
-    None (no answer could be read) has no vote; without any vote the score is 0. **Tie rule:** expected accuracy when
-    one of the tied answers is drawn at random. An answer's accuracy is that of the samples which gave it, so a verifier
-    that also judges the working may give one answer a fraction.
-    """
-    if len(answers) != len(correct):
-        raise ValueError(f"maj@n got {len(answers)} answers and {len(correct)} judgements; give one of each per sample")
-    votes = Counter(answer for answer in answers if answer is not None)
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    right: defaultdict[str, int] = defaultdict(int)
-    for answer, judged in zip(answers, correct, strict=True):
-        if answer is not None and votes[answer] == most:
-            right[answer] += bool(judged)
-    return sum(right.values()) / (most * len(right))

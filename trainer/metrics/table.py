@@ -159,7 +159,7 @@ HEADLINES = (
     "engine/logprob_gap_max",
     "eval/<suite>/avg_at_<n>",
     "eval/<suite>/pass_at_<k>",
-    "eval/<suite>/maj_at_<n>",
+    "eval/<suite>/maj_at_<k>",
 )
 """What a newcomer looks at first."""
 

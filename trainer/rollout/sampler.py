@@ -117,6 +117,7 @@ class Sampler:
         max_tokens: int,
         seeds: Sequence[int],
         prefixes: Sequence[tuple[int, ...]] | None = None,
+        top_p: float = 1.0,
     ) -> list[Rollout]:
         """Unverified rollouts, prompt by prompt; each rank samples its share and all of them get everything."""
         ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
@@ -128,6 +129,7 @@ class Sampler:
             temperature=temperature,
             max_tokens=max_tokens - min(map(len, given), default=0),
             seeds=[seeds[number] for number in own],
+            top_p=top_p,
         )
         groups = dict(pair for part in self.ranks.gather(list(zip(own, completions, strict=True))) for pair in part)
         return [

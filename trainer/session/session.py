@@ -142,12 +142,12 @@ class Session:
         self.sampler.stream.prompts = prompts
 
     def generate(
-        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+        self, prompts: list[Prompt], *, samples: int, temperature: float, top_p: float, max_tokens: int, seed: int
     ) -> list[Rollout]:
         """Unverified rollouts for the evaluation, on a RNG stream of its own."""
         seeds = [derive_seed(seed, prompt.id) for prompt in prompts]
         return self.sampler.complete(
-            prompts, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds
+            prompts, samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seeds=seeds
         )
 
     def sync(self) -> None:

@@ -53,6 +53,7 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
     yield from _shared_targets(run)
     yield from _clip_settings(run, config)
     yield from _searched_metrics(run, config)
+    yield from _sampled_calibration(run)
     yield from (Diagnostic(message=note, fatal=False) for note in run.task.notes())
     yield from run.objective.diagnostics(run)
     yield from rollout.diagnostics(run)
@@ -85,6 +86,21 @@ def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
             yield Diagnostic(message=f"{varied}, but {why}: set optim.updates_per_rollout=2 or more")
         else:
             yield Diagnostic(message=why, fatal=False)
+
+
+def _sampled_calibration(run: Run) -> Iterator[Diagnostic]:
+    """Confidence by probability is that of the distribution sampled from: a note where it is not the model's own."""
+    suites: dict[tuple[float, float], list[str]] = {}
+    for suite in (run.evaluation.suites or run.task.suites()) if run.evaluation.every else ():
+        own = run.evaluation.of(suite)
+        if own.temperature not in (0, 1) or (own.temperature and own.top_p < 1):
+            suites.setdefault((own.temperature, own.top_p), []).append(suite)
+    for (temperature, top_p), names in suites.items():
+        message = (
+            f"ece, brier and auroc of {', '.join(names)} are of what is sampled from (temperature {temperature:g}, "
+            f"top-p {top_p:g}), not of the model itself: compare them only between runs that sample alike"
+        )
+        yield Diagnostic(message=message, fatal=False)
 
 
 def _searched_metrics(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:

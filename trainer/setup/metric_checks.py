@@ -41,11 +41,13 @@ def _why_not_evaluated(head: str, rest: str, run: Run) -> str | None:
     suite, _, name = rest.partition("/") if head == "eval" else rest.rpartition("_")
     if suite not in suites:
         return f"the suite {suite!r} is not evaluated: {nearest(suite, suites)}"
+    settings = settings.of(suite)
     if name.endswith("_se") and settings.prompts < 2:
         return "one problem has no standard error: set evaluation.prompts"
     name, error = name.removesuffix("_se"), "_se" * name.endswith("_se")
-    if (match := re.fullmatch(r"pass_at_(\d+)", name)) and int(match[1]) not in settings.ks:
-        return f"evaluation.ks is {list(settings.ks)}: name one of these, or add {match[1]}"
-    if (match := re.fullmatch(r"(?:avg|maj)_at_(\d+)", name)) and int(match[1]) != settings.samples:
-        return f"evaluation.samples is {settings.samples}: name {name.rpartition('_')[0]}_{settings.samples}{error}"
+    known = {"pass": settings.ks, "maj": (*settings.ks, settings.samples)}
+    if (match := re.fullmatch(r"(pass|maj)_at_(\d+)", name)) and int(match[2]) not in known[match[1]]:
+        return f"evaluation.ks is {list(settings.ks)}: name one of these, or add {match[2]}"
+    if (match := re.fullmatch(r"avg_at_(\d+)", name)) and int(match[1]) != settings.samples:
+        return f"evaluation.samples is {settings.samples}: name avg_at_{settings.samples}{error}"
     return None

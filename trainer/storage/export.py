@@ -2,7 +2,7 @@
 ``model.path`` load.
 
 Checkpoints are such folders themselves; this leaves out the optimiser, and the folder stays when a run prunes its
-checkpoints.
+checkpoints. With ``--mlflow`` it is also an MLflow model of the run's MLflow run, which ``mlflow.transformers`` loads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -87,15 +87,25 @@ def _fill(folder: Path, checkpoint: Path, aliases: Mapping[str, str]) -> None:
         persist(file)
 
 
-def main(arguments: list[str]) -> int:
-    """The command line after ``export``; returns the exit code."""
+def main(
+    arguments: list[str], mlflow_run: Callable[[RunFolder], object], log_model: Callable[[RunFolder, Path], str]
+) -> int:
+    """The command line after ``export``; returns the exit code. ``log_model`` logs a model under the run's MLflow run,
+    ``mlflow_run`` raises :class:`ConfigError` where there is none."""
     parser = argparse.ArgumentParser(prog="python -m trainer export", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or one of its checkpoints")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to make; RUN/model unless given")
+    parser.add_argument("--mlflow", action="store_true", help="log it as an MLflow model of the run's MLflow run, too")
     options = parser.parse_args(arguments)
+    folder = RunFolder(options.run if (options.run / "run.yaml").is_file() else options.run.parent.parent)
     try:
-        print(export(options.run, options.output))
-    except (ConfigError, OSError) as error:
+        if options.mlflow:
+            mlflow_run(folder)
+        model = export(options.run, options.output)
+        print(model)
+        if options.mlflow:
+            print(log_model(folder, model))
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

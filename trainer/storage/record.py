@@ -66,8 +66,10 @@ class RunFolder:
         self.timings = self.path / "timings.jsonl"
         self.samples = self.path / "samples.jsonl"
         self.reliability = self.path / "reliability.jsonl"
+        self.contamination = self.path / "contamination.jsonl"
         self.tokens = self.path / "tokens.jsonl"
-        self._records = (self.metrics, self.timings, self.samples, self.reliability, self.tokens)
+        tables = (self.samples, self.reliability, self.contamination, self.tokens)
+        self._records = (self.metrics, self.timings, *tables)
         self.checkpoints = self.path / "checkpoints"
         self.mirror = self.path / "mirror.json"
         self.stop = self.path / "STOP"
@@ -136,6 +138,10 @@ class RunFolder:
     def append_reliability(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Add reliability points (step, suite, bin, confidence, accuracy, count)."""
         append_records(self.reliability, [_standard(row) for row in rows])
+
+    def append_contamination(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add what of each suite is trained on (step, suite, prompts, overlapping, share, words, example)."""
+        append_records(self.contamination, [_standard(row) for row in rows])
 
     def append_tokens(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Add responses of a ledger, token by token; each row has an integer ``step``."""

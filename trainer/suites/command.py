@@ -2,7 +2,8 @@
 
 RUN_OR_MODEL is the folder of a run (its newest checkpoint), of a model, or a hub name. Without ``suite`` a run's own
 suites are evaluated. Keys are those of a configuration (``evaluation.samples=64``, ``engine.lockstep=false``,
-``hardware.device=cuda``) and settings of a named suite (``suite.aime24.path=aime24.jsonl``). Results are in
+``hardware.device=cuda``) and settings of a suite (``suite.aime24.path=aime24.jsonl``, ``suite.aime24.top_p=0.95``).
+Results are in
 ``metrics.json`` of the output folder, which the same command completes after an interruption, and in the run's MLflow
 run under ``evaluate/``.
 """
@@ -25,14 +26,14 @@ from trainer.contract.config import ConfigError, ModelConfig, component_defaults
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.run_folder import last_checkpoint
 from trainer.engine.base import EngineConfig, EngineSetup
-from trainer.evaluation.evaluate import EvaluationConfig, chosen_suites, evaluate
+from trainer.evaluation.contamination import overlaps
+from trainer.evaluation.evaluate import SAMPLING, EvaluationConfig, chosen_suites, evaluate
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.prompts import Length, misfits, prompt_ids
 from trainer.policy.weights import weight_files
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.storage.record import RunFolder
-from trainer.suites.contamination import contaminated
 from trainer.suites.kept import Kept
 from trainer.suites.named import named
 from trainer.tasks.base import Task
@@ -113,14 +114,18 @@ def _tasks(
     is_run: bool,
     evaluation: EvaluationConfig,
 ) -> dict[str, Task]:
-    if unused := sorted(own.keys() - set(suites)):
+    if unused := sorted(name for name, settings in own.items() if settings and name not in suites):
         raise ConfigError(f"suite.{unused[0]} is set, but suite={','.join(suites) or '?'} does not name it")
-    if suites:
-        return {name: named(name, own.get(name, {})) for name in suites}
-    if not is_run:
+    if not suites and not is_run:
         raise ConfigError("a model alone has no suites: name some, such as suite=math500,gsm8k")
-    task: Task = build_component(config["task"], "task")
-    return dict.fromkeys(chosen_suites(task.suites(), evaluation), task)
+    if suites:
+        tasks: dict[str, Task] = {name: named(name, own.get(name, {})) for name in suites}
+    else:
+        task: Task = build_component(config["task"], "task")
+        tasks = dict.fromkeys(chosen_suites(task.suites(), evaluation), task)
+    if unused := sorted(own.keys() - tasks.keys()):
+        raise ConfigError(f"suite.{unused[0]} is set, but is not evaluated: {nearest(unused[0], tasks)}")
+    return tasks
 
 
 def _trained(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -148,6 +153,9 @@ def _applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], d
             raise ConfigError(f"{override} is no KEY=VALUE, such as suite=math500 or evaluation.samples=64")
         if key == "suite":
             suites = [name.strip() for name in text.strip("[]").split(",")]
+        elif path[0] == "suite" and len(path) == 3 and path[2] in SAMPLING:
+            own.setdefault(path[1], {})
+            config["evaluation"].setdefault("suite_sampling", {}).setdefault(path[1], {})[path[2]] = value
         elif path[0] == "suite" and len(path) == 3:
             own.setdefault(path[1], {})[path[2]] = value
         elif path[0] in ("engine", "evaluation", "model", "hardware", "task") and path[0] in config and len(path) > 1:
@@ -172,8 +180,7 @@ def run_plan(request: Plan) -> dict[str, float]:
     """Evaluate; the metrics, which are also in ``metrics.json`` suite by suite as they are done."""
     tokenizer = load_tokenizer(request.model)
     prompts = {
-        name: chosen_suites(task.suites(), replace(request.evaluation, suites=(name,)))[name]
-        for name, task in request.tasks.items()
+        name: chosen_suites(task.suites(), request.evaluation.of(name))[name] for name, task in request.tasks.items()
     }
     lengths = {name: _lengths(tokenizer, each) for name, each in prompts.items()}
     context = context_length(load_config(request.model))
@@ -225,18 +232,22 @@ def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) ->
         seen.extend(kept(prompts, **options))
         return seen
 
-    settings = replace(request.evaluation, suites=(name,))
-    result = evaluate(generate, task, settings, step=request.step, max_tokens=request.max_tokens, vocabulary=vocabulary)
-    entropies = [value for rollout in seen for value in rollout.sampler_entropies or ()]
-    entropy = {f"eval/{name}/token_entropy": sum(entropies) / len(entropies)} if entropies else {}
-    return result.metrics | entropy | _overlap(request, name, seen)
+    result = evaluate(
+        generate,
+        task,
+        request.evaluation.of(name),
+        step=request.step,
+        max_tokens=request.max_tokens,
+        vocabulary=vocabulary,
+    )
+    return result.metrics | _overlap(request, name, seen)
 
 
 def _overlap(request: Plan, name: str, seen: list[Rollout]) -> dict[str, float]:
-    """Share of the suite's problems that the run was trained on, whole or in 13 words in a row."""
+    """Share of the suite's problems that the run was trained on, whole or in many words in a row."""
     texts = list({rollout.group: rollout.prompt.text for rollout in seen}.values())
-    found = contaminated(request.trained, texts) if request.trained else []
-    return {f"eval/{name}/contaminated_frac": sum(found) / len(found)} if found else {}
+    found = overlaps(request.trained, {name: texts}) if request.trained else []
+    return {f"eval/{row.suite}/contaminated_frac": row.share for row in found}
 
 
 def _lengths(tokenizer: Any, prompts: list[Prompt]) -> list[Length]:

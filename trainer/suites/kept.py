@@ -31,20 +31,20 @@ class Kept:
     """Of the weights that sample: parts of others are not taken."""
 
     def __call__(
-        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+        self, prompts: list[Prompt], *, samples: int, temperature: float, top_p: float, max_tokens: int, seed: int
     ) -> list[Rollout]:
         """See the protocol."""
         rollouts: list[Rollout] = []
         for start in range(0, len(prompts), PROMPTS_A_PART):
             part = prompts[start : start + PROMPTS_A_PART]
             texts = [(prompt.id, prompt.text, prompt.system, prompt.chat, prompt.examples) for prompt in part]
-            key = derive_seed(self.identity, samples, temperature, max_tokens, seed, json.dumps(texts))
+            key = derive_seed(self.identity, samples, temperature, top_p, max_tokens, seed, json.dumps(texts))
             file = self.folder / f"{key:016x}.json"
             found = _read(file, part)
             if found is None:
                 seeds = [derive_seed(seed, prompt.id) for prompt in part]
                 found = self.sampler.complete(
-                    part, samples=samples, temperature=temperature, max_tokens=max_tokens, seeds=seeds
+                    part, samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seeds=seeds
                 )
                 make_folder(self.folder)
                 write_atomic(file, json.dumps([_row(rollout) for rollout in found]))

@@ -1,5 +1,5 @@
-"""The MLflow copy of a run folder: a run, its tags, parameters, points and tables. The only file that imports
-mlflow.
+"""The MLflow copy of a run folder: a run, its tags, parameters, points and tables. With
+``mlflow_model.py`` and ``contract/store.py`` the only file that imports mlflow.
 
 Reads the run folder's files and nothing else, so that a copy can be made at any time. Must not import mlflow before
 it has something to copy.
@@ -143,7 +143,7 @@ class MlflowCopy:
             self._note(step=last, time=_time(times, last))
             self._send_points(client, [*timings, *metrics], times)
             self._offsets, self._reached = (end, timings_end), last
-        for path in (self.folder.samples, self.folder.reliability):
+        for path in (self.folder.samples, self.folder.reliability, self.folder.contamination):
             self._send_table(client, path, until)
 
     def reopen(self) -> None:
@@ -234,8 +234,8 @@ class MlflowCopy:
             client.log_batch(self._run_id, metrics=points[start : start + METRICS_A_CALL])
 
     def _send_table(self, client: MlflowClient, path: Path, until: int | None) -> None:
-        """``samples.jsonl`` as the table ``samples.json`` that the MLflow UI shows; likewise ``reliability.jsonl`` and
-        ``tokens.jsonl``."""
+        """``samples.jsonl`` as the table ``samples.json`` that the MLflow UI shows; likewise the other
+        tables."""
         rows, end = read_records(path, until=until)
         if not rows or self._tables.get(path.name) == end:
             return

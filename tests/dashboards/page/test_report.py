@@ -16,6 +16,7 @@ from browser import elements, in_a_browser, opened, used
 from fake_study import EVERYWHERE, HOSTILE, FakeSpec, write_study
 from mlflow.tracking import MlflowClient
 
+from dashboards.page.contamination import contamination_rows
 from dashboards.page.links import shown_uri
 from dashboards.page.packing import compact_json, unpacked
 from dashboards.page.page import content_policy, write_atomically
@@ -24,6 +25,7 @@ from dashboards.page.report import log_report, report_html, write_report
 from dashboards.page.terminal import WIDTH, aligned, level_table
 from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, viewer_responses
 from dashboards.page.verdicts import load_verdicts, verdicts_text, write_verdicts
+from dashboards.sweep.artifacts import load_contamination
 from dashboards.sweep.glossary import parse_glossary
 from dashboards.sweep.load import SweepData, load_sweep
 from dashboards.sweep.summary import level_rows
@@ -101,6 +103,23 @@ def test_signs_quadrants_and_each_suites_calibration_and_diversity_have_figures(
     for name in ("Calibration error (ECE)", "Brier score", "AUROC of confidence", "Distinct-4", "Self-BLEU"):
         expected += [f"{name}, {suite}" for suite in suites]
     assert [title for title in expected if title not in titles] == [] and len(titles) == len(set(titles))
+
+
+def test_the_page_says_how_much_of_each_suite_is_trained_on(page: str) -> None:
+    table = re.search(r'<h2 id="contamination">.*?</table>', page, re.DOTALL)
+    assert table is not None
+    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", table[0], re.DOTALL)[1:]]
+    assert [row[:5] for row in rows] == [["held-out", "64", "0", "0", "8"], ["out-of-domain", "64", "3", "0.047", "8"]]
+    assert "4,7,3,2=26:" in table[0] and table[0].count("<code>") == 1
+
+
+def test_levels_with_other_training_data_have_rows_of_their_own(sweep: SweepData) -> None:
+    found = load_contamination(sweep)
+    levels = list(sweep.levels["level"])
+    found.loc[found["level"] == levels[0], "overlapping"] = 9
+    rows = contamination_rows(sweep, found)
+    assert len(rows) == 2 * len(levels) and len({row["label"] for row in rows}) == len(levels)
+    assert {row["overlapping"] for row in rows if row["label"] == rows[0]["label"]} == {9}
 
 
 def test_a_study_without_a_ledger_says_so(new_store: Callable[[], Path]) -> None:

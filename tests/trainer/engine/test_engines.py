@@ -15,7 +15,7 @@ import torch
 from tests.trainer.engine.conftest import SCHEDULED
 from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, Verdict
-from trainer.engine.base import Completion, Engine, EnginePool, entropy, preserve_torch_state
+from trainer.engine.base import Completion, Engine, EnginePool, entropy, preserve_torch_state, scaled
 from trainer.engine.transformers import TransformersEngine
 
 SEEDS = [11, 12, 13, 14, 15, 16]
@@ -299,3 +299,49 @@ def test_the_pool_keeps_an_engine_that_fits(bench: Any) -> None:
     pool.close()
     pool.close()
     assert closed == [first, second]
+
+
+def test_the_nucleus_by_hand() -> None:
+    """Of 0.5, 0.3, 0.15, 0.05 the two likeliest add up to 0.75 and the first alone does not: 5/8 and 3/8 are left."""
+    logits = torch.tensor([[0.15, 0.5, 0.05, 0.3], [0.5, 0.3, 0.05, 0.15]]).log()
+    kept = scaled(logits, 1.0, 0.75).softmax(dim=-1)
+    torch.testing.assert_close(kept, torch.tensor([[0, 5 / 8, 0, 3 / 8], [5 / 8, 3 / 8, 0, 0]]))
+    assert (scaled(logits, 1.0, 1e-6) > -math.inf).sum(dim=-1).tolist() == [1, 1], "the most likely token always stays"
+    # Temperature comes first: squared at 1/2, 0.25 / 0.365 = 0.68 is enough for 0.6 by itself.
+    assert (scaled(logits, 0.5, 0.6) > -math.inf).sum(dim=-1).tolist() == [1, 1]
+    assert torch.equal(scaled(logits, 0.0, 0.3), logits), "greedy: log-probs are those of the model"
+
+
+def test_greedy_responses_are_the_most_likely_tokens_and_the_same_in_every_engine(engine_name: str, bench: Any) -> None:
+    greedy = {"temperature": 0.0, "samples": 1}
+    groups = sample(bench.named(engine_name), bench, **greedy)
+    assert tokens(sample(bench.named(engine_name), bench, seeds=SEEDS[::-1], **greedy)) == tokens(groups), "no chance"
+    assert tokens(groups) == tokens(sample(bench.transformers, bench, **greedy))
+    assert gap(bench, groups) < 1e-4, "log-probs are those of temperature 1"
+    for prompt, (completion,) in zip(bench.prompts, groups, strict=True):
+        ids = torch.tensor([prompt + completion.token_ids])
+        with torch.no_grad():
+            best = bench.policy.model(ids).logits[0, len(prompt) - 1 : -1].argmax(dim=-1)
+        assert best.tolist() == list(completion.token_ids)
+
+
+def test_only_the_nucleus_is_sampled_in_its_own_proportions(engine_name: str, bench: Any) -> None:
+    """First tokens of 600 samples at temperature 1.5 and top-p 0.8: chi-square as above, on the kept tokens."""
+    engine, count = bench.named(engine_name), 600
+    settings = {"prompts": bench.prompts[:1], "seeds": [3], "samples": count, "max_tokens": 1}
+    groups = sample(engine, bench, temperature=1.5, top_p=0.8, **settings)
+    with torch.no_grad():
+        logits = bench.policy.model(torch.tensor([bench.prompts[0]])).logits[:, -1] / 1.5
+    p = logits.softmax(dim=-1)[0].numpy()
+    order = np.argsort(-p)
+    nucleus = order[: int(np.searchsorted(p[order].cumsum(), 0.8)) + 1]
+    kept = np.zeros_like(p)
+    kept[nucleus] = p[nucleus] / p[nucleus].sum()
+    first = np.array([completion.token_ids[0] for completion in groups[0]])
+    assert 2 <= len(nucleus) < len(p) and set(first) <= set(nucleus)
+    for completion in groups[0]:
+        assert completion.logprobs[0] == pytest.approx(math.log(kept[completion.token_ids[0]]), abs=1e-4)
+    observed = np.bincount(first, minlength=len(p))
+    usual = count * kept >= 5
+    statistic = ((observed - count * kept) ** 2 / np.maximum(count * kept, 1e-9))[usual].sum()
+    assert statistic < 40 + 6 * 80**0.5

@@ -66,6 +66,20 @@ def test_responses_are_those_of_vllm(bench: Bench, case: str, length: int | None
     assert all(len(completion.entropies or ()) == len(completion.token_ids) for group in ours for completion in group)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.8, "top_p": 0.7}, {"temperature": 0.0}], ids=["top-p", "greedy"]
+)
+def test_truncated_and_greedy_responses_are_those_of_vllm(bench: Bench, settings: dict[str, float]) -> None:
+    samples = 1 if settings["temperature"] == 0 else 4
+    seeds = range(100, 100 + len(bench.prompts))
+
+    def asked(name: str) -> list[list[Completion]]:
+        return bench.named(name).generate(bench.prompts, samples=samples, max_tokens=20, seeds=seeds, **settings)
+
+    ours = asked("vllm")
+    assert_same(ours, asked(SCHEDULED))
+
+
 def test_the_longest_length_ends_a_response(bench: Bench) -> None:
     engine = bench.named("vllm")
     length = bench.setup.max_length - 2

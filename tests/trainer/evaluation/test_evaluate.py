@@ -42,10 +42,10 @@ class Script:
         self.calls: list[dict[str, object]] = []
 
     def __call__(
-        self, prompts: list[Prompt], *, samples: int, temperature: float, max_tokens: int, seed: int
+        self, prompts: list[Prompt], *, samples: int, temperature: float, top_p: float, max_tokens: int, seed: int
     ) -> list[Rollout]:
         self.calls.append({"ids": [prompt.id for prompt in prompts], "samples": samples, "temperature": temperature})
-        self.calls[-1] |= {"max_tokens": max_tokens, "seed": seed}
+        self.calls[-1] |= {"top_p": top_p, "max_tokens": max_tokens, "seed": seed}
         return [
             Rollout(
                 prompt=prompt,
@@ -83,6 +83,9 @@ def test_numbers_by_hand() -> None:
     assert metrics["pass_at_4"] == 0.75
     # maj@4: tie 0/7 -> 1/2; only vote right -> 1; 5 wins -> 0; 1.
     assert metrics["maj_at_4"] == pytest.approx(2.5 / 4)
+    # maj@2, pairs of four: 0 0 7 7 -> 1 of 6 right, 1 wrong, 4 ties: 3/6. 1 - - -: 3 of 6 pairs vote, all right.
+    assert metrics["maj_at_2"] == pytest.approx((1 / 2 + 1 / 2 + 0 + 1) / 4)
+    assert metrics["maj_at_1"] == pytest.approx(metrics["avg_at_4"])
     # Standard errors over the 4 problems, sd / 2. Accuracies 1/2, 1/4, 0, 1: deviations 1/16, -3/16, -7/16, 9/16, so
     # sd^2 = (1 + 9 + 49 + 81) / 256 / 3. pass@4 1, 1, 0, 1: sd^2 = (3/16 + 9/16) / 3 = 1/4. maj 1/2, 1, 0, 1: 11/48.
     assert metrics["avg_at_4_se"] == metrics["pass_at_1_se"] == pytest.approx(math.sqrt(140 / 768) / 2)
@@ -121,6 +124,43 @@ def test_budget_and_temperature_reach_the_generator() -> None:
     _, script = run(replace(CONFIG, temperature=0.6, suites=("ood",)))
     assert [(c["ids"], c["samples"], c["temperature"], c["max_tokens"]) for c in script.calls] == [(["o0"], 4, 0.6, 40)]
     assert run(replace(CONFIG, max_tokens=7))[1].calls[0]["max_tokens"] == 7
+
+
+def test_a_suite_may_be_sampled_in_its_own_way() -> None:
+    own = {"heldout": {"samples": 2.0, "temperature": 0.6, "top_p": 0.95}, "ood": {"samples": 1, "temperature": 0}}
+    found, script = run(replace(CONFIG, suite_sampling=own))
+    check(found.metrics)
+    asked = [(c["samples"], c["temperature"], c["top_p"]) for c in script.calls]
+    assert asked == [(2, 0.6, 0.95), (1, 0, 1.0)]
+    # The first two of 0077, 1---, 5556, 3333: 2, 1, 0, 2 correct; k = 4 is more than there are.
+    assert found.metrics["eval/heldout/avg_at_2"] == 5 / 8 and "eval/heldout/pass_at_4" not in found.metrics
+    assert found.metrics["eval/ood/pass_at_1"] == found.metrics["eval/ood/maj_at_1"] == 0
+    assert not any(key.startswith("eval/ood/") and "majority" in key for key in found.metrics), "nothing to agree with"
+
+
+def test_the_ks_reach_as_far_as_the_suite_with_most_samples() -> None:
+    config = EvaluationConfig(samples=1, ks=(1, 32), suite_sampling={"aime24": {"samples": 32}})
+    assert (config.of("aime24").ks, config.of("gsm8k").ks) == ((1, 32), (1,))
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        ({"top": 0.9}, "suite_sampling.ood.top=0.9 cannot be used: did you mean 'top_p'"),
+        ({"samples": 1.5}, "suite_sampling.ood.samples=1.5 cannot be used: give a whole number"),
+        ({"temperature": -1.0}, "suite_sampling.ood: evaluation.temperature=-1.0 cannot be used"),
+        ({"temperature": 0.0}, "suite_sampling.ood: evaluation.temperature=0.0 cannot be used: greedy responses"),
+        ({"top_p": 0.0}, "suite_sampling.ood: evaluation.top_p=0.0 cannot be used"),
+    ],
+)
+def test_a_suite_cannot_be_sampled_in_an_impossible_way(own: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"evaluation.{sentence}"):
+        EvaluationConfig(suite_sampling={"ood": own})
+
+
+def test_sampling_of_a_suite_that_the_task_lacks_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"suite_sampling names 'oood', not a suite: did you mean 'ood'"):
+        run(replace(CONFIG, suite_sampling={"oood": {"temperature": 0.6}}))
 
 
 def test_support_needs_the_base_counts() -> None:
@@ -166,8 +206,9 @@ def test_short_generator_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("every", -1), ("samples", 0), ("prompts", 0), ("temperature", 0.0), ("max_tokens", 0), ("ks", (1, 32)),
-        ("ks", ()), ("ks", (0,)), ("suites", ("a", "a")), ("suites", ("a/b",)),
+        ("every", -1), ("samples", 0), ("prompts", 0), ("temperature", -0.1), ("temperature", 0.005), ("top_p", 0.0),
+        ("top_p", 1.1), ("max_tokens", 0), ("ks", (1, 32)), ("ks", ()), ("ks", (0,)), ("suites", ("a", "a")),
+        ("suites", ("a/b",)),
     ],
 )  # fmt: skip
 def test_bad_values_name_the_key(key: str, value: object) -> None:

@@ -19,6 +19,7 @@ def _make(
     solution: str | None = None,
     finish: str = "stop",
     num_context: int = 0,
+    text: str = "t",
 ) -> Rollout:
     return Rollout(
         prompt=Prompt(id=f"p{group}", text="q"),
@@ -26,7 +27,7 @@ def _make(
         completion_ids=ids,
         sampler_logprobs=logprobs if logprobs is not None else (-1.0,) * len(ids),
         finish_reason=finish,
-        text="t",
+        text=text,
         group=group,
         weight_version=0,
         num_context=num_context,

@@ -104,6 +104,24 @@ def test_metrics_of_rollouts(make_rollout: Callable[..., Rollout]) -> None:
     assert "auroc" not in only_right, "undefined metrics are absent, not nan"
 
 
+def test_stated_confidence_is_judged_over_the_responses_that_state_one(make_rollout: Callable[..., Rollout]) -> None:
+    """Right at 0.9 and 0.5, wrong at 0.5, one silent. ECE: bin 0.9 gap 0.1 of 1, bin 0.5 gap 0 of 2, over 3. Brier
+    (0.01 + 0.25 + 0.25) / 3. Of the two pairs one is won and one tied: AUROC 3/4."""
+    said = [(1.0, "<confidence>0.9</confidence>"), (1.0, "<confidence>50%</confidence>"),
+            (0.0, "<confidence> .5 </confidence>"), (1.0, "sure")]  # fmt: skip
+    metrics, points = calibration_metrics([make_rollout(reward=reward, text=text) for reward, text in said])
+    stated = {name: value for name, value in metrics.items() if "stated" in name}
+    expected = {"stated_frac": 3 / 4, "ece_stated": 0.1 / 3, "brier_stated": 0.17, "auroc_stated": 3 / 4}
+    assert stated == pytest.approx(expected)
+    assert [point.count for point in points["stated"]] == [2, 1]
+    assert metrics["ece_majority"] == 0.75, "four of one prompt, none with a readable answer"
+
+
+def test_without_a_stated_confidence_there_are_no_numbers_of_it(make_rollout: Callable[..., Rollout]) -> None:
+    metrics, points = calibration_metrics([make_rollout(), make_rollout(text="<confidence>2</confidence>")])
+    assert not [name for name in metrics if "stated" in name] and "stated" not in points
+
+
 @pytest.mark.parametrize("confidence", [[1.2], [-0.1], [math.nan]])
 def test_confidence_must_be_a_probability(confidence: list[float]) -> None:
     with pytest.raises(ValueError, match=r"outside 0\.\.1"):

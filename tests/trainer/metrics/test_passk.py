@@ -1,4 +1,4 @@
-"""pass@k, avg@n, maj@n against closed forms and counting by hand."""
+"""pass@k and avg@n against closed forms and counting by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from trainer.metrics.passk import avg_at_n, majority_accuracy, pass_at_k
+from trainer.metrics.passk import avg_at_n, pass_at_k
 
 
 def test_oracle_of_two_right_in_eight() -> None:
@@ -45,29 +45,3 @@ def test_samples_may_differ_between_problems() -> None:
 def test_impossible_counts_are_refused(c: int, n: int, k: int) -> None:
     with pytest.raises(ValueError, match="pass@"):
         pass_at_k(c, n, k)
-
-
-def test_majority_wins() -> None:
-    assert majority_accuracy(["7", "7", "3"], [True, True, False]) == 1.0
-    assert majority_accuracy(["7", "3", "3"], [True, False, False]) == 0.0
-
-
-def test_tie_gives_expected_accuracy() -> None:
-    # Two answers with two votes each, one of them correct: a coin. Three tied, one right: a third.
-    assert majority_accuracy(["7", "3", "7", "3", "9"], [True, False, True, False, False]) == 0.5
-    assert majority_accuracy(["1", "2", "3"], [False, True, False]) == pytest.approx(1 / 3)
-
-
-def test_unreadable_answers_have_no_vote() -> None:
-    assert majority_accuracy([None, None, None, "7"], [False, False, False, True]) == 1.0
-    assert majority_accuracy([None, None], [False, False]) == 0.0
-
-
-def test_answer_judged_with_its_working_counts_as_a_fraction() -> None:
-    # "24" wins with three votes, of which the working of two was right.
-    assert majority_accuracy(["24", "24", "24", "5"], [True, True, False, False]) == pytest.approx(2 / 3)
-
-
-def test_answers_and_judgements_must_pair_up() -> None:
-    with pytest.raises(ValueError, match="maj@n"):
-        majority_accuracy(["1"], [True, False])

@@ -11,10 +11,11 @@ import torch
 from testbench import CONTEXT, ModelDesk, Toy, policy, rewarded, unpacked
 
 from trainer.batch.types import TokenBatch, Verdict
+from trainer.metrics.calibration import stated_confidence
 from trainer.objective.base import Context, Shaping
 from trainer.objective.shaping.darling import Darling, grams
 from trainer.objective.shaping.outcome_exploration import OutcomeExploration
-from trainer.objective.shaping.rlcr import RLCR, stated_confidence
+from trainer.objective.shaping.rlcr import RLCR
 
 
 def shown(batch: TokenBatch, answers: Sequence[str | None], texts: Sequence[str] = (), state: Any = None) -> Context:

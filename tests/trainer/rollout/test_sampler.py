@@ -46,6 +46,7 @@ class Echo:
         temperature: float,
         max_tokens: int,
         seeds: Sequence[int],
+        top_p: float = 1.0,
     ) -> list[list[Completion]]:
         self.calls.append(
             {"prompts": list(prompts), "seeds": list(seeds), "temperature": temperature, "max_tokens": max_tokens}

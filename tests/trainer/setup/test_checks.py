@@ -39,6 +39,28 @@ def test_one_update_is_a_warning_because_clipping_does_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        (["evaluation.temperature=0.6"], "of heldout, ood are of what is sampled from (temperature 0.6, top-p 1)"),
+        (["evaluation.suite_sampling={ood: {top_p: 0.7}}"], "of ood are of what is sampled from (temperature 1, top-p"),
+        (["evaluation=greedy"], None),
+        (["evaluation.temperature=0.6", "evaluation.every=0"], None),
+    ],
+)
+def test_calibration_of_a_distribution_that_is_not_the_models_is_remarked_on(
+    sampling: list[str], words: str | None
+) -> None:
+    notes = found(["optim.updates_per_rollout=4", *sampling])
+    assert len(notes) == (words is not None)
+    assert not any(note.fatal or words not in note.message for note in notes if words)
+
+
+def test_greedy_responses_are_one_a_problem() -> None:
+    (problem,) = found(["optim.updates_per_rollout=4", "evaluation.temperature=0"])
+    assert problem.fatal and "evaluation.samples=1 and evaluation.ks=[1]" in problem.message
+
+
+@pytest.mark.parametrize(
     "factor",
     [
         {"name": "a", "key": "surrogate.clip_high"},

@@ -34,7 +34,9 @@ CONTROLLED = {
         ("throughput/tokens_per_s", "a timing"),
         ("eval/heldout/avg_at_2_se", None),
         ("eval/heldout/pass_at_4_se", "evaluation.ks"),
-        ("eval/heldout/maj_at_4_se", "maj_at_2_se"),
+        ("eval/heldout/maj_at_1", None),
+        ("eval/heldout/maj_at_4_se", "evaluation.ks"),
+        ("eval/heldout/avg_at_4_se", "avg_at_2_se"),
     ],
 )
 def test_what_a_small_run_logs(key: str, word: str | None) -> None:

@@ -22,6 +22,7 @@ from trainer.engine.base import EngineSetup
 from trainer.engine.vllm import VLLMEngine
 from trainer.policy.model import load_model, load_tokenizer, model_path
 from trainer.storage.export import description
+from trainer.storage.record import RunFolder
 
 WEIGHTS = "model.safetensors"
 
@@ -175,3 +176,54 @@ def test_what_describes_a_model_is_copied_byte_for_byte(tmp_path: Path) -> None:
     edit(model / "config.json", torch_dtype="bfloat16", dtype=None)
     config = json.loads(description(model, "float32")["config.json"])
     assert config["dtype"] == config["torch_dtype"] == "float32"
+
+
+def test_a_run_without_mlflow_is_not_exported_to_it(
+    chat_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(chat_run), "--mlflow", "--output", str(tmp_path / "out")]) == 2
+    assert "tracking.uri" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    copied_to(chat_run, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert main(["export", str(last(chat_run)), "--mlflow", "--output", str(tmp_path / "out")]) == 2
+    assert "python -m trainer --sync" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_mlflow_model_of_a_run_is_loaded_back_and_generates(
+    tied_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    from trainer.tracking.mlflow_copy import sync
+
+    run, uri = Path(shutil.copytree(tied_run, tmp_path / "run")), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    copied_to(run, uri)
+    sync(run)
+    client, run_id = MlflowClient(uri), RunFolder(run).read_mirror()["run_id"]
+    before = client.get_run(run_id)
+    assert main(["export", str(run), "--mlflow"]) == 0
+    folder, model_uri = capsys.readouterr().out.split()
+    after = client.get_run(run_id)
+    assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
+    assert [f"models:/{output.model_id}" for output in after.outputs.model_outputs] == [model_uri]
+    logged = client.get_logged_model(model_uri.removeprefix("models:/"))
+    assert logged.experiment_id == before.info.experiment_id and str(tmp_path) in logged.artifact_location
+
+    mlflow.set_tracking_uri(uri)
+    pipeline: Any = mlflow.transformers.load_model(model_uri)
+    expected = AutoModelForCausalLM.from_pretrained(folder)
+    ids = pipeline.tokenizer("4,7,3,2=26:", return_tensors="pt")
+    greedy = {"max_new_tokens": 12, "do_sample": False}
+    ours, theirs = (model.generate(**ids, **greedy) for model in (expected, pipeline.model))
+    assert torch.equal(ours, theirs) and ours.shape[1] > ids["input_ids"].shape[1]
+    assert pipeline("4,7,3,2=26:", **greedy)[0]["generated_text"].startswith("4,7,3,2=26:")
+
+
+def copied_to(run: Path, uri: str) -> None:
+    """Let the configuration of a finished run name an MLflow store."""
+    from trainer.contract import run_yaml
+
+    folder = RunFolder(run)
+    config = folder.config()
+    folder.config_file.write_text(run_yaml.dumps(config | {"tracking": config["tracking"] | {"uri": uri}}))

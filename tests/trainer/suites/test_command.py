@@ -40,11 +40,25 @@ def test_a_run_gives_what_its_last_evaluation_gave(run: Path, capsys: pytest.Cap
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metrics"]
     expected = {key: value for key, value in logged.items() if key.startswith("eval/")}
     metrics = found(output)
-    more = {f"eval/{suite}/{name}" for suite in ("heldout", "ood") for name in ("token_entropy", "contaminated_frac")}
+    more = {f"eval/{suite}/{name}" for suite in ("heldout", "ood") for name in ("contaminated_frac",)}
     assert metrics.keys() - expected.keys() <= more
     assert metrics["eval/heldout/contaminated_frac"] == 0.0, "countdown's held-out problems are not trained on"
     assert {key: metrics[key] for key in expected} == pytest.approx(expected, rel=1e-6)
     assert "eval/heldout/avg_at_2" in capsys.readouterr().out
+
+
+def test_a_suite_of_the_run_may_be_sampled_in_its_own_way(run: Path, tmp_path: Path) -> None:
+    own = ["suite.ood.samples=1", "suite.ood.temperature=0", "suite.heldout.top_p=0.5"]
+    request = command.plan(str(run), own, tmp_path)
+    ood, heldout = (request.evaluation.of(name) for name in ("ood", "heldout"))
+    assert (ood.samples, ood.temperature, ood.ks, heldout.samples, heldout.top_p) == (1, 0, (1,), 2, 0.5)
+    for outputs in (tmp_path / "a", tmp_path / "b"):
+        assert main(["evaluate", str(run), *own, "--output", str(outputs)]) == 0
+    metrics = found(tmp_path / "a")
+    assert metrics == found(tmp_path / "b"), "greedy and seeded responses are the same again"
+    assert {"eval/ood/avg_at_1", "eval/heldout/avg_at_2"} <= metrics.keys() and "eval/ood/pass_at_2" not in metrics
+    with pytest.raises(ConfigError, match=r"suite_sampling names 'odd', not a suite: did you mean 'ood'"):
+        command.plan(str(run), ["suite.odd.samples=1"], tmp_path)
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_was(

@@ -135,6 +135,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     (folder.path / "metrics.json").write_text("[]")
     mirror = Mirror(folder, config)
     record(folder, range(12))
+    folder.append_contamination([{"step": 0, "suite": "heldout", "prompts": 4, "overlapping": 1, "share": 0.25}])
     folder.append_reliability([{"step": 0, "suite": "train", "bin": 1, "confidence": 0.25, "accuracy": None}])
     folder.write_status("COMPLETED", 12, 12)
     assert mirror.close(timeout=60)
@@ -151,7 +152,7 @@ def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     assert run.data.params == dict(parameters(config))
     assert folder.read_mirror()["run_id"] == run.info.run_id
     names = sorted(file.path for file in client(uri).list_artifacts(run.info.run_id))
-    assert names == ["metrics.json", "reliability.json", "run.yaml", "samples.json"]
+    assert names == ["contamination.json", "metrics.json", "reliability.json", "run.yaml", "samples.json"]
     folder.write_status("COMPLETED", 12, 12)
     status = folder.read_status()
     assert status is not None and status.mlflow_run_id == run.info.run_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -13,10 +12,9 @@ from torch import Tensor
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.settings import Range
+from trainer.metrics.calibration import stated_confidence
 from trainer.objective.base import Context, Shaping
 from trainer.objective.groups import is_correct
-
-_STATED = re.compile(r"<confidence>\s*([01](?:\.\d*)?|\.\d+|\d{1,3}(?:\.\d*)?\s*%)\s*</confidence>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +46,3 @@ class RLCR(Shaping):
         confidence = torch.tensor([float("nan") if q is None else q for q in stated], dtype=torch.float64)
         brier = (confidence - is_correct(batch).double()).square().nan_to_num(nan=1.0)
         return batch.rewards - (self.weight * brier).float()
-
-
-def stated_confidence(text: str) -> float | None:
-    """The probability in the last ``<confidence>`` of a response, None where there is none from 0 to 1."""
-    found = _STATED.findall(text)
-    if not found:
-        return None
-    number = found[-1]
-    value = float(number.rstrip("% ")) / 100 if number.endswith("%") else float(number)
-    return value if 0 <= value <= 1 else None
