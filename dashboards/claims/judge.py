@@ -87,7 +87,9 @@ def judge(claims: Sequence[Claim], runs: RunTable) -> list[Verdict]:
 
 def judge_claim(claim: Claim, runs: RunTable) -> Verdict:
     """Reproduced if all tests are, contradicted if one is at the claim's level over the number of its tests."""
-    results = tuple(_judge_test(claim, test, runs) for test in claim.tests)
+    # A contradiction is looked for in every test of the claim, so it takes its share of alpha.
+    share = claim.alpha / len(claim.tests)
+    results = tuple(judge_numbers(test, numbers(claim, test, runs), claim.alpha, share) for test in claim.tests)
     outcomes = {result.outcome for result in results}
     word = next((word for word in (CONTRADICTED, NO_RUNS, UNDECIDED) if word in outcomes), REPRODUCED)
     # The claim's tests must all hold, so its p is the largest (intersection-union).
@@ -100,14 +102,12 @@ def judge_claim(claim: Claim, runs: RunTable) -> Verdict:
     )
 
 
-def _judge_test(claim: Claim, test: Test, runs: RunTable) -> TestResult:
-    table, alpha = numbers(claim, test, runs), claim.alpha
+def judge_numbers(test: Test, table: pd.DataFrame, alpha: float, strict: float) -> TestResult:
+    """The result of a test on ``table`` [seed, arm]: reproduced at ``alpha``, contradicted at ``strict``."""
     if test.region is None:
         p = friedman_p(table) if len(table) >= MIN_SEEDS else math.nan
         outcome = NO_RUNS if table.empty else REPRODUCED if p <= alpha else UNDECIDED
         return TestResult(test=test, table=table, comparisons=(), outcome=outcome, p_value=p)
-    # A contradiction is looked for in every test of the claim, so it takes its share of alpha.
-    strict = alpha / len(claim.tests)
     comparisons = tuple(_compare(units, test.region, alpha, strict) for units in contrasts(test.compare, table))
     if table.empty:
         return TestResult(test=test, table=table, comparisons=comparisons, outcome=NO_RUNS, p_value=math.nan)
