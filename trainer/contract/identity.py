@@ -27,6 +27,7 @@ these are inside."""
 
 
 ADDED: Mapping[str, Mapping[str, object]] = {
+    "AccountingConfig": {"rollouts_every": 0},
     "Countdown": {"cluster_by": "numbers", "clusters": 64},
     "EquationTask": {"subset": "random", "clusters": 64},
     "JsonlTask": {"subset": "random", "clusters": 64},
