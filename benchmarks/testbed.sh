@@ -7,7 +7,7 @@ PYTHON=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 common=('seed=range(20,25)' launcher.slots=2 hardware.num_threads=1 output=outputs/testbed)
 "$PYTHON" sweep.py -m factor=off_policy_updates optim.updates_per_rollout=1,4,8 "${common[@]}"
-"$PYTHON" sweep.py -m factor=data_diversity task.num_prompts=8,64,512 "${common[@]}"
+"$PYTHON" sweep.py -m factor=data_diversity task.num_prompts=8,64,512 task.subset=random "${common[@]}"
 "$PYTHON" sweep.py -m factor=temperature rollout.temperature=0.6,1.0 "${common[@]}"
 "$PYTHON" sweep.py -m factor=clip_high surrogate.clip_high=0.02,0.2,0.5 "${common[@]}"
 "$PYTHON" sweep.py -m factor=clip_high surrogate.clip_high=0.02,0.2,0.5 shaping=random "${common[@]}"

@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_search(commands, common, page)
     rollouts = commands.add_parser("rollouts", parents=[page], help="write a page of one run's responses")
     rollouts.add_argument("run", metavar="RUN", type=Path, help="folder of a run, OUTPUT/runs/SIGNATURE")
+    rollouts.add_argument("--only", choices=("correct", "incorrect"), help="leave the others out")
+    rollouts.add_argument(
+        "--most", choices=("surprising", "influential"), help="the most so first, where many are kept"
+    )
     commands.add_parser("table", parents=[one, common], help="print one row a level and the verdict")
     _add_claims(commands, common, page)
     commands.add_parser("verdicts", parents=[common, page], help="the hypothesis of every sweep, printed and as a page")
@@ -197,7 +201,7 @@ def _mirror(options: argparse.Namespace) -> None:
 def _rollouts(options: argparse.Namespace) -> None:
     from dashboards.page.rollouts import write_rollouts
 
-    path = write_rollouts(options.run, options.output)
+    path = write_rollouts(options.run, options.output, options.only, options.most)
     print(f"page: {path}")
     _open(options, path)
 

@@ -14,6 +14,7 @@ import torch
 
 from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
+from trainer.kept import keep_rollouts, with_places
 from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.observe import (
@@ -115,6 +116,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     with watch("prepare"):
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
         batch = objective.with_columns(session.state, batch, at_desk)
+    batch = with_places(session, batch)
     before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
     with watch("update"):
         batch, stats = update(
@@ -136,6 +138,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     metrics |= accounting_metrics(session, before, batch, watch) | ledger_metrics(session, ledger, watch)
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1
+    keep_rollouts(session, rollouts, batch, ledger, step)
     if session.ranks.is_main and step % 10 == 0:
         shown = rollouts[:: run.rollout.group_size][: run.tracking.samples]
         session.folder.append_samples(sample_rows(shown, step, "train"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dashboards.store.store import default_uri
-from dashboards.sweep.artifacts import load_reliability, load_samples, load_tokens
+from dashboards.sweep.artifacts import load_reliability, load_rollouts, load_samples, load_tokens
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.run import load as load_any
 from dashboards.sweep.summary import cell_finals, metric_keys
@@ -78,6 +78,11 @@ class Frames:
     def tokens(self) -> pd.DataFrame:
         """One row a response of a ledger, with a list for each of its numbers, one entry a token."""
         return load_tokens(self.sweep)
+
+    def rollouts(self) -> pd.DataFrame:
+        """One row a response of the steps that were kept (``accounting.rollouts_every``), all of them: text, reward,
+        correct, and for each token a log-prob, an entropy, an advantage and, where a ledger looked, an influence."""
+        return load_rollouts(self.sweep)
 
 
 def load(name: str | Path, uri: str | None = None) -> Frames:

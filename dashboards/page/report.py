@@ -69,6 +69,7 @@ def report_html(sweep: SweepData, ui: str | None = None) -> str:
         "headline": _headline(sweep),
         "hypothesis": sweep.factor.hypothesis,
         "result": result,
+        "claimed": sweep.describe(sweep.factor.hypothesis.metric if sweep.factor.hypothesis else metric),
         "reason": _unbroken(f"{result.reason[:1].upper()}{result.reason[1:]}."),
         "why": why(sweep, ledger.accounts, ends),
         "ends": ends_words(sweep, ends) if ends else None,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from dashboards.statistics.format import MINUS, number
+from dashboards.statistics.format import MINUS, NONE, interval_text, number, p_number, signed
 from dashboards.statistics.intervals import Interval
+from dashboards.sweep.hypothesis import CrossEffect
 from dashboards.sweep.load import SweepData
-from dashboards.sweep.names import headline_keys
+from dashboards.sweep.names import ENTROPY, headline_keys
 from dashboards.sweep.summary import hypothesis_result, level_rows, metric_keys
 
 WIDTH = 100
@@ -33,7 +34,30 @@ def level_table(sweep: SweepData) -> str:
     lines = [*_wrapped(f"{sweep.name}: {what}"), ""]
     for columns in _tables([header, units, *rows]):
         lines += [*aligned([[row[at] for at in columns] for row in (header, units, *rows)], rule_after=2), ""]
-    return "\n".join([*lines, *_wrapped(hypothesis_result(sweep).sentence), *_unfinished(sweep)])
+    result = hypothesis_result(sweep)
+    return "\n".join([*lines, *_crossed(sweep, result.cross), *_wrapped(result.sentence), *_unfinished(sweep)])
+
+
+def _crossed(sweep: SweepData, effects: Sequence[CrossEffect]) -> list[str]:
+    """Both main effects and the interaction, one row each; nothing where nothing is crossed."""
+    if not effects:
+        return []
+    metric = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
+    rows = [
+        [
+            signed(found.effect.difference.mean),
+            f"[{interval_text(found.effect.difference, sign=True)}]",
+            p_number(found.effect.p_value),
+            NONE if found.trend is None else p_number(found.trend.p_value),
+            str(found.effect.difference.count),
+        ]
+        for found in effects
+    ]
+    what = f"{sweep.describe(metric).label}, differences of means over seeds with 95 % t intervals, by seed:"
+    named = [f"  {number}. {found.name}" for number, found in enumerate(effects, start=1)]
+    header = ["", "difference", "95 % t interval", "p, paired t", "p, trend", "seeds"]
+    table = aligned([header, *([f"{number}.", *row] for number, row in enumerate(rows, start=1))], rule_after=1)
+    return [*_wrapped(what), *(line for name in named for line in _wrapped(name, "     ")), "", *table, ""]
 
 
 def _tables(rows: Sequence[Sequence[str]]) -> list[list[int]]:

@@ -6,7 +6,7 @@ as JSON, and the page shows them as text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -52,10 +52,16 @@ def response_row(row: Mapping[Any, Any], run: str, level: str) -> dict[str, Any]
         "level": level,
         "run": run,
         "step": int(row["step"]),
-        "update": int(row["update"]),
+        "update": None if row.get("update") is None else int(row["update"]),
         "reward": row["reward"],
+        "correct": bool(row["correct"] if "correct" in row else (row["reward"] or 0) > 0),
         "prompt": prompt if len(prompt) <= _PROMPT_CHARACTERS else f"\u2026{prompt[-_PROMPT_CHARACTERS:]}",
         "cut": max(len(tokens) - MOST_TOKENS, 0),
         "tokens": tokens[:MOST_TOKENS],
-        **{name: [rounded(value, _DIGITS) for value in row[name][:MOST_TOKENS]] for name in COLUMNS},
+        **{name: _shown(row.get(name)) for name in COLUMNS},
     }
+
+
+def _shown(values: Sequence[float] | None) -> list[Any] | None:
+    """Numbers of the tokens that are shown; None where they were not computed."""
+    return None if values is None else [rounded(value, _DIGITS) for value in values[:MOST_TOKENS]]

@@ -9,11 +9,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dashboards.store.store import METRIC_COLUMNS, RunRecord, download_text, finite_or_nan
+from dashboards.store.store import METRIC_COLUMNS, RunRecord, download_files, download_text, finite_or_nan
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -83,6 +84,9 @@ class ClientStore:
 
     def read_text(self, run: RunRecord, path: str) -> str | None:
         return download_text(self.uri, run.run_id, path)
+
+    def files(self, run: RunRecord, folder: str) -> list[Path]:
+        return download_files(self.uri, run.run_id, folder)
 
     def _experiments(self) -> list[str]:
         return [str(experiment.experiment_id) for experiment in self.client.search_experiments(max_results=_PAGE)]

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dashboards.store.store import METRIC_COLUMNS, RunRecord, finite_or_nan
+from dashboards.store.store import METRIC_COLUMNS, RunRecord, files_in, finite_or_nan
 
 _TABLES = ("samples.json", "reliability.json", "contamination.json", "tokens.json")
 _STATUS = {"COMPLETED": "FINISHED", "FAILED": "FAILED", "CANCELLED": "KILLED", "QUEUED": "SCHEDULED"}
@@ -83,6 +83,9 @@ class FolderStore:
             return file.read_text(encoding="utf-8")
         table = self.path / f"{path}l"
         return json.dumps(list(_lines(table))) if path in _TABLES and table.is_file() else None
+
+    def files(self, run: RunRecord, folder: str) -> list[Path]:
+        return files_in(self.path / folder)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

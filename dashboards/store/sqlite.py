@@ -16,7 +16,15 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from dashboards.store.store import METRIC_COLUMNS, RunRecord, download_text, finite_or_nan, local_artifact
+from dashboards.store.store import (
+    METRIC_COLUMNS,
+    RunRecord,
+    download_files,
+    download_text,
+    files_in,
+    finite_or_nan,
+    local_artifact,
+)
 
 _CHUNK = 500
 """Values per IN (...) list, below SQLite's limit on bound variables in every version."""
@@ -93,6 +101,10 @@ class SqliteStore:
         if file is None:
             return download_text(self.uri, run.run_id, path)
         return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def files(self, run: RunRecord, folder: str) -> list[Path]:
+        place = local_artifact(run.artifact_uri, folder)
+        return download_files(self.uri, run.run_id, folder) if place is None else files_in(place)
 
     def _pairs(self, table: str, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = defaultdict(dict)

@@ -54,6 +54,10 @@ class Store(Protocol):
         """An artifact's text, or None when the run has no artifact of that path."""
         ...
 
+    def files(self, run: RunRecord, folder: str) -> list[Path]:
+        """The artifacts in a folder of the run's, as files on this machine, by name; none where there is no folder."""
+        ...
+
 
 def default_uri() -> str:
     """The tracking URI in force: MLFLOW_TRACKING_URI, else the project's SQLite file below the working directory."""
@@ -97,6 +101,22 @@ def local_artifact(artifact_uri: str, path: str) -> Path | None:
     if parsed.scheme == "file":
         return Path(unquote(parsed.path)) / path
     return Path(artifact_uri) / path if parsed.scheme == "" else None
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder by name, hidden ones (such as half-written ones) apart; none where there is no folder."""
+    return sorted(path for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def download_files(uri: str, run_id: str, folder: str) -> list[Path]:
+    """The artifacts in a folder through MLflow; none when the run has no such folder."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by mlflow at import
+    from mlflow.artifacts import download_artifacts
+    from mlflow.tracking import MlflowClient
+
+    if not MlflowClient(tracking_uri=uri).list_artifacts(run_id, folder):
+        return []
+    return files_in(Path(download_artifacts(run_id=run_id, artifact_path=folder, tracking_uri=uri)))
 
 
 def download_text(uri: str, run_id: str, path: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -70,6 +71,28 @@ CONTAMINATION_COLUMNS = (
     "words",
     "example",
 )
+ROLLOUT_COLUMNS = (
+    "signature",
+    "level",
+    "label",
+    "level_index",
+    "seed",
+    "step",
+    "group",
+    "prompt_id",
+    "prompt",
+    "response",
+    "answer",
+    "reward",
+    "correct",
+    "finish_reason",
+    "tokens",
+    "token_ids",
+    "logprobs",
+    "entropy",
+    "advantage",
+    "influence",
+)
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 
@@ -96,6 +119,27 @@ def load_tokens(sweep: SweepData) -> pd.DataFrame:
     """Responses of the ledgers, one a row, with a list of numbers for each token: columns ``TOKEN_COLUMNS``; influence,
     entropy and logprobs are nats."""
     return _gather(sweep, "tokens.json", TOKEN_COLUMNS)
+
+
+def load_rollouts(sweep: SweepData) -> pd.DataFrame:
+    """All responses of the steps that were kept, one a row: columns ``ROLLOUT_COLUMNS``, of which the last have a list
+    of numbers for each token (nats; the advantage in its own unit; influence None where no ledger looked)."""
+    store = open_store(sweep.uri)
+    frames = []
+    for cell in sweep.cells[list(_CELL_COLUMNS)].to_dict("records"):
+        run = sweep.runs.get(cell["signature"])
+        for path in store.files(run, "rollouts") if run else []:
+            frames.append(read_rollouts(path).assign(**{str(key): value for key, value in cell.items()}))
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return frame.reindex(columns=list(ROLLOUT_COLUMNS))
+
+
+def read_rollouts(path: Path) -> pd.DataFrame:
+    """One file of kept responses; ValueError in one sentence where it cannot be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 
 
 def load_provenance(sweep: SweepData) -> dict[str, str]:

@@ -28,8 +28,20 @@ RULE = (
     "0.05, by Page's trend test within seeds for three or more levels and by the paired t test for two, and the 95 % t "
     "interval of the paired difference between the last and the first level lies wholly on the same side of 0. A claim "
     "that nothing moves is contradicted by such a movement, and supported only where it states a margin that holds the "
-    "whole interval. Everything else is inconclusive."
+    "whole interval. Everything else is inconclusive. Of a sweep that crosses its factor with another key the rule is "
+    "applied to the means over that key, seed by seed, from seeds with every combination."
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEffect:
+    """One of the three questions to a sweep of two crossed keys."""
+
+    name: str
+    """For example ``Distinct training prompts: 512 minus 8, mean over task.subset``."""
+    effect: PairedEffect
+    trend: Trend | None = None
+    """With three values or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +60,8 @@ class HypothesisResult:
     """With three levels or more."""
     ends: tuple[str, str] | None = None
     """The first and the last of the hypothesis' levels, where these could be told."""
+    cross: tuple[CrossEffect, ...] = ()
+    """Of a sweep of two crossed keys: both main effects and the interaction."""
     resolution: str = ""
     """Where nothing was decided: the smallest effect that these seeds could have shown, and how many would decide."""
 
@@ -124,8 +138,8 @@ def _levels(
 def _identical(factor: Factor, metric: Metric, seeds: int) -> str:
     """The explanation for final values that are bit-equal at all levels: the factor had no effect at all."""
     return (
-        f"final {_lower(metric.label)} is exactly the same at every level in each of {seeds} seeds, so "
-        f"{_lower(factor.label)} was inert in this configuration"
+        f"final {lowered(metric.label)} is exactly the same at every level in each of {seeds} seeds, so "
+        f"{lowered(factor.label)} was inert in this configuration"
     )
 
 
@@ -166,7 +180,7 @@ def _outcome(hypothesis: Hypothesis, effect: PairedEffect, trend: Trend | None) 
 def _movement(
     outcome: str, factor: Factor, hypothesis: Hypothesis, labels: list[str], table: pd.DataFrame, metric: Metric
 ) -> str:
-    unit, means = _unit(metric), table.mean()
+    unit, means = unit_text(metric), table.mean()
     verb = {
         ("supported", 1): "rises",
         ("supported", -1): "falls",
@@ -177,7 +191,7 @@ def _movement(
         (TOO_FEW, hypothesis.direction or 0): "is not judged",
     }.get((outcome, hypothesis.direction or 0), "does not move clearly")
     return (
-        f"final {_lower(metric.label)} {verb} along {_lower(factor.label)}, {number(float(means.iloc[-1]))}{unit} at "
+        f"final {lowered(metric.label)} {verb} along {lowered(factor.label)}, {number(float(means.iloc[-1]))}{unit} at "
         f"{labels[-1]} against {number(float(means.iloc[0]))} at {labels[0]}"
     )
 
@@ -185,7 +199,7 @@ def _movement(
 def _evidence(effect: PairedEffect, trend: Trend | None, levels: int, metric: Metric) -> str:
     difference = effect.difference
     text = (
-        f"a paired difference of {signed(difference.mean)}{_unit(metric)} ({CONFIDENCE:.0%} interval "
+        f"a paired difference of {signed(difference.mean)}{unit_text(metric)} ({CONFIDENCE:.0%} interval "
         f"{interval_text(difference, sign=True)}, {difference.count} seeds"
     )
     if trend is None:
@@ -214,7 +228,7 @@ def _resolution(hypothesis: Hypothesis, difference: Interval, spread: float, met
     """The smallest effect that these seeds could have shown, and how many seeds would decide, in words."""
     if not spread > 0:
         return ""
-    unit, mean, count = _unit(metric), difference.mean, difference.count
+    unit, mean, count = unit_text(metric), difference.mean, difference.count
     shown = (
         f"With this spread, the smallest difference between the first and the last level that {count} seeds could have "
         f"shown is {number(detectable_effect(spread, count))}{unit} ({POWER:.0%} power, two-sided 5%, paired t test)"
@@ -230,9 +244,11 @@ def _resolution(hypothesis: Hypothesis, difference: Interval, spread: float, met
     return f"{shown}; {goal}, it takes {max(seeds, MIN_SEEDS)} seeds."
 
 
-def _unit(metric: Metric) -> str:
+def unit_text(metric: Metric) -> str:
+    """The unit of a difference, with a space before it; nothing for fractions and the like."""
     return f" {metric.unit}" if metric.unit in ("nats", "tokens") else ""
 
 
-def _lower(label: str) -> str:
+def lowered(label: str) -> str:
+    """A label within a sentence."""
     return label if label[:2].isupper() else label[:1].lower() + label[1:]

@@ -26,6 +26,7 @@ from dashboards.statistics.intervals import (
 )
 from dashboards.statistics.law import EARLY_STEPS, early_steps, fit_law, prediction_error
 from dashboards.statistics.trend import friedman_p, page_trend
+from dashboards.sweep.cross import evaluate_cross
 from dashboards.sweep.hypothesis import MIN_SEEDS, SIGNIFICANT, HypothesisResult, evaluate_hypothesis
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD, compared_keys, headline_keys
@@ -224,7 +225,8 @@ def _test(sweep: SweepData, metric: str, primary: bool) -> MetricTest | None:
 def hypothesis_result(sweep: SweepData) -> HypothesisResult:
     """The result of testing the sweep's hypothesis."""
     metric = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
-    return evaluate_hypothesis(sweep.factor, final_table(sweep, metric), labels(sweep), sweep.describe(metric))
+    evaluate = evaluate_hypothesis if sweep.factor.grid is None else evaluate_cross
+    return evaluate(sweep.factor, final_table(sweep, metric), labels(sweep), sweep.describe(metric))
 
 
 def entropy_reward(sweep: SweepData) -> pd.DataFrame:

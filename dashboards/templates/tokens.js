@@ -17,7 +17,7 @@ unpack("token-data").then(JSON.parse).then(function (responses) {
   const kinds = {
     // Most tokens have next to no influence, so the square root, and a scale for each response.
     influence: { of: (value) => Math.sign(value) * Math.sqrt(Math.abs(value)),
-      size: (response) => Math.sqrt(largest(response.influence)),
+      size: (response) => Math.sqrt(largest(response.influence || [])),
       words: "Orange raised the entropy, blue lowered it; full colour: the largest of the response, shade by square root." },
     entropy: { of: (value) => value, words: "From no colour at 0 nats to full colour at " },
     advantage: { of: (value) => value, words: "Orange positive, blue negative; full colour at \u00b1" },
@@ -26,13 +26,13 @@ unpack("token-data").then(JSON.parse).then(function (responses) {
   };
   for (const name of ["entropy", "advantage", "ratio"]) {
     const kind = kinds[name];
-    const most = responses.map((response) => largest(response[name].filter((value) => value !== null).map(kind.of)));
+    const most = responses.map((response) => largest((response[name] || []).filter((value) => value !== null).map(kind.of)));
     const size = Math.max(largest(most), kind.least || 1e-12);
     kind.size = () => size;
     kind.words += number(name === "ratio" ? Math.exp(size) : size) + (name === "entropy" ? " nats." : ".");
   }
   function color(name, response, index) {
-    const value = response[name][index], kind = kinds[name], size = kind.size(response);
+    const value = (response[name] || [])[index] ?? null, kind = kinds[name], size = kind.size(response);
     if (value === null || !(size > 0)) return "transparent";
     const share = Math.max(-1, Math.min(1, kind.of(value) / size));
     const tone = name === "entropy" ? "136,84,208" : share > 0 ? "230,126,0" : "0,114,178";
@@ -49,7 +49,8 @@ unpack("token-data").then(JSON.parse).then(function (responses) {
   }
   function draw(response) {
     const block = element("div", "response");
-    block.append(element("p", "", response.run + " \u00b7 step " + response.step + " \u00b7 update " + (response.update + 1) +
+    block.append(element("p", "", response.run + " \u00b7 step " + response.step + 
+      (response.update === null ? "" : " \u00b7 update " + (response.update + 1)) +
       " \u00b7 reward " + response.reward + (response.cut ? " \u00b7 " + response.cut + " more tokens not shown" : "")));
     const code = element("code", "");
     code.append(element("span", "prompt", visible(response.prompt)));
@@ -77,14 +78,14 @@ unpack("token-data").then(JSON.parse).then(function (responses) {
   }
   const orders = {
     surprise: (response) => -sum(response.logprobs) / Math.max(response.logprobs.length, 1),
-    influence: (response) => sum(response.influence.map(Math.abs)),
+    influence: (response) => sum((response.influence || []).map(Math.abs)),
   };
   const MOST_DRAWN = 96;
   function choose() {
     const run = controls.run.value, step = controls.step.value, answer = controls.answer.value;
     const chosen = responses.filter((response) =>
       (run === "" || response.run === run) && (step === "" || String(response.step) === step) &&
-      (answer === "" || (response.reward > 0) === (answer === "correct")));
+      (answer === "" || response.correct === (answer === "correct")));
     const size = orders[controls.order.value];
     if (size) chosen.sort((first, second) => size(second) - size(first));
     shown.clear();
@@ -99,10 +100,11 @@ unpack("token-data").then(JSON.parse).then(function (responses) {
     const found = shown.get(event.target);
     if (!found) { tip.hidden = true; return; }
     const [response, index] = found;
+    const at = (name) => response[name] ? number(response[name][index]) : "not computed";
     tip.textContent = [
-      "influence " + number(response.influence[index]) + " nats", "entropy " + number(response.entropy[index]) + " nats",
-      "probability " + number(Math.exp(response.logprobs[index])), "advantage " + number(response.advantage[index]),
-      "ratio " + number(response.ratio[index]), "coefficient " + number(response.coefficient[index]),
+      "influence " + at("influence") + " nats", "entropy " + at("entropy") + " nats",
+      "probability " + number(Math.exp(response.logprobs[index])), "advantage " + at("advantage"),
+      "ratio " + at("ratio"), "coefficient " + at("coefficient"),
     ].join("\n");
     tip.hidden = false;
     const box = event.target.getBoundingClientRect();

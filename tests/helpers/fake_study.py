@@ -78,7 +78,7 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
     parent = client.create_run(experiment_id, run_name=f"{spec.study} sweep", tags=tags)
     cells = [
         {"signature": signature_of(spec, index, seed), "level": level, "label": level, "level_index": index,
-         "seed": seed, "overrides": [f"surrogate.clip_high={level}", f"seed={seed}"]}
+         "seed": seed, "overrides": [*overrides(level), f"seed={seed}"]}
         for index, level in enumerate(spec.levels)
         for seed in range(spec.seeds)
     ]  # fmt: skip
@@ -91,6 +91,12 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
             _write_cell(client, experiment_id, parent.info.run_id, spec, cell, state)
     client.set_terminated(parent.info.run_id)
     return uri
+
+
+def overrides(level: str) -> list[str]:
+    """Those of a level ``0.2``, or ``0.2, subset random`` of a crossed sweep."""
+    value, _, subset = level.partition(", subset ")
+    return [f"surrogate.clip_high={value}", *([f"task.subset={subset}"] if subset else [])]
 
 
 def signature_of(spec: FakeSpec, index: int, seed: int) -> str:

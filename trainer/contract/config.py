@@ -105,8 +105,8 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountingConfig:
-    """How often the change of entropy is measured on the same contexts before and after the update, and how often every
-    update's change is accounted for token by token (the ledger)."""
+    """How often the change of entropy is measured on the same contexts before and after the update, how often every
+    update's change is accounted for token by token (the ledger), and how often all responses are kept."""
 
     every: int = 5
     """Steps between measurements; 0: never."""
@@ -118,6 +118,12 @@ class AccountingConfig:
     """Further steps that have a ledger."""
     ledger_rows: int = 128
     """Responses of a step that its ledger looks at, shared out over the updates; 0: all of them in every update."""
+    rollouts_every: int = 0
+    """Steps between those of which all responses are kept, token by token, in ``rollouts/``; 0: none."""
+
+    def rollouts_due(self, step: int) -> bool:
+        """Whether the responses of ``step`` are kept."""
+        return self.rollouts_every > 0 and step % self.rollouts_every == 0
 
     def ledger_due(self, step: int) -> bool:
         """Whether the updates of ``step`` are accounted for."""
@@ -130,6 +136,8 @@ class AccountingConfig:
         )
         every, rows, steps = self.ledger_every, self.ledger_rows, list(self.ledger_steps)
         require(every >= 0, "accounting.ledger_every", every, "use 0 for never, or a number of steps")
+        kept = self.rollouts_every
+        require(kept >= 0, "accounting.rollouts_every", kept, "use 0 for never, or a number of steps")
         require(rows >= 0, "accounting.ledger_rows", rows, "use 0 for all responses, or a number of them")
         require(all(step >= 0 for step in steps), "accounting.ledger_steps", steps, "steps count from 0")
 

@@ -26,15 +26,30 @@ NOT_IDENTITY = frozenset(
 these are inside."""
 
 
+ADDED: Mapping[str, Mapping[str, object]] = {
+    "AccountingConfig": {"rollouts_every": 0},
+    "Countdown": {"cluster_by": "numbers", "clusters": 64},
+    "EquationTask": {"subset": "random", "clusters": 64},
+    "EvaluationConfig": {"top_p": 1.0, "suite_sampling": {}},
+    "JsonlTask": {"subset": "random", "clusters": 64},
+    "ReasoningGymTask": {"subset": "random", "clusters": 64, "pool_size": 4096},
+}
+"""Settings of a class that came after schema 2, with the value that means what was before they came: with it they are
+no part of the identity, so that runs of before are found. No default of theirs may be another."""
+
+
 def identity(config: Mapping[str, object]) -> dict[str, object]:
     """The part of a resolved configuration that can move a curve, with the schema number."""
     return {"schema": SCHEMA} | {key: named(value) for key, value in config.items() if key not in NOT_IDENTITY}
 
 
 def named(value: Any) -> Any:
-    """``value`` with components by their class name alone: a file may move, an experiment stays what it was."""
+    """``value`` with components by their class name alone: a file may move, an experiment stays what it was.
+    Settings of :data:`ADDED` are left out where they say nothing new."""
     if isinstance(value, Mapping):
-        return {key: _class_name(item) if key == "_target_" else named(item) for key, item in value.items()}
+        neutral = ADDED.get(str(_class_name(value.get("_target_"))), {})
+        kept = {key: item for key, item in value.items() if key not in neutral or item != neutral[key]}
+        return {key: _class_name(item) if key == "_target_" else named(item) for key, item in kept.items()}
     return [named(item) for item in value] if isinstance(value, list | tuple) else value
 
 

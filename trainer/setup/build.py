@@ -40,6 +40,7 @@ from trainer.objective.base import (
 from trainer.objective.objective import Objective
 from trainer.objective.rollouts.base import RolloutPlan
 from trainer.tasks.base import Task
+from trainer.tasks.selected import selected
 
 BASES: dict[str, type] = {
     "task": Task,
@@ -110,6 +111,7 @@ def build_run(config: Mapping[str, Any]) -> Run:
         nodes = config[slot] or {}
         require(isinstance(nodes, Mapping), slot, nodes, "give a mapping from names to components, as conf/ does")
         lists[slot] = {name: _member(node, slot, f"{slot}.{name}") for name, node in nodes.items()}
+    single["task"] = selected(single["task"], single["model"])
     slots = {slot: single.pop(slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}
     objective = Objective(**slots, **lists)
     return Run(seed=seed, steps=steps, signature=signature(config), objective=objective, **single)

@@ -24,6 +24,7 @@ from trainer.policy.weights import check_shapes, check_weights
 from trainer.setup.build import Run, build_component
 from trainer.tasks.base import Task
 from trainer.tasks.fitted import Fitted
+from trainer.tasks.selected import selected
 
 
 def examine(run: Run, config: Mapping[str, Any]) -> list[str]:
@@ -77,7 +78,7 @@ def require_device(hardware: HardwareConfig) -> None:
 @functools.lru_cache(maxsize=4)
 def prompt_lengths(task: str, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
     """Sizes of every prompt of a task (its node, as JSON) by suite; ``train`` first, the others if ``evaluated``."""
-    return measured_prompts(build_component(json.loads(task), "task"), model, evaluated)
+    return measured_prompts(selected(build_component(json.loads(task), "task"), model), model, evaluated)
 
 
 def measured_prompts(task: Task, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from trainer.contract.files import persist
 from trainer.contract.records import append_records, length_until
 from trainer.contract.run_folder import is_cancelled, last_number
 from trainer.contract.status import Status, read_object, read_status, write_status
+from trainer.storage import rollouts
 
 MEASURED = ("time/", "throughput/", "memory/")
 """Prefixes of the metrics that differ from execution to execution; they go to ``timings.jsonl`` only."""
@@ -78,7 +79,7 @@ class RunFolder:
 
     def require_shape(self) -> None:
         """Raise :class:`ConfigError` where a file stands in the place of a folder, or the other way round."""
-        folders = (self.path, self.checkpoints, self.path / "attempts")
+        folders = (self.path, self.checkpoints, self.path / "attempts", self.path / rollouts.FOLDER)
         files = (self.config_file, self.status_file, *self._records, self.mirror, self.stop)
         for path in (*folders, *files):
             if path.exists() and path.is_dir() != (path in folders):
@@ -147,6 +148,10 @@ class RunFolder:
         """Add responses of a ledger, token by token; each row has an integer ``step``."""
         append_records(self.tokens, [_standard(row) for row in rows])
 
+    def keep_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep all responses of ``step``, by the columns of :func:`trainer.storage.rollouts.schema`."""
+        rollouts.write_step(self.path, step, rows)
+
     def flush(self) -> None:
         """Put everything appended on the disk. Call it before a checkpoint: that far, the record then survives
         anything.
@@ -176,8 +181,9 @@ class RunFolder:
         ``metrics.jsonl`` that stays.
 
         To be called before anything is appended, also on a fresh start. Lines are in step order, so each file is only
-        made shorter: atomic, and possible on a full disk.
+        made shorter: atomic, and possible on a full disk. Of rollouts that are kept whole files go.
         """
+        rollouts.forget_after(self.path, step)
         reached = -1
         for path in self._records:
             length, last = length_until(path, step)

@@ -37,6 +37,7 @@ from trainer.storage.record import RunFolder
 from trainer.suites.kept import Kept
 from trainer.suites.named import named
 from trainer.tasks.base import Task
+from trainer.tasks.selected import selected
 
 DEFAULTS = {
     "engine": "trainer.engine.vllm.VLLMEngine",
@@ -131,7 +132,7 @@ def _tasks(
 def _trained(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Texts of the prompts of a run; none, and a word on it, where its data are gone."""
     try:
-        task: Task = build_component(config["task"], "task")
+        task = selected(build_component(config["task"], "task"), build_component(config["model"], "model"))
         return tuple(prompt.text for prompt in task.train_prompts())
     except (ValueError, OSError) as error:
         print(f"overlap with the training prompts is not looked for: {error}", file=sys.stderr)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from trainer.batch.types import Prompt, Verdict
-from trainer.contract.settings import ConfigError, Seed
+from trainer.contract.settings import ConfigError, Range, Seed
 from trainer.tasks.countdown_problems import Problem, ProblemSpace, problems, solve
 from trainer.tasks.countdown_steps import canonical, end_of_step, first_reached, parse, solves, spell
-from trainer.tasks.countdown_subsets import clustered_order
+from trainer.tasks.countdown_subsets import clustered_order, clusters_by_numbers
+from trainer.tasks.diversity import Selection, Subset, arranged, at_random, selection
 
 POOL_SIZE = 4096
 """Training problems in the pool; ``num_prompts=4096`` is "all"."""
@@ -35,8 +36,13 @@ class Countdown:
 
     num_prompts: int = 512
     """Distinct training prompts, 1 to 4096; subsets nest: the first 8 are among the first 32."""
-    subset: Literal["random", "clustered"] = "random"
-    """``clustered``: whole groups of similar problems, low diversity at the same size."""
+    subset: Subset = "random"
+    """``clustered``: whole groups of similar problems, low diversity at the same size; ``spread``: evenly from all of
+    them, high diversity."""
+    cluster_by: Literal["numbers", "embeddings"] = "numbers"
+    """What makes problems similar: their numbers and targets, or K-means on the base model's embeddings of their
+    prompts, as for other tasks."""
+    clusters: Annotated[int, Range(1, 100_000)] = 64
     problem_seed: Seed = 0
     """Fixes every problem; the seed of a run only orders them."""
     num_numbers: int = 4
@@ -78,16 +84,30 @@ class Countdown:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"task.{name}={value!r} cannot be used: give a whole number, {low} to {high}")
-        if self.subset not in ("random", "clustered"):
-            raise ValueError(f"task countdown: subset is {self.subset!r}; set it to random or clustered")
+        if self.subset not in get_args(Subset):
+            raise ValueError(f"task countdown: subset is {self.subset!r}; set it to {', '.join(get_args(Subset))}")
 
     def train_prompts(self) -> list[Prompt]:
-        """The first ``num_prompts`` of the pool in random or clustered order; ids count positions in the pool."""
+        """The first ``num_prompts`` of the pool in the order of ``subset``; ids count positions in the pool."""
+        at_random(self.selection())
         if self.subset == "random":
             return self._prompts("train", self.num_prompts)
         pool = self._problems("train", POOL_SIZE, at_least=self.num_prompts)
-        order = clustered_order([(sorted(problem.numbers), problem.target) for problem in pool])
+        keys = [(sorted(problem.numbers), problem.target) for problem in pool]
+        if self.subset == "clustered":
+            order = clustered_order(keys, self.clusters)
+        else:
+            order = arranged(clusters_by_numbers(keys, self.clusters), self.subset)
         return [_prompt(f"train-{index}", pool[index]) for index in order[: self.num_prompts]]
+
+    def selection(self) -> Selection | None:
+        """With ``cluster_by=embeddings``."""
+        return selection("random" if self.cluster_by == "numbers" else self.subset, self.num_prompts, self.clusters)
+
+    def pool(self) -> list[Prompt]:
+        """At most 4096 problems."""
+        found = self._problems("train", POOL_SIZE, at_least=self.num_prompts)
+        return [_prompt(f"train-{index}", problem) for index, problem in enumerate(found)]
 
     def suites(self) -> dict[str, list[Prompt]]:
         """``heldout``: same kind, unseen. ``ood``: harder, by default more numbers and more steps."""

@@ -1,4 +1,4 @@
-"""Low-diversity subsets of countdown problems: whole groups of similar problems.
+"""Clusters of countdown problems by their numbers and targets: whole groups of similar problems.
 
 It must stay in whole-number arithmetic, so that the same subset comes out on every machine.
 """
@@ -13,7 +13,13 @@ from torch import Tensor
 NUM_CLUSTERS = 64
 
 
-def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
+def clusters_by_numbers(keys: Sequence[tuple[Sequence[int], int]], clusters: int = NUM_CLUSTERS) -> list[int]:
+    """The cluster of each problem, as :func:`clustered_order` makes them."""
+    features, centres = _clustered(keys, clusters)
+    return _squared_distances(features, features[centres]).argmin(dim=1).tolist()
+
+
+def clustered_order(keys: Sequence[tuple[Sequence[int], int]], clusters: int = NUM_CLUSTERS) -> list[int]:
     """Indices of all problems, cluster by cluster; the first n are the clustered subset of size n (they nest).
 
     Source: data diversity of "Revisiting Entropy in RL for Large Reasoning Models", specification 2.2, which keeps
@@ -25,8 +31,7 @@ def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
     Args:
         keys: (sorted numbers, target) of each problem, all with equally many numbers.
     """
-    features = torch.tensor([[*(8 * number for number in numbers), 8 * target // 3] for numbers, target in keys])
-    centres = _farthest_first(features, min(NUM_CLUSTERS, len(keys)))
+    features, centres = _clustered(keys, clusters)
     to_centres = _squared_distances(features, features[centres])
     nearest = to_centres.argmin(dim=1).tolist()
     to_own = to_centres.min(dim=1).values.tolist()
@@ -37,6 +42,12 @@ def clustered_order(keys: Sequence[tuple[Sequence[int], int]]) -> list[int]:
         return from_start[nearest[index]], nearest[index], to_own[index], index
 
     return sorted(range(len(keys)), key=rank)
+
+
+def _clustered(keys: Sequence[tuple[Sequence[int], int]], clusters: int) -> tuple[Tensor, list[int]]:
+    """Features [N, F] of the problems, and the indices of the centres."""
+    features = torch.tensor([[*(8 * number for number in numbers), 8 * target // 3] for numbers, target in keys])
+    return features, _farthest_first(features, min(clusters, len(keys)))
 
 
 def _farthest_first(features: Tensor, count: int) -> list[int]:

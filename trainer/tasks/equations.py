@@ -6,7 +6,6 @@ expression is read by a parser of this file and computed in exact fractions.
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import Range, Seed
 from trainer.tasks.answers import last_tagged
+from trainer.tasks.diversity import Selection, Subset, at_random, selection, shuffled
 from trainer.tasks.tables import column, records, require_source
 from trainer.tasks.template import CHAT, PromptFormat, with_line_breaks
 
@@ -44,7 +44,10 @@ class EquationTask:
     prompt_format: PromptFormat = "auto"
     system_prompt: str | None = None
     num_prompts: Annotated[int, Range(1)] | None = None
-    """Distinct training problems, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
+    """Distinct training problems, a subset by ``problem_seed`` (subsets nest); null is all of them."""
+    subset: Subset = "random"
+    """See ``task=math``."""
+    clusters: Annotated[int, Range(1, 100_000)] = 64
     problem_seed: Seed = 0
     num_heldout: Annotated[int, Range(1)] = 1024
     """The first rows of the table, which are not trained on; suite ``heldout``."""
@@ -59,16 +62,25 @@ class EquationTask:
 
     def train_prompts(self) -> list[Prompt]:
         """All rows after the held-out ones, or the first ``num_prompts`` of one fixed shuffle."""
+        at_random(self.selection())
+        return self._trained() if self.num_prompts is None else self.pool()[: self.num_prompts]
+
+    def selection(self) -> Selection | None:
+        """By ``subset``."""
+        return selection(self.subset, self.num_prompts, self.clusters)
+
+    def pool(self) -> list[Prompt]:
+        """All rows after the held-out ones, shuffled by ``problem_seed``."""
+        return shuffled(self._trained(), self.problem_seed)
+
+    def _trained(self) -> list[Prompt]:
         prompts = self._prompts()[self.num_heldout :]
         if len(prompts) < (self.num_prompts or 1):
             raise ValueError(
                 f"task countdown_3to4: {self.path} leaves {len(prompts)} problems to train on beside "
                 f"{self.num_heldout} held-out ones; lower task.num_heldout or task.num_prompts"
             )
-        if self.num_prompts is None:
-            return prompts
-        random.Random(f"{self.problem_seed}/subset").shuffle(prompts)
-        return prompts[: self.num_prompts]
+        return prompts
 
     def suites(self) -> dict[str, list[Prompt]]:
         """``heldout``: the first rows."""

@@ -14,7 +14,7 @@ class Fitted:
     """``task`` without the prompts whose ids are in ``left_out``."""
 
     task: Task
-    left_out: frozenset[str]
+    left_out: frozenset[str] = frozenset()
 
     def train_prompts(self) -> list[Prompt]:
         """Those that fit."""

@@ -7,7 +7,6 @@ response: answers are compared as text, exact numbers or expressions that math-v
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -27,6 +26,7 @@ from trainer.tasks.answers import (
     spelled,
 )
 from trainer.tasks.compare import quantity
+from trainer.tasks.diversity import Selection, Subset, at_random, selection, shuffled
 from trainer.tasks.grader import judge
 from trainer.tasks.jsonl_settings import check_settings
 from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
@@ -91,7 +91,11 @@ class JsonlTask:
     repeats: Literal["keep", "drop", "refuse"] = "keep"
     """Questions that occur again in the training file: trained on as often, once, or not at all."""
     num_prompts: Annotated[int, Range(1)] | None = None
-    """Distinct training questions, a random subset by ``problem_seed`` (subsets nest); null is all of them."""
+    """Distinct training questions, a subset by ``problem_seed`` (subsets nest); null is all of them."""
+    subset: Subset = "random"
+    """See :data:`trainer.tasks.diversity.Subset`; clusters are K-means on the base model's embeddings of prompts."""
+    clusters: Annotated[int, Range(1, 100_000)] = 64
+    """Of the whole training set; the paper has 1000 for 17 000 prompts."""
     problem_seed: Seed = 0
     """Fixes the subset; the seed of a run only orders it."""
     verifiers: Mapping[str, Any] = field(default_factory=dict)
@@ -105,15 +109,21 @@ class JsonlTask:
 
     def train_prompts(self) -> list[Prompt]:
         """All questions of ``path``, or the first ``num_prompts`` of one fixed shuffle."""
+        at_random(self.selection())
+        return self._load("train", str(self.path)) if self.num_prompts is None else self.pool()[: self.num_prompts]
+
+    def selection(self) -> Selection | None:
+        """By ``subset``."""
+        return selection(self.subset, self.num_prompts, self.clusters)
+
+    def pool(self) -> list[Prompt]:
+        """All questions of ``path``, shuffled by ``problem_seed``."""
         prompts = self._load("train", str(self.path))
-        if self.num_prompts is None:
-            return prompts
-        if self.num_prompts > len(prompts):
+        if (self.num_prompts or 0) > len(prompts):
             raise ValueError(
                 f"task math: num_prompts is {self.num_prompts}, but {self.path} holds {len(prompts)}; ask for fewer"
             )
-        random.Random(f"{self.problem_seed}/subset").shuffle(prompts)
-        return prompts[: self.num_prompts]
+        return shuffled(prompts, self.problem_seed)
 
     def suites(self) -> dict[str, list[Prompt]]:
         """The files of ``suite_paths``; none by default."""
@@ -217,8 +227,7 @@ class JsonlTask:
         usable = kept(source, rows, flaws, self.bad_rows)
         if flaws:
             log.warning("task math: %s; left out (task.bad_rows=drop)", summary(source, flaws, len(rows) + len(flaws)))
-        if suite == "train":
-            usable = self._trained(source, usable)
+        usable = self._trained(source, usable) if suite == "train" else usable
         template, examples = self.template(suite), self._examples()
         return [
             self._prompt(f"{suite}-{number}", template.replace("{question}", row.question), row, source, examples)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import ConfigError, Range, Seed
 from trainer.tasks.answers import Extract, canonical, extracted
+from trainer.tasks.diversity import Selection, Subset, at_random, selection
 from trainer.tasks.template import CHAT, PromptFormat, answering, asking, with_line_breaks
 from trainer.tasks.verifier_pool import shared_pool
 from trainer.tasks.verifiers.gym import dataset
@@ -35,6 +36,11 @@ class ReasoningGymTask:
     """Its own settings, which choose the level: ``{min_terms: 2, max_terms: 2}``."""
     num_prompts: Annotated[int, Range(1, 100_000)] = 512
     """Distinct training problems; subsets nest."""
+    subset: Subset = "random"
+    """See ``task=math``."""
+    clusters: Annotated[int, Range(1, 100_000)] = 64
+    pool_size: Annotated[int, Range(1, 100_000)] = 4096
+    """Problems that a subset by clusters is chosen from, fewer where the level has no more; ``random`` needs none."""
     num_heldout: Annotated[int, Range(1, 10_000)] = 128
     """Problems of the same kind that are not trained on; suite ``heldout``."""
     problem_seed: Seed = 0
@@ -55,6 +61,15 @@ class ReasoningGymTask:
 
     def train_prompts(self) -> list[Prompt]:
         """Problems after the held-out ones."""
+        at_random(self.selection())
+        return self._prompts("train")
+
+    def selection(self) -> Selection | None:
+        """By ``subset``."""
+        return selection(self.subset, self.num_prompts, self.clusters)
+
+    def pool(self) -> list[Prompt]:
+        """At most ``pool_size`` problems after the held-out ones."""
         return self._prompts("train")
 
     def suites(self) -> dict[str, list[Prompt]]:
@@ -94,12 +109,15 @@ class ReasoningGymTask:
         return asking(self.extract, self.answer_marker, self.prompt_template)
 
     def _size(self) -> int:
-        return TRIES * (self.num_heldout + self.num_prompts)
+        return TRIES * (self.num_heldout + self._wanted())
+
+    def _wanted(self) -> int:
+        return self.num_prompts if self.subset == "random" else max(self.pool_size, self.num_prompts)
 
     def _prompts(self, suite: str) -> list[Prompt]:
         settings = json.dumps(dict(self.settings), sort_keys=True)
         wanted = self.num_heldout + self.num_prompts
-        problems = _distinct(self.name, settings, self.problem_seed, self._size(), wanted)
+        problems = _distinct(self.name, settings, self.problem_seed, self._size(), self.num_heldout + self._wanted())
         if len(problems) < wanted:
             raise ConfigError(
                 f"task reasoning_gym: {self.name} at this level has only {len(problems)} distinct problems among "

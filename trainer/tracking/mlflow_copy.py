@@ -24,6 +24,7 @@ from trainer.contract.records import DamagedRecord, read_records
 from trainer.contract.status import Status
 from trainer.contract.store import connect
 from trainer.storage.record import RunFolder
+from trainer.storage.rollouts import FOLDER, kept_steps
 from trainer.tracking.mlflow_tags import TAG_LENGTH, mlflow_name, parameters, tags
 
 if TYPE_CHECKING:
@@ -247,7 +248,10 @@ class MlflowCopy:
         client.set_tag(self._run_id, "mlflow.loggedArtifacts", shown)
 
     def _send_rollouts(self, client: MlflowClient, until: int | None) -> None:
-        """``tokens.jsonl`` as compressed columns, for pandas: ``rollouts.parquet``."""
+        """``tokens.jsonl`` as compressed columns, for pandas: ``rollouts.parquet``; and the steps kept in
+        ``rollouts/``."""
+        for kept in kept_steps(self.folder.path, until).values():
+            client.log_artifact(self._run_id, str(kept), FOLDER)
         rows, _ = read_records(self.folder.tokens, until=until)
         if not rows:
             return

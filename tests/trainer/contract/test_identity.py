@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import run_config
+from runs import TARGETS, run_config
 
 import trainer
 from sweeps.compose.compose import CONF
-from trainer.contract.config import LIST_SLOTS, PLAIN_GROUPS, SINGLE_SLOTS
-from trainer.contract.identity import group_signature, identity, signature
+from trainer.contract.config import LIST_SLOTS, PLAIN_GROUPS, SINGLE_SLOTS, component_defaults
+from trainer.contract.identity import ADDED, group_signature, identity, signature
 from trainer.setup.build import BASES
 
 
@@ -64,3 +64,29 @@ def subclasses(kind: type) -> set[type]:
     """Everything in the project that is made from ``kind``, and ``kind``."""
     below = {item for child in kind.__subclasses__() for item in subclasses(child)}
     return {item for item in below | {kind} if item.__module__.startswith("trainer.")}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_a_setting_that_came_later_is_a_default_and_orphans_no_run(name: str) -> None:
+    kinds = {path.rpartition(".")[2]: path for path in (*TARGETS.values(), *LATER)}
+    defaults = component_defaults(kinds[name])
+    assert ADDED[name].items() <= defaults.items()
+    group = "accounting" if name == "AccountingConfig" else "task"
+    node = {"_target_": kinds[name], **defaults}
+    before = {key: value for key, value in node.items() if key not in ADDED[name]}
+    assert signature(CONFIG | {group: node}) == signature(CONFIG | {group: before})
+    for key, value in ADDED[name].items():
+        other = value + 1 if isinstance(value, int) else "another"
+        assert signature(CONFIG | {group: node | {key: other}}) != signature(CONFIG | {group: node})
+
+
+LATER = (
+    "trainer.tasks.jsonl.JsonlTask",
+    "trainer.tasks.equations.EquationTask",
+    "trainer.tasks.reasoning_gym.ReasoningGymTask",
+)
+
+
+def test_the_default_run_has_the_signature_that_it_had() -> None:
+    # Of commit 09751a4, before there was any such setting.
+    assert signature(run_config()) == "ec77e62f0955"

@@ -93,7 +93,7 @@ ACCEPTED: dict[tuple[str, str], str] = {
 """(value, setting) -> why it is no mistake; zeros and fractions stand below, by their reason."""
 
 ZEROS = {
-    OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows "
+    OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows accounting.rollouts_every "
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
     "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
     NEUTRAL: "advantage.alpha advantage.zeta advantage.side weight.sign_balance.alpha "

@@ -128,7 +128,7 @@ def test_problems_end_when_the_space_is_exhausted() -> None:
         ({"min_steps": 4}, "task.min_steps=4 cannot be used: give a whole number, 1 to 3"),
         ({"target_min": 100}, "task.target_min=100 cannot be used"),
         ({"number_min": 10}, "task.number_min=10 cannot be used"),
-        ({"subset": "sorted"}, "set it to random or clustered"),
+        ({"subset": "sorted"}, "set it to random, clustered, spread"),
     ],
 )
 def test_out_of_range_is_one_sentence(options: dict[str, object], words: str) -> None:

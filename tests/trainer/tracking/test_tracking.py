@@ -179,6 +179,8 @@ def test_tokens_are_copied_at_the_end_and_no_further_than_a_checkpoint_holds(tmp
     folder = run_folder(tmp_path / "run", config)
     record(folder, range(8))
     folder.append_tokens({"step": step, "tokens": ["<b>", "1"], "influence": [step, 2e-6]} for step in (0, 5))
+    for step in (0, 5):
+        folder.keep_rollouts(step, [{"step": step, "response": "7", "logprobs": [-0.5]}])
     copy = MlflowCopy(folder, config, uri)
     copy.advance(7)
     (run,) = runs(uri)
@@ -190,6 +192,8 @@ def test_tokens_are_copied_at_the_end_and_no_further_than_a_checkpoint_holds(tmp
     assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
         {"influence": [0, 2e-6], "step": 0, "tokens": ["<b>", "1"]}
     ]
+    kept = [file.path for file in client(uri).list_artifacts(run.info.run_id, "rollouts")]
+    assert kept == ["rollouts/step-000000.parquet"]
     columns = client(uri).download_artifacts(run.info.run_id, "rollouts.parquet", str(tmp_path))
     assert pyarrow.parquet.read_table(columns).to_pylist() == [
         {"influence": [0, 2e-6], "step": 0, "tokens": ["<b>", "1"]}
