@@ -56,6 +56,10 @@ class RecordStore:
         """A text artifact, where the record kept it."""
         return self.texts.get(run.run_id, {}).get(path)
 
+    def files(self, run: RunRecord, folder: str) -> list[Path]:
+        """None: a record keeps no files of the runs."""
+        return []
+
 
 def is_record(name: str) -> bool:
     """Whether ``name`` is the folder of a record."""
