@@ -13,7 +13,7 @@ from dashboards.claims.claim import Claim, parse_claim
 from dashboards.claims.judge import CONTRADICTED, REPRODUCED, RunTable, Verdict, judge
 from dashboards.page.why import why
 from dashboards.store.store import RunRecord, Store, open_store
-from dashboards.sweep.ledger import accounts
+from dashboards.sweep.ledger import Account, accounts
 from dashboards.sweep.load import SweepData, find_parent, list_sweeps, read_sweep, sweep_of
 from dashboards.sweep.names import ENTROPY
 
@@ -67,17 +67,16 @@ def verdicts(study: ClaimStudy) -> list[Verdict]:
     return [replace(verdict, why=_why(study, ledgers, verdict)) for verdict in found]
 
 
-def _why(study: ClaimStudy, ledgers: Sequence[Any], verdict: Verdict) -> str:
-    """The ledger's sentence on the first test on entropy that was contradicted."""
+def _why(study: ClaimStudy, ledgers: Sequence[Account], verdict: Verdict) -> str:
+    """The ledger's sentence on the first test on entropy that was contradicted, with the claim's names of its arms."""
+    claim = verdict.claim
     for result in verdict.results:
-        arms = result.test.arms
-        if (
-            result.outcome == CONTRADICTED
-            and len(arms) > 1
-            and str(next(iter(result.test.value.values()))).startswith(ENTROPY)
-        ):
-            levels = verdict.claim.arms[arms[0]], verdict.claim.arms[arms[-1]]
-            found = why(study.sweep, ledgers, levels)
+        arms, metric = result.test.arms, str(next(iter(result.test.value.values())))
+        if result.outcome == CONTRADICTED and len(arms) > 1 and metric.startswith(ENTROPY):
+            names = {level: arm for arm, level in claim.arms.items()}
+            cells = study.sweep.cells
+            cells = cells.assign(label=[names.get(level, level) for level in cells["level"]])
+            found = why(replace(study.sweep, cells=cells), ledgers, (claim.arms[arms[0]], claim.arms[arms[-1]]))
             return found.sentence if found else ""
     return ""
 

@@ -52,6 +52,7 @@ def test_verdicts_come_from_the_runs_of_the_arms(study: ClaimStudy) -> None:
 
 def test_a_contradicted_claim_says_what_the_ledger_says(study: ClaimStudy) -> None:
     found = verdicts(study)
+    assert found[1].why.startswith("From low to high the change of entropy differs by +")
     assert "negative, unlikely tokens" in found[1].why and found[0].why == ""
 
 
