@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import plotly.graph_objects as go
 
 from dashboards.claims.judge import RULE, TestResult, Verdict
-from dashboards.claims.study import ClaimStudy, points
+from dashboards.claims.study import ClaimStudy
 from dashboards.claims.text import counted, result_text
-from dashboards.page.figures import base_figure, level_curves, plain, whisker
+from dashboards.page.figures import base_figure, curve, plain, whisker
+from dashboards.page.figures_compare import reward_entropy
+from dashboards.page.figures_ledger import cumulated, estimator_ranking, measured_against_predicted
 from dashboards.page.links import shown_uri
 from dashboards.page.page import Panel, Section, render, write_atomically
 from dashboards.page.palette import Style, styles_of
+from dashboards.page.sections import ledger_data
 from dashboards.statistics.format import NONE, number
 from dashboards.statistics.intervals import t_interval
+from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY
+from dashboards.sweep.summary import level_laws
 
 _PAIR = "#9aa5b1"
 
@@ -61,12 +66,14 @@ def _section(study: ClaimStudy, verdict: Verdict) -> Section:
     claim = verdict.claim
     ordered = any(result.test.compare in ("trend", "peak") for result in verdict.results)
     styles = styles_of([(level, arm) for arm, level in claim.arms.items()], ordered=ordered)
-    panels = [Panel(figure=figure) for metric in _curves(verdict) if (figure := _curve(study, metric, styles))]
+    part = study.part(claim)
+    panels = [Panel(figure=figure) for metric in _curves(verdict) if (figure := curve(part, metric, styles))]
     panels += [
         Panel(figure=_numbers(result, styles), caption=f"{result.outcome.capitalize()}: {result_text(result)}.")
         for result in verdict.results
         if len(result.table)
     ]
+    panels += [Panel(figure=figure) for figure in _explanations(part, verdict, styles) if figure is not None]
     return Section(id=_id(verdict), title=f"{claim.number}. {claim.statement}", intro=claim.caveat, panels=panels)
 
 
@@ -75,10 +82,21 @@ def _curves(verdict: Verdict) -> list[str]:
     return list(dict.fromkeys([ENTROPY, *sorted(verdict.claim.metrics)]))[:4]
 
 
-def _curve(study: ClaimStudy, metric: str, styles: Sequence[Style]) -> go.Figure | None:
-    name = study.sweep.describe(metric)
-    found = points(study, [style.level for style in styles], metric)
-    return level_curves(found, styles, name.label, name.unit or name.label, "", name.range)
+def _explanations(part: SweepData, verdict: Verdict, styles: Sequence[Style]) -> Iterator[go.Figure | None]:
+    """What the report of a sweep shows of the claim's subject: reward against entropy for the law, the ranking of
+    estimators, predicted against measured change, and the ledger of a claim that was contradicted."""
+    kinds = {next(iter(result.test.value)) for result in verdict.results}
+    if kinds & {"law_fit", "law_error"}:
+        yield reward_entropy(part, level_laws(part), styles)
+    if not any(metric.startswith("ledger/") for metric in verdict.claim.metrics) and not verdict.why:
+        return
+    ledger = ledger_data(part)
+    if "lead" in kinds:
+        yield estimator_ranking(ledger.ranked)
+    if "slope" in kinds and ledger.fit is not None:
+        yield measured_against_predicted(part, ledger.points, ledger.fit, styles)
+    if verdict.why:
+        yield from cumulated(part, ledger.accounts, styles)
 
 
 def _numbers(result: TestResult, styles: Sequence[Style]) -> go.Figure:

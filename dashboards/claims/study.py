@@ -35,6 +35,16 @@ class ClaimStudy:
             for (level, seed), run in points.groupby(["level", "seed"], sort=False)
         }
 
+    def part(self, claim: Claim) -> SweepData:
+        """The runs of a claim as a sweep whose labels are the names of its arms."""
+        names = {level: arm for arm, level in claim.arms.items()}
+
+        def own(table: pd.DataFrame) -> pd.DataFrame:
+            rows = table[table["level"].isin(names)]
+            return rows.assign(label=rows["level"].map(names))
+
+        return replace(self.sweep, cells=own(self.sweep.cells), metrics=own(self.sweep.metrics))
+
 
 def study_parent(store: Store, uri: str, name: str | None) -> RunRecord:
     """The parent run of the study of claims ``name``, or of the newest one. ValueError where there is none."""
@@ -73,10 +83,7 @@ def _why(study: ClaimStudy, ledgers: Sequence[Account], verdict: Verdict) -> str
     for result in verdict.results:
         arms, metric = result.test.arms, str(next(iter(result.test.value.values())))
         if result.outcome == CONTRADICTED and len(arms) > 1 and metric.startswith(ENTROPY):
-            names = {level: arm for arm, level in claim.arms.items()}
-            cells = study.sweep.cells
-            cells = cells.assign(label=[names.get(level, level) for level in cells["level"]])
-            found = why(replace(study.sweep, cells=cells), ledgers, (claim.arms[arms[0]], claim.arms[arms[-1]]))
+            found = why(study.part(claim), ledgers, (claim.arms[arms[0]], claim.arms[arms[-1]]))
             return found.sentence if found else ""
     return ""
 
@@ -96,13 +103,3 @@ def check(text: str) -> None:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-
-
-def points(study: ClaimStudy, levels: Sequence[str], metric: str) -> pd.DataFrame:
-    """Rows (level, seed, step, value) of one metric in completed runs."""
-    frame = study.sweep.metrics
-    return frame[
-        (frame["metric"] == metric)
-        & frame["level"].isin(levels)
-        & frame["signature"].isin(study.sweep.completed["signature"])
-    ]

@@ -25,6 +25,10 @@ CLAIMS = [
      "tests": [{"value": ENTROPY, "expect": "decrease"}]},
     {"number": 3, "statement": "The gradient grows.", "source": "P", "arms": {"low": "0.2", "high": "0.5"},
      "tests": [{"value": {"end": "policy/grad_norm"}, "expect": "increase"}], "caveat": f"C {EVERYWHERE}"},
+    {"number": 5, "statement": "The law, the ledger and STEER.", "source": "P", "arms": {"low": "0.2"},
+     "tests": [{"value": {"law_fit": 1}, "expect": {"above": 0.5}},
+               {"value": {"lead": "steer_published", "over": ["covariance"]}, "expect": {"above": 0}},
+               {"value": {"slope": ["ledger/predicted", "ledger/measured"]}, "expect": {"above": 0.8}}]},
     {"number": 4, "statement": "Never run.", "source": "P", "arms": {"a": "0.9"},
      "tests": [{"value": ENTROPY, "expect": {"above": 0}}]},
 ]  # fmt: skip
@@ -32,7 +36,7 @@ CLAIMS = [
 
 @pytest.fixture(scope="module")
 def uri(new_store: Callable[[], Path]) -> str:
-    spec = FakeSpec(study="claims", levels=("0.2", "0.28", "0.4", "0.5"), seeds=5, steps=20, effect=0.02, claims=CLAIMS)
+    spec = FakeSpec(study="claims", factor=None, seeds=5, steps=20, effect=0.02, claims=CLAIMS)
     return write_study(new_store(), spec)
 
 
@@ -43,11 +47,13 @@ def study(uri: str) -> ClaimStudy:
 
 def test_verdicts_come_from_the_runs_of_the_arms(study: ClaimStudy) -> None:
     found = verdicts(study)
-    assert [verdict.outcome for verdict in found] == ["reproduced", "contradicted", "not decided", "not run"]
+    assert [verdict.outcome for verdict in found] == [
+        "reproduced", "contradicted", "not decided", "not run", "reproduced",
+    ]  # fmt: skip
     assert undecided(found) == [3, 4]
     # The effect of the helper: 0.02 nats a level, three levels from low to high.
     assert found[0].results[0].comparisons[0].interval.mean == pytest.approx(0.06 * (1 - 0.16), abs=0.015)
-    assert counted(found).startswith("1 reproduced, 1 contradicted, 1 not decided, 1 not run; 1 of the reproduced")
+    assert counted(found).startswith("2 reproduced, 1 contradicted, 1 not decided, 1 not run; 2 of the reproduced")
 
 
 def test_a_contradicted_claim_says_what_the_ledger_says(study: ClaimStudy) -> None:
@@ -66,7 +72,7 @@ def test_the_command_prints_a_table_and_writes_page_and_markdown(
     assert (tmp_path / "outputs" / "reports" / "claims.html").is_file()
     rows = [line for line in (tmp_path / "claims.md").read_text().splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[2] for row in rows[1:]] == [
-        "**reproduced**", "**contradicted**", "**not decided**", "**not run**",
+        "**reproduced**", "**contradicted**", "**not decided**", "**not run**", "**reproduced**",
     ]  # fmt: skip
     assert main(["claims", "--uri", uri, "--undecided"]) == 0
     assert json.loads(capsys.readouterr().out) == [3, 4]
@@ -88,10 +94,12 @@ def test_the_page_opens_with_a_figure_behind_every_row(study: ClaimStudy, tmp_pa
     page = write_claims(study, verdicts(study), tmp_path / "claims.html")
     document, console = opened(page)
     assert console == [] and "pwned" not in document.partition("<title>")[2].partition("</title>")[0]
-    assert document.count('class="badge') == 4
+    assert document.count('class="badge') == 5
     for number in (1, 2, 3):
         assert f'href="#claim-{number}"' in document and f'id="claim-{number}"' in document
     assert document.count('class="main-svg"') >= 6, "curves and numbers of three claims"
+    titles = ("Configuration low", "Reward against entropy", "Estimators of influence", "Measured against predicted")
+    assert [title for title in titles if title not in document] == []
 
 
 def test_a_record_reads_as_the_store_it_was_made_from(
