@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ from typing import Any
 from sweeps.after.finish import close_abandoned
 from sweeps.after.leftovers import leftovers, remove, size_text
 from sweeps.after.manage import cancel, load_sweep, record_lost, sync
-from sweeps.grid.sweep import Document, load_document, sweep_names
+from sweeps.grid.sweep import Document, full_name, load_document, sweep_names
+from sweeps.plan.plan import aligned
 from sweeps.plan.schema import outdated_line, require_current
 from sweeps.queues.base import open_queue
 from sweeps.runs.progress import RunProgress
 from sweeps.runs.run_folder import read_run
-from sweeps.terminal.status import show, status_lines
+from sweeps.terminal.status import URGENT, show, status_lines
 from trainer.contract.config import ConfigError
 from trainer.contract.errors import unusable
 from trainer.contract.run_folder import last_attempt
-from trainer.contract.status import ExitCode
+from trainer.contract.status import ExitCode, read_status
 
 Cells = list[dict[str, Any]]
 
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _gc(output, options)
         if options.study is None:
             return _list(output)
+        options.study = full_name(output, options.study)
         document = load_document(output, options.study)
         command: Callable[[Path, Document, argparse.Namespace], int] = COMMANDS[options.command]
         return command(output, document, options)
@@ -100,11 +103,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(output: Path) -> int:
-    names = sweep_names(output)
-    print("\n".join(names) if names else f"no sweep in {output}")
+    rows = [(name, _counted(output, name)) for name in sweep_names(output)]
+    print("\n".join(aligned(rows)) if rows else f"no sweep in {output}")
     if old := outdated_line(output):
         print(old)
     return 0
+
+
+def _counted(output: Path, name: str) -> str:
+    """The states of a sweep's cells, as their runs last wrote them."""
+    try:
+        cells = load_document(output, name)["cells"]
+    except ConfigError as error:
+        return str(error)
+    found = [read_status(output / "runs" / cell["signature"]) for cell in cells]
+    counts = Counter(status.state if status else "PLANNED" for status in found)
+    return ", ".join(f"{counts[state]} {state.lower()}" for state in URGENT if counts[state])
 
 
 def _chosen_cells(document: Document, options: argparse.Namespace) -> Cells:

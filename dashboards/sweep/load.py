@@ -131,13 +131,17 @@ def search_folder(store: Store, parent: RunRecord) -> Path | None:
 
 
 def find_parent(parents: Sequence[RunRecord], study: str, uri: str) -> RunRecord:
-    """The newest of ``parents`` that ``study`` names; ValueError naming the nearest and all others."""
+    """The newest of ``parents`` that ``study`` names, or that alone begins so; ValueError naming the nearest and all
+    others."""
     for parent in parents:
         if study in (parent.tags.get("study"), parent.run_id, parent.name):
             return parent
     names = sorted({parent.tags.get("study") or parent.name for parent in parents})
     if not names:
         raise ValueError(f"no study named {study!r}: the MLflow store {uri} holds no sweep yet")
+    begun = [name for name in names if name.startswith(study)]
+    if len(begun) == 1:
+        return next(parent for parent in parents if begun[0] in (parent.tags.get("study"), parent.name))
     near = difflib.get_close_matches(study, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"no study named {study!r} in {uri}: {hint}Available: {', '.join(names)}")

@@ -177,6 +177,18 @@ def load_document(output: Path, name: str) -> Document:
     return document
 
 
+def full_name(output: Path, name: str) -> str:
+    """The sweep that ``name`` means: itself, or the only one whose name begins so. Raises :class:`ConfigError`, with
+    the names, where several do; a name that none begins with is returned as it is."""
+    names = sweep_names(output)
+    begun = sorted(known for known in names if known.startswith(name))
+    if name in names or not begun:
+        return name
+    if len(begun) > 1:
+        raise ConfigError(f"study {name!r} may be any of {', '.join(begun)}: give more of the name")
+    return begun[0]
+
+
 def sweep_names(output: Path) -> list[str]:
     """The sweeps in this output folder, newest first."""
     found = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda path: -path.stat().st_mtime)

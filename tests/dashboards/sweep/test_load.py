@@ -59,8 +59,8 @@ def test_settings_are_what_all_cells_share(sweep: SweepData) -> None:
     assert sweep.provenance["git revision"] == "3f2a9c1"
 
 
-def test_study_is_found_by_name_run_id_and_run_name(sweep: SweepData, study_uri: str) -> None:
-    for name in ("clip_high", sweep.parent.run_id, "clip_high sweep"):
+def test_study_is_found_by_name_run_id_run_name_and_the_beginning_of_its_name(sweep: SweepData, study_uri: str) -> None:
+    for name in ("clip_high", sweep.parent.run_id, "clip_high sweep", "clip"):
         assert load_sweep(study_uri, name).parent.run_id == sweep.parent.run_id
 
 

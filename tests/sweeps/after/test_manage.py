@@ -60,10 +60,21 @@ def test_without_a_name_the_sweeps_are_listed(
     monkeypatch.chdir(tmp_path)
     assert main(["status"]) == 0
     assert capsys.readouterr().out.startswith("no sweep in ")
-    sweep("-m", "seed=1,2")
+    sweep("-m", "seed=1,13")
     capsys.readouterr()
     assert main(["status"]) == 0
-    assert capsys.readouterr().out == "seed-steps-3\n"
+    assert capsys.readouterr().out == "seed-steps-3  1 failed, 1 completed\n"
+
+
+def test_the_beginning_of_a_name_will_do_where_one_sweep_has_it(sweep: Sweep, capsys: Capture) -> None:
+    for name, seeds in (("alpha", "1"), ("beta", "1,2"), ("better", "2")):
+        sweep("-m", f"study.name={name}", f"seed={seeds}")
+    capsys.readouterr()
+    assert main(["status", "al"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 completed"
+    assert main(["status", "bet"]) == 2
+    assert "study 'bet' may be any of beta, better: give more of the name" in capsys.readouterr().err
+    assert main(["status", "beta"]) == 0, "a whole name is that sweep, whatever else begins with it"
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "attach", "logs", "retry", "resume", "cancel", "sync"])
