@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from trainer.batch.types import Prompt
 from trainer.contract.config import ModelConfig
 from trainer.contract.settings import require
-from trainer.policy.embeddings import cached, prompt_embeddings
-from trainer.policy.model import load_tokenizer
-from trainer.policy.prompts import prompt_ids
 from trainer.tasks.base import Task
 from trainer.tasks.diversity import PooledTask, Selection, arranged
 from trainer.tasks.fitted import Fitted
@@ -75,6 +72,11 @@ def selected(task: Task, model: ModelConfig) -> Task:
 @functools.lru_cache(maxsize=4)
 def _labels(model: ModelConfig, asked: tuple[Asked, ...], clusters: int) -> tuple[int, ...]:
     """The cluster of each prompt. Prompts that occur again count once, and the order of the pool plays no part."""
+    # Only here a model is needed: processes that build a task to judge responses do without transformers.
+    from trainer.policy.embeddings import cached, prompt_embeddings
+    from trainer.policy.model import load_tokenizer
+    from trainer.policy.prompts import prompt_ids
+
     tokenizer = load_tokenizer(model)
     tokens = {
         each: prompt_ids(tokenizer, Prompt(id=each[0], text=each[0], chat=each[1], system=each[2], examples=each[3]))
