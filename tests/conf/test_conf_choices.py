@@ -20,7 +20,7 @@ PLAIN = {"factor", "study", "method", "clip_regime"}
 """Groups of presets: several components, or none."""
 
 CHOICES = [(group, name) for group, names in groups().items() for name in names]
-COMPONENTS = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in {*PLAIN, "hydra"}]
+COMPONENTS = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in {*PLAIN, "hydra", "claim"}]
 
 
 def one(group: str, name: str) -> list[str]:
