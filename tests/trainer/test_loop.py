@@ -168,6 +168,8 @@ def test_old_terms_cost_a_pass_only_where_the_sampler_cannot_say_them(
         situation(monkeypatch)
     found = metrics(trained(tmp_path / "found", engines, changes))[0]
     assert len(counted) == passes
+    if situation is silent:  # evaluations have the sampler's entropy, or none
+        plain = {key: value for key, value in plain.items() if not key.endswith("/token_entropy")}
     for key, value in plain.items():
         # One rounding that swaps two neighbours moves a correlation of ranks by more than it moves any mean.
         assert found.pop(key) == pytest.approx(value, rel=1e-3, abs=1e-3 if "spearman" in key else 1e-5), key
