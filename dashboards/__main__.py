@@ -226,14 +226,13 @@ def _claims(options: argparse.Namespace) -> None:
         return
     from dashboards.claims.page import write_claims
     from dashboards.claims.text import markdown, verdicts_table
+    from dashboards.page.page import write_atomically
 
     path = write_claims(study, found, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html")
     print(verdicts_table(found))
     print(f"\npage: {path}")
     if options.markdown:
         revision = study.sweep.provenance.get("git revision", "")
-        from dashboards.page.page import write_atomically
-
         write_atomically(markdown(found, "Claims of the literature", study.sweep.command, revision), options.markdown)
         print(f"table: {options.markdown}")
     _open(options, path)

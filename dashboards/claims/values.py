@@ -16,10 +16,9 @@ import pandas as pd
 from scipy.stats import linregress, spearmanr
 
 from dashboards.statistics.law import early_steps, fit_law, prediction_error
+from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD
+from dashboards.sweep.summary import FINAL_STEPS, final_steps
 
-FINAL_STEPS = 5
-"""Steps at the end of a run whose mean is its final value."""
-ENTROPY, REWARD = "policy/entropy", "rollout/generated_reward"
 _MIN_STEPS = 5
 """Below this many steps a correlation or a slope within a run is not computed."""
 
@@ -57,11 +56,7 @@ def series(frame: pd.DataFrame, metric: str) -> pd.Series:
 def end(frame: pd.DataFrame, metric: str) -> float:
     """Mean over the last 5 logged steps; of an evaluation the last value. The unit of the metric."""
     logged = series(frame, metric)
-    return (
-        float(logged.tail(1 if metric.startswith(("eval/", "support/")) else FINAL_STEPS).mean())
-        if len(logged)
-        else math.nan
-    )
+    return float(logged.tail(final_steps(metric)).mean()) if len(logged) else math.nan
 
 
 def change(frame: pd.DataFrame, metric: str) -> float:
@@ -128,14 +123,14 @@ def lead(frame: pd.DataFrame, first: str, over: list[str]) -> float:
 
 def law_error(frame: pd.DataFrame, fraction: float) -> float:
     """RMSE of R = -a e^H + b, fitted on the first ``fraction`` of the steps, over the others; in units of reward."""
-    pairs = _pairs(frame, ENTROPY, REWARD)
+    pairs = _pairs(frame, ENTROPY, SAMPLED_REWARD)
     first = max(early_steps(len(pairs)), math.ceil(fraction * len(pairs)))
-    return prediction_error(pairs[ENTROPY], pairs[REWARD], first)
+    return prediction_error(pairs[ENTROPY], pairs[SAMPLED_REWARD], first)
 
 
 def law_fit(frame: pd.DataFrame, fraction: float) -> float:
     """R^2 of R = -a e^H + b over the first ``fraction`` of the steps (1: all)."""
-    pairs = _pairs(frame, ENTROPY, REWARD)
+    pairs = _pairs(frame, ENTROPY, SAMPLED_REWARD)
     law = fit_law(*pairs.head(math.ceil(fraction * len(pairs))).to_numpy().T)
     return law.r_squared.mean if law is not None else math.nan
 
@@ -147,7 +142,7 @@ def at_equal_reward(runs: Runs, metric: str) -> dict[str, float]:
     value is that of the first step at which it does.
     """
     smooth = {
-        arm: pd.DataFrame({"reward": series(frame, REWARD), "value": series(frame, metric)})
+        arm: pd.DataFrame({"reward": series(frame, SAMPLED_REWARD), "value": series(frame, metric)})
         .dropna()
         .rolling(FINAL_STEPS)
         .mean()
@@ -183,7 +178,7 @@ def _ledger(argument: Any, value: Mapping[str, Any]) -> set[str]:
 def _law(function: Callable[[pd.DataFrame, float], float]) -> Value:
     return Value(
         of=lambda runs, argument, _: {arm: function(frame, float(argument)) for arm, frame in runs.items()},
-        metrics=lambda *_: {ENTROPY, REWARD},
+        metrics=lambda *_: {ENTROPY, SAMPLED_REWARD},
     )
 
 
@@ -201,7 +196,7 @@ VALUES: Mapping[str, Value] = {
     "law_fit": _law(law_fit),
     "at_equal_reward": Value(
         of=lambda runs, argument, _: at_equal_reward(runs, str(argument)),
-        metrics=lambda argument, _: {str(argument), REWARD},
+        metrics=lambda argument, _: {str(argument), SAMPLED_REWARD},
     ),
 }
 """Name in a claim's YAML -> the number."""

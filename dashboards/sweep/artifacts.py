@@ -15,12 +15,9 @@ import pandas as pd
 from dashboards.store.store import open_store
 from dashboards.sweep.load import SweepData
 
+_CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 SAMPLE_COLUMNS = (
-    "signature",
-    "level",
-    "label",
-    "level_index",
-    "seed",
+    *_CELL_COLUMNS,
     "step",
     "source",
     "prompt",
@@ -28,11 +25,7 @@ SAMPLE_COLUMNS = (
     "reward",
 )
 RELIABILITY_COLUMNS = (
-    "signature",
-    "level",
-    "label",
-    "level_index",
-    "seed",
+    *_CELL_COLUMNS,
     "step",
     "suite",
     "confidence_of",
@@ -41,11 +34,7 @@ RELIABILITY_COLUMNS = (
     "count",
 )
 TOKEN_COLUMNS = (
-    "signature",
-    "level",
-    "label",
-    "level_index",
-    "seed",
+    *_CELL_COLUMNS,
     "step",
     "update",
     "prompt",
@@ -59,11 +48,7 @@ TOKEN_COLUMNS = (
     "coefficient",
 )
 CONTAMINATION_COLUMNS = (
-    "signature",
-    "level",
-    "label",
-    "level_index",
-    "seed",
+    *_CELL_COLUMNS,
     "suite",
     "prompts",
     "overlapping",
@@ -72,11 +57,7 @@ CONTAMINATION_COLUMNS = (
     "example",
 )
 ROLLOUT_COLUMNS = (
-    "signature",
-    "level",
-    "label",
-    "level_index",
-    "seed",
+    *_CELL_COLUMNS,
     "step",
     "group",
     "prompt_id",
@@ -93,7 +74,6 @@ ROLLOUT_COLUMNS = (
     "advantage",
     "influence",
 )
-_CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")
 
 
 def load_samples(sweep: SweepData) -> pd.DataFrame:

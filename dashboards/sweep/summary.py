@@ -104,13 +104,17 @@ class LevelLaw:
         return -self.a.mean * np.exp(entropy) + self.b.mean
 
 
+def final_steps(metric: str) -> int:
+    """Logged steps whose mean is the final value: what evaluations measure has its last value alone."""
+    return 1 if metric.startswith(("eval/", "support/")) else FINAL_STEPS
+
+
 def cell_finals(sweep: SweepData, metric: str) -> pd.DataFrame:
     """The final value of ``metric`` in every completed cell: columns level, label, level_index, seed, value."""
     columns = ["level", "label", "level_index", "seed"]
     points = sweep.metrics[(sweep.metrics["metric"] == metric) & sweep.metrics["value"].notna()]
     points = points[points["signature"].isin(sweep.completed["signature"])]
-    count = 1 if metric.startswith("eval/") else FINAL_STEPS
-    tail = points.sort_values("step").groupby("signature").tail(count)
+    tail = points.sort_values("step").groupby("signature").tail(final_steps(metric))
     return tail.groupby(columns)["value"].mean().reset_index().sort_values(["level_index", "seed"])
 
 

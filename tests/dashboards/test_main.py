@@ -45,7 +45,7 @@ def test_table_list_and_verdicts_print(
 def test_mistakes_are_one_sentence_and_status_2(
     study_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["table", "clip_hi", "--uri", study_uri]) == 2
+    assert main(["table", "clip_hgih", "--uri", study_uri]) == 2
     assert main(["list", "--uri", f"sqlite:///{tmp_path / 'none.db'}"]) == 2
     (tmp_path / "file").write_text("")
     assert main(["report", "clip_high", "--uri", study_uri, "--output", str(tmp_path / "file" / "page.html")]) == 2

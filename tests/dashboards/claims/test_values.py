@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.claims.values import ENTROPY, REWARD, VALUES, evaluate, metrics_of
+from dashboards.claims.values import VALUES, evaluate, metrics_of
+from dashboards.sweep.names import ENTROPY
+from dashboards.sweep.names import SAMPLED_REWARD as REWARD
 
 NAN = float("nan")
 

@@ -45,7 +45,7 @@ def test_frames_are_copies(study_uri: str) -> None:
 
 def test_what_is_not_there_is_one_sentence(study_uri: str) -> None:
     with pytest.raises(ValueError, match="did you mean 'clip_high'"):
-        dashboards.load("clip_hi", study_uri)
+        dashboards.load("clip_hgih", study_uri)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
