@@ -41,9 +41,19 @@ class Arms:
     """The claims as ``sweep.json`` lists them: arms are names of levels."""
 
 
-def arms(claims: Sequence[Claim], shared: Sequence[str], seeds: Sequence[int], resolve: Resolver) -> Arms:
-    """Compose all arms of ``claims`` with the overrides ``shared``. Raises :class:`ConfigError` naming the claim."""
-    levels: dict[str, Level] = {}
+def arms(
+    claims: Sequence[Claim],
+    shared: Sequence[str],
+    seeds: Sequence[int],
+    resolve: Resolver,
+    levels: dict[str, Level] | None = None,
+) -> Arms:
+    """Compose all arms of ``claims`` with the overrides ``shared``. Raises :class:`ConfigError` naming the claim.
+
+    ``levels`` are those of the same sweep so far, by configuration, and new ones are added: an arm that claims share
+    has one name, also where they have different seeds.
+    """
+    levels = {} if levels is None else levels
     cells: dict[str, Cell] = {}
     documents = []
     for claim in claims:

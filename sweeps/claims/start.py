@@ -21,6 +21,7 @@ from sweeps.claims.looks import look_levels
 from sweeps.claims.request import DECIDED, Asked, asked
 from sweeps.compose.compose import batch_composer
 from sweeps.grid.cells import Cell
+from sweeps.grid.levels import Level
 from sweeps.grid.sweep import Sweep, name_of
 from sweeps.launch import Request, exit_code_of, hours_allowed, run_sweep
 from sweeps.plan.estimate import Estimate, estimate
@@ -41,18 +42,19 @@ class Study:
     asked: Asked
     resolve: Resolver
 
-    def arms(self, claims: Sequence[Claim], seeds: Sequence[int]) -> Arms:
+    def arms(self, claims: Sequence[Claim], seeds: Sequence[int], levels: dict[str, Level] | None = None) -> Arms:
         """The cells of some of the claims."""
         shared = [*([f"study={self.asked.testbed}"] if self.asked.testbed else []), *self.asked.words]
-        return arms(claims, shared, seeds, self.resolve)
+        return arms(claims, shared, seeds, self.resolve, levels)
 
     def sweep(self, parts: Sequence[tuple[Claim, Sequence[int], dict[str, Any]]]) -> Sweep:
         """One sweep of claims, each with its own seeds and with what its document says besides."""
         cells: dict[str, Cell] = {}
         documents: list[dict[str, Any]] = []
+        levels: dict[str, Level] = {}
         for seeds in dict.fromkeys(tuple(seeds) for _, seeds, _ in parts):
             of_seeds = [(claim, more) for claim, chosen, more in parts if tuple(chosen) == seeds]
-            made = self.arms([claim for claim, _ in of_seeds], seeds)
+            made = self.arms([claim for claim, _ in of_seeds], seeds, levels)
             cells |= {cell.signature: cell for cell in made.cells}
             documents += [
                 {**document, "seeds": list(seeds), **more}
@@ -155,13 +157,13 @@ def _in_looks(study: Study, request: Request) -> int:
             f"look {number} of {len(study.asked.looks)}: {count} seeds, {len(open_claims)} claims at level {level:.4f}"
         )
         sweep = study.sweep(parts)
+        uri = absolute(sweep.cells[0].config["tracking"]["uri"])
+        if uri is None:
+            raise ConfigError("until=decided needs MLflow to judge from: leave tracking=none out")
         ended = run_sweep(sweep, request)
         if ended not in (0, 1):
             return ended
         code = max(code, ended)
-        uri = absolute(sweep.cells[0].config["tracking"]["uri"])
-        if uri is None:
-            raise ConfigError("until=decided needs MLflow to judge from: leave tracking=none out")
         left = set(undecided(sweep, uri))
         settled |= {claim.number: (claim, seeds, look) for claim in open_claims if claim.number not in left}
         open_claims = [claim for claim in open_claims if claim.number in left]

@@ -92,6 +92,7 @@ def test_a_plan_shows_the_order_and_starts_nothing(sweep: Sweep, tmp_path: Path,
         (["until=tired"], "until=tired is not known: until=decided"),
         (["hours=0"], "hours=0 is no number of hours above 0"),
         (["hours=1", "claims=21", "seed=0"], "hours=1 needs earlier runs to estimate from"),
+        (["until=decided", "claims=21", "seed=0"], "until=decided needs MLflow to judge from"),
         (["factor=clip_high"], "factor cannot be set beside study=claims"),
         (["optim.lr=1e-3,1e-4"], "optim.lr names several values"),
         (["rollout.temperature=0.6", "claims=21"], "claim 21: two of its arms are the same run (0.6, 1.0)"),
@@ -165,6 +166,9 @@ def test_seeds_are_added_only_for_claims_that_are_not_decided(
 
     def judged(study: Any, uri: str) -> list[int]:
         seen.append({item["number"]: (item["seeds"], item["alpha"]) for item in study.claims})
+        ran = {(cell.level.name, cell.seed) for cell in study.cells}
+        arms = {(level, seed) for item in study.claims for level in item["arms"].values() for seed in item["seeds"]}
+        assert arms == ran, "every arm of every claim is a level of the sweep, with the claim's seeds"
         return next(answers)
 
     monkeypatch.setattr(start_module, "undecided", judged)
