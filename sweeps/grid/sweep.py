@@ -48,6 +48,14 @@ class Sweep:
         return self.output / "runs" / cell.signature
 
     @property
+    def in_queue_order(self) -> tuple[Cell, ...]:
+        """The cells as they should run: all levels of one seed first, so that levels can be compared early.
+
+        A study of claims keeps its own order, all seeds of the cheapest claim first, so that it can be judged early.
+        """
+        return self.cells if self.claims else tuple(sorted(self.cells, key=lambda cell: cell.seed))
+
+    @property
     def num_levels(self) -> int:
         """Different levels among the cells."""
         return len({cell.level.index for cell in self.cells})

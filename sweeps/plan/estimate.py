@@ -58,15 +58,14 @@ class FinishedRun:
 
 
 def split_into_jobs(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
-    """The cells of each job, ``size`` each: all levels of one seed first, so that levels can be compared early."""
-    ordered = sorted(cells, key=lambda cell: cell.seed)
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    """The cells of each job, ``size`` each."""
+    return [list(cells[start : start + size]) for start in range(0, len(cells), size)]
 
 
 def estimate(sweep: Sweep, decisions: Sequence[Decision], queue: Queue) -> Estimate | None:
     """Time for what is to be queued; None where no earlier run resembles a cell."""
     status = {cell.signature: item.status for cell, item in zip(sweep.cells, decisions, strict=True) if item.to_queue}
-    todo = [cell for cell in sweep.cells if cell.signature in status]
+    todo = [cell for cell in sweep.in_queue_order if cell.signature in status]
     known = finished_runs(sweep.output)
     start_s, speeds, jobs = start_up_s(known), dict[str, float | None](), []
     for job_cells in split_into_jobs(todo, queue.job_size(len(todo))):

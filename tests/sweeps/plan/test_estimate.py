@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,9 @@ def test_a_job_starts_as_soon_as_a_slot_is_free() -> None:
     assert makespan_s([], 2) == 0
 
 
-def test_all_levels_of_a_seed_run_before_the_next_seed(make_cells: Callable[..., list[Cell]]) -> None:
+def test_all_levels_of_a_seed_run_before_the_next_seed(make_cells: Callable[..., list[Cell]], tmp_path: Path) -> None:
     made = make_cells(*[[f"optim.lr={lr}", f"seed={seed}"] for lr in ("1e-4", "2e-4") for seed in (0, 1)])
-    assert [[cell.seed for cell in share] for share in split_into_jobs(made, 3)] == [[0, 0, 1], [1]]
+    sweep = Sweep(name="s", command="", output=tmp_path, cells=tuple(made))
+    assert [[cell.seed for cell in share] for share in split_into_jobs(sweep.in_queue_order, 3)] == [[0, 0, 1], [1]]
+    claims = replace(sweep, claims=({"number": 1},))  # whose order is by claim: all seeds of an arm together
+    assert [cell.seed for cell in claims.in_queue_order] == [0, 1, 0, 1]
