@@ -232,8 +232,7 @@ def _claims(options: argparse.Namespace) -> None:
     print(verdicts_table(found))
     print(f"\npage: {path}")
     if options.markdown:
-        revision = study.sweep.provenance.get("git revision", "")
-        write_atomically(markdown(found, "Claims of the literature", study.sweep.command, revision), options.markdown)
+        write_atomically(markdown(found, study.sweep), options.markdown)
         print(f"table: {options.markdown}")
     _open(options, path)
 

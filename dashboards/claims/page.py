@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboards.claims.judge import RULE, TestResult, Verdict
 from dashboards.claims.study import ClaimStudy
-from dashboards.claims.text import counted, result_text
+from dashboards.claims.text import CORRELATIONS, correlation_rows, counted, result_text
 from dashboards.page.figures import base_figure, curve, plain, whisker
 from dashboards.page.figures_compare import reward_entropy
 from dashboards.page.figures_ledger import cumulated, estimator_ranking, measured_against_predicted
@@ -20,6 +20,7 @@ from dashboards.page.palette import Style, styles_of
 from dashboards.page.sections import ledger_data
 from dashboards.statistics.format import NONE, number
 from dashboards.statistics.intervals import t_interval
+from dashboards.sweep.correlations import against_entropy
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY
 from dashboards.sweep.summary import level_laws
@@ -37,6 +38,8 @@ def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path) -> 
         "rows": [_row(verdict) for verdict in verdicts],
         "counted": counted(verdicts),
         "rule": RULE,
+        "correlations": correlation_rows(against_entropy(study.sweep)),
+        "correlations_are": CORRELATIONS,
         "command": study.sweep.command,
         "cells": f"{len(study.sweep.completed)} of {len(study.sweep.cells)}",
         "shown_uri": shown_uri(study.sweep.uri),

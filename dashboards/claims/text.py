@@ -9,8 +9,16 @@ from collections.abc import Sequence
 from dashboards.claims.judge import NO_RUNS, RULE, Comparison, TestResult, Verdict
 from dashboards.page.terminal import WIDTH, aligned
 from dashboards.statistics.format import NONE, interval_text, number, p_text, signed
+from dashboards.statistics.intervals import Interval
+from dashboards.sweep.correlations import Correlation, against_entropy
+from dashboards.sweep.load import SweepData
 
 _STATEMENT = 52
+CORRELATIONS = (
+    "Spearman's rank correlation with the policy's entropy: over the steps of a run (mean over a seed's runs) and "
+    "over the final values of a seed's runs, one a level. Means over seeds with 95 % t intervals. Across levels it is "
+    "a property of the levels that these claims choose."
+)
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> str:
@@ -63,9 +71,11 @@ def comparison_text(item: Comparison) -> str:
     return text
 
 
-def markdown(verdicts: Sequence[Verdict], title: str, command: str, revision: str) -> str:
-    """The table as Markdown, with one line a test, and the rule."""
-    lines = [f"# {title}", "", f"Made by `{command}`" + (f" at revision `{revision}`." if revision else "."), ""]
+def markdown(verdicts: Sequence[Verdict], sweep: SweepData) -> str:
+    """The table as Markdown, with one line a test; what goes with the entropy; and the rule."""
+    revision = sweep.provenance.get("git revision", "")
+    made = f"Made by `{sweep.command}`" + (f" at revision `{revision}`." if revision else ".")
+    lines = ["# Claims of the literature", "", made, ""]
     lines += [
         counted(verdicts),
         "",
@@ -86,4 +96,18 @@ def markdown(verdicts: Sequence[Verdict], title: str, command: str, revision: st
         ]
         cells = [str(claim.number), statement, *shown, tests + notes]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", "## What goes with the entropy", "", CORRELATIONS, "", "| metric | within runs | across levels |"]
+    lines += ["|---|---|---|", *("| " + " | ".join(row) + " |" for row in correlation_rows(against_entropy(sweep)))]
     return "\n".join([*lines, "", "## How a verdict is reached", "", RULE, ""])
+
+
+def correlation_rows(correlations: Sequence[Correlation]) -> list[list[str]]:
+    """Label, correlation within runs and across levels, each with its interval."""
+    return [[item.metric.label, _rho(item.within), _rho(item.across)] for item in correlations]
+
+
+def _rho(interval: Interval) -> str:
+    if math.isnan(interval.mean):
+        return NONE
+    shown = interval_text(interval, sign=True, digits=2)
+    return f"{signed(interval.mean, 2)}" + (f" ({shown})" if shown != NONE else "")

@@ -115,13 +115,13 @@ def content_policy(scripts: Sequence[str]) -> str:
     )
 
 
-def write_atomically(content: str, path: Path) -> Path:
+def write_atomically(content: str | bytes, path: Path) -> Path:
     """Write ``content`` so that ``path`` holds either its old content or all of the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -82,7 +82,7 @@ def write_study(folder: Path, spec: FakeSpec) -> str:
         for index, level in enumerate(spec.levels)
         for seed in range(spec.seeds)
     ]  # fmt: skip
-    document = {"study": spec.study, "command": command, "factor": spec.factor, "cells": cells}
+    document = {"study": spec.study, "command": command, "factor": spec.factor, "cells": cells, "output": str(folder)}
     document |= {"claims": list(spec.claims)} if spec.claims else {}
     client.log_text(parent.info.run_id, json.dumps(document), "sweep.json")
     for cell in cells:

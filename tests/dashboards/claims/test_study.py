@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import in_a_browser, opened
 from fake_study import EVERYWHERE, FakeSpec, write_study
@@ -33,11 +35,12 @@ CLAIMS = [
      "tests": [{"value": ENTROPY, "expect": {"above": 0}}]},
 ]  # fmt: skip
 
+SPEC = FakeSpec(study="claims", factor=None, seeds=5, steps=20, effect=0.02, claims=CLAIMS)
+
 
 @pytest.fixture(scope="module")
 def uri(new_store: Callable[[], Path]) -> str:
-    spec = FakeSpec(study="claims", factor=None, seeds=5, steps=20, effect=0.02, claims=CLAIMS)
-    return write_study(new_store(), spec)
+    return write_study(new_store(), SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +74,10 @@ def test_the_command_prints_a_table_and_writes_page_and_markdown(
     assert "reproduced" in out and max(map(len, out.splitlines())) <= 100
     assert (tmp_path / "outputs" / "reports" / "claims.html").is_file()
     rows = [line for line in (tmp_path / "claims.md").read_text().splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[2] for row in rows[1:]] == [
+    assert [row.split(" | ")[2] for row in rows[1:6]] == [
         "**reproduced**", "**contradicted**", "**not decided**", "**not run**", "**reproduced**",
     ]  # fmt: skip
+    assert rows[6] == "| metric | within runs | across levels |" and rows[7].startswith("| Reward of all samples | ")
     assert main(["claims", "--uri", uri, "--undecided"]) == 0
     assert json.loads(capsys.readouterr().out) == [3, 4]
 
@@ -106,12 +110,25 @@ def test_a_record_reads_as_the_store_it_was_made_from(
     uri: str, study: ClaimStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["record", "claims", "--uri", uri, "--output", str(tmp_path)]) == 0
-    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["study.json", "metrics.parquet"]
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["metrics.parquet", "study.json"]
     again = load_study(str(tmp_path))
-    first, second = markdown(verdicts(study), "T", "c", ""), markdown(verdicts(again), "T", "c", "")
+    first, second = markdown(verdicts(study), study.sweep), markdown(verdicts(again), again.sweep)
     assert first == second
     assert load_sweep(str(tmp_path), "claims").glossary.describe("policy/entropy").unit == "nats"
     assert len(again.sweep.completed) == 20
+    assert str(Path(uri.removeprefix("sqlite:///")).parent) not in (tmp_path / "study.json").read_text()
+
+
+def test_a_record_that_grows_keeps_what_it_has(
+    study: ClaimStudy, uri: str, tmp_path: Path, new_store: Callable[[], Path]
+) -> None:
+    """The same cells on a second machine, where one level is not done yet."""
+    other = write_study(new_store(), replace(SPEC, states={(3, seed): "RUNNING" for seed in range(5)}))
+    assert main(["record", "claims", "--uri", uri, "--output", str(tmp_path)]) == 0
+    assert main(["record", "claims", "--uri", other, "--output", str(tmp_path)]) == 0
+    again = load_study(str(tmp_path))
+    assert len(load_study(other).sweep.completed) == 15 and len(again.sweep.completed) == 20
+    pd.testing.assert_frame_equal(again.runs["0.5", 0], study.runs["0.5", 0], check_exact=False, rtol=1e-6)
 
 
 def test_a_damaged_record_is_a_sentence(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
