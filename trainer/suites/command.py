@@ -2,10 +2,9 @@
 
 RUN_OR_MODEL is the folder of a run (its newest checkpoint), of a model, or a hub name. Without ``suite`` a run's own
 suites are evaluated. Keys are those of a configuration (``evaluation.samples=64``, ``engine.lockstep=false``,
-``hardware.device=cuda``) and settings of a suite (``suite.aime24.path=aime24.jsonl``, ``suite.aime24.top_p=0.95``).
-Results are in
-``metrics.json`` of the output folder, which the same command completes after an interruption, and in the run's MLflow
-run under ``evaluate/``.
+``hardware.device=cuda``), a choice of ``conf/evaluation`` (``evaluation=siren``) and settings of a suite
+(``suite.aime24.path=aime24.jsonl``, ``suite.aime24.top_p=0.95``). Results are in ``metrics.json`` of the output folder,
+which the same command completes after an interruption, and in the run's MLflow run under ``evaluate/``.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.components import build_component
 from trainer.contract.config import ConfigError, ModelConfig, component_defaults, nearest
@@ -27,25 +24,19 @@ from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.run_folder import last_checkpoint
 from trainer.engine.base import EngineConfig, EngineSetup
 from trainer.evaluation.contamination import overlaps
-from trainer.evaluation.evaluate import SAMPLING, EvaluationConfig, chosen_suites, evaluate
+from trainer.evaluation.evaluate import EvaluationConfig, chosen_suites, evaluate
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.prompts import Length, misfits, prompt_ids
 from trainer.policy.weights import weight_files
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.storage.record import RunFolder
+from trainer.suites.arguments import DEFAULTS, applied
 from trainer.suites.kept import Kept
 from trainer.suites.named import named
 from trainer.tasks.base import Task
 from trainer.tasks.selected import selected
 
-DEFAULTS = {
-    "engine": "trainer.engine.vllm.VLLMEngine",
-    "evaluation": "trainer.evaluation.evaluate.EvaluationConfig",
-    "model": "trainer.contract.config.ModelConfig",
-    "hardware": "trainer.contract.config.HardwareConfig",
-}
-"""Components of the configuration for a model that is no run."""
 MAX_TOKENS = 1024
 """Longest response of a model that is no run, unless ``evaluation.max_tokens`` says otherwise."""
 
@@ -77,7 +68,7 @@ def plan(target: str, overrides: list[str], output: Path | None = None) -> Plan:
         if run
         else {name: {"_target_": kind, **component_defaults(kind)} for name, kind in DEFAULTS.items()}
     )
-    suites, own = _applied(config, overrides)
+    suites, own = applied(config, overrides)
     checkpoint = last_checkpoint(folder) if run else None
     if run and checkpoint is None:
         raise ConfigError(f"{folder} has no checkpoint: give the folder of a run that has saved one")
@@ -137,38 +128,6 @@ def _trained(config: Mapping[str, Any]) -> tuple[str, ...]:
     except (ValueError, OSError) as error:
         print(f"overlap with the training prompts is not looked for: {error}", file=sys.stderr)
         return ()
-
-
-def _applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Put ``KEY=VALUE`` into ``config``; the suites that are named and settings of theirs."""
-    suites: list[str] = []
-    own: dict[str, dict[str, Any]] = {}
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        path = key.split(".")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{override} cannot be read: quote what is no plain value") from error
-        if not separator:
-            raise ConfigError(f"{override} is no KEY=VALUE, such as suite=math500 or evaluation.samples=64")
-        if key == "suite":
-            suites = [name.strip() for name in text.strip("[]").split(",")]
-        elif path[0] == "suite" and len(path) == 3 and path[2] in SAMPLING:
-            own.setdefault(path[1], {})
-            config["evaluation"].setdefault("suite_sampling", {}).setdefault(path[1], {})[path[2]] = value
-        elif path[0] == "suite" and len(path) == 3:
-            own.setdefault(path[1], {})[path[2]] = value
-        elif path[0] in ("engine", "evaluation", "model", "hardware", "task") and path[0] in config and len(path) > 1:
-            node = config[path[0]]
-            for name in path[1:-1]:
-                node = node.setdefault(name, {})
-            node[path[-1]] = value  # build_component refuses what is no setting
-        else:
-            raise ConfigError(
-                f"{key} is nothing that an evaluation has: {nearest(key, ['suite', *sorted(DEFAULTS), 'task'])}"
-            )
-    return suites, own
 
 
 def _cuda_or_cpu() -> str:

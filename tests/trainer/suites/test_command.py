@@ -61,6 +61,11 @@ def test_a_suite_of_the_run_may_be_sampled_in_its_own_way(run: Path, tmp_path: P
         command.plan(str(run), ["suite.odd.samples=1"], tmp_path)
 
 
+def test_a_paper_s_sampling_is_a_word_and_what_follows_it_changes_it(run: Path, tmp_path: Path) -> None:
+    chosen = command.plan(str(run), ["evaluation=siren", "evaluation.prompts=2"], tmp_path).evaluation
+    assert (chosen.samples, chosen.temperature, chosen.top_p, chosen.prompts) == (16, 0.6, 0.7, 2)
+
+
 def test_an_interrupted_evaluation_goes_on_where_it_was(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +130,7 @@ def test_named_suites_are_tasks(name: str, tmp_path: Path) -> None:
         (["suite=math500", "optim.lr=2"], "optim.lr is nothing that an evaluation has"),
         (["suite"], "suite is no KEY=VALUE"),
         (["evaluation.ks=[1"], "cannot be read"),
+        (["evaluation=sirne"], "evaluation=sirne is no choice of conf/evaluation: did you mean 'siren'?"),
     ],
 )
 def test_bad_input_is_one_sentence(
