@@ -1,18 +1,58 @@
-"""Suites by name, as settings of :class:`trainer.tasks.jsonl.JsonlTask` in ``trainer/assets/suites/NAME.yaml``."""
+"""Suites by name: files in ``trainer/assets/suites/NAME.yaml``.
+
+A file has the settings of a :class:`trainer.tasks.jsonl.JsonlTask`, or ``_target_`` and those of another task, whose
+problems are then all in its suite ``heldout``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from trainer.batch.types import Prompt, Verdict
 from trainer.contract.config import ROOT, ConfigError, nearest
 from trainer.contract.settings import filled
+from trainer.tasks.base import Task, verify_all
 from trainer.tasks.jsonl import JsonlTask
 
 FOLDER = ROOT / "trainer" / "assets" / "suites"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The suite ``heldout`` of a task, under a name of its own and with nothing to train on."""
+
+    name: str
+    task: Task
+
+    def train_prompts(self) -> list[Prompt]:
+        """None."""
+        return []
+
+    def suites(self) -> dict[str, list[Prompt]]:
+        """The one suite."""
+        return {self.name: self.task.suites()["heldout"]}
+
+    def notes(self) -> list[str]:
+        """Those of the task."""
+        return self.task.notes()
+
+    def verify(self, prompt: Prompt, text: str) -> Verdict:
+        """As the task does."""
+        return self.task.verify(prompt, text)
+
+    def verify_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+        """As the task does."""
+        return verify_all(self.task, pairs)
+
+    def expert(self, prompt: Prompt) -> str | None:
+        """As the task does."""
+        return self.task.expert(prompt)
 
 
 def names() -> list[str]:
@@ -20,7 +60,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def named(name: str, settings: Mapping[str, Any]) -> JsonlTask:
+def named(name: str, settings: Mapping[str, Any]) -> Task:
     """The task whose only suite is ``name``, with ``settings`` in place of those of its file (``path``: a local copy).
 
     Raises :class:`ConfigError` for a name or a setting that is not known, and for a local file that is missing.
@@ -29,4 +69,8 @@ def named(name: str, settings: Mapping[str, Any]) -> JsonlTask:
     if name not in names():
         raise ConfigError(f"suite={name} is no named suite: {nearest(name, names())}")
     node = yaml.safe_load(file.read_text(encoding="utf-8")) | dict(settings)
-    return filled(JsonlTask, node | {"suite_paths": {name: node["path"]}}, f"suite.{name}")
+    where = f"suite.{name}"
+    if (target := node.pop("_target_", None)) is None:
+        return filled(JsonlTask, node | {"suite_paths": {name: node["path"]}}, where)
+    module, _, kind = target.rpartition(".")
+    return HeldOut(name, filled(getattr(importlib.import_module(module), kind), node, where))

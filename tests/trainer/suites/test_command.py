@@ -16,6 +16,7 @@ from trainer.contract.config import SHIPPED_MODEL, ConfigError
 from trainer.engine import transformers
 from trainer.suites import command, kept
 from trainer.suites.named import named, names
+from trainer.tasks.base import verify_all
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +112,38 @@ def test_a_model_is_evaluated_on_a_named_suite_from_a_local_copy(tmp_path: Path)
     assert metrics["eval/aime24/avg_at_2"] == 0.0 and 0 < metrics["eval/aime24/length_mean"] <= 8
 
 
+ROWS = {
+    "ifeval": {"prompt": "q", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+    "humaneval": {"prompt": "def f():\n", "test": "def check(f):\n    assert f() == 1\n", "entry_point": "f"},
+    "livecodebench": {
+        "question_content": "q",
+        "starter_code": "",
+        "public_test_cases": '[{"input": "1", "output": "1", "testtype": "stdin"}]',
+    },
+}
+"""A row of each suite that is no table of questions and answers."""
+
+
 @pytest.mark.parametrize("name", names())
-def test_named_suites_are_tasks(name: str, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"question": "q", "answer": "1"}\n')
-    task = named(name, {"path": str(tmp_path / "a.jsonl")})
-    assert list(task.suite_paths) == [name] and task.suite_paths[name] == task.path
+def test_named_suites_are_tasks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.tasks.code.require_sandbox", lambda: None)  # no program runs here
+    row = ROWS.get(name, {"question": "q", "answer": "1", "problem": "q", "solution": r"\boxed{1}"})
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    settings = {"path": str(tmp_path / "a.jsonl")}
+    if name not in ROWS:
+        settings |= {"question_field": "question", "answer_field": "answer"}
+    suites = named(name, settings).suites()
+    assert (
+        list(suites) == [name] and len(suites[name]) == 1 and "q" in suites[name][0].text + "q" * (name == "humaneval")
+    )
+
+
+def test_a_suite_of_another_kind_of_task_is_judged_by_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS["ifeval"]) + "\n")
+    task = named("ifeval", {"path": str(tmp_path / "a.jsonl")})
+    (prompt,) = task.suites()["ifeval"]
+    assert [verdict.reward for verdict in verify_all(task, [(prompt, "a b"), (prompt, "a, b")])] == [1.0, 0.0]
+    assert task.verify(prompt, "a b").reward == 1.0 and task.train_prompts() == [] and task.expert(prompt) is None
 
 
 @pytest.mark.parametrize(
