@@ -23,6 +23,7 @@ from trainer.observe import (
     controlled_values,
     evaluation_metrics,
     ledger_metrics,
+    mutual_information_metrics,
     open_ledger,
     sample_rows,
     step_metrics,
@@ -118,6 +119,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         batch = objective.with_columns(session.state, batch, at_desk)
     batch = with_places(session, batch)
     before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
+    information = mutual_information_metrics(session, rollouts, watch)
     with watch("update"):
         batch, stats = update(
             session.learner,
@@ -135,7 +137,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         session.sync()
     with watch("metrics"):
         metrics = step_metrics(session, rollouts, batch, stats) | controlled_values(session, objective)
-    metrics |= accounting_metrics(session, before, batch, watch) | ledger_metrics(session, ledger, watch)
+    metrics |= accounting_metrics(session, before, batch, watch) | ledger_metrics(session, ledger, watch) | information
     session.state = session.state | objective.end_step(session.state, metrics)
     session.step += 1
     keep_rollouts(session, rollouts, batch, ledger, step)

@@ -5,6 +5,7 @@ They leave the weights, the optimiser and every random state of the run unchange
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -21,11 +22,12 @@ from trainer.metrics.accounting import KEPT_RATIO, RATIO, SUM_P2_LOGP_H, account
 from trainer.metrics.calibration import BINS, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.entropy import entropy_stats
+from trainer.metrics.mutual import crossed, mutual_information
 from trainer.metrics.rollout import generation_metrics, rollout_metrics
 from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE, Objective
 from trainer.runtime.stopwatch import Stopwatch
 from trainer.session.session import Session
-from trainer.update.gradient import with_old_terms
+from trainer.update.gradient import measure, with_old_terms
 from trainer.update.logprob_gap import gap_metrics
 
 _ROW = "accounting_row"
@@ -114,7 +116,7 @@ def contamination_metrics(session: Session, watch: Stopwatch) -> dict[str, float
 def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> TokenBatch | None:
     """The rows whose entropy is measured before and after the update, with the old terms, when it is time for it."""
     settings = session.run.accounting
-    if settings.every == 0 or session.step % settings.every:
+    if not settings.due(session.step):
         return None
     index = _random_rows(session, batch, settings.rows, "accounting")
     with watch("accounting"):
@@ -165,6 +167,17 @@ def accounting_metrics(
         used = batch.rows(before.extras[_ROW]).extras
         before = replace(before, extras=before.extras | {name: used[name] for name in (RATIO, KEPT_RATIO)})
         return account(token_change(before, session.policy.measure(before)))
+
+
+def mutual_information_metrics(session: Session, rollouts: Sequence[Rollout], watch: Stopwatch) -> dict[str, float]:
+    """How much the responses of the step say of their prompts, at the weights that sampled, when it is time for it."""
+    pairs = crossed(rollouts) if session.run.accounting.due(session.step) else []
+    if len(pairs) < 4:  # one prompt, or none that has a response
+        return {}
+    with watch("accounting"):
+        logprobs = measure(session.learner, session.services(pairs).collate(pairs)).logprobs
+        size = math.isqrt(len(pairs))
+        return {"entropy/mutual_information": mutual_information(logprobs.double().sum(dim=1).view(size, size))}
 
 
 def sample_rows(rollouts: Sequence[Rollout], step: int, source: str) -> list[dict[str, object]]:

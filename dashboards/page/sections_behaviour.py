@@ -40,7 +40,7 @@ def reward_section(sweep: SweepData, styles: Sequence[Style]) -> Section:
 def diversity_section(sweep: SweepData, styles: Sequence[Style]) -> Section:
     """Diversity of the responses, and what is kept and found of the base model's support."""
     support = sorted(key for key in metric_keys(sweep) if key.startswith("support/") and key.endswith(("_srr", "_ndr")))
-    keys = [*_of_suites(sweep, "diversity", _DIVERSITY), *support]
+    keys = [*_of_suites(sweep, "diversity", _DIVERSITY), "entropy/mutual_information", *support]
     return curves_section(sweep, styles, "diversity", "Diversity of responses", keys, _SUITES_INTRO)
 
 

@@ -28,6 +28,7 @@ _OF_BATCHES = (
     "diversity/distinct_4",
     "diversity/self_bleu",
     "diversity/answer_entropy",
+    "entropy/mutual_information",
     "diversity/distinct_correct",
     "calibration/ece",
     "calibration/brier",

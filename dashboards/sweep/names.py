@@ -26,6 +26,7 @@ _LABELS = {
     "policy/clip_frac_dual": "Clipped by the dual clip",
     "policy/grad_norm": "Gradient norm",
     "entropy/delta_measured": "Measured entropy change",
+    "entropy/mutual_information": "Information on the prompt",
     REWARD: "Training reward",
     SAMPLED_REWARD: "Reward of all samples",
     "rollout/length_mean": "Response length",

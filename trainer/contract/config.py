@@ -121,6 +121,10 @@ class AccountingConfig:
     rollouts_every: int = 0
     """Steps between those of which all responses are kept, token by token, in ``rollouts/``; 0: none."""
 
+    def due(self, step: int) -> bool:
+        """Whether the change of entropy is measured at ``step``."""
+        return self.every > 0 and step % self.every == 0
+
     def rollouts_due(self, step: int) -> bool:
         """Whether the responses of ``step`` are kept."""
         return self.rollouts_every > 0 and step % self.rollouts_every == 0

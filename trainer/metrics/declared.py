@@ -113,6 +113,13 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy/updates", "updates", "last", "optimiser steps since the start of the run, this step's included"),
     ("controller/<component>", "1", "last", "value of a controlled coefficient after the step"),
     ("entropy/delta_measured", "nats", "mean", "entropy after minus before the updates, per token, same contexts"),
+    (
+        "entropy/mutual_information",
+        "nats",
+        "mean",
+        "of response and prompt among 8 prompts of the step: mean of log p(response | its prompt) less the log of its "
+        "mean probability after all of them; at most log 8, and 0 if responses say nothing of their prompts",
+    ),
     ("entropy/kl_step", "nats", "mean", "k3 estimate of KL(policy before, after): first order holds while it is small"),
     (
         "entropy/delta_<quadrant>",
