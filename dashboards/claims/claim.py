@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboards.claims.values import VALUES, metrics_of
+from dashboards.claims.words import compared_words, value_words
 
 DIRECTIONS = {"increase": (0.0, math.inf), "decrease": (-math.inf, 0.0)}
 COMPARISONS = ("value", "difference", "trend", "peak", "interaction", "any")
@@ -55,22 +56,9 @@ class Test:
 
     @property
     def words(self) -> str:
-        """For a table: ``end policy/entropy_t1: four updates - one update, below 0``."""
-        name = next(iter(self.value))
-        argument = self.value[name]
-        text = f"{name} {_listed(argument)}"
-        options = ", ".join(f"{key} {_listed(value)}" for key, value in list(self.value.items())[1:])
-        text = f"{text} ({options})" if options else text
-        if self.compare == "any":
-            return f"{text}: {', '.join(self.arms)} differ"
-        shown = {
-            "value": self.arms[0],
-            "difference": f"{self.arms[-1]} - {self.arms[0]}",
-            "trend": " → ".join(self.arms),
-            "peak": f"between {self.arms[0]} and {self.arms[-1]}",
-            "interaction": "({3} - {2}) - ({1} - {0})".format(*(self.arms * 4)[:4]),
-        }[self.compare]
-        return f"{text.replace('_', ' ')}: {shown}, {self.region.words if self.region else ''}"
+        """For a table: ``policy entropy at the end: four updates - one update, below 0``."""
+        text = f"{value_words(self.value)}: {compared_words(self.compare, self.arms)}"
+        return f"{text}, {self.region.words}" if self.region else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +81,6 @@ class Claim:
     def metrics(self) -> set[str]:
         """Metrics that its tests read."""
         return {key for test in self.tests for key in metrics_of(test.value)}
-
-
-def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def parse_claim(document: Mapping[str, Any]) -> Claim:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboards.claims.judge import RULE, TestResult, Verdict
 from dashboards.claims.study import ClaimStudy
-from dashboards.claims.text import CORRELATIONS, correlation_rows, counted, result_text
+from dashboards.claims.text import CORRELATIONS, correlation_rows, counted, result_text, test_line
 from dashboards.page.figures import base_figure, curve, plain, whisker
 from dashboards.page.figures_compare import reward_entropy
 from dashboards.page.figures_ledger import cumulated, estimator_ranking, measured_against_predicted
@@ -56,7 +56,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
         "id": _id(verdict),
         "p": NONE if verdict.p_value != verdict.p_value else number(verdict.p_value),
         "holm": NONE if verdict.holm_p != verdict.holm_p else number(verdict.holm_p),
-        "tests": [(result.test.words, result_text(result), result.outcome) for result in verdict.results],
+        "tests": [test_line(result) for result in verdict.results],
     }
 
 

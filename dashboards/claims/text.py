@@ -54,6 +54,13 @@ def _order(word: str) -> int:
     return ("reproduced", "contradicted", "not decided", NO_RUNS).index(word)
 
 
+def test_line(result: TestResult) -> str:
+    """What is compared, and of what has runs the numbers and the outcome."""
+    if result.outcome == NO_RUNS:
+        return f"{result.test.words}."
+    return f"{result.test.words}: {result_text(result)} → {result.outcome}."
+
+
 def result_text(result: TestResult) -> str:
     """The numbers of a test: mean over seeds with its interval, and what the seeds could have shown."""
     if result.test.region is None:
@@ -84,9 +91,7 @@ def markdown(verdicts: Sequence[Verdict], sweep: SweepData) -> str:
     ]
     for verdict in verdicts:
         claim = verdict.claim
-        tests = "<br>".join(
-            f"{result.test.words}: {result_text(result)} → {result.outcome}" for result in verdict.results
-        )
+        tests = "<br>".join(map(test_line, verdict.results))
         statement = f"{claim.statement}<br><small>{claim.source}</small>"
         notes = "".join(f"<br>{text}" for text in (verdict.why, claim.caveat) if text)
         shown = [

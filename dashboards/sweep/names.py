@@ -26,6 +26,7 @@ _LABELS = {
     "policy/clip_frac_dual": "Clipped by the dual clip",
     "policy/grad_norm": "Gradient norm",
     "entropy/delta_measured": "Measured entropy change",
+    "entropy/delta_predicted_covariance": "Entropy change by the covariance",
     "entropy/mutual_information": "Information on the prompt",
     REWARD: "Training reward",
     SAMPLED_REWARD: "Reward of all samples",
@@ -34,6 +35,7 @@ _LABELS = {
     "rollout/unverifiable_frac": "Answers not comparable",
     "rollout/zero_std_frac_all_correct": "All-correct groups",
     "rollout/zero_std_frac_all_incorrect": "All-incorrect groups",
+    "diversity/ngram": "N-gram diversity",
     "diversity/self_bleu": "Self-BLEU",
     "diversity/distinct_answers": "Distinct answers",
     "diversity/distinct_correct": "Distinct correct solutions",
@@ -52,7 +54,7 @@ _LABELS = {
 }
 
 _EVALUATION = re.compile(r"^eval/(?P<suite>[^/]+)/(?P<kind>avg|pass|maj)_at_(?P<k>\d+)$")
-_SUPPORT = {"srr": "Support kept", "ndr": "Support found"}
+_SUPPORT = {"srr": "Support kept", "ndr": "Support found", "nscr": "Net support change"}
 _SUITES = {"heldout": "held-out", "held_out": "held-out", "ood": "out-of-domain", "out_of_domain": "out-of-domain"}
 
 
@@ -95,12 +97,14 @@ def label_of(key: str) -> str:
 
 def _family_label(key: str) -> str | None:
     """Labels of families: a suite's diversity and calibration, support against the base model, entropy accounting."""
+    if match := re.match(r"^eval/([^/]+)/token_entropy$", key):
+        return f"Token entropy, {suite_name(match[1])}"
     if match := re.match(r"^eval/([^/]+)/(\w+)$", key):
         for group in ("diversity", "calibration"):
             base = f"{group}/{match[2]}"
             if label_of(base) != base:
                 return f"{label_of(base)}, {suite_name(match[1])}"
-    if match := re.match(r"^support/(\w+)_(srr|ndr)$", key):
+    if match := re.match(r"^support/(\w+)_(srr|ndr|nscr)$", key):
         return f"{_SUPPORT[match[2]]}, {suite_name(match[1])}"
     if match := re.match(r"^entropy/corr_(?:pearson|spearman)_(\w+)$", key):
         return f"At the token's own position, {match[1].replace('_', ' ')}"

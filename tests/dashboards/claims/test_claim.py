@@ -26,9 +26,9 @@ def test_the_comparison_follows_from_the_number_of_arms() -> None:
     found = parse_claim(GOOD | {"tests": tests})
     assert [test.compare for test in found.tests] == ["trend", "difference", "value"]
     assert [test.words for test in found.tests] == [
-        "end x: a → b → c, above 0",
-        "end x: b - a, within -0.1 and +0.1",
-        "deviation x (target 0.5): c, below 0.1",
+        "x at the end: a → b → c, above 0",
+        "x at the end: b - a, within -0.1 and +0.1",
+        "distance of x from 0.5 over the second half: c, below 0.1",
     ]
     assert found.metrics == {"x"}
 
