@@ -104,6 +104,12 @@ def _add_claims(commands: Any, *parents: argparse.ArgumentParser) -> None:
     )
     claims.add_argument("study", metavar="STUDY", nargs="?", help="name of the study (default: the newest of claims)")
     claims.add_argument("--markdown", type=Path, help="also write the table to this file")
+    claims.add_argument(
+        "--beside", metavar="STUDY", help="a second study of the same claims (testbed=real), in a column of its own"
+    )
+    claims.add_argument(
+        "--beside-uri", metavar="URI", help="where that one is, if elsewhere; a record's folder will do"
+    )
     claims.add_argument("--undecided", action="store_true", help="print only the numbers of the undecided, as JSON")
     claims.add_argument("--check", action="store_true", help="only check claims, as JSON on standard input")
 
@@ -224,15 +230,17 @@ def _claims(options: argparse.Namespace) -> None:
     if options.undecided:
         print(undecided(found))
         return
+    from dashboards.claims.beside import Beside
     from dashboards.claims.page import write_claims
     from dashboards.claims.text import markdown, verdicts_table
     from dashboards.page.page import write_atomically
 
-    path = write_claims(study, found, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html")
-    print(verdicts_table(found))
+    beside = Beside.of(load_study(options.beside_uri or options.uri, options.beside)) if options.beside else None
+    path = write_claims(study, found, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html", beside)
+    print(verdicts_table(found, beside))
     print(f"\npage: {path}")
     if options.markdown:
-        write_atomically(markdown(found, study.sweep), options.markdown)
+        write_atomically(markdown(found, study.sweep, beside), options.markdown)
         print(f"table: {options.markdown}")
     _open(options, path)
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboards.claims.judge import RULE, TestResult, Verdict
 from dashboards.claims.study import ClaimStudy
-from dashboards.claims.text import CORRELATIONS, correlation_rows, counted, result_text, test_line
+from dashboards.claims.text import CORRELATIONS, Column, correlation_rows, counted, result_text, test_line
 from dashboards.page.figures import base_figure, curve, plain, whisker
 from dashboards.page.figures_compare import reward_entropy
 from dashboards.page.figures_ledger import cumulated, estimator_ranking, measured_against_predicted
@@ -28,14 +28,15 @@ from dashboards.sweep.summary import level_laws
 _PAIR = "#9aa5b1"
 
 
-def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path) -> Path:
-    """Write the page to ``path`` and return it."""
+def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path, beside: Column | None = None) -> Path:
+    """Write the page to ``path`` and return it; ``beside`` is a second study of the same claims."""
     sections = [_section(study, verdict) for verdict in verdicts]
     context = {
         "title": f"Claims: {study.sweep.name}",
         "study": study.sweep.name,
         "sections": sections,
-        "rows": [_row(verdict) for verdict in verdicts],
+        "rows": [_row(verdict, beside) for verdict in verdicts],
+        "beside": beside.name if beside else "",
         "counted": counted(verdicts),
         "rule": RULE,
         "correlations": correlation_rows(against_entropy(study.sweep)),
@@ -48,7 +49,7 @@ def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path) -> 
     return write_atomically(render("claims.html.j2", context, with_figures=True), path)
 
 
-def _row(verdict: Verdict) -> dict[str, object]:
+def _row(verdict: Verdict, beside: Column | None) -> dict[str, object]:
     """What the template shows of a claim."""
     return {
         "verdict": verdict,
@@ -56,7 +57,8 @@ def _row(verdict: Verdict) -> dict[str, object]:
         "id": _id(verdict),
         "p": NONE if verdict.p_value != verdict.p_value else number(verdict.p_value),
         "holm": NONE if verdict.holm_p != verdict.holm_p else number(verdict.holm_p),
-        "tests": [test_line(result) for result in verdict.results],
+        "tests": [*map(test_line, verdict.results), *(beside.lines(verdict) if beside else [])],
+        "beside": beside.outcome(verdict) if beside else "",
     }
 
 

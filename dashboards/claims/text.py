@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Protocol
 
 from dashboards.claims.judge import NO_RUNS, RULE, Comparison, TestResult, Verdict
 from dashboards.page.terminal import WIDTH, aligned
@@ -21,16 +22,35 @@ CORRELATIONS = (
 )
 
 
-def verdicts_table(verdicts: Sequence[Verdict]) -> str:
-    """One row a claim."""
-    header = ["claim", "", "verdict", "seeds", "p", "Holm"]
+class Column(Protocol):
+    """A second study of the same claims: :class:`dashboards.claims.beside.Beside`."""
+
+    @property
+    def name(self) -> str:
+        """The study."""
+        ...
+
+    def outcome(self, verdict: Verdict) -> str:
+        """Its word for the same claim."""
+        ...
+
+    def lines(self, verdict: Verdict) -> list[str]:
+        """Its numbers for the same claim."""
+        ...
+
+
+def verdicts_table(verdicts: Sequence[Verdict], beside: Column | None = None) -> str:
+    """One row a claim, and the verdict of a second study where there is one."""
+    header = ["claim", "", "verdict", "seeds", "p", "Holm", *([beside.name] if beside else [])]
+    statement = _STATEMENT - (22 if beside else 0)
     rows = [
         [
             str(verdict.claim.number),
-            textwrap.shorten(verdict.claim.statement, _STATEMENT, placeholder=" …"),
+            textwrap.shorten(verdict.claim.statement, statement, placeholder=" …"),
             verdict.outcome,
             str(verdict.seeds),
             *(p_text(p).removeprefix("p ").removeprefix("= ") if not math.isnan(p) else NONE for p in _ps(verdict)),
+            *([beside.outcome(verdict)] if beside else []),
         ]
         for verdict in verdicts
     ]
@@ -78,26 +98,23 @@ def comparison_text(item: Comparison) -> str:
     return text
 
 
-def markdown(verdicts: Sequence[Verdict], sweep: SweepData) -> str:
+def markdown(verdicts: Sequence[Verdict], sweep: SweepData, beside: Column | None = None) -> str:
     """The table as Markdown, with one line a test; what goes with the entropy; and the rule."""
     revision = sweep.provenance.get("git revision", "")
     made = f"Made by `{sweep.command}`" + (f" at revision `{revision}`." if revision else ".")
     lines = ["# Claims of the literature", "", made, ""]
-    lines += [
-        counted(verdicts),
-        "",
-        "| | claim | verdict | seeds | p | Holm | tests |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["", "claim", "verdict", "seeds", "p", "Holm", *([beside.name] if beside else []), "tests"]
+    lines += [counted(verdicts), "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for verdict in verdicts:
         claim = verdict.claim
-        tests = "<br>".join(map(test_line, verdict.results))
+        tests = "<br>".join([*map(test_line, verdict.results), *(beside.lines(verdict) if beside else [])])
         statement = f"{claim.statement}<br><small>{claim.source}</small>"
         notes = "".join(f"<br>{text}" for text in (verdict.why, claim.caveat) if text)
         shown = [
             f"**{verdict.outcome}**",
             str(verdict.seeds),
             *(NONE if math.isnan(p) else number(p) for p in _ps(verdict)),
+            *([beside.outcome(verdict)] if beside else []),
         ]
         cells = [str(claim.number), statement, *shown, tests + notes]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

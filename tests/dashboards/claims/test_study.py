@@ -16,6 +16,7 @@ from dashboards.__main__ import main
 from dashboards.claims.page import write_claims
 from dashboards.claims.study import ClaimStudy, load_study, undecided, verdicts
 from dashboards.claims.text import counted, markdown
+from dashboards.statistics.format import NONE
 from dashboards.sweep.load import load_sweep
 
 ENTROPY = {"end": "policy/entropy"}
@@ -91,6 +92,22 @@ def test_a_store_without_claims_and_claims_that_cannot_be_judged_are_sentences(
     monkeypatch.setattr("sys.stdin.read", lambda: json.dumps(wrong), raising=False)
     assert main(["claims", "--check"]) == 2
     assert capsys.readouterr().err.startswith("error: claim 1: value begins with one of")
+
+
+def test_a_second_study_has_a_column_and_says_where_it_disagrees(
+    uri: str, tmp_path: Path, new_store: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where entropy falls with the level, the second study contradicts claim 1 and reproduces claim 2."""
+    falling = replace(SPEC, study="claims-real", effect=-0.02, claims=CLAIMS[:2])
+    other = write_study(new_store(), falling)
+    command = ["claims", "--uri", uri, "--beside", "claims-real", "--beside-uri", other]
+    assert main([*command, "--output", str(tmp_path / "a.html"), "--markdown", str(tmp_path / "a.md")]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert max(map(len, rows)) <= 100 and rows[0].endswith("claims-real")
+    assert [rows[line].split("  ")[-1].strip() for line in (2, 3, 4)] == ["contradicted (5)", "reproduced (5)", NONE]
+    text = (tmp_path / "a.md").read_text()
+    assert "| Holm | claims-real | tests |" in text and text.count("The two studies disagree. From low to high") == 2
+    assert "claims-real: policy entropy at the end: low → middle → high, above 0: " in (tmp_path / "a.html").read_text()
 
 
 @in_a_browser
