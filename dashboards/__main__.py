@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dashboards.store.store import default_uri, open_store
+from dashboards.store.open import open_store
+from dashboards.store.store import default_uri
 
 _REPORTS = Path("outputs/reports")
 

@@ -23,9 +23,9 @@ from sweeps.queues.base import open_queue
 from sweeps.runs.progress import RunProgress
 from sweeps.runs.run_folder import read_run
 from sweeps.terminal.status import URGENT, show, status_lines
-from trainer.contract.config import ConfigError
 from trainer.contract.errors import unusable
 from trainer.contract.run_folder import last_attempt
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import ExitCode, read_status
 
 Cells = list[dict[str, Any]]

@@ -35,9 +35,9 @@ from sweeps.queues.worker import Job
 from sweeps.runs.progress import RunProgress
 from sweeps.terminal.watch import ask_after_interrupt, watch
 from sweeps.tracking import Tracker, absolute
-from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import unusable
 from trainer.contract.files import room_for
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import ExitCode
 from trainer.contract.store import require_answer
 

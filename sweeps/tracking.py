@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.contract.store import SQLITE, connect, explained
 
 STATUS = {"COMPLETED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.batch.types import Rollout, StepStats, TokenBatch
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.evaluation.contamination import overlaps
 from trainer.evaluation.evaluate import chosen_suites, evaluate
 from trainer.ledger.ledger import Ledger

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import unusable
 from trainer.contract.files import OutOfSpace, room_for
 from trainer.contract.identity import SCHEMA
 from trainer.contract.liveness import Taken, having
 from trainer.contract.run_folder import last_number
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import EXIT_CODES, ExitCode, Status
 from trainer.storage.record import RunFolder
 

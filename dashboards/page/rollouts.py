@@ -75,7 +75,7 @@ def size(row: dict[str, Any], most: str) -> float:
     """How ``surprising`` a response is, -mean_t log p_t (nats), or how ``influential``, sum_t |influence_t| (nats of
     the mean entropy), as the page's orders have it; a response without influence has 0."""
     values = row["logprobs"] if most == "surprising" else row["influence"] or []
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    numbers: list[float] = [value for value in values if value is not None and math.isfinite(value)]
     return -sum(numbers) / max(len(values), 1) if most == "surprising" else sum(map(abs, numbers))
 
 

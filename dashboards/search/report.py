@@ -21,7 +21,7 @@ from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, S
 from dashboards.search.outcome import Saving, front, saving, tuned_trials
 from dashboards.search.sections import parameter_columns, search_sections
 from dashboards.statistics.format import number
-from dashboards.store.store import open_store
+from dashboards.store.open import open_store
 from dashboards.sweep.load import find_parent, list_sweeps
 
 SUMMARY, PAGE = "summary.json", "index.html"

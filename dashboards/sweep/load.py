@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards.store.store import RunRecord, Store, open_store
+from dashboards.store.open import open_store
+from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.factor import Factor, parse_factor
 from dashboards.sweep.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
 

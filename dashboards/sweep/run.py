@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dashboards.store.store import RunRecord, Store, is_run_folder, open_store
+from dashboards.store.folder import is_run_folder
+from dashboards.store.open import open_store
+from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.factor import Factor
 from dashboards.sweep.load import SweepData, build_sweep, find_parent, list_sweeps, search_folder, sweep_of
 

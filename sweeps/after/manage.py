@@ -18,8 +18,8 @@ from sweeps.queues.liveness import record_dead_runs
 from sweeps.queues.processes import kill_marked
 from sweeps.queues.slurm import cancel_jobs
 from sweeps.runs.run_folder import read_run
-from trainer.contract.config import ROOT
 from trainer.contract.liveness import is_locked, job_of
+from trainer.contract.paths import ROOT
 from trainer.contract.run_folder import ask_to_stop
 from trainer.contract.status import UNFINISHED, read_status, write_status
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.grid.sweep import Sweep
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 
 
 def show_results(sweep: Sweep, uri: str) -> None:

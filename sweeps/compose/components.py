@@ -1,7 +1,7 @@
 """Component settings as plain mappings: fill in defaults, find unknown keys, convert numbers to the annotated type.
 
 A component is a mapping with a ``_target_``. It is never imported here, because that would import torch:
-:mod:`trainer.contract.config` parses its defaults from the source.
+:mod:`trainer.contract.component_source` reads its defaults from the source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose.compose import CONF
-from trainer.contract.config import component_annotations, component_defaults, nearest
+from trainer.contract.component_source import component_annotations, component_defaults
+from trainer.contract.settings import nearest
 
 PROJECT_PREFIXES = ("trainer.", "sweeps.")
 """Import paths of this project's components; any other ``_target_`` belongs to Hydra."""
@@ -35,7 +36,7 @@ def with_defaults(value: Any) -> Any:
 def open_mappings(node: Any) -> Any:
     """``node``, with new keys allowed in settings whose default is a mapping, such as ``task.suite_paths``."""
     if isinstance(node, DictConfig):
-        defaults = _defaults(node) or {}  # type: ignore[arg-type]
+        defaults = _defaults(node) or {}
         for key in map(str, node):
             value = node._get_node(key)
             if isinstance(defaults.get(key), dict) and isinstance(value, DictConfig):

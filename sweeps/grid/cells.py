@@ -21,9 +21,8 @@ from sweeps.grid.levels import Level, levels
 from sweeps.grid.problems import config_problems
 from sweeps.queues.base import open_queue
 from sweeps.queues.machine import with_device_and_threads
-from trainer.contract.config import ConfigError, require
 from trainer.contract.identity import group_signature, identity, signature
-from trainer.contract.settings import coerced
+from trainer.contract.settings import ConfigError, coerced, require
 
 NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that concern one invocation of ``sweep.py`` only; ``run.yaml`` does not hold them."""

@@ -16,9 +16,9 @@ from typing import Any
 from sweeps.compose.overrides import key_of, short_key
 from sweeps.grid.cells import Cell
 from sweeps.grid.levels import SEED, swept_keys
-from trainer.contract.config import ConfigError, nearest, require
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.identity import NOT_IDENTITY
+from trainer.contract.settings import ConfigError, nearest, require
 from trainer.contract.status import read_object
 
 MAX_NAME_LENGTH = 80

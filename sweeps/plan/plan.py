@@ -12,7 +12,7 @@ from sweeps.plan.estimate import Estimate
 from sweeps.plan.reconcile import Action, Decision
 from sweeps.plan.schema import outdated_line
 from sweeps.queues.base import Queue
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def plan_text(sweep: Sweep, decisions: Sequence[Decision], queue: Queue, expected: Estimate | None) -> str:

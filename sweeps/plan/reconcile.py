@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeps.queues.liveness import alive_or_unknown
 from sweeps.queues.scheduler import Scheduler, ask
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.contract.status import UNFINISHED, Status, read_status
 
 RETRIES = (None, "failed", "lost", "all")

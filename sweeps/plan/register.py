@@ -18,10 +18,10 @@ from sweeps.grid.cells import Cell
 from sweeps.grid.sweep import Sweep
 from sweeps.runs.run_folder import read_run, write_run
 from sweeps.tracking import absolute
-from trainer.contract.config import ConfigError
 from trainer.contract.files import OutOfSpace, make_folder
 from trainer.contract.identity import SCHEMA, group_signature
 from trainer.contract.liveness import lock
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status, write_status
 
 ROOM_MIB, ROOM_PER_RUN_MIB = 200, 1

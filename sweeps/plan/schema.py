@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.identity import SCHEMA
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status
 
 

@@ -21,8 +21,8 @@ import submitit
 from sweeps.queues.base import cancel_runs
 from sweeps.queues.scheduler import Scheduler, ask, cluster_name, job_name, num_nodes, setting
 from sweeps.queues.worker import Job
-from trainer.contract.config import ROOT, ConfigError, require
-from trainer.contract.settings import Range
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, Range, require
 from trainer.contract.status import read_status, write_status
 
 ASK_EVERY_S = 5.0

@@ -26,9 +26,10 @@ from sweeps.queues.gpus import visible_gpus
 from sweeps.queues.processes import MARK, children
 from sweeps.queues.scheduler import job_name
 from sweeps.runs.run_folder import read_run
-from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.liveness import BEAT_S, beat, handed_on, lock
+from trainer.contract.paths import ROOT
 from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_asked
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import FINISHED, ExitCode, Status, read_status, write_status
 
 BAD_ENDS = ("FAILED", "LOST")

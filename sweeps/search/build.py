@@ -24,7 +24,8 @@ from sweeps.search.context import Compose, SearchContext
 from sweeps.search.settings import Settings, settings
 from sweeps.search.space import described, overrides, probes
 from sweeps.search.store import storage_location
-from trainer.contract.config import ConfigError, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.settings import ConfigError
 
 UNTUNED = Level(name="untuned", label="untuned", index=0)
 

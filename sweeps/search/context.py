@@ -69,7 +69,7 @@ class SearchContext:
         return self.sweep.run_dir(cell)
 
     def trial_cells(self, number: int, values: Mapping[str, Value]) -> tuple[Cell, ...]:
-        """A run for every seed of a trial. Raises :class:`~trainer.contract.config.ConfigError`."""
+        """A run for every seed of a trial. Raises :class:`~trainer.contract.settings.ConfigError`."""
         return self.runs(overrides(values), self.settings.search.seeds, level(number, values))
 
     def runs(self, more: Sequence[str], seeds: Sequence[int], at: Level) -> tuple[Cell, ...]:

@@ -32,7 +32,7 @@ from sweeps.search.record import TrialRecorder, trial_cost
 from sweeps.search.space import Value, suggest
 from sweeps.search.store import sampler, trial_by_number
 from sweeps.terminal import watch
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import UNFINISHED, read_status
 
 

@@ -19,7 +19,7 @@ from sweeps.plan.schema import outdated_line
 from sweeps.search.context import SearchContext
 from sweeps.search.progress import best_text
 from sweeps.search.space import Parameter
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def remaining(context: SearchContext, study: optuna.Study | None) -> int:

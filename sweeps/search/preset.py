@@ -24,9 +24,10 @@ from sweeps.compose.presets import chosen_groups
 from sweeps.search.confirm import MAX_FRONT_MEMBERS
 from sweeps.search.progress import best_trials
 from trainer.contract import run_yaml
-from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.files import write_atomic
 from trainer.contract.identity import NOT_IDENTITY
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 
 GROUP = "tuned"
 """Folder in ``conf/method`` for presets written by searches."""
@@ -84,7 +85,7 @@ def preset_text(
 ) -> str:
     """The preset as YAML with its provenance as comments and, last of these, a hash of everything else.
 
-    Raises :class:`~trainer.contract.config.ConfigError` for an override that no preset can hold.
+    Raises :class:`~trainer.contract.settings.ConfigError` for an override that no preset can hold.
     """
     overrides = list(trial.user_attrs.get("overrides") or ())
     kept = [

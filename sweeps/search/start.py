@@ -28,10 +28,10 @@ from sweeps.search.progress import SearchDisplay
 from sweeps.search.record import document
 from sweeps.terminal.watch import ask_after_interrupt
 from sweeps.tracking import Tracker, absolute
-from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import reason
 from trainer.contract.identity import group_signature
 from trainer.contract.liveness import lock
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import ExitCode
 from trainer.contract.store import require_answer
 

@@ -17,8 +17,9 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from sweeps.search.settings import Search, Settings
-from trainer.contract.config import ConfigError, derive_seed
 from trainer.contract.errors import reason
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError
 
 JOURNAL = "study.journal"
 FIXED = ("objectives", "space", "seeds", "rungs")

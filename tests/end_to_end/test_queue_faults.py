@@ -17,7 +17,7 @@ import pytest
 from runs import record
 
 from sweeps.queues.processes import marked
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow

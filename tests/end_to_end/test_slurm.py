@@ -16,7 +16,7 @@ import pytest
 from runs import record
 from slurm_node import NoCluster, SlurmNode, slurm_node
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow

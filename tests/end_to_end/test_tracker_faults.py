@@ -20,7 +20,7 @@ from mlflow_server import Line, Server
 from runs import run_config, steps, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.contract.status import write_status
 from trainer.contract.store import ENVIRONMENT as MLFLOW
 from trainer.storage.record import RunFolder

@@ -38,13 +38,15 @@ from torch import Tensor
 
 from sweeps.compose.compose import CONF, compose
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import LIST_SLOTS, ConfigError, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.components import build_component
+from trainer.contract.config import LIST_SLOTS
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.metrics.table import METRICS
 from trainer.objective import reductions
 from trainer.objective.base import Component, Context
 from trainer.objective.objective import Objective
-from trainer.setup.build import build_component
 
 SINGLE = ("shaping", "advantage", "surrogate", "reduction")
 GROUPS = (*SINGLE, *LIST_SLOTS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 GRID = (

@@ -17,8 +17,8 @@ import yaml
 
 from sweeps.cli.help import QUESTIONS
 from sweeps.compose.compose import groups
-from trainer.contract.config import ROOT
 from trainer.contract.identity import signature
+from trainer.contract.paths import ROOT
 
 Sweep = Callable[..., int]
 Capture = pytest.CaptureFixture[str]

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainer.contract.config import LIST_SLOTS, ConfigError, class_body, component_defaults
+from trainer.contract.component_source import class_body, component_defaults
+from trainer.contract.config import LIST_SLOTS
+from trainer.contract.settings import ConfigError
 
 Status = Literal["published", "released", "reconstructed"]
 

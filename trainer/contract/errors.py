@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 LENGTH = 300
 """Characters."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import room_for
+from trainer.contract.settings import ConfigError
 
 
 class DamagedRecord(ConfigError):

@@ -12,8 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import write_atomic
+from trainer.contract.settings import ConfigError
 
 STATES = ("PLANNED", "QUEUED", "RUNNING", "PREEMPTED", "COMPLETED", "FAILED", "CANCELLED", "PRUNED", "LOST")
 """What ``status.json`` can say of a run."""

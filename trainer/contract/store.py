@@ -17,9 +17,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.contract.config import ConfigError
 from trainer.contract.errors import reason
 from trainer.contract.files import alone, make_folder, persist, room_for
+from trainer.contract.settings import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

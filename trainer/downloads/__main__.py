@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def main(arguments: list[str]) -> int:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from trainer.contract.config import derive_seed, require
-from trainer.contract.settings import Range
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import Range, require
 from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state, require_dtype, scaled
 
 

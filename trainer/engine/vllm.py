@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from trainer.contract.config import ConfigError, require
-from trainer.contract.settings import Range
+from trainer.contract.settings import ConfigError, Range, require
 from trainer.engine.base import Completion, Engine, EngineSetup, preserve_torch_state, require_dtype
 
 LOCKSTEP_FOR = "0.32.0"

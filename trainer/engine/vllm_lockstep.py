@@ -138,7 +138,7 @@ class Lockstep:
         self._runner = runner
         self._layers = group.layer_names
         self._metadata = runner.attn_groups[0][0].get_metadata_builder()
-        self._block = group.kv_cache_spec.block_size
+        self._block: int = group.kv_cache_spec.block_size
         self._blocks = runner.kv_cache_config.num_blocks - 1
         self._ends = torch.tensor(ends)
         self._source: Tensor | None = None

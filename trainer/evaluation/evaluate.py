@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contract.config import ConfigError, derive_seed, nearest, require
-from trainer.contract.settings import Range, Seed
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError, Range, Seed, nearest, require
 from trainer.metrics.calibration import ReliabilityPoint, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.majority import majority_at_k

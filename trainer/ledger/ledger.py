@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms, masked_sum
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.ledger.influence import TokenInfluence, contest, deciles, quadrants, tenths, token_influence
 from trainer.ledger.movement import movement
 from trainer.ledger.tangents import along_terms, entropy_gradient, terms_along, trained_parameters

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError, nearest
+from trainer.contract.settings import ConfigError, nearest
 from trainer.objective.base import (
     Advantage,
     Auxiliary,
@@ -168,7 +168,7 @@ class Objective:
             add = f"add {slot}=[{name}], or " if name and path not in members else ""
             why = f"a controller's target={target!r} is no number of this objective"
             raise ConfigError(f"{why}: {add}{nearest(target, [*known, *RUN_TARGETS])}")
-        changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
+        changed: Any = dataclasses.replace(members[path], **{key: value})
         replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
         return dataclasses.replace(self, **replaced)
 

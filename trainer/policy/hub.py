@@ -15,8 +15,8 @@ from typing import TypeVar
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import OutOfSpace, room_for
+from trainer.contract.settings import ConfigError
 
 Answer = TypeVar("Answer")
 

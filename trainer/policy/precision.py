@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.contract.config import HardwareConfig, ModelConfig, require
+from trainer.contract.config import HardwareConfig, ModelConfig
+from trainer.contract.settings import require
 
 MIXED = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """accelerate's names of what is computed with."""

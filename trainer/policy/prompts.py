@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 TEMPLATE_DAY = datetime(2024, 7, 26)
 """What day it is for chat templates that print one (Llama 3's own fallback): a run that is resumed, or repeated,

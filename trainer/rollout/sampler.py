@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt, Rollout
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.engine.base import Completion, Engine
 from trainer.policy.prompts import prompt_ids
 from trainer.runtime.ranks import Ranks

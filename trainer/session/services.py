@@ -63,7 +63,7 @@ class SessionDesk:
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Token id for positions that hold nothing."""
     token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(token)  # type: ignore[arg-type]
+    return int(token)
 
 
 def completion_entropies(

@@ -15,7 +15,8 @@ from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt, Rollout
-from trainer.contract.config import ConfigError, derive_seed, require
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError, require
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.objective.base import Context, State
 from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE
@@ -275,7 +276,7 @@ def _accelerator(run: Run) -> Accelerator:
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
     handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
     # Autocast, master weights and loss scaling are ours (policy/precision.py), so accelerate does none of them.
-    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # type: ignore[arg-type]
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
 
 
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:

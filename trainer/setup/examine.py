@@ -16,12 +16,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig, require
+from trainer.contract.components import build_component
+from trainer.contract.config import HardwareConfig, ModelConfig
+from trainer.contract.settings import ConfigError, require
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.precision import precision
 from trainer.policy.prompts import Length, misfits, prompt_ids
 from trainer.policy.weights import check_shapes, check_weights
-from trainer.setup.build import Run, build_component
+from trainer.setup.build import Run
 from trainer.tasks.base import Task
 from trainer.tasks.fitted import Fitted
 from trainer.tasks.selected import selected

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import make_folder, persist, room_for
+from trainer.contract.settings import ConfigError
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from trainer.contract.config import ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
 from trainer.contract.files import persist, room_for
+from trainer.contract.settings import ConfigError
 from trainer.policy.model import model_path
 from trainer.storage.checkpoint import WEIGHTS, newest, write_tensors
 from trainer.storage.record import RunFolder

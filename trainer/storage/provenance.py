@@ -19,8 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ROOT
 from trainer.contract.files import write_atomic
+from trainer.contract.paths import ROOT
 from trainer.metrics.table import glossary_json
 
 PACKAGES = (

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import persist
 from trainer.contract.records import append_records, length_until
 from trainer.contract.run_folder import is_cancelled, last_number
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import Status, read_object, read_status, write_status
 from trainer.storage import rollouts
 

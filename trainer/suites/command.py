@@ -21,10 +21,12 @@ from typing import Any
 import yaml
 
 from trainer.batch.types import Prompt, Rollout
+from trainer.contract.component_source import component_defaults
 from trainer.contract.components import build_component
-from trainer.contract.config import ConfigError, ModelConfig, component_defaults, nearest
+from trainer.contract.config import ModelConfig
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.run_folder import last_checkpoint
+from trainer.contract.settings import ConfigError, nearest
 from trainer.engine.base import EngineConfig, EngineSetup
 from trainer.evaluation.contamination import overlaps
 from trainer.evaluation.evaluate import SAMPLING, EvaluationConfig, chosen_suites, evaluate

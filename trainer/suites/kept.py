@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.batch.types import Prompt, Rollout
-from trainer.contract.config import derive_seed
 from trainer.contract.files import make_folder, write_atomic
+from trainer.contract.seeds import derive_seed
 from trainer.rollout.sampler import Sampler
 
 PROMPTS_A_PART = 8

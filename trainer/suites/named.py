@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from trainer.contract.config import ROOT, ConfigError, nearest
-from trainer.contract.settings import filled
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, filled, nearest
 from trainer.tasks.jsonl import JsonlTask
 
 FOLDER = ROOT / "trainer" / "assets" / "suites"

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.contract.config import ROOT
 from trainer.contract.errors import reason
+from trainer.contract.paths import ROOT
 from trainer.runtime.signals import signals_held_back
 from trainer.storage.record import RunFolder
 

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import alone, write_atomic
 from trainer.contract.liveness import is_alive
 from trainer.contract.records import DamagedRecord, read_records
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import Status
 from trainer.contract.store import connect
 from trainer.storage.record import RunFolder

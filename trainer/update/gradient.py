@@ -55,7 +55,8 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model: moments, and master weights and loss scale where there are any."""
-        return self.optimizer.state_dict() | self.masters.state() | self.loss_scale.state()
+        moments: dict[str, Any] = self.optimizer.state_dict()
+        return moments | self.masters.state() | self.loss_scale.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.batch.collate import mini_batches
 from trainer.batch.types import StepStats, TokenBatch, TokenTerms
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.metrics.accounting import KEPT_RATIO, RATIO
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Context, State

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.__main__ import main
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 Sweep = Callable[..., int]

@@ -14,8 +14,8 @@ import pytest
 
 from sweeps.queues.worker import Job, RunsFailed
 from sweeps.runs.run_folder import write_run
-from trainer.contract.config import ROOT
 from trainer.contract.liveness import lock
+from trainer.contract.paths import ROOT
 from trainer.contract.status import read_status, write_status
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"

@@ -16,7 +16,7 @@ import pytest
 
 from sweeps.search.space import override
 from sweeps.search.store import find, open_storage
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 LEARNER = ROOT / "tests" / "helpers" / "fake_learner.py"
 TRIALS, STEPS = 5, 6

@@ -13,8 +13,8 @@ import pytest
 from runs import write_run
 
 from trainer.__main__ import main
-from trainer.contract.config import ROOT
 from trainer.contract.liveness import Taken, beats, handed_on, having, holder, is_locked, lock
+from trainer.contract.paths import ROOT
 
 HAVE = """
 import sys; from pathlib import Path; from trainer.contract.liveness import Taken, having

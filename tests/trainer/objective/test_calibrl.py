@@ -12,7 +12,7 @@ from testbench import CONTEXT, PAD, Bench, ModelDesk, Toy, make_rollouts, off_po
 
 from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.calibrl import CalibRL
 
 

@@ -15,7 +15,7 @@ from testbench import CONTEXT, Bench, ModelDesk, Outcome, Toy, make_rollouts, of
 from torch import Tensor
 
 from trainer.batch.types import Prompt, Rollout, Verdict
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Context
 from trainer.objective.regularizers.dph import DPH
 

@@ -11,7 +11,7 @@ import pytest
 from testbench import CONTEXT, Bench, Toy, off_policy, plain
 
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Controller
 from trainer.objective.controllers.cosine import Cosine
 from trainer.objective.controllers.linear import Linear

@@ -10,7 +10,7 @@ import torch
 from testbench import CONTEXT, Bench, ModelDesk, Toy, off_policy, on_policy, plain, policy, rewarded
 
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.advantages.one_sided import OneSided
 from trainer.objective.advantages.repo import REPO

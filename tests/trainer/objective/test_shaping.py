@@ -12,7 +12,7 @@ from testbench import CONTEXT, Toy, off_policy, on_policy, plain, rewarded
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, Verdict
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.shaping.apr import APR

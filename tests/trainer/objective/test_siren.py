@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.siren import Siren, row_quantile
 
 NAME = "top_p_entropy@0.8"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from testbench import CONTEXT, Bench, ModelDesk, Toy, off_policy, on_policy, plain, policy
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.controllers.skywork import Skywork
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 

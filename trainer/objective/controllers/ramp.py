@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from trainer.contract.config import require
+from trainer.contract.settings import require
 
 Curve = Literal["linear", "cosine"]
 

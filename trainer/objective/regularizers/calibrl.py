@@ -14,7 +14,7 @@ from torch.nn.functional import leaky_relu
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Diagnostic, Regularizer
 
 if TYPE_CHECKING:

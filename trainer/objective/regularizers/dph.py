@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.estimators import MAX_K3, bounded, k3
 from trainer.objective.base import Auxiliary, Context, Regularizer, State
 from trainer.objective.groups import CORRECT_ABOVE

@@ -12,7 +12,7 @@ import torch
 
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Diagnostic
 from trainer.objective.rollouts.base import Groups, Source, by_group
 from trainer.objective.rollouts.dynamic import Dynamic

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainer.batch.types import Rollout
 from trainer.contract.about import About
-from trainer.contract.config import ConfigError, require
+from trainer.contract.settings import ConfigError, require
 from trainer.objective.base import Diagnostic
 from trainer.objective.rollouts.base import Groups, RolloutPlan, Source, numbered
 

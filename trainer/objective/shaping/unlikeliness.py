@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.calibration import average_ranks
 from trainer.objective.base import Context, Diagnostic, Shaping
 from trainer.objective.groups import is_correct, thrown_away

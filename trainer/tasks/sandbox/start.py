@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 INSIDE = Path(__file__).with_name("inside.py")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache")

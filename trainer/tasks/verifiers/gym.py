@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.contract.config import ConfigError, nearest
+from trainer.contract.settings import ConfigError, nearest
 
 INSTALL = "the package reasoning-gym is not installed: run `make reasoning-gym`"
 

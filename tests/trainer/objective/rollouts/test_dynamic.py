@@ -8,7 +8,7 @@ import pytest
 from scripted_source import ScriptedSource
 
 from trainer.batch.types import Rollout
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.rollouts.dynamic import Dynamic
 from trainer.objective.rollouts.standard import Standard
 
