@@ -90,8 +90,9 @@ def _asked_to_leave(session: Session, interrupted: Callable[[], bool]) -> str | 
     stays stopped however often it is started; whoever wants it to go on removes the file first.
     """
     folder, ranks = session.folder, session.ranks
-    asked = {"CANCELLED": folder.cancel_requested, "PRUNED": folder.stop_requested, "PREEMPTED": interrupted()}
-    return next((state for state, found in [(state, ranks.any(here)) for state, here in asked.items()] if found), None)
+    requests = {"CANCELLED": folder.cancel_requested, "PRUNED": folder.stop_requested, "PREEMPTED": interrupted()}
+    requested = [state for state, on_this_rank in requests.items() if ranks.any(on_this_rank)]
+    return requested[0] if requested else None
 
 
 def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
@@ -140,8 +141,8 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     session.step += 1
     keep_rollouts(session, rollouts, batch, ledger, step)
     if session.ranks.is_main and step % 10 == 0:
-        shown = rollouts[:: run.rollout.group_size][: run.tracking.samples]
-        session.folder.append_samples(sample_rows(shown, step, "train"))
+        sampled = rollouts[:: run.rollout.group_size][: run.tracking.samples]
+        session.folder.append_samples(sample_rows(sampled, step, "train"))
     return metrics
 
 
@@ -150,9 +151,9 @@ def with_advantages(
 ) -> TokenBatch:
     """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]; ``state`` is that of all
     members, None where none has any."""
-    own = {slot: replace(context, state=(state or {}).get(slot, {})) for slot in ("shaping", "advantage")}
-    batch = replace(batch, rewards=objective.shaping(batch, own["shaping"]))
-    advantages = objective.advantage.in_run(batch, own["advantage"])
+    contexts = {slot: replace(context, state=(state or {}).get(slot, {})) for slot in ("shaping", "advantage")}
+    batch = replace(batch, rewards=objective.shaping(batch, contexts["shaping"]))
+    advantages = objective.advantage.in_run(batch, contexts["advantage"])
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))
 
 

@@ -85,8 +85,8 @@ def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool
         folder.require_shape()
         if _is_complete(folder):
             return ExitCode.DONE
-        ours = folder.writable and folder.config_file.is_file()  # nothing is written into a folder given by mistake
-        with having(folder.path) if ours else contextlib.nullcontext():
+        is_run = folder.writable and folder.config_file.is_file()  # nothing is written into a folder given by mistake
+        with having(folder.path) if is_run else contextlib.nullcontext():
             if _is_complete(folder):  # by whoever had it until now
                 return ExitCode.DONE
             return _check_and_train(folder, engines, interrupt, at_end)

@@ -76,7 +76,7 @@ def cross_effects(grid: Grid, finals: pd.DataFrame, metric: Metric) -> tuple[Cro
             trend=page_trend(others) if len(grid.other_values) > 2 else None,
         ),
         CrossEffect(
-            name=f"Interaction: {high} minus {low} at {last}, less the same at {first}",
+            name=f"Interaction: {high} minus {low} at {last}, minus the same at {first}",
             effect=paired_effect(at_last, at_first, metric.range.of_differences),
         ),
     )

@@ -97,8 +97,8 @@ def _checked_range(made: Parameter, where: str) -> Parameter:
     for name in ("low", "high", "step"):
         value = getattr(made, name)
         absent = name == "step" and value is None
-        right = value is not None and cast(value) == value
-        require(absent or right, f"{where}.{name}", value, f"{what} is needed")
+        is_exact = value is not None and cast(value) == value
+        require(absent or is_exact, f"{where}.{name}", value, f"{what} is needed")
     low, high, step = made.low, made.high, made.step
     assert low is not None and high is not None
     if low > high:

@@ -38,11 +38,11 @@ class Verdict:
     """What a task's verifier says of one response."""
 
     reward: float
-    """Verifiable reward; 1.0 right, 0.0 wrong for the shipped tasks."""
+    """Verifiable reward; 1.0 correct, 0.0 incorrect for the shipped tasks."""
     answer: str | None = None
     """Canonical final answer, used for maj@k, answer diversity and answer entropy. None: no answer could be read."""
     solution: str | None = None
-    """Canonical form of a *correct* solution (two spellings of one solution share it). None when wrong."""
+    """Canonical form of a *correct* solution (two spellings of one solution share it). None when incorrect."""
     comparable: bool = True
     """False: an answer was given, but the verifier could not compare it with the correct one, so it scores 0.
     Counted."""

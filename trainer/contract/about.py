@@ -57,11 +57,11 @@ def about(node: Mapping[str, object]) -> dict[str, str]:
 
 def members(config: Mapping[str, Any]) -> dict[str, Mapping[str, object]]:
     """The configured members of the objective by path: ``advantage``, ``regularizer.siren`` ..."""
-    found: dict[str, Mapping[str, object]] = {}
+    nodes: dict[str, Mapping[str, object]] = {}
     for slot in SLOTS:
         node = config.get(slot) or {}
-        found |= {f"{slot}.{name}": item for name, item in node.items()} if slot in LIST_SLOTS else {slot: node}
-    return {path: node for path, node in found.items() if "_target_" in node}
+        nodes |= {f"{slot}.{name}": item for name, item in node.items()} if slot in LIST_SLOTS else {slot: node}
+    return {path: node for path, node in nodes.items() if "_target_" in node}
 
 
 def furthest(statuses: Iterable[str]) -> str:

@@ -109,10 +109,10 @@ def having(run_dir: Path) -> Iterator[None]:
 
     Raises :class:`Taken`.
     """
-    held = lock(run_dir)
-    found = holder(run_dir)
-    if held is None and (found is None or found.token != os.environ.get(HANDED_ON)):
-        raise Taken(f"{run_dir} is being trained by {found or 'another process'}: nothing was done")
+    handle = lock(run_dir)
+    owner = holder(run_dir)
+    if handle is None and (owner is None or owner.token != os.environ.get(HANDED_ON)):
+        raise Taken(f"{run_dir} is being trained by {owner or 'another process'}: nothing was done")
     over = threading.Event()
     beating = threading.Thread(target=_beat_until, args=(run_dir, over), name="heartbeat", daemon=True)
     beating.start()
@@ -121,8 +121,8 @@ def having(run_dir: Path) -> Iterator[None]:
     finally:
         over.set()
         beating.join()
-        if held is not None:
-            held.close()
+        if handle is not None:
+            handle.close()
 
 
 def _beat_until(run_dir: Path, over: threading.Event) -> None:
@@ -169,8 +169,8 @@ def is_alive(run_dir: Path, status: Status, listed: Callable[[str], bool | None]
     here, job = status.host == socket.gethostname(), job_of(run_dir, status)
     if is_slurm(job):
         # Locks do not reach through every network file system, so a job elsewhere that still beats is believed.
-        said = listed(str(job))
-        return True if said is False and not here and beats(run_dir) else said
+        alive = listed(str(job))
+        return True if alive is False and not here and beats(run_dir) else alive
     if status.state == "PREEMPTED":  # only a scheduler takes a run up again by itself
         return False
     if here:

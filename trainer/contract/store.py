@@ -81,17 +81,17 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         logging.getLogger(name).setLevel(logging.ERROR)
     with explained(uri), _made(uri) as database:
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is not None:
-            return client, str(found.experiment_id)
+        existing = client.get_experiment_by_name(experiment)
+        if existing is not None:
+            return client, str(existing.experiment_id)
         location = (database.parent / "mlartifacts").as_uri() if database else None
         try:
             return client, str(client.create_experiment(experiment, artifact_location=location))
         except MlflowException:  # somebody else may have made it meanwhile
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
+            existing = client.get_experiment_by_name(experiment)
+            if existing is None:
                 raise
-            return client, str(found.experiment_id)
+            return client, str(existing.experiment_id)
 
 
 @contextmanager
@@ -155,8 +155,8 @@ def _tables(database: Path) -> set[str] | None:
         return set()
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("select name from sqlite_master where type = 'table'")
-            return {str(name) for (name,) in found}
+            tables = connection.execute("select name from sqlite_master where type = 'table'")
+            return {str(name) for (name,) in tables}
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             return {"runs", "experiments"}  # somebody writes to it, so it is one

@@ -163,10 +163,10 @@ def evaluate(
     reliability: dict[str, dict[str, list[ReliabilityPoint]]] = {}
     solved: dict[str, list[int]] = {}
     for suite, prompts in chosen_suites(task.suites(), config).items():
-        own = config.of(suite)
-        rollouts = _sample(generate, task, suite, prompts, own, step, config.max_tokens or max_tokens)
+        suite_config = config.of(suite)
+        rollouts = _sample(generate, task, suite, prompts, suite_config, step, config.max_tokens or max_tokens)
         counts = solve_counts(rollouts, len(prompts))
-        values, reliability[suite] = suite_metrics(rollouts, counts, own, vocabulary)
+        values, reliability[suite] = suite_metrics(rollouts, counts, suite_config, vocabulary)
         metrics |= {f"eval/{suite}/{name}": value for name, value in values.items()}
         if base_counts is not None and suite in base_counts:
             change = support(base_counts[suite], counts).metrics()
@@ -205,8 +205,8 @@ def suite_metrics(
 
 def _token_entropy(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Mean entropy of the distributions that tokens were sampled from, nats; nothing where the engine does not say."""
-    said = [r.sampler_entropies[r.num_context :] for r in rollouts if r.sampler_entropies is not None]
-    values = [value for entropies in said for value in entropies]
+    per_rollout = [r.sampler_entropies[r.num_context :] for r in rollouts if r.sampler_entropies is not None]
+    values = [value for entropies in per_rollout for value in entropies]
     return {"token_entropy": math.fsum(values) / len(values)} if values else {}
 
 

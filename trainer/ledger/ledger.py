@@ -229,8 +229,8 @@ def _along(
 
 
 def _auxiliary_slope(regularizer: Regularizer, values: TokenTerms, slopes: TokenTerms, rows: TokenBatch) -> float:
-    found = along_terms(lambda terms: {"": regularizer.auxiliary_loss(terms, rows)}, values, slopes)
-    return float(masked_sum(found[""].double(), rows.mask))
+    slope = along_terms(lambda terms: {"": regularizer.auxiliary_loss(terms, rows)}, values, slopes)
+    return float(masked_sum(slope[""].double(), rows.mask))
 
 
 def _dot(first: Tensor, second: Tensor) -> float:

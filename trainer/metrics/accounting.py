@@ -164,16 +164,16 @@ def token_change(batch: TokenBatch, after: TokenTerms) -> TokenChange:
             "entropy accounting needs old_logprobs, old_entropy and advantages; run the old-log-prob forward pass first"
         )
     mask = batch.mask
-    named = {name: batch.extras[name][mask] for name in (SUM_P2_LOGP_H, RATIO, KEPT_RATIO) if name in batch.extras}
+    columns = {name: batch.extras[name][mask] for name in (SUM_P2_LOGP_H, RATIO, KEPT_RATIO) if name in batch.extras}
     return TokenChange(
         logprobs_before=batch.old_logprobs[mask],
         logprobs_after=after.logprobs.detach()[mask],
         entropy_before=batch.old_entropy[mask],
         entropy_after=after.entropy.detach()[mask],
         advantages=batch.advantages[mask],
-        sum_p2_logp_h=named.get(SUM_P2_LOGP_H),
-        ratio=named.get(RATIO),
-        kept_ratio=named.get(KEPT_RATIO),
+        sum_p2_logp_h=columns.get(SUM_P2_LOGP_H),
+        ratio=columns.get(RATIO),
+        kept_ratio=columns.get(KEPT_RATIO),
     )
 
 

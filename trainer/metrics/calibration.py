@@ -124,10 +124,10 @@ def majority_confidence(rollouts: Sequence[Rollout]) -> Floats:
 def stated_confidence(text: str) -> float | None:
     """The probability in the last ``<confidence>`` of a response (``0.7`` or ``70%``), None where there is none from 0
     to 1. Source: RLCR, arXiv 2507.16806."""
-    found = _STATED.findall(text)
-    if not found:
+    matches = _STATED.findall(text)
+    if not matches:
         return None
-    number = found[-1]
+    number = matches[-1]
     value = float(number.rstrip("% ")) / 100 if number.endswith("%") else float(number)
     return value if 0 <= value <= 1 else None
 
@@ -154,8 +154,8 @@ def calibration_metrics(
     points: dict[str, list[ReliabilityPoint]] = {}
     for suffix, confidence in confidences.items():
         known = ~np.isnan(confidence)
-        own = points[suffix.removeprefix("_") or "logprob"] = reliability(confidence[known], correct[known])
-        metrics[f"ece{suffix}"] = ece(own)
+        bins = points[suffix.removeprefix("_") or "logprob"] = reliability(confidence[known], correct[known])
+        metrics[f"ece{suffix}"] = ece(bins)
         metrics[f"brier{suffix}"] = brier(confidence[known], correct[known])
         metrics[f"auroc{suffix}"] = auroc(confidence[known], correct[known])
     return {name: value for name, value in metrics.items() if not math.isnan(value)}, points

@@ -33,8 +33,8 @@ def distinct_per_group(table: GramTable, responses: Responses) -> Floats:
     groups = responses.num_groups
     total = np.bincount(responses.group[table.row], weights=table.count, minlength=groups)
     unique = np.bincount(responses.group[table.row[table.start]], minlength=groups)
-    share: Floats = np.divide(unique, total, out=np.full(groups, np.nan), where=total > 0)
-    return share
+    distinct: Floats = np.divide(unique, total, out=np.full(groups, np.nan), where=total > 0)
+    return distinct
 
 
 def distinct_n(completions: Sequence[Sequence[int]], groups: Sequence[int], n: int) -> float:
@@ -132,8 +132,9 @@ def answer_entropy(answers: Sequence[str | None]) -> float:
     if not answers:
         return math.nan
     counts = np.array(list(Counter(answers).values()), dtype=np.float64)
-    share = counts / counts.sum()
-    return float(-(share * np.log(share)).sum()) + 0.0  # + 0.0 turns the -0.0 of a single class into 0.0
+    probabilities = counts / counts.sum()
+    entropy = -(probabilities * np.log(probabilities)).sum()
+    return float(entropy) + 0.0  # turns the -0.0 of a single class into 0.0
 
 
 def answer_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -147,13 +148,13 @@ def answer_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         if verdict is None:
             raise ValueError(f"rollout of prompt {rollout.prompt.id} has not been verified; verify it first")
         answers.setdefault(rollout.group, []).append(verdict.answer)
-        found = solutions.setdefault(rollout.group, set())
+        of_prompt = solutions.setdefault(rollout.group, set())
         if verdict.solution is not None:
-            found.add(verdict.solution)
+            of_prompt.add(verdict.solution)
     distinct = [float(len(set(group) - {None})) for group in answers.values()]
     return {
         "distinct_answers": _mean(np.array(distinct)),
-        "distinct_correct": _mean(np.array([float(len(found)) for found in solutions.values()])),
+        "distinct_correct": _mean(np.array([float(len(of_prompt)) for of_prompt in solutions.values()])),
         "answer_entropy": _mean(np.array([answer_entropy(group) for group in answers.values()])),
     }
 

@@ -76,8 +76,8 @@ def check(keys: Iterable[str]) -> None:
     """Raise ValueError naming every undeclared key with the nearest declared one; return None if all are declared."""
     unknown = [key for key in keys if find(key) is None]
     if unknown:
-        named = ", ".join(f"{key!r} (nearest: {nearest_key(key)!r})" for key in unknown)
-        raise ValueError(f"undeclared metric {named}; declare it in trainer/metrics/declared.py or correct the name")
+        listing = ", ".join(f"{key!r} (nearest: {nearest_key(key)!r})" for key in unknown)
+        raise ValueError(f"undeclared metric {listing}; declare it in trainer/metrics/declared.py or correct the name")
 
 
 @functools.cache

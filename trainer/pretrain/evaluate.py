@@ -77,7 +77,7 @@ def sample_suite(
     for prompt in prompts:
         ids = tokenizer(prompt.text)["input_ids"]
         by_length[len(ids)].append((prompt, ids))
-    drawn = []
+    rollouts = []
     for _, same in sorted(by_length.items()):
         for start in range(0, len(same), 64):
             part = same[start : start + 64]
@@ -85,8 +85,8 @@ def sample_suite(
             tokens, entropies = sample(model, tokenizer, prompt_ids, samples, max_tokens, generator)
             for index, (prompt, _) in enumerate(part):
                 rows = slice(index * samples, (index + 1) * samples)
-                drawn.append(_judge(task, prompt, tokenizer, tokens[rows], entropies[rows]))
-    return drawn
+                rollouts.append(_judge(task, prompt, tokenizer, tokens[rows], entropies[rows]))
+    return rollouts
 
 
 def _judge(
@@ -105,8 +105,8 @@ def _judge(
 
 def pass_at(k: int, rewards: list[float]) -> float:
     """Unbiased pass@k = 1 - C(n-c, k)/C(n, k) for n samples of which c are correct."""
-    n, right = len(rewards), sum(reward > 0 for reward in rewards)
-    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+    n, num_correct = len(rewards), sum(reward > 0 for reward in rewards)
+    return 1.0 - math.comb(n - num_correct, k) / math.comb(n, k)
 
 
 def figures(drawn: list[Sampled]) -> dict[str, float]:

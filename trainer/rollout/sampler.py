@@ -35,11 +35,13 @@ class PromptStream:
 
     def take(self, count: int) -> list[Prompt]:
         """The next ``count`` prompts."""
-        places = [divmod(position, len(self.prompts)) for position in range(self.position, self.position + count)]
-        orders = {epoch: self._order(epoch) for epoch, _ in places}
-        taken = [self.prompts[orders[epoch][index]] for epoch, index in places]
+        epoch_indices = [
+            divmod(position, len(self.prompts)) for position in range(self.position, self.position + count)
+        ]
+        orders = {epoch: self._order(epoch) for epoch, _ in epoch_indices}
+        chosen = [self.prompts[orders[epoch][index]] for epoch, index in epoch_indices]
         self.position += count
-        return taken
+        return chosen
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "prompts"))
@@ -121,23 +123,23 @@ class Sampler:
     ) -> list[Rollout]:
         """Unverified rollouts, prompt by prompt; each rank samples its share and all of them get everything."""
         ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
-        given = prefixes or [()] * len(prompts)
-        own = range(self.ranks.rank, len(prompts), self.ranks.world)
+        starts = prefixes or [()] * len(prompts)
+        local = range(self.ranks.rank, len(prompts), self.ranks.world)
         completions = self.engine.generate(
-            [ids[number] + given[number] for number in own],
+            [ids[number] + starts[number] for number in local],
             samples=samples,
             temperature=temperature,
-            max_tokens=max_tokens - min(map(len, given), default=0),
-            seeds=[seeds[number] for number in own],
+            max_tokens=max_tokens - min(map(len, starts), default=0),
+            seeds=[seeds[number] for number in local],
             top_p=top_p,
         )
-        groups = dict(pair for part in self.ranks.gather(list(zip(own, completions, strict=True))) for pair in part)
+        groups = dict(pair for part in self.ranks.gather(list(zip(local, completions, strict=True))) for pair in part)
         return [
             self._rollout(
                 prompts[number],
                 ids[number],
-                given[number],
-                shortened(completion, max_tokens - len(given[number])),
+                starts[number],
+                shortened(completion, max_tokens - len(starts[number])),
                 number,
             )
             for number in range(len(prompts))
@@ -148,15 +150,15 @@ class Sampler:
         self, prompt: Prompt, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion, group: int
     ) -> Rollout:
         tokens = prefix + completion.token_ids
-        said = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
+        text_tokens = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
         return Rollout(
             prompt=prompt,
             prompt_ids=prompt_ids,
             completion_ids=tokens,
             sampler_logprobs=(0.0,) * len(prefix) + completion.logprobs,
-            sampler_entropies=None if (found := completion.entropies) is None else (0.0,) * len(prefix) + found,
+            sampler_entropies=None if (values := completion.entropies) is None else (0.0,) * len(prefix) + values,
             finish_reason=completion.finish_reason,
-            text=str(self.tokenizer.decode(list(said), skip_special_tokens=True)),
+            text=str(self.tokenizer.decode(list(text_tokens), skip_special_tokens=True)),
             group=group,
             weight_version=self.engine.weight_version,
             num_context=len(prefix),
@@ -179,8 +181,8 @@ def verified(rollouts: Sequence[Rollout], task: Task, ranks: Ranks | None = None
     """The rollouts with the task's verdict. Each rank judges its share and all get every verdict: a verifier with a
     limit of time might judge one answer differently on two of them."""
     ranks = ranks or Ranks()
-    own = range(ranks.rank, len(rollouts), ranks.world)
-    judged = verify_all(task, [(rollouts[number].prompt, rollouts[number].text) for number in own])
-    shares = ranks.gather(list(zip(own, judged, strict=True)))
+    local = range(ranks.rank, len(rollouts), ranks.world)
+    judged = verify_all(task, [(rollouts[number].prompt, rollouts[number].text) for number in local])
+    shares = ranks.gather(list(zip(local, judged, strict=True)))
     verdicts = dict(pair for share in shares for pair in share)
     return [replace(rollout, verdict=verdicts[number]) for number, rollout in enumerate(rollouts)]

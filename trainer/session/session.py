@@ -179,15 +179,15 @@ class Session:
 
     def resume(self) -> None:
         """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
-        found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
-        if found is not None:
-            self.policy.model.load_state_dict(found.model_state)
-            self.reference.load(found.optimizer_state)
-            self.learner.load({key: value for key, value in found.optimizer_state.items() if key != reference.NAME})
-            self.step = found.step
-            self.version = found.state["version"]
-            self.sampler.stream.position = found.state["position"]
-            self.state = found.state["objective"]
+        loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
+        if loaded is not None:
+            self.policy.model.load_state_dict(loaded.model_state)
+            self.reference.load(loaded.optimizer_state)
+            self.learner.load({key: value for key, value in loaded.optimizer_state.items() if key != reference.NAME})
+            self.step = loaded.step
+            self.version = loaded.state["version"]
+            self.sampler.stream.position = loaded.state["position"]
+            self.state = loaded.state["objective"]
         if self.ranks.is_main and self.folder.truncate(self.step - 1) != self.step - 1:
             raise ConfigError(
                 f"{self.folder.metrics} does not reach step {self.step}, at which the checkpoint is: restore the file, "

@@ -160,8 +160,8 @@ def _write_weights(path: Path, model_state: Mapping[str, Tensor], tied: Collecti
             aliases[name] = names[view]
             continue
         names[view] = name
-        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-        tensors[name] = tensor.detach() if whole else tensor.detach().clone(memory_format=torch.contiguous_format)
+        is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensors[name] = tensor.detach() if is_whole else tensor.detach().clone(memory_format=torch.contiguous_format)
     write_tensors(path, tensors)
     return aliases
 

@@ -49,10 +49,10 @@ def export(run: Path, output: Path | None = None) -> Path:
 
     Returns where, by default ``run/model``. Raises :class:`ConfigError` when there is none, or ``output`` exists.
     """
-    found = newest(run / "checkpoints") or newest(run.parent, only=run.name)
-    if found is None:
+    latest = newest(run / "checkpoints") or newest(run.parent, only=run.name)
+    if latest is None:
         raise ConfigError(f"{run} has no whole checkpoint: give the folder of a run that has saved one")
-    checkpoint, manifest = found
+    checkpoint, manifest = latest
     target = output or run / "model"
     if target.exists():
         raise ConfigError(f"{target} exists already: choose another --output, or move it away")

@@ -3,9 +3,8 @@
 RUN_OR_MODEL is the folder of a run (its newest checkpoint), of a model, or a hub name. Without ``suite`` a run's own
 suites are evaluated. Keys are those of a configuration (``evaluation.samples=64``, ``engine.lockstep=false``,
 ``hardware.device=cuda``) and settings of a suite (``suite.aime24.path=aime24.jsonl``, ``suite.aime24.top_p=0.95``).
-Results are in
-``metrics.json`` of the output folder, which the same command completes after an interruption, and in the run's MLflow
-run under ``evaluate/``.
+Results are in ``metrics.json`` of the output folder, which the same command completes after an interruption, and in
+the run's MLflow run under ``evaluate/``.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ def _trained(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """Put ``KEY=VALUE`` into ``config``; the suites that are named and settings of theirs."""
     suites: list[str] = []
-    own: dict[str, dict[str, Any]] = {}
+    suite_settings: dict[str, dict[str, Any]] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         path = key.split(".")
@@ -157,10 +156,10 @@ def _applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], d
         if key == "suite":
             suites = [name.strip() for name in text.strip("[]").split(",")]
         elif path[0] == "suite" and len(path) == 3 and path[2] in SAMPLING:
-            own.setdefault(path[1], {})
+            suite_settings.setdefault(path[1], {})
             config["evaluation"].setdefault("suite_sampling", {}).setdefault(path[1], {})[path[2]] = value
         elif path[0] == "suite" and len(path) == 3:
-            own.setdefault(path[1], {})[path[2]] = value
+            suite_settings.setdefault(path[1], {})[path[2]] = value
         elif path[0] in ("engine", "evaluation", "model", "hardware", "task") and path[0] in config and len(path) > 1:
             node = config[path[0]]
             for name in path[1:-1]:
@@ -170,7 +169,7 @@ def _applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], d
             raise ConfigError(
                 f"{key} is nothing that an evaluation has: {nearest(key, ['suite', *sorted(DEFAULTS), 'task'])}"
             )
-    return suites, own
+    return suites, suite_settings
 
 
 def _cuda_or_cpu() -> str:
@@ -191,7 +190,7 @@ def run_plan(request: Plan) -> dict[str, float]:
         found, sentence = misfits(f"suite {name!r}", sizes, "evaluation.max_tokens", request.max_tokens, context)
         if found:
             raise ConfigError(f"{sentence}; lower evaluation.max_tokens or take a model with a longer context")
-    ends = end_tokens(request.model, tokenizer)
+    stop_ids = end_tokens(request.model, tokenizer)
     longest = max(size.tokens for sizes in lengths.values() for size in sizes) + request.max_tokens
     rounded = -(-(longest + 1) // 64) * 64
     folder = model_path(request.model)
@@ -200,7 +199,7 @@ def run_plan(request: Plan) -> dict[str, float]:
         dtype=request.model.dtype,
         trust_remote_code=request.model.trust_remote_code,
         max_length=min(rounded, context or rounded),
-        end_tokens=ends,
+        end_tokens=stop_ids,
         device=request.device,
     )
     engine = request.engine.start(setup)
@@ -215,7 +214,7 @@ def run_plan(request: Plan) -> dict[str, float]:
                 ranks=Ranks(),
                 seed=0,
                 measure_entropies=lambda rollouts: [],
-                ends=frozenset(ends),
+                ends=frozenset(stop_ids),
             )
             kept = Kept(sampler=sampler, folder=request.output / "responses" / name, identity=_identity(folder))
             metrics |= _suite(request, name, task, kept, len(tokenizer))
@@ -229,11 +228,11 @@ def run_plan(request: Plan) -> dict[str, float]:
 
 
 def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) -> dict[str, float]:
-    seen: list[Rollout] = []
+    sampled: list[Rollout] = []
 
     def generate(prompts: list[Prompt], **options: Any) -> list[Rollout]:
-        seen.extend(kept(prompts, **options))
-        return seen
+        sampled.extend(kept(prompts, **options))
+        return sampled
 
     result = evaluate(
         generate,
@@ -243,14 +242,14 @@ def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) ->
         max_tokens=request.max_tokens,
         vocabulary=vocabulary,
     )
-    return result.metrics | _overlap(request, name, seen)
+    return result.metrics | _overlap(request, name, sampled)
 
 
-def _overlap(request: Plan, name: str, seen: list[Rollout]) -> dict[str, float]:
+def _overlap(request: Plan, name: str, sampled: list[Rollout]) -> dict[str, float]:
     """Share of the suite's problems that the run was trained on, whole or in many words in a row."""
-    texts = list({rollout.group: rollout.prompt.text for rollout in seen}.values())
-    found = overlaps(request.trained, {name: texts}) if request.trained else []
-    return {f"eval/{row.suite}/contaminated_frac": row.share for row in found}
+    texts = list({rollout.group: rollout.prompt.text for rollout in sampled}.values())
+    overlapping = overlaps(request.trained, {name: texts}) if request.trained else []
+    return {f"eval/{row.suite}/contaminated_frac": row.share for row in overlapping}
 
 
 def _lengths(tokenizer: Any, prompts: list[Prompt]) -> list[Length]:

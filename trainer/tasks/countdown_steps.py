@@ -110,15 +110,15 @@ def canonical(steps: Sequence[Step]) -> str:
     ``4*7=28,28-2=26`` and ``7*4=28,28-2=26`` both give ``4*7-2``. Where one value is both a given number and an
     intermediate, the latest intermediate is taken to be the one used.
     """
-    made: dict[int, list[_Expression]] = {}
+    results: dict[int, list[_Expression]] = {}
 
     def take(value: int) -> _Expression:
-        return made[value].pop() if made.get(value) else ("number", (str(value),), ())
+        return results[value].pop() if results.get(value) else ("number", (str(value),), ())
 
     last: _Expression = ("number", (), ())
     for step in steps:
         last = _combine(take(step.left), step.operator, take(step.right))
-        made.setdefault(step.result, []).append(last)
+        results.setdefault(step.result, []).append(last)
     return _write(last)
 
 

@@ -92,14 +92,14 @@ class EquationTask:
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """See the class; never raises on any ``text``."""
-        said = last_tagged(text)
-        found = None if said is None else expression(said.partition("=")[0])
-        if found is None or said is None:
+        tagged = last_tagged(text)
+        parsed = None if tagged is None else expression(tagged.partition("=")[0])
+        if parsed is None or tagged is None:
             return Verdict(reward=0.0)
-        value, used = found
-        right = value == prompt.data["target"] and sorted(used) == prompt.data["numbers"]
-        solution = re.sub(r"\s", "", said.partition("=")[0])
-        return Verdict(reward=float(right), answer=str(value), solution=solution if right else None)
+        value, used = parsed
+        correct = value == prompt.data["target"] and sorted(used) == prompt.data["numbers"]
+        solution = re.sub(r"\s", "", tagged.partition("=")[0])
+        return Verdict(reward=float(correct), answer=str(value), solution=solution if correct else None)
 
     def expert(self, prompt: Prompt) -> str | None:
         """None: the table holds no solutions."""

@@ -21,8 +21,8 @@ from trainer.tasks.answers import (
     canonical,
     choice,
     extracted,
-    last_boxed,
     last_number,
+    reference,
     spelled,
 )
 from trainer.tasks.compare import quantity
@@ -132,7 +132,7 @@ class JsonlTask:
     def notes(self) -> list[str]:
         """Rows that are left out, questions that occur twice, and evaluation questions that are trained on."""
         notes: list[str] = []
-        seen: set[str] = set()
+        training_questions: set[str] = set()
         for suite, file in {"train": str(self.path), **self.suite_paths}.items():
             if suite != "train" and file == self.path:
                 continue
@@ -142,17 +142,17 @@ class JsonlTask:
             lines: dict[str, list[int]] = {}
             for row in rows:
                 lines.setdefault(row.question, []).append(row.line)
-            again = [line for found in lines.values() for line in found[1:]]
-            if again:
+            repeated = [line for occurrences in lines.values() for line in occurrences[1:]]
+            if repeated:
                 notes.append(
-                    f"{file}: {len(again)} of {len(rows)} questions occur before ({numbered(again, unit(file))})"
+                    f"{file}: {len(repeated)} of {len(rows)} questions occur before ({numbered(repeated, unit(file))})"
                 )
-            trained = [found[0] for question, found in lines.items() if question in seen]
+            trained = [occurrences[0] for question, occurrences in lines.items() if question in training_questions]
             if trained:
                 notes.append(
                     f"{file}: {len(trained)} of {len(rows)} questions are trained on ({numbered(trained, unit(file))})"
                 )
-            seen = seen or set(lines)
+            training_questions = training_questions or set(lines)
         return [f"task math: {note}" for note in notes]
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
@@ -196,8 +196,10 @@ class JsonlTask:
             return gold == answer
         if self.match == "math":
             return judge(gold, answer)
-        (right, _), (given, _) = quantity(gold), quantity(answer)
-        return right is not None and given is not None and abs(given - right) <= Fraction(self.tolerance) * abs(right)
+        expected, value = quantity(gold)[0], quantity(answer)[0]
+        if expected is None or value is None:
+            return False
+        return abs(value - expected) <= Fraction(self.tolerance) * abs(expected)
 
     def expert(self, prompt: Prompt) -> str | None:
         """The worked answer of the prompt's line, where it has one."""
@@ -218,8 +220,9 @@ class JsonlTask:
         return asking(self.extract, self.answer_marker, template)
 
     def _read(self, suite: str, source: str) -> tuple[list[Row], list[Flaw]]:
-        own = self.suite_settings.get(suite, {})
-        question, answer = own.get("question_field", self.question_field), own.get("answer_field", self.answer_field)
+        overrides = self.suite_settings.get(suite, {})
+        question = overrides.get("question_field", self.question_field)
+        answer = overrides.get("answer_field", self.answer_field)
         return read_rows(source, (question, answer, self.solution_field), self._unreadable)
 
     def _load(self, suite: str, source: str) -> list[Prompt]:
@@ -242,11 +245,11 @@ class JsonlTask:
                 f"task math: {source}: {len(rows) - len(distinct)} of {len(rows)} questions occur before; leave them "
                 "out with task.repeats=drop or train on them as often with task.repeats=keep"
             )
-        shown = {question for question, _ in self._shown()} if self.shots_path is None else set()
-        left = [row for row in distinct if row.question not in shown]
-        if not left:
+        example_questions = {question for question, _ in self._shown()} if self.shots_path is None else set()
+        remaining = [row for row in distinct if row.question not in example_questions]
+        if not remaining:
             raise ValueError(f"task math: all {len(distinct)} questions of {source} are examples; lower task.shots")
-        return left
+        return remaining
 
     def _shown(self) -> list[tuple[str, str]]:
         """Question and answer of every few-shot example."""
@@ -271,8 +274,8 @@ class JsonlTask:
         system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
         solution = {} if row.solution is None else {"solution": row.solution}
         answer, where = self._canonical(reference(row.answer)), f"{source}:{row.line}"
-        asked = {"question": row.question} if self.verifiers else {}
-        data: dict[str, object] = {"answer": answer, "where": where, **solution, **asked}
+        for_verifiers = {"question": row.question} if self.verifiers else {}
+        data: dict[str, object] = {"answer": answer, "where": where, **solution, **for_verifiers}
         chat = CHAT[self.prompt_format]
         return Prompt(id=identity, text=text, data=data, chat=chat, system=system, examples=examples)
 
@@ -290,10 +293,3 @@ class JsonlTask:
         if self.extract == "number" and judge(self._canonical(bare), spelled(last_number(bare) or "")) is not True:
             return "is no number, as task.extract=number needs"
         return None
-
-
-def reference(answer: str) -> str:
-    """The final answer in a reference: what follows ``####``, the content of its last box, or all of it."""
-    bare = answer.rpartition("####")[2].strip()
-    boxed = last_boxed(bare)
-    return bare if boxed is None else boxed

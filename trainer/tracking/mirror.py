@@ -114,8 +114,8 @@ def follow(run_dir: str, source: int) -> int:
             if ended:
                 time.sleep(min(pause, 1.0))
                 continue
-            told, ended = _listen(source, pause)
-            durable = max(durable, *told, -1)
+            steps, ended = _listen(source, pause)
+            durable = max(durable, *steps, -1)
 
 
 def _listen(source: int, seconds: float) -> tuple[list[int], bool]:

@@ -60,8 +60,8 @@ class Learner:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
-        own = (master_weights.NAME, loss_scale.NAME)
-        self.optimizer.load_state_dict({key: value for key, value in state.items() if key not in own})
+        other_keys = (master_weights.NAME, loss_scale.NAME)
+        self.optimizer.load_state_dict({key: value for key, value in state.items() if key not in other_keys})
         self.masters.load(state)
         self.loss_scale.load(state)
 
@@ -101,7 +101,7 @@ class _Part:
     """Rows that go through the model together, and their terms where that has happened already."""
 
     index: Tensor
-    live: bool
+    with_gradient: bool
     """Whether gradient is wanted."""
     terms: TokenTerms | None = None
 
@@ -126,13 +126,13 @@ def differentiate(
     """
     fresh = mini.old_logprobs is None
     terms_first = objective.needs_current or (fresh and objective.needs_old)
-    way = _terms_first if terms_first else _terms_along
-    own = way(learner, objective, mini, context, state)
-    _differentiate_auxiliary(learner, objective, context, state, own.stats)
+    method = _terms_first if terms_first else _terms_along
+    result = method(learner, objective, mini, context, state)
+    _differentiate_auxiliary(learner, objective, context, state, result.stats)
     total = StepStats()
-    for stats in learner.ranks.gather(own.stats):
+    for stats in learner.ranks.gather(result.stats):
         total.merge(stats)
-    return replace(own, stats=total)
+    return replace(result, stats=total)
 
 
 def _terms_first(
@@ -147,7 +147,7 @@ def _terms_first(
     names = _names(learner, objective, mini)
     parts = _parts(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
-    keep = max(ranks.gather(sum(part.live for part in parts))) <= 1
+    keep = max(ranks.gather(sum(part.with_gradient for part in parts))) <= 1
     for number, part in enumerate(parts):
         values = _forward(policy, mini, part, names, graph=keep)
         fill(terms, part.index, values)
@@ -201,11 +201,11 @@ def _backward(
 
 def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Part]:
     """This rank's micro-batches, those with gradient first."""
-    live = objective.rows_with_gradient(mini)
+    with_gradient = objective.rows_with_gradient(mini)
     return [
-        _Part(index=rows[index], live=wanted)
+        _Part(index=rows[index], with_gradient=wanted)
         for wanted in (True, False)
-        if len(rows := (live == wanted).nonzero().squeeze(1))
+        if len(rows := (with_gradient == wanted).nonzero().squeeze(1))
         for index in learner.policy.micro_batch_indices(
             mini.rows(rows), rank=learner.ranks.rank, world=learner.ranks.world
         )
@@ -213,7 +213,7 @@ def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Pa
 
 
 def _forward(policy: Policy, mini: TokenBatch, part: _Part, names: Iterable[str], *, graph: bool = True) -> TokenTerms:
-    with torch.set_grad_enabled(part.live and graph):
+    with torch.set_grad_enabled(part.with_gradient and graph):
         return policy.terms(mini.rows(part.index).to(policy.device), names)
 
 

@@ -52,13 +52,13 @@ def gap_metrics(batch: TokenBatch) -> dict[str, float]:
         outside_frac                    share of tokens with rho outside :data:`USUAL`
     """
     largest, mean = logprob_gap(batch)
-    found = {"logprob_gap_max": largest, "logprob_gap_mean": mean}
-    whole = torch.where(batch.mask, _difference(batch).double(), 0.0)
-    tokens, rows = whole[batch.mask], whole.sum(dim=1)[batch.mask.any(dim=1)]
+    metrics = {"logprob_gap_max": largest, "logprob_gap_mean": mean}
+    gaps = torch.where(batch.mask, _difference(batch).double(), 0.0)
+    tokens, rows = gaps[batch.mask], gaps.sum(dim=1)[batch.mask.any(dim=1)]
     if len(tokens):
         low, high = USUAL
         ratio = bounded(tokens).exp()
-        found |= {
+        metrics |= {
             "k3": k3(tokens).mean().item(),
             "ess_frac": effective_share(tokens),
             "outside_frac": ((ratio < low) | (ratio > high)).double().mean().item(),
@@ -66,7 +66,7 @@ def gap_metrics(batch: TokenBatch) -> dict[str, float]:
             "sequence_gap_mean": rows.abs().mean().item(),
             "sequence_ess_frac": effective_share(rows),
         }
-    return {f"engine/{name}": value for name, value in found.items()}
+    return {f"engine/{name}": value for name, value in metrics.items()}
 
 
 def effective_share(log_ratio: Float[Tensor, " M"]) -> float:

@@ -80,22 +80,22 @@ def update(
         for part, index in enumerate(mini_batches(batch.group, optim.updates_per_rollout, generator)):
             number = epoch * optim.updates_per_rollout + part
             mini = batch if len(index) == batch.num_rows else batch.rows(index)
-            here = replace(context, update=number, num_updates=optim.num_updates)
-            done = differentiate(learner, objective, mini, here, state)
+            update_context = replace(context, update=number, num_updates=optim.num_updates)
+            result = differentiate(learner, objective, mini, update_context, state)
             if batch.old_logprobs is None:
                 with watch("old"):
-                    batch = _with_old_terms(learner, objective, batch, index, done.terms)
+                    batch = _with_old_terms(learner, objective, batch, index, result.terms)
                 check_gap(batch, learner.dtype, learner.gap_bounds)
-            stats.merge(done.stats)
+            stats.merge(result.stats)
             if note_ratios:
-                _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
-            clip = _clip_gradient(learner, done, stats, version + number)
+                _note_ratios(ratios, index, objective, result, share=1 / optim.epochs)
+            clip = _clip_gradient(learner, result, stats, version + number)
             if clip is None:
                 learner.forget_gradient()
                 continue
             if observer is not None:
                 with watch("ledger"):
-                    observer.before_step(done, here, state, clip)
+                    observer.before_step(result, update_context, state, clip)
             learner.step()
             learner.forget_gradient()
             if observer is not None:
@@ -123,20 +123,20 @@ def _with_old_terms(
     """The batch with old terms: ``terms`` for the rows at ``index``, for the rest the sampler's or those of a pass."""
     if len(index) == batch.num_rows:
         return with_old_terms(batch, terms)
-    rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
-    others = _sampled_terms(learner, objective, batch.rows(rest))
-    whole = learner.policy.empty_terms(batch, old_statistics(learner, objective))
-    for rows, part in ((index, terms), (rest, others)):
-        fill(whole, rows, part)
-    return with_old_terms(batch, whole)
+    remaining = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
+    others = _sampled_terms(learner, objective, batch.rows(remaining))
+    all_terms = learner.policy.empty_terms(batch, old_statistics(learner, objective))
+    for rows, part in ((index, terms), (remaining, others)):
+        fill(all_terms, rows, part)
+    return with_old_terms(batch, all_terms)
 
 
 def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
     """Log-probs and entropy at the sampling weights, from whoever knows them."""
-    wanted = old_statistics(learner, objective)
-    if learner.dtype in EXACT and rows.sampler_entropy is not None and not wanted:
+    statistics = old_statistics(learner, objective)
+    if learner.dtype in EXACT and rows.sampler_entropy is not None and not statistics:
         return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})
-    return measure(learner, rows, wanted)
+    return measure(learner, rows, statistics)
 
 
 def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> float | None:

@@ -70,8 +70,8 @@ class ARM(Advantage):
             yield from thrown_away(run, "advantage ARM")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        own = low_confidence(batch, self.low_frac)
-        shift = group_statistics(own, batch.group).mean - own
+        confidence = low_confidence(batch, self.low_frac)
+        shift = group_statistics(confidence, batch.group).mean - confidence
         accuracy = group_statistics(is_correct(batch).double(), batch.group).mean
         corrected = (accuracy > 0) & ~(self.skip_all_correct & (accuracy == 1))
         correction = torch.where(corrected, self.alpha * shift, torch.zeros_like(shift))
@@ -84,6 +84,6 @@ def low_confidence(batch: TokenBatch, low_frac: float) -> Float[Tensor, " N"]:
     counts = batch.mask.sum(dim=1)
     most = (low_frac * counts.double() - 1e-9).ceil().long()
     logprobs = batch.sampler_logprobs.double().masked_fill(~batch.mask, torch.inf).sort(dim=1).values
-    taken = torch.arange(logprobs.shape[1], device=most.device) < most[:, None]
-    total = torch.where(taken, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
+    lowest = torch.arange(logprobs.shape[1], device=most.device) < most[:, None]
+    total = torch.where(lowest, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
     return (total / most.clamp(min=1)).exp()

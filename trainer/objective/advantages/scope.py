@@ -63,8 +63,8 @@ class SCOPE(GRPO):
         return frozenset(map(_tempered, (self.hot, self.cold))) if self.pull else frozenset()
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        share = abs(self.pull)
-        return (1 - share) * GRPO.__call__(self, batch) + share * is_correct(batch)
+        mix = abs(self.pull)
+        return (1 - mix) * GRPO.__call__(self, batch) + mix * is_correct(batch)
 
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None and batch.old_logprobs is not None

@@ -56,8 +56,8 @@ class Smoothed(GRPO):
 
     def in_run(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         prompts = _prompts(context)
-        now = _with_these(context.state["seen"], prompts, batch.rewards)
-        visits, count, total, squares = torch.tensor([now[prompt] for prompt in prompts], dtype=torch.float64).T
+        totals = _with_these(context.state["seen"], prompts, batch.rewards)
+        visits, count, total, squares = torch.tensor([totals[prompt] for prompt in prompts], dtype=torch.float64).T
         variance = (squares - total * total / count) / (count - 1).clamp(min=1)
         ever = (batch.rewards.double() - total / count) / (variance.clamp(min=0).sqrt() + self.eps)
         ever = ever.masked_fill(variance < ALIKE, 0.0)

@@ -38,5 +38,5 @@ class Cosine(Controller):
         require_span("cosine", self.from_frac, self.until_frac)
 
     def value(self, state: State, context: Context) -> float:
-        share = risen(context.progress, self.from_frac, self.until_frac)
-        return between(self.start, self.end, share, "cosine")
+        fraction = risen(context.progress, self.from_frac, self.until_frac)
+        return between(self.start, self.end, fraction, "cosine")

@@ -39,5 +39,5 @@ class Linear(Controller):
         require_span("linear", self.from_frac, self.until_frac)
 
     def value(self, state: State, context: Context) -> float:
-        share = risen(context.progress, self.from_frac, self.until_frac)
-        return between(self.start, self.end, share, "linear")
+        fraction = risen(context.progress, self.from_frac, self.until_frac)
+        return between(self.start, self.end, fraction, "linear")

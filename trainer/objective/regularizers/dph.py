@@ -90,8 +90,8 @@ class DPH(Regularizer):
         tried = services.sample(prompts, samples=self.samples, purpose="dph_try")
         correct = Counter(rollout.prompt.id for rollout in tried if rollout.reward > CORRECT_ABOVE)
         solved = [prompt for prompt in prompts if correct[prompt.id] >= self.min_correct]
-        drawn = services.sample(solved, samples=1, purpose="dph_store") if solved else []
-        stored = [rollout for rollout in drawn if rollout.reward > CORRECT_ABOVE]
+        second_try = services.sample(solved, samples=1, purpose="dph_store") if solved else []
+        stored = [rollout for rollout in second_try if rollout.reward > CORRECT_ABOVE]
         if not stored:
             log.warning(
                 "regularizer.dph retains nothing, so this is training without it: of %d prompts the base model solved "
@@ -116,8 +116,8 @@ class DPH(Regularizer):
             return None
         chosen = torch.randperm(len(stored), generator=context.generator("dph"))[:count].tolist()
         batch = collate([_rollout(stored[number], row) for row, number in enumerate(chosen)], pad_id=0)
-        share = batch.mask / batch.mask.sum()
-        rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
+        token_weight = batch.mask / batch.mask.sum()
+        rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": token_weight})
         return Auxiliary(rows=rows, temperature=context.state["temperature"])
 
     def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:

@@ -101,13 +101,13 @@ class Siren(Regularizer):
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         assert terms is not None
-        share = self._share(terms, batch.mask)
+        token_weight = self._share(terms, batch.mask)
         if not self.anchor:
-            return {"siren_slope": -self.coef * share, "siren_offset": torch.zeros_like(share)}
-        mean, anchor = (share * self._h(terms)).sum(), context.state["anchor"]
+            return {"siren_slope": -self.coef * token_weight, "siren_offset": torch.zeros_like(token_weight)}
+        mean, anchor = (token_weight * self._h(terms)).sum(), context.state["anchor"]
         offset = -self.coef * (mean**2 - anchor**2) / batch.mask.sum().clamp(min=1)
         return {
-            "siren_slope": 2 * self.coef * (mean - anchor) * share,
+            "siren_slope": 2 * self.coef * (mean - anchor) * token_weight,
             "siren_offset": torch.where(batch.mask, offset, 0.0),
         }
 

@@ -112,7 +112,7 @@ class Cure(Dynamic):
         if self.branches == 0:
             return by_group(first)
         points = self._branching_points(source, first)
-        more = source.sample(
+        sampled_branches = source.sample(
             [rollout.prompt for rollout in first],
             samples=self.branches,
             temperature=temperature,
@@ -120,7 +120,7 @@ class Cure(Dynamic):
             prefixes=[rollout.completion_ids[:point] for rollout, point in zip(first, points, strict=True)],
         )
         # A call numbers its groups by what it was asked to continue; a branch belongs to its first response's prompt.
-        return by_group([*first, *(replace(branch, group=first[branch.group].group) for branch in more)])
+        return by_group([*first, *(replace(branch, group=first[branch.group].group) for branch in sampled_branches)])
 
     def _branching_points(self, source: Source, rollouts: Sequence[Rollout]) -> list[int]:
         """t* of each rollout."""

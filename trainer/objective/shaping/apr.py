@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APR(Shaping):
-    """Reward less a penalty in proportion to the length of the tail, up to a limit.
+    """Reward minus a penalty in proportion to the length of the tail, up to a limit.
 
         reward'_i = reward_i - coef * min(tail_i / max_tail, 1)
 

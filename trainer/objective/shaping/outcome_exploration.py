@@ -41,7 +41,7 @@ class OutcomeExploration(Shaping):
         status="reconstructed",
         departures=(
             "the bonus goes through the advantage instead of being added to it; counts take in the present step; their "
-            "UCB-con, the bonus less a constant, is the same under any advantage with a baseline"
+            "UCB-con, the bonus minus a constant, is the same under any advantage with a baseline"
         ),
     )
 

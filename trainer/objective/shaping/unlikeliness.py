@@ -57,10 +57,10 @@ class Unlikeliness(Shaping):
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         logprobs = torch.where(batch.mask, batch.sampler_logprobs.double(), torch.zeros((), dtype=torch.float64))
         means = logprobs.sum(dim=1) / batch.mask.sum(dim=1).clamp(min=1)
-        share = torch.zeros_like(means)
+        relative_rank = torch.zeros_like(means)
         for number in torch.unique(batch.group):
             rows = batch.group == number
             ranks = torch.from_numpy(average_ranks(means[rows].numpy())) - 1
-            share[rows] = ranks / len(ranks)
-        factor = torch.where(is_correct(batch), 1 - self.beta * share, torch.ones_like(share))
+            relative_rank[rows] = ranks / len(ranks)
+        factor = torch.where(is_correct(batch), 1 - self.beta * relative_rank, torch.ones_like(relative_rank))
         return batch.rewards * factor.float()

@@ -29,8 +29,8 @@ class DRO(Surrogate):
         source="DRO (direct reward optimisation), arXiv 2405.19107; verl's policy loss, which leaves beta to the user",
         status="released",
         departures=(
-            "as in verl the advantage stands where the paper has a reward less a learned value; beta=1 is ours: a token"
-            " of advantage 1 may grow by a factor e"
+            "as in verl the advantage stands where the paper has a reward minus a learned value; beta=1 is ours: a "
+            "token of advantage 1 may grow by a factor e"
         ),
     )
 

@@ -100,7 +100,7 @@ class EntropyDiscriminator(Weight):
         if spread < TINY:
             return torch.zeros_like(mask)
         sided = (excess if self.baseline == "vocabulary" else excess - values.mean()) * batch.advantages.sign()
-        wanted = mask & (sided > self.mu * spread)
+        selected = mask & (sided > self.mu * spread)
         if self.sides == "negative":
-            wanted = wanted & (batch.advantages < 0)
-        return largest(sided, wanted, share(self.max_frac, batch.num_tokens))
+            selected = selected & (batch.advantages < 0)
+        return largest(sided, selected, share(self.max_frac, batch.num_tokens))

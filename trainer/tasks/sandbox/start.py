@@ -144,11 +144,11 @@ def _python() -> str:
 
 def _arguments(limits: Limits) -> str:
     home = os.path.realpath(sys.base_prefix)
-    own = [] if home == "/usr" or home.startswith("/usr/") else [home]
+    interpreter = [] if home == "/usr" or home.startswith("/usr/") else [home]
     return json.dumps(
         {
             "python": _python(),
-            "roots": [path for path in (*SYSTEM, *own) if os.path.lexists(path)],
+            "roots": [path for path in (*SYSTEM, *interpreter) if os.path.lexists(path)],
             "seconds": limits.seconds,
             "memory": limits.memory,
             "processes": limits.processes,

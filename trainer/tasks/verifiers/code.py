@@ -65,18 +65,18 @@ def program_of(response: str, prompt: str, name: str | None) -> str:
         return code
     if re.search(rf"^[ \t]*def {re.escape(name)}\b", code, re.MULTILINE):
         return f"{prompt}\n{code}\n"
-    rest = blocks[-1] if blocks else response
-    end = _END.search(rest)
-    return prompt + (rest[: end.start()] if end else rest) + "\n"
+    body = blocks[-1] if blocks else response
+    end = _END.search(body)
+    return prompt + (body[: end.start()] if end else body) + "\n"
 
 
 def passes(program: str, data: Mapping[str, Any], limits: Limits) -> bool:
     """Whether a function passes its tests, each in its own sandbox."""
     tests = {key: data[key] for key in ("name", "prompt", "test", "cases") if key in data}
     deadline = time.monotonic() + limits.seconds + 1
-    asked = {"program": program, "name": data["name"]}
+    request = {"program": program, "name": data["name"]}
     pipe = subprocess.PIPE
-    with started(_RESPOND, asked, limits, stdin=pipe, stdout=pipe) as responds:
+    with started(_RESPOND, request, limits, stdin=pipe, stdout=pipe) as responds:
         assert responds.stdin is not None and responds.stdout is not None
         with started(_EXAMINE, tests, limits, stdin=responds.stdout, stdout=responds.stdin) as examines:
             # Only the two of them hold the pipes now, so that the end of one is the end of the other's.
