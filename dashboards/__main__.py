@@ -242,9 +242,9 @@ def _claims(options: argparse.Namespace) -> None:
 def _verdicts(options: argparse.Namespace) -> None:
     from dashboards.page.verdicts import load_verdicts, verdicts_text, write_verdicts
 
-    found = load_verdicts(options.uri)
-    path = write_verdicts(found, options.uri, options.output or _REPORTS / "verdicts.html")
-    print(verdicts_text(found))
+    results = load_verdicts(options.uri)
+    path = write_verdicts(results, options.uri, options.output or _REPORTS / "verdicts.html")
+    print(verdicts_text(results))
     print(f"\npage: {path}")
     _open(options, path)
 

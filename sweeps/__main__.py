@@ -116,8 +116,8 @@ def _counted(output: Path, name: str) -> str:
         cells = load_document(output, name)["cells"]
     except ConfigError as error:
         return str(error)
-    found = [read_status(output / "runs" / cell["signature"]) for cell in cells]
-    counts = Counter(status.state if status else "PLANNED" for status in found)
+    statuses = [read_status(output / "runs" / cell["signature"]) for cell in cells]
+    counts = Counter(status.state if status else "PLANNED" for status in statuses)
     return ", ".join(f"{counts[state]} {state.lower()}" for state in URGENT if counts[state])
 
 
@@ -181,9 +181,9 @@ def _logs(output: Path, document: Document, options: argparse.Namespace) -> int:
 def _cancel(output: Path, document: Document, options: argparse.Namespace) -> int:
     if document.get("search") and options.level is None and options.seed is None:
         (output / "sweeps" / options.study / "STOP").touch()
-    asked = cancel(_run_dirs(output, _chosen_cells(document, options)), now=options.now)
+    count = cancel(_run_dirs(output, _chosen_cells(document, options)), now=options.now)
     print(
-        f"{asked} cell{'s' * (asked != 1)} asked to stop; "
+        f"{count} cell{'s' * (count != 1)} asked to stop; "
         f"to go on, start the same sweep again, or `python -m sweeps resume {options.study}`"
     )
     return 0
@@ -219,12 +219,12 @@ def _sync(output: Path, document: Document, options: argparse.Namespace) -> int:
 
 
 def _gc(output: Path, options: argparse.Namespace) -> int:
-    found = leftovers(output, checkpoints=options.checkpoints, old_schema=options.outdated)
-    for leftover in found:
+    candidates = leftovers(output, checkpoints=options.checkpoints, old_schema=options.outdated)
+    for leftover in candidates:
         size = size_text(leftover.size)
-        done = ("removed" if remove(leftover) else "in use now") if options.yes else "would go"
-        print(f"{done}: {leftover.path} ({size}, {leftover.why})")
-    if not found:
+        outcome = ("removed" if remove(leftover) else "in use now") if options.yes else "would go"
+        print(f"{outcome}: {leftover.path} ({size}, {leftover.why})")
+    if not candidates:
         print(f"nothing to remove in {output}")
     elif not options.yes:
         print("nothing was removed: add --yes")

@@ -53,13 +53,13 @@ class Tracker:
 
     def _sweep(self, study: str) -> Any:
         """The newest parent run of this sweep, or None."""
-        found = self._client.search_runs(
+        runs = self._client.search_runs(
             [self._experiment],
             f"tags.kind = 'sweep' and tags.study = '{study}'",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
     def close_abandoned(self, study: str, state: str) -> None:
         """End the parent run if ``sweep.py`` died and left it RUNNING."""

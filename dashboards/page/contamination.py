@@ -25,6 +25,6 @@ def contamination_rows(sweep: SweepData, found: pd.DataFrame) -> list[Mapping[st
         for row in of_suite.head(1 if alike else len(of_suite)).to_dict("records"):
             label = "" if alike else names[row["level"]]
             example = "" if pd.isna(row["example"]) else row["example"]
-            shown = {name: row[name] for name in ("prompts", "overlapping", "share", "words")}
-            rows.append({**shown, "suite": suite_name(str(suite)), "label": label, "example": example})
+            cells = {name: row[name] for name in ("prompts", "overlapping", "share", "words")}
+            rows.append({**cells, "suite": suite_name(str(suite)), "label": label, "example": example})
     return rows

@@ -40,12 +40,12 @@ def cumulated(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style
     """One figure a level: each part's cumulated contribution as a band, stacked away from 0, and the change of entropy
     as a line; means over seeds, one scale for all levels."""
     by_level = {style: [account for account in found if account.level == style.level] for style in styles}
-    drawn = [style for style in styles if by_level[style]]
-    if len(drawn) > MOST_LEVELS:
-        drawn = [drawn[0], drawn[-1]]
+    drawn_styles = [style for style in styles if by_level[style]]
+    if len(drawn_styles) > MOST_LEVELS:
+        drawn_styles = [drawn_styles[0], drawn_styles[-1]]
     parts = parts_shown(found)
     figures, reach = [], [0.0]
-    for style in drawn:
+    for style in drawn_styles:
         mean = _mean([account.parts for account in by_level[style]])
         change = _mean([account.change.to_frame() for account in by_level[style]]).iloc[:, 0]
         reach += [mean.clip(lower=0).sum(axis=1).max(), mean.clip(upper=0).sum(axis=1).min()]
@@ -147,17 +147,17 @@ def measured_against_predicted(
         "measured (nats)",
         legend=sweep.factor.axis,
     )
-    ends = np.array(
+    diagonal = np.array(
         [points[["predicted", "measured"]].to_numpy().min(), points[["predicted", "measured"]].to_numpy().max()]
     )
     middle, slope = points[["predicted", "measured"]].mean(), fit.slope.mean
     for line, dash, width in (
-        (ends, "dot", 1.0),
-        (middle["measured"] + slope * (ends - middle["predicted"]), "solid", 1.5),
+        (diagonal, "dot", 1.0),
+        (middle["measured"] + slope * (diagonal - middle["predicted"]), "solid", 1.5),
     ):
         figure.add_trace(
             go.Scatter(
-                x=ends,
+                x=diagonal,
                 y=line,
                 mode="lines",
                 line={"color": INK, "dash": dash, "width": width},

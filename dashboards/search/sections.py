@@ -36,14 +36,14 @@ _EFFECTS_NOTE = (
 
 def search_sections(search: Search, confirmation: Confirmation) -> list[Section]:
     """Every section with figures or a sentence in their place, in reading order."""
-    found = [importances(search, position) for position in range(len(search.objectives))]
+    all_importances = [importances(search, position) for position in range(len(search.objectives))]
     sections = [
         _confirmation(search, confirmation),
         _history(search),
         *([] if search.single else [_front(search)]),
-        _importances(search, found),
+        _importances(search, all_importances),
         _slices(search),
-        _parallel(search, found),
+        _parallel(search, all_importances),
         _intermediate(search),
         _timeline(search),
     ]

@@ -121,8 +121,8 @@ def within(interval: Interval, bounds: Range) -> Interval:
     share, half = (interval.mean - bounds.low) / width, (interval.high - interval.mean) / width
     if not 0 < share < 1:
         return clipped(interval, bounds)
-    ends = expit(logit(share) + np.array([-1.0, 1.0]) * half / (share * (1 - share)))
-    low, high = (bounds.low + width * ends).tolist()
+    limits = expit(logit(share) + np.array([-1.0, 1.0]) * half / (share * (1 - share)))
+    low, high = (bounds.low + width * limits).tolist()
     return replace(interval, low=low, high=high)
 
 

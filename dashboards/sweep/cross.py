@@ -47,14 +47,18 @@ def evaluate_cross(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, st
 
 def over_other(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
     """[seed, value] means over the other key, of seeds with every combination."""
-    whole = _whole(grid, finals)
-    return _means(whole, {value: [grid.levels[value, other] for other in grid.other_values] for value in grid.values})
+    complete = _whole(grid, finals)
+    return _means(
+        complete, {value: [grid.levels[value, other] for other in grid.other_values] for value in grid.values}
+    )
 
 
 def over_factor(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
     """[seed, other value] means over the factor, of seeds with every combination."""
-    whole = _whole(grid, finals)
-    return _means(whole, {other: [grid.levels[value, other] for value in grid.values] for other in grid.other_values})
+    complete = _whole(grid, finals)
+    return _means(
+        complete, {other: [grid.levels[value, other] for value in grid.values] for other in grid.other_values}
+    )
 
 
 def cross_effects(grid: Grid, finals: pd.DataFrame, metric: Metric) -> tuple[CrossEffect, ...]:

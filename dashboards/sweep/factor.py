@@ -112,10 +112,10 @@ def _grid(
         return None
     levels: dict[tuple[str, str], str] = {}
     for cell in cells:
-        found = _values(cell)
-        if key not in found or crossed[0] not in found:
+        assigned = _values(cell)
+        if key not in assigned or crossed[0] not in assigned:
             return None
-        levels[found[key], found[crossed[0]]] = str(cell.get("level"))
+        levels[assigned[key], assigned[crossed[0]]] = str(cell.get("level"))
     values, others = (tuple(dict.fromkeys(pair[place] for pair in levels)) for place in (0, 1))
     if len(levels) != len(values) * len(others) or len(set(levels.values())) != len(levels):
         return None

@@ -64,10 +64,10 @@ class Glossary:
 
     def describe(self, key: str) -> Metric:
         """Label of ``key`` with its unit, definition and range as far as the runs gave them."""
-        found = [(entry, match) for entry in self.entries if (match := entry.pattern.fullmatch(key))]
-        if not found:
+        matches = [(entry, match) for entry in self.entries if (match := entry.pattern.fullmatch(key))]
+        if not matches:
             return Metric(key=key, label=label_of(key))
-        entry, match = max(found, key=lambda pair: pair[0].literal)
+        entry, match = max(matches, key=lambda pair: pair[0].literal)
         definition = entry.definition
         for name, value in match.groupdict().items():
             definition = definition.replace(f"<{name}>", value)

@@ -34,8 +34,8 @@ def named_search(uri: str, name: str) -> Path | None:
     if is_run_folder(name):
         return None
     store = open_store(uri)
-    named = [run for run in list_sweeps(store) if name in (run.tags.get("study"), run.run_id, run.name)]
-    return search_folder(store, named[0]) if named else None
+    matching = [run for run in list_sweeps(store) if name in (run.tags.get("study"), run.run_id, run.name)]
+    return search_folder(store, matching[0]) if matching else None
 
 
 def find_run(store: Store, name: str) -> RunRecord | None:

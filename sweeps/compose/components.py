@@ -64,8 +64,8 @@ def _as_number(value: Any, annotation: str) -> Any:
         return [_as_number(item, annotation) for item in value]
     if "float" in annotation:
         return float(value) if _is_whole(value) else value
-    whole = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
-    return int(value) if whole else value
+    integral = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
+    return int(value) if integral else value
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:

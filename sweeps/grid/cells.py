@@ -79,11 +79,11 @@ def cells(resolve_all: Sequence[ResolvedConfig]) -> list[Cell]:
     """The cells of a sweep, in the order of its configurations. Raises :class:`ConfigError` with a line per problem."""
     configs = [member.config for member in resolve_all]
     require_valid(configs)
-    every = levels([member.overrides for member in resolve_all], configs[0].get("factor"))
-    made = [cell_of(member, level) for member, level in zip(resolve_all, every, strict=True)]
-    _all_different(made)
-    _clipping_acts(made)
-    return made
+    cell_levels = levels([member.overrides for member in resolve_all], configs[0].get("factor"))
+    built = [cell_of(member, level) for member, level in zip(resolve_all, cell_levels, strict=True)]
+    _all_different(built)
+    _clipping_acts(built)
+    return built
 
 
 def require_valid(configs: Sequence[Mapping[str, Any]]) -> None:
@@ -147,9 +147,9 @@ def _differences(node: Any, other: Any, where: str) -> Iterator[tuple[str, Any]]
 
 def _all_different(cells: Sequence[Cell]) -> None:
     """Raise :class:`ConfigError` if two cells have one signature: they would be one run, counted twice."""
-    seen: dict[str, Cell] = {}
+    by_signature: dict[str, Cell] = {}
     for cell in cells:
-        other = seen.setdefault(cell.signature, cell)
+        other = by_signature.setdefault(cell.signature, cell)
         if other is not cell and other.overrides == cell.overrides:
             raise ConfigError(f"the cell ({cell.name}) is asked for twice: leave out a value that is repeated")
         if other is not cell:

@@ -92,7 +92,7 @@ def makespan_s(jobs: Sequence[float], slots: int) -> float:
 
 def finished_runs(output: Path) -> list[FinishedRun]:
     """Completed runs, the newest first."""
-    found = []
+    samples = []
     for path in sorted((output / "runs").glob("*/timings.jsonl"), key=lambda path: -path.stat().st_mtime)[
         :MAX_RUNS_READ
     ]:
@@ -101,7 +101,7 @@ def finished_runs(output: Path) -> list[FinishedRun]:
             continue
         records = timings(path)
         try:
-            found.append(
+            samples.append(
                 FinishedRun(
                     config=named(read_run(path.parent)),
                     step_s=time_in_steps_s(records) / status.steps,
@@ -111,7 +111,7 @@ def finished_runs(output: Path) -> list[FinishedRun]:
             )
         except ConfigError:  # a folder that is not ours to mend: it only fails to help
             continue
-    return found
+    return samples
 
 
 def timings(path: Path) -> list[tuple[float, dict[str, Any]]]:

@@ -96,10 +96,10 @@ def register(sweep_ref: SweepRef, cells: Iterable[Cell]) -> list[Path]:
 
 
 def _register(run_dir: Path, cell: Cell, document: Mapping[str, Any]) -> None:
-    held = lock(run_dir, patience_s=0.2)
-    if held is None:
+    handle = lock(run_dir, patience_s=0.2)
+    if handle is None:
         return
-    with held:
+    with handle:
         status = read_status(run_dir)
         if status is not None and status.state == "COMPLETED":
             return

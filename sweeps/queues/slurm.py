@@ -142,9 +142,9 @@ class SlurmQueue:
         return names
 
     def _parameters(self) -> dict[str, Any]:
-        named = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
+        options = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
         return {
-            **{key: value for key, value in named.items() if value is not None},
+            **{key: value for key, value in options.items() if value is not None},
             **({"mem": f"{self.memory_gib}GB"} if self.memory_gib else {}),
             **({"gpus_per_node": self.gpus} if self.gpus else {}),
             "job_name": "rlvr",

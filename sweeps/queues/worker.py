@@ -55,11 +55,11 @@ class Job:
         """Train every run to its end; returns the state of each run folder, or raises :class:`RunsFailed`."""
         _ASKED.clear()
         previous = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
-        held = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
+        locks = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
         try:
-            waiting = [run_dir for run_dir in held if _wanted(run_dir)]
+            waiting = [run_dir for run_dir in locks if _wanted(run_dir)]
             while waiting:
-                code = self._run(waiting, [held[run_dir].fileno() for run_dir in waiting])
+                code = self._run(waiting, [locks[run_dir].fileno() for run_dir in waiting])
                 waiting = _after(waiting, code)
         finally:
             for number, handler in previous.items():

@@ -106,16 +106,18 @@ class Driver:
         """Resume the trial of this number; None: start a new one."""
         begun = self._study.get_trials(deepcopy=False)
         self._study.sampler = sampler(self._search, len(begun) if number is None else number)
-        asked = self._study.ask() if number is None else trial_by_number(self._study, number)
-        values = suggest(asked, self._context.settings.space)
+        optuna_trial = self._study.ask() if number is None else trial_by_number(self._study, number)
+        values = suggest(optuna_trial, self._context.settings.space)
         try:
-            cells = self._context.trial_cells(asked.number, values)
+            cells = self._context.trial_cells(optuna_trial.number, values)
         except ConfigError as error:
-            self._end(OpenTrial(trial=asked, values=values, cells=()), TrialState.FAIL, str(error).partition("\n")[0])
+            self._end(
+                OpenTrial(trial=optuna_trial, values=values, cells=()), TrialState.FAIL, str(error).partition("\n")[0]
+            )
             return
-        rung = int(asked.user_attrs.get("rung", 0))
-        self._open[asked.number] = OpenTrial(trial=asked, values=values, cells=cells, rung=rung)
-        self._begin(self._open[asked.number])
+        rung = int(optuna_trial.user_attrs.get("rung", 0))
+        self._open[optuna_trial.number] = OpenTrial(trial=optuna_trial, values=values, cells=cells, rung=rung)
+        self._begin(self._open[optuna_trial.number])
 
     def _begin(self, open_trial: OpenTrial) -> None:
         """Queue the runs that the trial's rung still needs, except those that are complete or in another job."""
@@ -130,8 +132,8 @@ class Driver:
         busy = self._busy_dirs()
         todo = [cell for cell in todo if str(self._context.run_dir(cell)) not in busy]
         self._recorder.begun(open_trial.trial, open_trial.values, cells, open_trial.rung)
-        done = [cell for cell in cells if _state(self._context.run_dir(cell)) == "COMPLETED"]
-        self.adopted += adopt(self._sweep_ref, done)
+        completed = [cell for cell in cells if _state(self._context.run_dir(cell)) == "COMPLETED"]
+        self.adopted += adopt(self._sweep_ref, completed)
         open_trial.job = self._job(open_trial, todo) if todo else None
         if open_trial.job is not None:
             register(self._sweep_ref, todo)
@@ -210,13 +212,13 @@ class Driver:
         objectives, cells = self._context.settings.objectives, open_trial.cells[: len(run_dirs)]
         values: dict[str, list[float]] = {}
         for cell, run_dir in zip(cells, run_dirs, strict=True):
-            found = [value_of(run_dir, objective) for objective in objectives]
-            missing = [o.metric for o, v in zip(objectives, found, strict=True) if v is None or not math.isfinite(v)]
+            results = [value_of(run_dir, objective) for objective in objectives]
+            missing = [o.metric for o, v in zip(objectives, results, strict=True) if v is None or not math.isfinite(v)]
             if missing:
                 return self._end(
                     open_trial, TrialState.FAIL, f"{missing[0]} has no finite value in run {cell.signature}"
                 )
-            values[str(cell.seed)] = [value for value in found if value is not None]
+            values[str(cell.seed)] = [value for value in results if value is not None]
         open_trial.trial.set_user_attr("values", values)
         if open_trial.rung == len(self._rungs) - 1:
             return self._end(open_trial, TrialState.COMPLETE, "")
@@ -240,9 +242,9 @@ class Driver:
             if other.number != open_trial.trial.number
             and (mean := mean_over_seeds(other.user_attrs.get("values", {}), seeds)) is not None
         ]
-        mine = mean_over_seeds(values, seeds)
-        assert mine is not None
-        return num_better(mine, others, signs), len(others) + 1
+        means = mean_over_seeds(values, seeds)
+        assert means is not None
+        return num_better(means, others, signs), len(others) + 1
 
     def _end(self, open_trial: OpenTrial, state: TrialState, reason: str) -> None:
         """Record the outcome of a trial, then report it to the study."""

@@ -94,8 +94,8 @@ def preset_text(
     name = _name(study, level)
     body = run_yaml.dumps(_document(name, kept, conf))
     of_level = [item for item in confirmation if item["level"] == level]
-    said = [*_provenance(study, trial, of_level), *_left_out(overrides, kept), f"{_STUDY}{_identity(study)}"]
-    head = "\n".join([f"# {_GLOBAL}", *said])
+    comments = [*_provenance(study, trial, of_level), *_left_out(overrides, kept), f"{_STUDY}{_identity(study)}"]
+    head = "\n".join([f"# {_GLOBAL}", *comments])
     return "\n".join([head, _CONTENT + _digest(f"{head}\n{body}"), body])
 
 
@@ -217,9 +217,9 @@ def _comment(text: str) -> str:
 def _confirmation(folder: Path) -> list[dict[str, Any]]:
     """The comparisons of the confirmation, computed by ``python -m dashboards``, which must not be imported here."""
     command = [sys.executable, "-m", "dashboards", "search", str(folder.absolute()), "--summary"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        print(f"warning: the preset does not tell its confirmation: {done.stderr.strip()[-300:]}", file=sys.stderr)
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if completed.returncode:
+        print(f"warning: the preset does not tell its confirmation: {completed.stderr.strip()[-300:]}", file=sys.stderr)
         return []
     document = json.loads((folder / "report" / "summary.json").read_text(encoding="utf-8"))
     return list(document["confirmation"]["comparisons"])

@@ -93,8 +93,8 @@ def _deduplicated(started: Check) -> list[str]:
     except ConfigError as error:
         lines = str(error).splitlines()
         bare = [line.rpartition(" (in ")[0] or line for line in lines]
-        said = [line if bare.count(short) == 1 else short for line, short in zip(lines, bare, strict=True)]
-        raise ConfigError("\n".join(dict.fromkeys(said))) from error
+        shortened = [line if bare.count(short) == 1 else short for line, short in zip(lines, bare, strict=True)]
+        raise ConfigError("\n".join(dict.fromkeys(shortened))) from error
 
 
 def _run(context: SearchContext, expected: float | None) -> int:

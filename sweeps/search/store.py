@@ -80,8 +80,8 @@ def require_same(study: optuna.Study, settings: Settings, base: str) -> None:
             change = _difference(known.get(key), ours[key])
             raise ConfigError(f"the study {study.study_name!r} has another {key} ({change}): {remedy}")
     if study.user_attrs.get("base") != base:
-        what = "was made on another configuration, beside what the search varies"
-        raise ConfigError(f"the study {study.study_name!r} {what}: {remedy}")
+        reason = "was made on another configuration, beside what the search varies"
+        raise ConfigError(f"the study {study.study_name!r} {reason}: {remedy}")
 
 
 def _difference(known: Any, ours: Any) -> str:
