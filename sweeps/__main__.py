@@ -103,14 +103,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(output: Path) -> int:
-    rows = [(name, _counted(output, name)) for name in sweep_names(output)]
+    rows = [(name, _state_counts(output, name)) for name in sweep_names(output)]
     print("\n".join(aligned(rows)) if rows else f"no sweep in {output}")
     if old := outdated_line(output):
         print(old)
     return 0
 
 
-def _counted(output: Path, name: str) -> str:
+def _state_counts(output: Path, name: str) -> str:
     """The states of a sweep's cells, as their runs last wrote them."""
     try:
         cells = load_document(output, name)["cells"]

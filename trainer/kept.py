@@ -19,7 +19,7 @@ _PLACE = "rollout_place"
 """Column [N]: where each row of a mini-batch is in the rollout batch."""
 
 
-def with_places(session: Session, batch: TokenBatch) -> TokenBatch:
+def with_row_numbers(session: Session, batch: TokenBatch) -> TokenBatch:
     """The batch with the number of each row, where its responses will be kept: a ledger sees mini-batches only."""
     if not session.run.accounting.rollouts_due(session.step):
         return batch

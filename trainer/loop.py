@@ -14,7 +14,7 @@ import torch
 
 from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
-from trainer.kept import keep_rollouts, with_places
+from trainer.kept import keep_rollouts, with_row_numbers
 from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.observe import (
@@ -117,7 +117,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     with watch("prepare"):
         session.state = session.state | objective.begin_step(session.state, batch, at_desk)
         batch = objective.with_columns(session.state, batch, at_desk)
-    batch = with_places(session, batch)
+    batch = with_row_numbers(session, batch)
     before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
     with watch("update"):
         batch, stats = update(

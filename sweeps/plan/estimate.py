@@ -16,7 +16,7 @@ from sweeps.grid.sweep import Sweep
 from sweeps.plan.reconcile import Decision
 from sweeps.queues.base import Queue
 from sweeps.runs.run_folder import read_run
-from trainer.contract.identity import named
+from trainer.contract.identity import by_class_name
 from trainer.contract.records import DamagedRecord, read_records
 from trainer.contract.run_folder import last_attempt, last_job
 from trainer.contract.settings import ConfigError
@@ -71,7 +71,7 @@ def estimate(sweep: Sweep, decisions: Sequence[Decision], queue: Queue) -> Estim
     for job_cells in split_into_jobs(todo, queue.job_size(len(todo))):
         seconds = start_s
         for cell in job_cells:
-            config = named(cell.config)
+            config = by_class_name(cell.config)
             cost = json.dumps([config.get(group) for group in SIMILARITY[0]], sort_keys=True)
             speed = speeds[cost] if cost in speeds else speeds.setdefault(cost, _step_s(config, known))
             if speed is None:
@@ -103,7 +103,7 @@ def finished_runs(output: Path) -> list[FinishedRun]:
         try:
             samples.append(
                 FinishedRun(
-                    config=named(read_run(path.parent)),
+                    config=by_class_name(read_run(path.parent)),
                     step_s=time_in_steps_s(records) / status.steps,
                     job=last_job(path.parent) or path.parent.name,
                     span=(_began(path.parent), max((time for time, _ in records), default=0.0)),

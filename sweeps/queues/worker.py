@@ -28,7 +28,7 @@ from sweeps.queues.scheduler import job_name
 from sweeps.runs.run_folder import read_run
 from trainer.contract.liveness import BEAT_S, beat, handed_on, lock
 from trainer.contract.paths import ROOT
-from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_asked
+from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_request
 from trainer.contract.settings import ConfigError
 from trainer.contract.status import FINISHED, ExitCode, Status, read_status, write_status
 
@@ -185,7 +185,7 @@ def _wanted(run_dir: Path) -> bool:
         return False
     if status is not None and status.state == "COMPLETED":
         return False
-    if stop_asked(run_dir) is not None:
+    if stop_request(run_dir) is not None:
         write_status(run_dir, "CANCELLED", message="stopped before it started")
         return False
     return True

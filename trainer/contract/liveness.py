@@ -104,7 +104,7 @@ class Taken(Exception):
 
 
 @contextmanager
-def having(run_dir: Path) -> Iterator[None]:
+def holding(run_dir: Path) -> Iterator[None]:
     """Have the run within the block and show signs of life: by its lock, or for the process that handed it on.
 
     Raises :class:`Taken`.
@@ -148,7 +148,7 @@ def silent_s(run_dir: Path) -> float | None:
         return None
 
 
-def beats(run_dir: Path) -> bool:
+def has_heartbeat(run_dir: Path) -> bool:
     """Whether there was a sign of life lately."""
     silence = silent_s(run_dir)
     return silence is not None and silence < SILENT_S
@@ -168,14 +168,14 @@ def is_alive(run_dir: Path, status: Status, listed: Callable[[str], bool | None]
         return None  # squeue and the kernel answer for our own jobs only
     here, job = status.host == socket.gethostname(), job_of(run_dir, status)
     if is_slurm(job):
-        # Locks do not reach through every network file system, so a job elsewhere that still beats is believed.
+        # Locks do not reach through every network file system, so a job elsewhere with a fresh heartbeat is believed.
         alive = listed(str(job))
-        return True if alive is False and not here and beats(run_dir) else alive
+        return True if alive is False and not here and has_heartbeat(run_dir) else alive
     if status.state == "PREEMPTED":  # only a scheduler takes a run up again by itself
         return False
     if here:
-        return status.pid is not None and _wrote(status.pid, status.time)
-    return beats(run_dir) or time.time() - status.time < SILENT_S
+        return status.pid is not None and _is_writer(status.pid, status.time)
+    return has_heartbeat(run_dir) or time.time() - status.time < SILENT_S
 
 
 def job_of(run_dir: Path, status: Status) -> str | None:
@@ -188,7 +188,7 @@ def is_slurm(job: str | None) -> bool:
     return job is not None and job.startswith("slurm:")
 
 
-def _wrote(pid: int, when: float) -> bool:
+def _is_writer(pid: int, when: float) -> bool:
     """Whether process ``pid`` lives and may have written something at ``when``, in Unix seconds.
 
     One that began later is a stranger that got the number.

@@ -79,7 +79,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 
     for name in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.ERROR)
-    with explained(uri), _made(uri) as database:
+    with readable_errors(uri), _new_store(uri) as database:
         client = MlflowClient(tracking_uri=uri)
         existing = client.get_experiment_by_name(experiment)
         if existing is not None:
@@ -95,7 +95,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 
 
 @contextmanager
-def explained(uri: str) -> Iterator[None]:
+def readable_errors(uri: str) -> Iterator[None]:
     """Turn whatever MLflow raises within the block into a :class:`ConfigError` that names store and cause."""
     try:
         yield
@@ -106,7 +106,7 @@ def explained(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _made(uri: str) -> Iterator[Path | None]:
+def _new_store(uri: str) -> Iterator[Path | None]:
     """Hold the lock beside a SQLite store, whose file is yielded once it is whole: who creates tables together with
     others, or is killed amid it, destroys them."""
     database = database_file(uri)

@@ -55,7 +55,7 @@ class TransformersEngine:
         return _Transformers(model.eval().requires_grad_(False).to(setup.device), setup, self.batch_size)
 
 
-def _drawn(log_p: Tensor, noise: Tensor) -> Tensor:
+def _sampled(log_p: Tensor, noise: Tensor) -> Tensor:
     """The token [n, 1] that uniform ``noise`` [n, 1] falls on, of log-probs [n, V]."""
     cdf = log_p.double().exp().cumsum(dim=-1)
     # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
@@ -119,7 +119,7 @@ class _Transformers:
             output = self._model(input_ids=tokens, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             log_p = scaled(output.logits[:, -1], temperature, top_p).log_softmax(dim=-1)
-            chosen = log_p.argmax(dim=-1, keepdim=True) if temperature == 0 else _drawn(log_p, noise[:, step, None])
+            chosen = log_p.argmax(dim=-1, keepdim=True) if temperature == 0 else _sampled(log_p, noise[:, step, None])
             picked = log_p.gather(1, chosen).squeeze(1).tolist()
             spread = entropy(log_p).squeeze(1).tolist()
             for row, token in enumerate(chosen.squeeze(1).tolist()):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics.ngrams import GramTable, Ints, Responses, gram_tables, lay_out
+from trainer.metrics.ngrams import GramTable, Ints, Responses, flatten_responses, gram_tables
 
 if TYPE_CHECKING:
     from trainer.batch.types import Rollout
@@ -39,7 +39,7 @@ def distinct_per_group(table: GramTable, responses: Responses) -> Floats:
 
 def distinct_n(completions: Sequence[Sequence[int]], groups: Sequence[int], n: int) -> float:
     """Mean over prompts of distinct-n; nan without any n-gram. ``completions`` [N] of token ids, ``groups`` [N]."""
-    responses = lay_out(completions, groups)
+    responses = flatten_responses(completions, groups)
     return _mean(distinct_per_group(gram_tables(responses, n)[n - 1], responses))
 
 
@@ -53,7 +53,7 @@ def expectation_adjusted_distinct(
     """
     if vocabulary < 1:
         raise ValueError(f"expectation-adjusted distinct got a vocabulary of {vocabulary}; give the tokenizer's size")
-    responses = lay_out(completions, groups)
+    responses = flatten_responses(completions, groups)
     table = gram_tables(responses, 1)[0]
     total = np.bincount(responses.group, weights=responses.lengths, minlength=responses.num_groups)
     unique = np.bincount(responses.group[table.row[table.start]], minlength=responses.num_groups)
@@ -74,7 +74,7 @@ def self_bleu(
     a match count of 0 (default: no smoothing, one empty order makes the BLEU 0). Empty responses and prompts with one
     response are left out; nan if nothing remains. Exact.
     """
-    responses = lay_out(completions, groups)
+    responses = flatten_responses(completions, groups)
     return bleu_from_tables(gram_tables(responses, order), responses, smoothing)
 
 
@@ -167,7 +167,7 @@ def diversity_metrics(rollouts: Sequence[Rollout], *, vocabulary: int | None = N
     """
     completions = [r.completion_ids[:-1] if r.finish_reason == "stop" else r.completion_ids for r in rollouts]
     groups = [rollout.group for rollout in rollouts]
-    responses = lay_out(completions, groups)
+    responses = flatten_responses(completions, groups)
     tables = gram_tables(responses, ORDER)
     distinct = [_mean(distinct_per_group(table, responses)) for table in tables]
     metrics = {f"distinct_{n}": value for n, value in enumerate(distinct, start=1)}

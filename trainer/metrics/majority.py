@@ -63,10 +63,10 @@ def _score(votes: Votes, n: int, k: int) -> float:
         tied = [num_correct / count for count, num_correct in votes if count == most]
         return sum(tied) / len(tied)
     work = len({count for count, _ in votes}) * min(most, k) * min(len(votes), k) * n // 4
-    return _counted(votes, n, k) if work <= EXACT_WORK else _drawn(votes, n, k)[0]
+    return _exact(votes, n, k) if work <= EXACT_WORK else _monte_carlo(votes, n, k)[0]
 
 
-def _counted(votes: Votes, n: int, k: int) -> float:
+def _exact(votes: Votes, n: int, k: int) -> float:
     """Sum over how often the winner is in a subset (m), and over the others, by their generating function in x.
 
     How often each answer is in the subset follows from independent Binomial(count, k / n) numbers, given that they add
@@ -122,7 +122,7 @@ def _binomial(count: int, largest: int, share: float) -> tuple[float, ...]:
     return tuple(map(math.exp, logs))
 
 
-def _drawn(votes: Votes, n: int, k: int) -> tuple[float, float]:
+def _monte_carlo(votes: Votes, n: int, k: int) -> tuple[float, float]:
     """Mean over :data:`DRAWS` random subsets, and its standard error."""
     counts = [count for count, _ in votes]
     accuracy = np.array([num_correct / count for count, num_correct in votes])

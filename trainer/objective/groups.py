@@ -73,7 +73,7 @@ def needs_peers(run: RunSettings) -> Iterator[Diagnostic]:
         yield Diagnostic(message=f"{why}: give at least 2, or choose advantage=signed")
 
 
-def thrown_away(run: RunSettings, what: str) -> Iterator[Diagnostic]:
+def needs_all_groups(run: RunSettings, what: str) -> Iterator[Diagnostic]:
     """The remark of a member that learns from groups without a spread of rewards."""
     if getattr(run.rollout, "keep", "all") == "signal":
         why = f"{what} learns from groups whose rewards are all equal, but dynamic sampling throws those away"

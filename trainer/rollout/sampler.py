@@ -139,7 +139,7 @@ class Sampler:
                 prompts[number],
                 ids[number],
                 starts[number],
-                shortened(completion, max_tokens - len(starts[number])),
+                truncate(completion, max_tokens - len(starts[number])),
                 number,
             )
             for number in range(len(prompts))
@@ -165,7 +165,7 @@ class Sampler:
         )
 
 
-def shortened(completion: Completion, max_tokens: int) -> Completion:
+def truncate(completion: Completion, max_tokens: int) -> Completion:
     """What the completion would have been under a smaller budget: a token never depends on those after it."""
     if len(completion.token_ids) <= max_tokens:
         return completion

@@ -84,11 +84,11 @@ class Session:
             seed=self.run.seed,
             step=self.step,
             num_steps=self.run.steps,
-            epoch=self._passes(self.step),
-            num_epochs=max(1, self._passes(self.run.steps)),
+            epoch=self._epoch(self.step),
+            num_epochs=max(1, self._epoch(self.run.steps)),
         )
 
-    def _passes(self, steps: int) -> int:
+    def _epoch(self, steps: int) -> int:
         """Whole passes over the training prompts that so many steps train on.
 
         Not those that were drawn: how many prompts dynamic sampling will throw away is known only at the end, and a

@@ -35,7 +35,7 @@ from trainer.policy.weights import weight_files
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.storage.record import RunFolder
-from trainer.suites.kept import Kept
+from trainer.suites.kept import CompletionCache
 from trainer.suites.named import named
 from trainer.tasks.base import Task
 from trainer.tasks.selected import selected
@@ -216,7 +216,9 @@ def run_plan(request: Plan) -> dict[str, float]:
                 measure_entropies=lambda rollouts: [],
                 ends=frozenset(stop_ids),
             )
-            kept = Kept(sampler=sampler, folder=request.output / "responses" / name, identity=_identity(folder))
+            kept = CompletionCache(
+                sampler=sampler, folder=request.output / "responses" / name, identity=_identity(folder)
+            )
             metrics |= _suite(request, name, task, kept, len(tokenizer))
             make_folder(request.output)
             write_atomic(
@@ -227,7 +229,7 @@ def run_plan(request: Plan) -> dict[str, float]:
     return metrics
 
 
-def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) -> dict[str, float]:
+def _suite(request: Plan, name: str, task: Task, kept: CompletionCache, vocabulary: int) -> dict[str, float]:
     sampled: list[Rollout] = []
 
     def generate(prompts: list[Prompt], **options: Any) -> list[Rollout]:

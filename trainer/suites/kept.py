@@ -22,7 +22,7 @@ FIELDS = ("prompt_ids", "completion_ids", "sampler_logprobs", "sampler_entropies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CompletionCache:
     """A :class:`trainer.evaluation.evaluate.Generate` that asks the engine only for what is not in ``folder``."""
 
     sampler: Sampler

@@ -29,7 +29,7 @@ from trainer.tasks.compare import quantity
 from trainer.tasks.diversity import Selection, Subset, at_random, selection, shuffled
 from trainer.tasks.grader import judge
 from trainer.tasks.jsonl_settings import check_settings
-from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
+from trainer.tasks.rows import BadRows, Flaw, Row, numbered, read_rows, summary, usable_rows, without_repeats
 from trainer.tasks.tables import unit
 from trainer.tasks.template import CHAT, answering, asking, with_line_breaks
 from trainer.tasks.verifier_pool import shared_pool
@@ -227,7 +227,7 @@ class JsonlTask:
 
     def _load(self, suite: str, source: str) -> list[Prompt]:
         rows, flaws = self._read(suite, source)
-        usable = kept(source, rows, flaws, self.bad_rows)
+        usable = usable_rows(source, rows, flaws, self.bad_rows)
         if flaws:
             log.warning("task math: %s; left out (task.bad_rows=drop)", summary(source, flaws, len(rows) + len(flaws)))
         usable = self._trained(source, usable) if suite == "train" else usable

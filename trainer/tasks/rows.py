@@ -116,7 +116,7 @@ def _kind(value: object) -> str:
     return {type(None): "null", bool: "true or false", list: "a list", dict: "an object"}.get(type(value), "a number")
 
 
-def kept(file: str, rows: Sequence[Row], flaws: Sequence[Flaw], bad_rows: BadRows) -> list[Row]:
+def usable_rows(file: str, rows: Sequence[Row], flaws: Sequence[Flaw], bad_rows: BadRows) -> list[Row]:
     """The usable rows; with ``refuse``, ValueError if there are others, in one sentence with file, lines and counts."""
     if flaws and bad_rows == "refuse":
         raise ValueError(

@@ -97,7 +97,7 @@ def old_statistics(learner: Learner, objective: Objective) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _MicroBatch:
     """Rows that go through the model together, and their terms where that has happened already."""
 
     index: Tensor
@@ -145,7 +145,7 @@ def _terms_first(
     """
     policy, ranks, fresh = learner.policy, learner.ranks, mini.old_logprobs is None
     names = _names(learner, objective, mini)
-    parts = _parts(learner, objective, mini)
+    parts = _micro_batches(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
     keep = max(ranks.gather(sum(part.with_gradient for part in parts))) <= 1
     for number, part in enumerate(parts):
@@ -169,7 +169,7 @@ def _terms_along(
     rank."""
     policy, fresh = learner.policy, mini.old_logprobs is None
     names = _names(learner, objective, mini)
-    parts = _parts(learner, objective, mini)
+    parts = _micro_batches(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
     mini = objective.prepare(mini, None, context, state)
     scale = objective.reduction.scale(mini)
@@ -199,11 +199,11 @@ def _backward(
         learner.accelerator.backward(learner.loss_scale.scaled(loss))
 
 
-def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Part]:
+def _micro_batches(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_MicroBatch]:
     """This rank's micro-batches, those with gradient first."""
     with_gradient = objective.rows_with_gradient(mini)
     return [
-        _Part(index=rows[index], with_gradient=wanted)
+        _MicroBatch(index=rows[index], with_gradient=wanted)
         for wanted in (True, False)
         if len(rows := (with_gradient == wanted).nonzero().squeeze(1))
         for index in learner.policy.micro_batch_indices(
@@ -212,7 +212,9 @@ def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Pa
     ]
 
 
-def _forward(policy: Policy, mini: TokenBatch, part: _Part, names: Iterable[str], *, graph: bool = True) -> TokenTerms:
+def _forward(
+    policy: Policy, mini: TokenBatch, part: _MicroBatch, names: Iterable[str], *, graph: bool = True
+) -> TokenTerms:
     with torch.set_grad_enabled(part.with_gradient and graph):
         return policy.terms(mini.rows(part.index).to(policy.device), names)
 

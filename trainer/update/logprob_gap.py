@@ -60,16 +60,16 @@ def gap_metrics(batch: TokenBatch) -> dict[str, float]:
         ratio = bounded(tokens).exp()
         metrics |= {
             "k3": k3(tokens).mean().item(),
-            "ess_frac": effective_share(tokens),
+            "ess_frac": effective_sample_fraction(tokens),
             "outside_frac": ((ratio < low) | (ratio > high)).double().mean().item(),
             "sequence_gap_max": rows.abs().max().item(),
             "sequence_gap_mean": rows.abs().mean().item(),
-            "sequence_ess_frac": effective_share(rows),
+            "sequence_ess_frac": effective_sample_fraction(rows),
         }
     return {f"engine/{name}": value for name, value in metrics.items()}
 
 
-def effective_share(log_ratio: Float[Tensor, " M"]) -> float:
+def effective_sample_fraction(log_ratio: Float[Tensor, " M"]) -> float:
     """Kish's effective sample size over the number of samples, ``(sum w)^2 / (M sum w^2)`` with ``w = exp(log_ratio)``;
     from 1 / M to 1, dimensionless."""
     weights = bounded(log_ratio).exp()

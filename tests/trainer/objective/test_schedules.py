@@ -100,7 +100,7 @@ def test_epochs_pass_at_the_pace_of_the_prompts_trained_on(rollout: RolloutPlan)
         session: Any = SimpleNamespace(
             run=SimpleNamespace(seed=0, steps=12, rollout=rollout), sampler=SimpleNamespace(stream=stream), step=step
         )
-        session._passes = lambda steps, session=session: Session._passes(session, steps)
+        session._epoch = lambda steps, session=session: Session._epoch(session, steps)
         context = Session.context(session)
         assert (context.epoch, context.num_epochs) == (step // 4, 3)
         weights.append(ParEpoch().value({}, context))

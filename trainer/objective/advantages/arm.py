@@ -15,7 +15,7 @@ from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Diagnostic
-from trainer.objective.groups import group_statistics, is_correct, thrown_away
+from trainer.objective.groups import group_statistics, is_correct, needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -67,7 +67,7 @@ class ARM(Advantage):
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         yield from GRPO(eps=self.eps).diagnostics(run)
         if self.alpha and not self.skip_all_correct:
-            yield from thrown_away(run, "advantage ARM")
+            yield from needs_all_groups(run, "advantage ARM")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         confidence = low_confidence(batch, self.low_frac)

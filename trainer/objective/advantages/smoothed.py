@@ -52,11 +52,11 @@ class Smoothed(GRPO):
         return {"seen": {}}
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        return {"seen": state["seen"] | _with_these(state["seen"], _prompts(context), batch.rewards)}
+        return {"seen": state["seen"] | _updated(state["seen"], _prompts(context), batch.rewards)}
 
     def in_run(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         prompts = _prompts(context)
-        totals = _with_these(context.state["seen"], prompts, batch.rewards)
+        totals = _updated(context.state["seen"], prompts, batch.rewards)
         visits, count, total, squares = torch.tensor([totals[prompt] for prompt in prompts], dtype=torch.float64).T
         variance = (squares - total * total / count) / (count - 1).clamp(min=1)
         ever = (batch.rewards.double() - total / count) / (variance.clamp(min=0).sqrt() + self.eps)
@@ -71,7 +71,7 @@ def _prompts(context: Context) -> list[str]:
     return [rollout.prompt.id for rollout in context.services.rollouts]
 
 
-def _with_these(seen: Mapping[str, Sums], prompts: Sequence[str], rewards: Tensor) -> dict[str, Sums]:
+def _updated(seen: Mapping[str, Sums], prompts: Sequence[str], rewards: Tensor) -> dict[str, Sums]:
     """The sums of the prompts of this step, its rewards included."""
     after = {
         prompt: [seen[prompt][0] + 1, *seen[prompt][1:]] if prompt in seen else [1.0, 0.0, 0.0, 0.0]

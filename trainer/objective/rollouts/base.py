@@ -12,7 +12,7 @@ from trainer.batch.types import Prompt, Rollout
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Diagnostic
-from trainer.objective.controllers.ramp import Curve, between
+from trainer.objective.controllers.ramp import Curve, interpolate
 
 MOST_RESPONSES = 2**20
 """Of one step; a batch of more is surely a slip."""
@@ -98,7 +98,7 @@ class RolloutPlan:
         if self.temperature_end is None:
             return self.temperature
         progress = step / max(num_steps - 1, 1)
-        return between(self.temperature, self.temperature_end, progress, self.temperature_curve)
+        return interpolate(self.temperature, self.temperature_end, progress, self.temperature_curve)
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What is wrong or surprising about this plan in this run, before anything is queued."""

@@ -13,7 +13,7 @@ from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Context, Diagnostic, Shaping
-from trainer.objective.groups import thrown_away
+from trainer.objective.groups import needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -53,7 +53,7 @@ class APR(Shaping):
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.coef:
-            yield from thrown_away(run, "shaping APR")
+            yield from needs_all_groups(run, "shaping APR")
         prompt = run.task.train_prompts()[0]
         solution = run.task.expert(prompt)
         if solution is None or run.task.verify(prompt, solution).anchor is None:

@@ -15,7 +15,7 @@ from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.calibration import average_ranks
 from trainer.objective.base import Context, Diagnostic, Shaping
-from trainer.objective.groups import is_correct, thrown_away
+from trainer.objective.groups import is_correct, needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -52,7 +52,7 @@ class Unlikeliness(Shaping):
         )
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return thrown_away(run, "shaping Unlikeliness")
+        return needs_all_groups(run, "shaping Unlikeliness")
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         logprobs = torch.where(batch.mask, batch.sampler_logprobs.double(), torch.zeros((), dtype=torch.float64))

@@ -14,7 +14,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.objective.base import Context, Diagnostic, Weight
-from trainer.objective.selection import largest, share
+from trainer.objective.selection import largest, num_selected
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -103,4 +103,4 @@ class EntropyDiscriminator(Weight):
         selected = mask & (sided > self.mu * spread)
         if self.sides == "negative":
             selected = selected & (batch.advantages < 0)
-        return largest(sided, selected, share(self.max_frac, batch.num_tokens))
+        return largest(sided, selected, num_selected(self.max_frac, batch.num_tokens))
