@@ -70,7 +70,7 @@ def rollout_rows(
                 "response": rollout.text,
                 "answer": rollout.verdict.answer if rollout.verdict else None,
                 "reward": rollout.reward,
-                "correct": rollout.reward > 0.5,
+                "correct": rollout.is_correct,
                 "finish_reason": rollout.finish_reason,
                 "tokens": [words[token] for token in ids],
                 "token_ids": ids,

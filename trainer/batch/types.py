@@ -33,6 +33,10 @@ class Prompt:
     """Few-shot examples that come before: what was asked and what was answered."""
 
 
+CORRECT_ABOVE = 0.5
+"""A response is correct when the verifier's reward exceeds this."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What a task's verifier says of one response."""
@@ -86,6 +90,11 @@ class Rollout:
                 f"rollout of prompt {self.prompt.id} has not been verified; call verify() before its reward"
             )
         return self.verdict.reward
+
+    @property
+    def is_correct(self) -> bool:
+        """Whether the verifier's reward exceeds :data:`CORRECT_ABOVE`."""
+        return self.reward > CORRECT_ABOVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,9 +38,6 @@ COLDEST = 0.01
 SAMPLING = ("samples", "temperature", "top_p")
 """What a suite may have of its own."""
 
-CORRECT_ABOVE = 0.5
-"""A response is correct when its reward exceeds this; the shipped verifiers give 0 or 1."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
@@ -179,7 +176,7 @@ def evaluate(
 def solve_counts(rollouts: Sequence[Rollout], num_prompts: int) -> NDArray[np.int64]:
     """Correct answers per problem [P]; ``group`` is the problem's index."""
     groups = np.array([rollout.group for rollout in rollouts], dtype=np.int64)
-    correct = np.array([rollout.reward > CORRECT_ABOVE for rollout in rollouts], dtype=np.float64)
+    correct = np.array([rollout.is_correct for rollout in rollouts], dtype=np.float64)
     return np.bincount(groups, weights=correct, minlength=num_prompts).astype(np.int64)
 
 
@@ -199,7 +196,7 @@ def suite_metrics(
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
     metrics["unverifiable_frac"] = unverifiable_frac(rollouts)
     metrics |= failure_metrics(rollouts)
-    calibration, points = calibration_metrics(rollouts, threshold=CORRECT_ABOVE)
+    calibration, points = calibration_metrics(rollouts)
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 
 
@@ -221,7 +218,7 @@ def _votes(rollouts: Sequence[Rollout]) -> list[tuple[list[str | None], list[boo
     for rollout in rollouts:
         answers, correct = votes.setdefault(rollout.group, ([], []))
         answers.append(None if rollout.verdict is None else rollout.verdict.answer)
-        correct.append(rollout.reward > CORRECT_ABOVE)
+        correct.append(rollout.is_correct)
     return [votes[group] for group in sorted(votes)]
 
 

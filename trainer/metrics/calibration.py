@@ -133,16 +133,16 @@ def stated_confidence(text: str) -> float | None:
 
 
 def calibration_metrics(
-    rollouts: Sequence[Rollout], *, threshold: float = 0.5
+    rollouts: Sequence[Rollout],
 ) -> tuple[dict[str, float], dict[str, list[ReliabilityPoint]]]:
     """Metrics by bare name, and reliability points by confidence (``logprob``, ``majority``, ``stated``), of verified
     rollouts.
 
-    A response is correct when its reward exceeds ``threshold``. Undefined metrics are left out: those of the majority
+    Undefined metrics are left out: those of the majority
     where no prompt has two samples, and those of stated confidence where no response states any. The latter are over
     the responses that do, whose share is ``stated_frac``.
     """
-    correct = np.array([rollout.reward > threshold for rollout in rollouts], dtype=np.float64)
+    correct = np.array([rollout.is_correct for rollout in rollouts], dtype=np.float64)
     confidences = {"": logprob_confidence(rollouts)}
     if len({rollout.group for rollout in rollouts}) < len(rollouts):
         confidences["_majority"] = majority_confidence(rollouts)

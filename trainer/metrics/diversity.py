@@ -37,12 +37,6 @@ def distinct_per_group(table: GramTable, responses: Responses) -> Floats:
     return distinct
 
 
-def distinct_n(completions: Sequence[Sequence[int]], groups: Sequence[int], n: int) -> float:
-    """Mean over prompts of distinct-n; nan without any n-gram. ``completions`` [N] of token ids, ``groups`` [N]."""
-    responses = flatten_responses(completions, groups)
-    return _mean(distinct_per_group(gram_tables(responses, n)[n - 1], responses))
-
-
 def expectation_adjusted_distinct(
     completions: Sequence[Sequence[int]], groups: Sequence[int], vocabulary: int
 ) -> float:
@@ -63,23 +57,16 @@ def expectation_adjusted_distinct(
     return _mean(np.divide(unique, expected, out=np.full(len(total), np.nan), where=total > 0))
 
 
-def self_bleu(
-    completions: Sequence[Sequence[int]], groups: Sequence[int], *, order: int = ORDER, smoothing: float = 0.0
-) -> float:
+def self_bleu(tables: Sequence[GramTable], responses: Responses, smoothing: float = 0.0) -> float:
     """Mean over responses of BLEU against the other responses of its prompt; 1 all equal, 0 nothing shared.
 
     BLEU_i = BP_i * exp(mean_n log p_n), p_n = sum_g min(c_i(g), max_{j != i} c_j(g)) / sum_g c_i(g), n = 1..order.
     BP_i = exp(min(0, 1 - r / l)), l the length of response i, r the closest length among the others (ties: the
-    shorter). Orders longer than a response are left out, so equal short responses still score 1. ``smoothing`` replaces
-    a match count of 0 (default: no smoothing, one empty order makes the BLEU 0). Empty responses and prompts with one
-    response are left out; nan if nothing remains. Exact.
+    shorter). ``tables[n - 1]`` holds the n-grams; there are as many tables as orders. Orders longer than a response are
+    left out, so equal short responses still score 1. ``smoothing`` replaces a match count of 0 (default: no smoothing,
+    one empty order makes the BLEU 0). Empty responses and prompts with one response are left out; nan if nothing
+    remains. Exact.
     """
-    responses = flatten_responses(completions, groups)
-    return bleu_from_tables(gram_tables(responses, order), responses, smoothing)
-
-
-def bleu_from_tables(tables: Sequence[GramTable], responses: Responses, smoothing: float = 0.0) -> float:
-    """:func:`self_bleu` on tables already built; ``tables[n - 1]`` holds the n-grams."""
     rows = responses.num_rows
     log_sum, orders = np.zeros(rows), np.zeros(rows)
     for table in tables:
@@ -172,7 +159,7 @@ def diversity_metrics(rollouts: Sequence[Rollout], *, vocabulary: int | None = N
     distinct = [_mean(distinct_per_group(table, responses)) for table in tables]
     metrics = {f"distinct_{n}": value for n, value in enumerate(distinct, start=1)}
     metrics["ngram"] = _mean(np.array(distinct))
-    metrics["self_bleu"] = bleu_from_tables(tables, responses)
+    metrics["self_bleu"] = self_bleu(tables, responses)
     unique = len(set(zip(groups, completions, strict=True)))
     metrics["distinct_responses"] = unique / len(rollouts) if rollouts else math.nan
     if vocabulary is not None:

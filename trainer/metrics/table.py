@@ -29,11 +29,6 @@ PLACEHOLDERS = {
 }
 """What each placeholder of a key may stand for, as a regular expression."""
 
-REDUCTIONS = ("mean", "max", "sum", "last")
-"""How pieces of a step (micro-batches, ranks) become one number: sum / count, largest, total, or it exists only
-once.
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -46,7 +41,8 @@ class Metric:
     meaning: str
     """What it says, in a line."""
     reduction: str
-    """One of :data:`REDUCTIONS`."""
+    """How pieces of a step (micro-batches, ranks) become one number: mean (sum / count), max, sum, or last (there is
+    only one)."""
 
     @property
     def range(self) -> Ends:

@@ -11,14 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch
+from trainer.batch.types import CORRECT_ABOVE, TokenBatch
 from trainer.objective.base import Diagnostic
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
-
-CORRECT_ABOVE = 0.5
-"""A response is correct when the verifier's reward exceeds this, here as in all metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from itertools import combinations
 
 from trainer.tasks.countdown_steps import Step, compute
 
-SPLITS = ("pretrain", "train", "heldout", "ood")
 # Sixteenths of all problems: pretraining 6, training 6, held-out 2, out-of-domain 2.
 _SPLIT_OF_SIXTEENTH = ("pretrain",) * 6 + ("train",) * 6 + ("heldout",) * 2 + ("ood",) * 2
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from trainer.batch.types import Prompt, Verdict
+from trainer.batch.types import CORRECT_ABOVE, Prompt, Verdict
 from trainer.contract.settings import Range, Seed
 from trainer.tasks.answers import (
     MAX_ANSWER_CHARACTERS,
@@ -189,7 +189,8 @@ class JsonlTask:
         """The verdict of a verifier that takes the place of the comparison."""
         reward = max(0.0, score or 0.0)
         answer = self._canonical(self._extract(text) or "") or None
-        return Verdict(reward=reward, answer=answer, solution=" ".join(text.split()) if reward > 0.5 else None)
+        solution = " ".join(text.split()) if reward > CORRECT_ABOVE else None
+        return Verdict(reward=reward, answer=answer, solution=solution)
 
     def _equal(self, gold: str, answer: str) -> bool | None:
         if self.match in ("exact", "choice"):

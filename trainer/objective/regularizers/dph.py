@@ -19,7 +19,6 @@ from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import MAX_K3, bounded, k3
 from trainer.objective.base import Auxiliary, Context, Regularizer, State
-from trainer.objective.groups import CORRECT_ABOVE
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +87,10 @@ class DPH(Regularizer):
         assert services is not None
         prompts = services.train_prompts
         tried = services.sample(prompts, samples=self.samples, purpose="dph_try")
-        correct = Counter(rollout.prompt.id for rollout in tried if rollout.reward > CORRECT_ABOVE)
+        correct = Counter(rollout.prompt.id for rollout in tried if rollout.is_correct)
         solved = [prompt for prompt in prompts if correct[prompt.id] >= self.min_correct]
         second_try = services.sample(solved, samples=1, purpose="dph_store") if solved else []
-        stored = [rollout for rollout in second_try if rollout.reward > CORRECT_ABOVE]
+        stored = [rollout for rollout in second_try if rollout.is_correct]
         if not stored:
             log.warning(
                 "regularizer.dph retains nothing, so this is training without it: of %d prompts the base model solved "
