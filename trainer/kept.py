@@ -1,6 +1,6 @@
-"""All responses of a step as rows to keep: text, tokens, and for each token what training knew of it.
+"""Keeps all responses of a step as rows: text, tokens, and log-prob, entropy, advantage and influence of each token.
 
-It leaves the weights, the optimiser and every random state of the run unchanged; so do columns that it adds.
+The weights, the optimiser and every random state of the run stay unchanged, also by the columns that it adds.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from testbench import (
     CONTEXT,
     SUM_TOLERANCE,
     Bench,
-    ModelDesk,
+    ModelServices,
     Outcome,
     Toy,
     off_policy,
@@ -149,7 +149,7 @@ def _with_member(objective: Objective, path: str, member: Component) -> Objectiv
 def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tuple[Objective, TokenBatch]:
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = started(objective)
-    here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
+    here = replace(CONTEXT, services=ModelServices(policy=policy(Toy()), rollouts=unpacked(batch)))
     state |= objective.begin_controllers(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
     batch = with_advantages(batch, objective, here, state)

@@ -57,13 +57,7 @@ def collate(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
         raw_rewards=rewards,
         group=torch.tensor([r.group for r in rollouts]),
         truncated=torch.tensor([r.finish_reason == "length" for r in rollouts]),
-        tail=torch.tensor([float(_tail(r)) for r in rollouts]),
     )
-
-
-def _tail(rollout: Rollout) -> int:
-    anchor = rollout.verdict.anchor if rollout.verdict else None
-    return 0 if anchor is None else len(rollout.text) - anchor
 
 
 def _check(rollout: Rollout) -> None:

@@ -137,8 +137,6 @@ class TokenBatch:
     """Nats, under the reference model."""
     advantages: Float[Tensor, "N T"] | None = None
     """Reward units or standard deviations, 0 outside the mask."""
-    tail: Float[Tensor, " N"] | None = None
-    """Characters of the response after its anchor (see :class:`Verdict`), 0 without one. None: not packed."""
     weights: Float[Tensor, "N T"] | None = None
     """Factor on the policy term, 1 where nothing is weighted."""
     extras: dict[str, Tensor] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Where the members of the objective come from: docs, ``--help``, MLflow tags and reports are made of it.
+"""Source, status and departures of the members of the objective; docs, ``--help``, MLflow tags and reports print them.
 
-Declared by every member as ``about: ClassVar[About] = About(...)`` with literal values and read from the source without
-importing it. So this must not import torch, nor any member.
+Every member declares ``about: ClassVar[About] = About(...)`` with literal values, which are read from its source file
+without importing it. Must not import torch, nor any member.
 """
 
 from __future__ import annotations

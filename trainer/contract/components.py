@@ -1,4 +1,4 @@
-"""Instances from mappings with ``_target_``. The import path is the registry; there is no other.
+"""Builds components from mappings with ``_target_``. The import path is the registry; there is no other.
 
 It must not read configuration files or start anything.
 """

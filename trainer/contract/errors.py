@@ -1,6 +1,6 @@
-"""Why something of MLflow, SQLAlchemy or the network failed, in one line that a person can act on.
+"""Turns an error of MLflow, SQLAlchemy or the network into one line that names the cause.
 
-Called wherever such an error is shown. Their own first line often says how it came about and not what is wrong.
+Used wherever such an error is shown: the first line of the error itself often leaves the cause out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Which settings make a run what it is: one identity, one folder, one curve, byte for byte.
+"""The signature of a run: a hash of the settings that can change its metrics.
 
-Must not import torch. What is left out has been shown not to matter: a test runs both values of every such setting
-and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
+It names the run folder and tags the MLflow run. What is left out of it has been shown not to matter: a test runs both
+values of every such setting and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
+Must not import torch.
 """
 
 from __future__ import annotations

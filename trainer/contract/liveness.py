@@ -1,7 +1,6 @@
-"""Who has a run, and whether anybody is at work on it: lock, scheduler, process, heartbeat.
+"""Which process holds a run, and whether it is alive: by lock, scheduler, process and heartbeat.
 
-A run is given up only when all witnesses deny it; of what only a scheduler can tell nothing is known until it is
-asked.
+A run counts as dead only if all of these say so. A job of a scheduler that was not asked counts as unknown.
 """
 
 from __future__ import annotations

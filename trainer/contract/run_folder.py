@@ -1,4 +1,4 @@
-"""Attempts of a run, and the ``STOP`` file that asks it to end: the small files of a run folder that both sides use.
+"""The small files of a run folder that trainer and ``sweeps`` both use: attempts, and ``STOP``, which ends a run.
 
 It must not interpret what a run computes.
 """

@@ -1,8 +1,7 @@
-"""The one way from plain data to a dataclass: names, types and ends of ranges checked, every refusal one sentence.
+"""Validation of settings: a mapping becomes a dataclass, or one sentence names the key, the value and what to do.
 
-The trainer's components, the queues and the searches are all made here; it must not import torch. What single values
-may be stands in the annotations of the fields (:class:`Range`); what they have to be *together* stays in a class's
-``__post_init__``.
+The trainer's components, the queues and the searches are all built here. The range of a single value is in the
+annotation of its field (:class:`Range`); conditions on several values are in ``__post_init__``. Must not import torch.
 """
 
 from __future__ import annotations

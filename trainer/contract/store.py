@@ -1,7 +1,7 @@
-"""The MLflow store of a study: whether it can be used, how a new one is made, and what to do with a broken one.
+"""The MLflow store of a sweep: checks that it can be used, creates a new one, and says what to do with a broken one.
 
-A SQLite store is made beside its place and renamed, so that there is a whole one or none. Imports mlflow late, which
-takes seconds.
+A new SQLite store is created under a temporary name and renamed, so that it is complete or absent. mlflow is imported
+late, because that takes seconds.
 """
 
 from __future__ import annotations

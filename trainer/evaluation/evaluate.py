@@ -1,6 +1,6 @@
 """Held-out evaluation: avg@n, pass@k, maj@k, diversity, calibration and support, suite by suite.
 
-It samples through a function that the engine gives it and must not know the engine, nor train, nor log.
+Responses come from a function that is passed in, so this file knows no engine; it must not train or log.
 
 **Noise.** The sampling seed of a suite depends on the suite's name and ``EvaluationConfig.seed`` only, not on the run's
 seed or step. So every run and every step answers the same problems with the same RNG stream, and a difference between

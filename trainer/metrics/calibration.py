@@ -138,9 +138,9 @@ def calibration_metrics(
     """Metrics by bare name, and reliability points by confidence (``logprob``, ``majority``, ``stated``), of verified
     rollouts.
 
-    Undefined metrics are left out: those of the majority
-    where no prompt has two samples, and those of stated confidence where no response states any. The latter are over
-    the responses that do, whose share is ``stated_frac``.
+    Undefined metrics are left out: those of the majority where no prompt has two samples, and those of stated
+    confidence where no response states any. The latter are over the responses that do, whose share is
+    ``stated_frac``.
     """
     correct = np.array([rollout.is_correct for rollout in rollouts], dtype=np.float64)
     confidences = {"": logprob_confidence(rollouts)}

@@ -1,4 +1,4 @@
-"""Exact n-gram tables of many responses at once; what diversity.py counts with.
+"""Exact n-gram tables of many responses at once, for ``diversity.py``.
 
 Ids come from sorting, never from hashing, so two different n-grams cannot collide. It must not know about rewards,
 answers or text.

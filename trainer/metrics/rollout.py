@@ -1,4 +1,4 @@
-"""What came back from the sampler in one step: rewards, lengths, groups without a signal.
+"""Metrics of the rollouts of one step: rewards, lengths, groups without a signal.
 
 It must not reshape rewards: these are the verifier's own.
 """
@@ -15,8 +15,8 @@ from trainer.batch.types import CORRECT_ABOVE, Rollout
 def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """The ``rollout/*`` metrics of N verified rollouts; ValueError if there are none or one is not verified.
 
-    A group has no signal when its rewards are all equal; it counts as all correct or all
-    incorrect by ``CORRECT_ABOVE``. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
+    A group has no signal when its rewards are all equal; it counts as all correct or all incorrect by
+    ``CORRECT_ABOVE``. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
     included.
     """
     if not rollouts:

@@ -1,6 +1,6 @@
-"""Embeddings of prompts by the model itself: the mean of its last hidden states. Made once, kept in the user's cache.
+"""Embeddings of prompts by the model itself: the mean of its last hidden states. Computed once, cached on disk.
 
-It must leave every random state as it was: a run whose embeddings are in the cache already is the same run.
+Every random state stays unchanged, so that a run with cached embeddings is the same run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A hub name to a folder on this machine, under one short time limit; everything after it reads files.
+"""Resolves a hub name to a folder on this machine, under one short time limit; everything after it reads files.
 
 It must not decide what a model has to be.
 """

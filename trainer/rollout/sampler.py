@@ -1,6 +1,6 @@
-"""From prompts to verified rollouts: order of the data, seeds of the samples, shares of the ranks.
+"""From prompts to verified rollouts: order of the data, seeds of the samples, work of each rank.
 
-It must not compute advantages, and it never repeats a RNG stream by accident.
+It must not compute advantages, and it never repeats an RNG stream by accident.
 """
 
 from __future__ import annotations

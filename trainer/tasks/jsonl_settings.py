@@ -1,4 +1,4 @@
-"""What the settings of :class:`trainer.tasks.jsonl.JsonlTask` have to be together, before a row is read."""
+"""Checks of :class:`trainer.tasks.jsonl.JsonlTask`'s settings against each other, before a row is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gradient of one mini-batch's loss, in micro-batches, and the sums of what was seen on the way.
+"""The gradient of one mini-batch's loss, in micro-batches, and the sums for the metrics.
 
 It must not step the optimiser, and it does not know which method fills a slot.
 """

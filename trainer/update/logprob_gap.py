@@ -1,6 +1,4 @@
-"""Sampler and trainer must describe the same policy: the log-prob consistency check of every batch, and how far the two
-are from it.
-"""
+"""The log-prob consistency check of every batch: sampler and trainer must describe the same policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimal token baseline: rewards minus a baseline of its own at every position of a group."""
+"""The optimal token baseline: rewards minus a baseline that differs between the positions of a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SCOPE: GRPO mixed with correct responses as another temperature would have weighed them."""
+"""SCOPE: GRPO mixed with correct responses, weighted as if they had been sampled at another temperature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DCPO's smoothed advantage: rewards are compared with all that their prompt has had so far."""
+"""DCPO's smoothed advantage: rewards are standardised with all earlier rewards of their prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the progress of a run to how far a schedule has come. Pure functions, shared by the schedules."""
+"""Interpolation between two values over a part of a run. Pure functions, shared by the schedules."""
 
 from __future__ import annotations
 

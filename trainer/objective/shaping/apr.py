@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch
+from trainer.batch.types import Rollout, TokenBatch
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Context, Diagnostic, Shaping
@@ -63,5 +64,12 @@ class APR(Shaping):
             )
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
-        assert batch.tail is not None
-        return batch.rewards - self.coef * (batch.tail / self.max_tail).clamp(max=1)
+        assert context.services is not None
+        tails = torch.tensor([float(tail(rollout)) for rollout in context.services.rollouts])
+        return batch.rewards - self.coef * (tails / self.max_tail).clamp(max=1)
+
+
+def tail(rollout: Rollout) -> int:
+    """Characters of the response after its anchor, 0 without one."""
+    anchor = rollout.verdict.anchor if rollout.verdict else None
+    return 0 if anchor is None else len(rollout.text) - anchor

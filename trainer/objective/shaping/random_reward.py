@@ -1,4 +1,4 @@
-"""Rewards that know nothing of the response: the control in which nothing can be learned."""
+"""Random rewards, independent of the response: a control experiment in which nothing can be learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RLCR: a response says how sure it is, and pays for being wrong about that."""
+"""RLCR: a response states its confidence, and its Brier score is subtracted from the reward."""
 
 from __future__ import annotations
 

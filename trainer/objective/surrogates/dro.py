@@ -1,4 +1,4 @@
-"""DRO: the log-prob, and a square that holds it where it was. Row-local; called through the ``surrogate`` slot."""
+"""DRO: the log-prob, and a quadratic penalty on its change. Row-local; called through the ``surrogate`` slot."""
 
 from __future__ import annotations
 

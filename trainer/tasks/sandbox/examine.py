@@ -1,4 +1,4 @@
-"""Runs in a sandbox: tests of a function that lives in another one; exit code 0 if all pass.
+"""Runs in a sandbox: tests a function that runs in another sandbox; exit code 0 if all tests pass.
 
 ``test`` is Python that defines ``check(candidate)``, as in HumanEval; ``cases`` are pairs of arguments and result.
 """

@@ -1,7 +1,7 @@
-"""Runs in a sandbox: define a response's function, and answer calls to it, a line each way.
+"""Runs in a sandbox: defines a response's function, and answers calls to it, one line of input and output per call.
 
-Arguments and results are Python literals, so that nothing but values crosses to the tests, which run in another
-sandbox. A function that raises answers ``!``.
+Arguments and results are Python literals, so that only values reach the tests, which run in another sandbox. A function
+that raises answers ``!``.
 """
 
 from __future__ import annotations
