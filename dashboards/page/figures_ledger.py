@@ -31,19 +31,19 @@ MOST_LEVELS = 6
 _MOST_BARS = 80
 
 
-def parts_shown(found: Sequence[Account]) -> list[str]:
+def parts_shown(accounts: Sequence[Account]) -> list[str]:
     """The parts that are not 0 in every run, in the order of the account."""
-    return [part for part in PARTS if any((account.parts[part] != 0).any() for account in found)]
+    return [part for part in PARTS if any((account.parts[part] != 0).any() for account in accounts)]
 
 
-def cumulated(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
+def cumulated(sweep: SweepData, accounts: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
     """One figure a level: each part's cumulated contribution as a band, stacked away from 0, and the change of entropy
     as a line; means over seeds, one scale for all levels."""
-    by_level = {style: [account for account in found if account.level == style.level] for style in styles}
+    by_level = {style: [account for account in accounts if account.level == style.level] for style in styles}
     drawn_styles = [style for style in styles if by_level[style]]
     if len(drawn_styles) > MOST_LEVELS:
         drawn_styles = [drawn_styles[0], drawn_styles[-1]]
-    parts = parts_shown(found)
+    parts = parts_shown(accounts)
     figures, reach = [], [0.0]
     for style in drawn_styles:
         mean = _mean([account.parts for account in by_level[style]])
@@ -89,13 +89,13 @@ def _bands(title: str, mean: pd.DataFrame, change: pd.Series, parts: Sequence[st
     return figure
 
 
-def quadrant_curves(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
+def quadrant_curves(sweep: SweepData, accounts: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
     """What each quadrant of the policy term did to the entropy, cumulated: a figure a quadrant, a line a level."""
     figures = []
     for quadrant in QUADRANTS:
         points = [
             account.parts[quadrant].rename("value").rename_axis("step").reset_index().assign(level=account.level)
-            for account in found
+            for account in accounts
         ]
         title = PARTS[quadrant][:1].upper() + PARTS[quadrant][1:]
         y_title = "change of entropy (nats)"
@@ -106,15 +106,15 @@ def quadrant_curves(sweep: SweepData, found: Sequence[Account], styles: Sequence
     return figures
 
 
-def learning_and_noise(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> go.Figure | None:
+def learning_and_noise(sweep: SweepData, accounts: Sequence[Account], styles: Sequence[Style]) -> go.Figure | None:
     """The cumulated policy term by what two halves of the prompts agree on: one solid and one dotted line a level."""
-    if not any(account.halves.to_numpy().any() for account in found):
+    if not any(account.halves.to_numpy().any() for account in accounts):
         return None
     title = "Policy term: learning and noise"
     figure = base_figure(title, "training step", "change of entropy (nats)", legend=sweep.factor.axis)
     figure.update_layout(meta=["ledger/policy_agreed", "ledger/policy_noise"])
     for style in styles:
-        of_level = [account.halves for account in found if account.level == style.level]
+        of_level = [account.halves for account in accounts if account.level == style.level]
         if not of_level:
             continue
         mean = _mean(of_level)

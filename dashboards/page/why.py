@@ -26,16 +26,16 @@ class Why:
     note: str
 
 
-def why(sweep: SweepData, found: Sequence[Account], ends: tuple[str, str] | None) -> Why | None:
+def why(sweep: SweepData, accounts: Sequence[Account], ends: tuple[str, str] | None) -> Why | None:
     """What carried the difference between the two levels; None where no two levels are compared."""
     if ends is None:
         return None
     first, last = ends_words(sweep, ends)
-    parts = causes(found, ends[1], ends[0])
+    parts = causes(accounts, ends[1], ends[0])
     if not parts:
         return Why(sentence=_unknown(sweep, first, last), causes=(), note="")
     seeds = parts[0].difference.count
-    account = next(item for item in found if item.level == ends[1])
+    account = next(item for item in accounts if item.level == ends[1])
     total = sum(part.difference.mean for part in parts)
     return Why(
         sentence=(

@@ -172,10 +172,12 @@ def timeline(search: Search) -> go.Figure | None:
     return figure
 
 
-def importance_bars(found: Sequence[Importance], keys: Sequence[str], label: str) -> go.Figure:
+def importance_bars(importances: Sequence[Importance], keys: Sequence[str], label: str) -> go.Figure:
     """Share of each parameter in the objective's variation, the largest on top."""
-    figure = base_figure(f"What decided {label}", "importance (share)", "", legend="", height=110 + 34 * len(found))
-    rows = list(reversed(found))
+    figure = base_figure(
+        f"What decided {label}", "importance (share)", "", legend="", height=110 + 34 * len(importances)
+    )
+    rows = list(reversed(importances))
     figure.add_trace(
         go.Bar(
             x=[row.share for row in rows],

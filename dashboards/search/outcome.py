@@ -68,12 +68,12 @@ def tuned_trials(search: Search) -> dict[str, TrialRecord]:
 
 def best_so_far(search: Search, position: int = 0) -> list[tuple[int, float]]:
     """(trial number, best value of the objective at ``position`` among completed trials up to it)."""
-    sign, best, found = search.objectives[position].sign, -math.inf, []
+    sign, best, points = search.objectives[position].sign, -math.inf, []
     for trial in search.complete:
         if _is_scored(trial):
             best = max(best, sign * trial.values[position])
-            found.append((trial.number, sign * best))
-    return found
+            points.append((trial.number, sign * best))
+    return points
 
 
 def saving(search: Search) -> Saving:

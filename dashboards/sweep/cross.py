@@ -94,10 +94,10 @@ def _means(whole: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataF
     return pd.DataFrame({name: whole[list(levels)].mean(axis=1) for name, levels in groups.items()}, index=whole.index)
 
 
-def _other(factor: Factor, grid: Grid, others: pd.DataFrame, found: CrossEffect, metric: Metric) -> str:
+def _other(factor: Factor, grid: Grid, others: pd.DataFrame, effect: CrossEffect, metric: Metric) -> str:
     """What the other key does: the test of what is claimed along it, or the difference of its ends."""
     if grid.other_hypothesis is None:
-        return f"{found.name[:1].lower()}{found.name[1:]}: {_estimate(found, metric)}"
+        return f"{effect.name[:1].lower()}{effect.name[1:]}: {_estimate(effect, metric)}"
     alone = Factor(
         name=factor.name, key=grid.other_key, label=grid.other_label, ordered=True, hypothesis=grid.other_hypothesis
     )
@@ -105,18 +105,18 @@ def _other(factor: Factor, grid: Grid, others: pd.DataFrame, found: CrossEffect,
     return f"averaged over {lowered(grid.label)}, {claimed.reason} ({claimed.outcome})"
 
 
-def _interaction(grid: Grid, found: CrossEffect, metric: Metric) -> str:
-    difference = found.effect.difference
+def _interaction(grid: Grid, crossed: CrossEffect, metric: Metric) -> str:
+    difference = crossed.effect.difference
     clear = difference.low > 0 or difference.high < 0
-    text = f"interaction {_estimate(found, metric)}"
+    text = f"interaction {_estimate(crossed, metric)}"
     if clear:
         text += f", so {lowered(grid.label)} does not do the same at {grid.other_values[0]} and {grid.other_values[-1]}"
     return text
 
 
-def _estimate(found: CrossEffect, metric: Metric) -> str:
-    difference, ends = found.effect.difference, interval_text(found.effect.difference, sign=True)
+def _estimate(crossed: CrossEffect, metric: Metric) -> str:
+    difference, ends = crossed.effect.difference, interval_text(crossed.effect.difference, sign=True)
     return (
         f"{signed(difference.mean)}{unit_text(metric)} ({CONFIDENCE:.0%} interval {ends}, {difference.count} seeds; "
-        f"paired t test {p_text(found.effect.p_value)})"
+        f"paired t test {p_text(crossed.effect.p_value)})"
     )

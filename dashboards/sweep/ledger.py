@@ -167,10 +167,10 @@ def _cumulated(steps: Floats, values: pd.DataFrame, last: int) -> pd.DataFrame:
     return pd.DataFrame(sums, index=pd.RangeIndex(last + 1, name="step"))
 
 
-def causes(found: Sequence[Account], level: str, reference: str) -> list[Cause]:
+def causes(accounts: Sequence[Account], level: str, reference: str) -> list[Cause]:
     """What each part contributes to the difference of ``level`` from ``reference``, over the seeds that both have, the
     largest first; parts that are 0 throughout are left out. They add up to the difference of the entropy changes."""
-    final_parts = {(account.level, account.seed): account.at_end() for account in found}
+    final_parts = {(account.level, account.seed): account.at_end() for account in accounts}
     seeds = [seed for name, seed in final_parts if name == level and (reference, seed) in final_parts]
     if not seeds:
         return []
@@ -183,10 +183,10 @@ def causes(found: Sequence[Account], level: str, reference: str) -> list[Cause]:
     return sorted(parts, key=lambda cause: -abs(cause.difference.mean))
 
 
-def all_causes(sweep: SweepData, found: Sequence[Account]) -> list[tuple[str, dict[str, Cause]]]:
+def all_causes(sweep: SweepData, accounts: Sequence[Account]) -> list[tuple[str, dict[str, Cause]]]:
     """(label, causes by part) of every level but the reference, in order; without those that nothing is known of."""
     rows = [
-        (label, {cause.part: cause for cause in causes(found, level, sweep.reference)})
+        (label, {cause.part: cause for cause in causes(accounts, level, sweep.reference)})
         for level, label in labels(sweep).items()
         if level != sweep.reference
     ]

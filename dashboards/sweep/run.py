@@ -40,11 +40,11 @@ def named_search(uri: str, name: str) -> Path | None:
 
 def find_run(store: Store, name: str) -> RunRecord | None:
     """The newest run of that signature, run id or run name, or the only one whose signature begins so."""
-    if found := store.runs_with_tag("signature", [name]):
-        return found[0]
+    if matching := store.runs_with_tag("signature", [name]):
+        return matching[0]
     runs = store.runs_with_tag("kind", ["cell"])
-    if found := [run for run in runs if name in (run.run_id, run.name)]:
-        return found[0]
+    if matching := [run for run in runs if name in (run.run_id, run.name)]:
+        return matching[0]
     begun = [run for run in runs if len(name) >= _SHORTEST_PREFIX and run.tags.get("signature", "").startswith(name)]
     return begun[0] if len({run.tags["signature"] for run in begun}) == 1 else None
 

@@ -61,9 +61,9 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> SearchCo
     )
 
 
-def _refuse(arguments: Sequence[str], asked: Settings) -> None:
+def _refuse(arguments: Sequence[str], requested: Settings) -> None:
     """Raise :class:`ConfigError` for overrides that cannot be combined with a search."""
-    varied = {parameter.key for parameter in asked.space}
+    varied = {parameter.key for parameter in requested.space}
     for item in OverridesParser.create().parse_overrides(list(arguments)):
         key = item.key_or_group
         if item.is_sweep_override():

@@ -173,10 +173,10 @@ class Driver:
         jobs = [open_trial.job for open_trial in self._open.values() if open_trial.job is not None]
         return {run_dir for job in jobs if self._pool.has(job) for run_dir in job.run_dirs}
 
-    def _is_busy(self, run_dir: Path, ours: set[str]) -> bool:
+    def _is_busy(self, run_dir: Path, busy: set[str]) -> bool:
         """Whether a run is being trained or queued, by this process or another."""
         status = read_status(run_dir)
-        if str(run_dir) in ours:
+        if str(run_dir) in busy:
             return True
         if status is None or status.state not in UNFINISHED or status.pid == os.getpid():
             return False
@@ -187,8 +187,8 @@ class Driver:
     def _collect(self, number: int) -> None:
         """Once all runs of a trial's rung have ended, go on to the next rung or report the trial to Optuna."""
         open_trial = self._open[number]
-        run_dirs, ours = self._run_dirs(open_trial), self._busy_dirs()
-        if any(self._is_busy(run_dir, ours) for run_dir in run_dirs):
+        run_dirs, busy = self._run_dirs(open_trial), self._busy_dirs()
+        if any(self._is_busy(run_dir, busy) for run_dir in run_dirs):
             return
         record_dead_runs(run_dirs, queue_drained=True)
         states = [_state(run_dir) for run_dir in run_dirs]

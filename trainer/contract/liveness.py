@@ -165,14 +165,14 @@ def is_alive(run_dir: Path, status: Status, listed: Callable[[str], bool | None]
         return True
     if (run_dir / "status.json").exists() and (run_dir / "status.json").stat().st_uid != os.geteuid():
         return None  # squeue and the kernel answer for our own jobs only
-    here, job = status.host == socket.gethostname(), job_of(run_dir, status)
+    same_host, job = status.host == socket.gethostname(), job_of(run_dir, status)
     if is_slurm(job):
         # Locks do not reach through every network file system, so a job elsewhere with a fresh heartbeat is believed.
         alive = listed(str(job))
-        return True if alive is False and not here and has_heartbeat(run_dir) else alive
+        return True if alive is False and not same_host and has_heartbeat(run_dir) else alive
     if status.state == "PREEMPTED":  # only a scheduler takes a run up again by itself
         return False
-    if here:
+    if same_host:
         return status.pid is not None and _is_writer(status.pid, status.time)
     return has_heartbeat(run_dir) or time.time() - status.time < SILENT_S
 

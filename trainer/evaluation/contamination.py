@@ -70,9 +70,9 @@ def contaminated(trained: Sequence[str], evaluated: Sequence[str], words: int | 
     ]
 
 
-def words_in_a_row(asked: Sequence[str]) -> int:
+def words_in_a_row(evaluated: Sequence[str]) -> int:
     """N of the paper: the 5th percentile of the lengths of the texts without their template, from 8 to 13 words."""
-    lengths = [len(text) for text in _without_template(asked)]
+    lengths = [len(text) for text in _without_template(evaluated)]
     return min(MOST_WORDS, max(FEWEST_WORDS, int(np.percentile(lengths, 5)))) if lengths else MOST_WORDS
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """One optimiser update; everything in nats of the mean entropy of the ledger's contexts."""
 
     entropy: float
@@ -60,7 +60,7 @@ class Ledger:
     contexts: TokenBatch
     rows: int
     """Responses of each mini-batch whose tokens are looked at, rounded up to whole prompts; 0: all."""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[LedgerEntry] = field(default_factory=list)
     examined: list[TokenBatch] = field(default_factory=list)
     """The rows of each mini-batch whose tokens were looked at."""
     _before: dict[str, Tensor] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Ledger:
         members |= self._auxiliary(direction, context, state)
         self.examined.append(rows)
         self.entries.append(
-            Entry(
+            LedgerEntry(
                 entropy=entropy,
                 predicted=0.0,
                 gradient=gradient,
@@ -133,11 +133,11 @@ class Ledger:
 
     def _auxiliary(self, direction: Mapping[str, Tensor], context: Context, state: State) -> dict[str, float]:
         """What the rows that regularizers bring along did to the entropy, nats."""
-        found: dict[str, float] = {}
+        by_name: dict[str, float] = {}
         for name, regularizer, own in self.objective.auxiliary(context, state):
             values, slopes, _ = _along(self.learner, own.rows, direction, regularizer.statistics, own.temperature)
-            found[f"auxiliary.{name}"] = -_auxiliary_slope(regularizer, values, slopes, own.rows)
-        return found
+            by_name[f"auxiliary.{name}"] = -_auxiliary_slope(regularizer, values, slopes, own.rows)
+        return by_name
 
     def metrics(self) -> dict[str, float]:
         """The ``ledger/*`` metrics of the step; one more forward pass over the contexts, at the weights now. None where
@@ -148,7 +148,7 @@ class Ledger:
         return summary(self.entries, float(after.double().mean()) - self.entries[0].entropy)
 
 
-def summary(entries: Sequence[Entry], measured: float) -> dict[str, float]:
+def summary(entries: Sequence[LedgerEntry], measured: float) -> dict[str, float]:
     """The ``ledger/*`` metrics of a step's updates; ``measured`` is the change of mean entropy over all of them, nats.
 
     What the gradient did is known from the gradient itself, so ``policy``, ``regularizers``, ``momentum`` and

@@ -175,9 +175,9 @@ def _compiled() -> tuple[dict[str, Metric], list[tuple[re.Pattern[str], Metric]]
 
 def _fill(template: str, key: str) -> str:
     """``eval/<suite>/pass_at_<k>`` read in the light of ``eval/ood/pas_at_4`` -> ``eval/ood/pass_at_4``."""
-    segments, given = template.split("/"), key.split("/")
-    if len(segments) == 3 and len(given) == 3 and segments[1] == "<suite>":
-        template = template.replace("<suite>", given[1])
+    segments, key_segments = template.split("/"), key.split("/")
+    if len(segments) == 3 and len(key_segments) == 3 and segments[1] == "<suite>":
+        template = template.replace("<suite>", key_segments[1])
     number = re.search(r"[1-9][0-9]*$", key)
     return template.replace("<k>", number[0]).replace("<n>", number[0]) if number else template
 

@@ -60,14 +60,14 @@ def cached(kind: str, key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any
         except OSError as error:
             log.warning("%s of prompts are not kept: %s", kind, error)
             return make()
-        found = _read(path)
-        if found is None:
+        embeddings = _read(path)
+        if embeddings is None:
             log.info("%s of prompts are made and kept in %s", kind, path)
-            found = make()
+            embeddings = make()
             written = io.BytesIO()
-            np.save(written, found, allow_pickle=False)
+            np.save(written, embeddings, allow_pickle=False)
             write_atomic(path, written.getvalue())
-        return found
+        return embeddings
 
 
 def _read(path: Path) -> NDArray[Any] | None:

@@ -43,12 +43,12 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
             message=f"optim.updates_per_rollout={optim.updates_per_rollout} needs at least that many prompts a step,"
             f" but rollout.prompts_per_step={rollout.prompts_per_step}: raise the one or lower the other"
         )
-    forced, given = surrogate.forced_reduction, type(reduction).__name__
-    if forced is not None and given != forced:
+    forced, chosen = surrogate.forced_reduction, type(reduction).__name__
+    if forced is not None and chosen != forced:
         name = type(surrogate).__name__
         choice = re.sub(r"(?<!^)(?=[A-Z])", "_", forced).lower()
         yield Diagnostic(
-            message=f"surrogate {name} is defined with reduction {forced} only, not {given}: choose reduction={choice}"
+            message=f"surrogate {name} is defined with reduction {forced} only, not {chosen}: choose reduction={choice}"
         )
     yield from _shared_targets(run)
     yield from _clip_settings(run, config)

@@ -187,8 +187,8 @@ def run_plan(request: Plan) -> dict[str, float]:
     lengths = {name: _lengths(tokenizer, each) for name, each in prompts.items()}
     context = context_length(load_config(request.model))
     for name, sizes in lengths.items():
-        found, sentence = misfits(f"suite {name!r}", sizes, "evaluation.max_tokens", request.max_tokens, context)
-        if found:
+        too_long, sentence = misfits(f"suite {name!r}", sizes, "evaluation.max_tokens", request.max_tokens, context)
+        if too_long:
             raise ConfigError(f"{sentence}; lower evaluation.max_tokens or take a model with a longer context")
     stop_ids = end_tokens(request.model, tokenizer)
     longest = max(size.tokens for sizes in lengths.values() for size in sizes) + request.max_tokens

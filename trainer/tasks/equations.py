@@ -147,7 +147,7 @@ def expression(text: str) -> tuple[Fraction, list[int]] | None:
         value = _sum(tokens)
     except (IndexError, ValueError, ZeroDivisionError, RecursionError):
         return None
-    numbers = [int(found) for found in re.findall("[0-9]+", text)]
+    numbers = [int(digits) for digits in re.findall("[0-9]+", text)]
     return None if tokens else (value, numbers)
 
 
@@ -156,14 +156,14 @@ def _tokens(text: str) -> list[str] | None:
     text = text.strip()
     if not text or len(text) > MAX_CHARACTERS:
         return None
-    found, position = [], 0
+    tokens, position = [], 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             return None
-        found.append(match[1])
+        tokens.append(match[1])
         position = match.end()
-    return found[::-1]
+    return tokens[::-1]
 
 
 def _sum(tokens: list[str]) -> Fraction:

@@ -170,10 +170,10 @@ class JsonlTask:
         pool = shared_pool(self.verifiers, self.verify_seconds)
         scores = pool.scores([(text, prompt.data) for prompt, text in pairs])
         verdicts = [
-            self._decided(text, found[DECIDES]) if DECIDES in found else self._compared(prompt, text)
-            for (prompt, text), found in zip(pairs, scores, strict=True)
+            self._decided(text, by_verifier[DECIDES]) if DECIDES in by_verifier else self._compared(prompt, text)
+            for (prompt, text), by_verifier in zip(pairs, scores, strict=True)
         ]
-        return [combined(verdict, found, weights) for verdict, found in zip(verdicts, scores, strict=True)]
+        return [combined(verdict, by_verifier, weights) for verdict, by_verifier in zip(verdicts, scores, strict=True)]
 
     def _compared(self, prompt: Prompt, text: str) -> Verdict:
         answer = self._canonical(self._extract(text) or "")

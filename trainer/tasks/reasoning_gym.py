@@ -140,12 +140,12 @@ class ReasoningGymTask:
 
 
 @functools.lru_cache(maxsize=8)
-def _distinct(name: str, settings: str, seed: int, size: int, wanted: int) -> tuple[tuple[int, str, str], ...]:
+def _distinct(name: str, settings: str, seed: int, size: int, count: int) -> tuple[tuple[int, str, str], ...]:
     """Index, question and answer of the first ``wanted`` problems with different questions, fewer if ``size`` ends."""
     problems = dataset(name, settings, seed, size)
     first: dict[str, tuple[int, str, str]] = {}
     for index in range(size):
-        if len(first) == wanted:
+        if len(first) == count:
             break
         entry = problems[index]
         question = str(entry["question"])

@@ -85,7 +85,7 @@ def started(code: str, payload: Any, limits: Limits, *, stdin: Any, stdout: Any)
 def outcome(code: str, payload: Any, limits: Limits, stdin: bytes) -> Outcome:
     """Run to the end, with ``stdin`` as input."""
     deadline = time.monotonic() + limits.seconds + 1
-    with _file(stdin) as given, started(code, payload, limits, stdin=given, stdout=subprocess.PIPE) as child:
+    with _file(stdin) as input_file, started(code, payload, limits, stdin=input_file, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         output = b""
         while True:

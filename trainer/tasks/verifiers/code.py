@@ -50,7 +50,7 @@ class Code:
         limits = Limits(seconds=self.seconds, memory=self.memory_mib * MIB)
         if "name" in data:
             return float(passes(program, data, limits))
-        return float(all(_prints(program, given, expected, limits) for given, expected in data["cases"]))
+        return float(all(_prints(program, stdin, expected, limits) for stdin, expected in data["cases"]))
 
 
 def program_of(response: str, prompt: str, name: str | None) -> str:
@@ -85,9 +85,9 @@ def passes(program: str, data: Mapping[str, Any], limits: Limits) -> bool:
             return waited(examines, deadline) == 0
 
 
-def _prints(program: str, given: str, expected: str, limits: Limits) -> bool:
-    ended = outcome(_MAIN, program, limits, given.encode())
-    return ended.code == 0 and _lines(ended.output.decode(errors="replace")) == _lines(expected)
+def _prints(program: str, stdin: str, expected: str, limits: Limits) -> bool:
+    result = outcome(_MAIN, program, limits, stdin.encode())
+    return result.code == 0 and _lines(result.output.decode(errors="replace")) == _lines(expected)
 
 
 def _lines(text: str) -> Sequence[str]:
