@@ -102,7 +102,8 @@ def preset_table() -> str:
     costs = json.loads(COSTS.read_text())["data"]["step_ratio"] if COSTS.exists() else {}
     base = _resolved(["method=grpo"])
     rows = [
-        "| preset | what | beside plain GRPO | status of its members | statistics | forward passes | time of a step / GRPO |",
+        "| preset | what | beside plain GRPO | status of its members | statistics | forward passes "
+        "| time of a step / GRPO |",
         "|---" * 7 + "|",
     ]
     for name in presets():
