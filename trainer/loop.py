@@ -91,6 +91,7 @@ def _asked_to_leave(session: Session, interrupted: Callable[[], bool]) -> str | 
     """
     folder, ranks = session.folder, session.ranks
     requests = {"CANCELLED": folder.cancel_requested, "PRUNED": folder.stop_requested, "PREEMPTED": interrupted()}
+    # Every rank asks for every state: `any` is a collective.
     requested = [state for state, on_this_rank in requests.items() if ranks.any(on_this_rank)]
     return requested[0] if requested else None
 
@@ -104,19 +105,19 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         rollouts = plan.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
     services = session.services(rollouts)
-    at_desk = replace(context, services=services)
+    with_services = replace(context, services=services)
     with watch("pack"):
         batch = services.collate(rollouts)
-        session.state = session.state | run.objective.begin_controllers(session.state, batch, at_desk)
+        session.state = session.state | run.objective.begin_controllers(session.state, batch, with_services)
         objective = run.objective.controlled(session.state, context)
-        batch = with_advantages(batch, objective, at_desk, session.state)
+        batch = with_advantages(batch, objective, with_services, session.state)
     with watch("reference"):
         if session.reference.policy is not None:
             terms = measure(session.learner, batch, policy=session.reference.policy)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):
-        session.state = session.state | objective.begin_step(session.state, batch, at_desk)
-        batch = objective.with_columns(session.state, batch, at_desk)
+        session.state = session.state | objective.begin_step(session.state, batch, with_services)
+        batch = objective.with_columns(session.state, batch, with_services)
     batch = with_row_numbers(session, batch)
     before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
     with watch("update"):

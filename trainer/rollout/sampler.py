@@ -59,8 +59,8 @@ class Sampler:
     stream: PromptStream
     ranks: Ranks
     seed: int
-    measure_entropies: Callable[[Sequence[Rollout]], list[tuple[float, ...]]]
-    """Entropy of the policy at every completion token of some rollouts."""
+    measure_entropies: Callable[[Sequence[Rollout], float], list[tuple[float, ...]]]
+    """Entropy of the policy at every completion token of some rollouts, at a temperature."""
     ends: frozenset[int] = frozenset()
     """Tokens that end a response. Some are no special tokens to the tokenizer, which would print them."""
     step: int = 0
@@ -98,9 +98,9 @@ class Sampler:
             self.generated += [rollout.reward for rollout in judged]
         return judged
 
-    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+    def entropies(self, rollouts: Sequence[Rollout], *, temperature: float) -> list[tuple[float, ...]]:
         """See :class:`trainer.objective.rollouts.base.Source`."""
-        return self.measure_entropies(rollouts)
+        return self.measure_entropies(rollouts, temperature)
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """See :class:`trainer.objective.rollouts.base.Source`."""

@@ -6,7 +6,7 @@ Made by ``session.py``. It must not change weights or state.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +18,7 @@ from trainer.update.gradient import Learner, measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionDesk:
+class SessionServices:
     """The services of a running session (see :class:`trainer.objective.run_services.RunServices`)."""
 
     sampler: Sampler
@@ -67,11 +67,11 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def completion_entropies(
-    learner: Learner, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
+    learner: Learner, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout], temperature: float
 ) -> list[tuple[float, ...]]:
     """Full-vocabulary entropy at every sampled completion token, nats; 0 at tokens that were given."""
     batch = collate(rollouts, pad_id=pad_id(tokenizer))
-    entropy = measure(learner, batch).entropy
+    entropy = measure(learner, batch, policy=replace(learner.policy, temperature=temperature)).entropy
     first = [len(rollout.prompt_ids) - 1 for rollout in rollouts]
     return [
         tuple(entropy[row, start : start + len(rollout.completion_ids)].tolist())

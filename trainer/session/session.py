@@ -36,7 +36,7 @@ from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.session import reference
 from trainer.session.reference import Reference
-from trainer.session.services import SessionDesk, completion_entropies
+from trainer.session.services import SessionServices, completion_entropies
 from trainer.setup.build import Run
 from trainer.setup.examine import fitting, require_device
 from trainer.storage import checkpoint
@@ -96,9 +96,9 @@ class Session:
         """
         return steps * self.run.rollout.prompts_per_step // len(self.sampler.stream.prompts)
 
-    def services(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
+    def services(self, rollouts: Sequence[Rollout] = ()) -> SessionServices:
         """What components may ask for, with the rollouts of this step."""
-        return SessionDesk(
+        return SessionServices(
             sampler=self.sampler,
             learner=self.learner,
             rollouts=rollouts,
@@ -259,7 +259,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             ranks=ranks,
             seed=run.seed,
             ends=frozenset(setup.end_tokens),
-            measure_entropies=lambda rollouts: completion_entropies(session.learner, tokenizer, rollouts),
+            measure_entropies=lambda rollouts, temperature: completion_entropies(
+                learner, tokenizer, rollouts, temperature
+            ),
         ),
         described=description(model_path(run.model), run.model.dtype),
         state=run.objective.initial_state(),

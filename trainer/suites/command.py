@@ -213,7 +213,7 @@ def run_plan(request: Plan) -> dict[str, float]:
                 stream=PromptStream([], 0),
                 ranks=Ranks(),
                 seed=0,
-                measure_entropies=lambda rollouts: [],
+                measure_entropies=lambda rollouts, temperature: [],
                 ends=frozenset(stop_ids),
             )
             kept = CompletionCache(

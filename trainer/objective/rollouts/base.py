@@ -42,7 +42,7 @@ class Source(Protocol):
         tokens, which count towards ``max_tokens``."""
         ...
 
-    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+    def entropies(self, rollouts: Sequence[Rollout], *, temperature: float) -> list[tuple[float, ...]]:
         """Full-vocabulary entropy of the sampling policy at every completion token, nats; one forward pass."""
         ...
 

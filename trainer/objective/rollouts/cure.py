@@ -111,7 +111,7 @@ class Cure(Dynamic):
         first = source.sample(prompts, samples=count, temperature=temperature, max_tokens=self.max_tokens)
         if self.branches == 0:
             return by_group(first)
-        points = self._branching_points(source, first)
+        points = self._branching_points(source, first, temperature)
         sampled_branches = source.sample(
             [rollout.prompt for rollout in first],
             samples=self.branches,
@@ -122,14 +122,14 @@ class Cure(Dynamic):
         # A call numbers its groups by what it was asked to continue; a branch belongs to its first response's prompt.
         return by_group([*first, *(replace(branch, group=first[branch.group].group) for branch in sampled_branches)])
 
-    def _branching_points(self, source: Source, rollouts: Sequence[Rollout]) -> list[int]:
+    def _branching_points(self, source: Source, rollouts: Sequence[Rollout], temperature: float) -> list[int]:
         """t* of each rollout."""
         tokens = sorted({token for rollout in rollouts for token in rollout.completion_ids})
         pieces = dict(zip(tokens, source.pieces(tokens), strict=True))
         worth = {token for token in tokens if len(pieces[token].strip()) >= self.min_characters}
         valid = [[t for t, token in enumerate(r.completion_ids) if t > 0 and token in worth] for r in rollouts]
         if self.choice == "critical":
-            entropies = source.entropies(rollouts)
+            entropies = source.entropies(rollouts, temperature=temperature)
             valid = [critical(own, entropy, self.top_k) for own, entropy in zip(valid, entropies, strict=True)]
         generator = source.generator("branching points")
         return [own[int(torch.randint(len(own), (), generator=generator))] if own else 0 for own in valid]
