@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from sweeps.queues import gpus, local
 from sweeps.queues.local import LocalPool, LocalQueue
@@ -192,13 +193,6 @@ def processes(mentioning: Path) -> list[int]:
         if str(mentioning).encode() in command:
             found.append(int(folder.name))
     return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
