@@ -1,4 +1,4 @@
-"""Log-prob, entropy and friends of chosen tokens, from hidden states, in one tiled pass with a hand-written
+"""Log-prob, entropy and other statistics of chosen tokens, from hidden states, in one tiled pass with a hand-written
 backward.
 
 This is the one place where the temperature is applied, and the one place that ever sees logits: one tile of them at

@@ -132,7 +132,7 @@ def _with_old_terms(
 
 
 def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
-    """Log-probs and entropy at the sampling weights, from whoever knows them."""
+    """Log-probs and entropy at the sampling weights: the sampler's where exact enough, else those of a forward pass."""
     statistics = old_statistics(learner, objective)
     if learner.dtype in EXACT and rows.sampler_entropy is not None and not statistics:
         return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})

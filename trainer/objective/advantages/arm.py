@@ -1,4 +1,4 @@
-"""GRPO advantages moved from confident to hesitant responses (ARM, also ProGRPO)."""
+"""GRPO advantages, lowered for confident responses and raised for unconfident ones (ARM, also ProGRPO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses branch where the policy was undecided (CURE). It must not look at rewards beyond what dynamic sampling
+"""Responses branch at tokens of high entropy (CURE). It must not look at rewards beyond what dynamic sampling
 does.
 """
 
