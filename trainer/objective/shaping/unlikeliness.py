@@ -29,7 +29,7 @@ class Unlikeliness(Shaping):
         rank_i    = responses of the group with a smaller mean log-prob per token
 
     Rank 0 is the least likely response, correct or incorrect; equal ones share the mean of their ranks. Groups that are
-    all correct so get a signal. Log-probs are the sampler's, at the weights that sampled; the consistency check of every
+    all correct so get a signal. Log-probs are the sampler's, at the weights that sampled; the consistency check of each
     step compares them with the trainer's, so no forward pass is needed. ``beta=0`` changes nothing.
 
     Shape: [N]; unit: reward.
