@@ -134,8 +134,8 @@ def _add_search(commands: Any, *parents: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    named = Path(options.search)
-    folder = named if (named / "sweep.json").exists() else options.folder / "sweeps" / options.search
+    location = Path(options.search)
+    folder = location if (location / "sweep.json").exists() else options.folder / "sweeps" / options.search
     if not folder.is_dir():
         known = sorted(path.parent.name for path in options.folder.glob("sweeps/*/study.journal"))
         raise ValueError(
@@ -221,20 +221,20 @@ def _claims(options: argparse.Namespace) -> None:
         check(sys.stdin.read())
         return
     study = load_study(options.uri, options.study)
-    found = verdicts(study)
+    results = verdicts(study)
     if options.undecided:
-        print(undecided(found))
+        print(undecided(results))
         return
     from dashboards.claims.page import write_claims
     from dashboards.claims.text import markdown, verdicts_table
     from dashboards.page.page import write_atomically
 
-    path = write_claims(study, found, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html")
-    print(verdicts_table(found))
+    path = write_claims(study, results, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html")
+    print(verdicts_table(results))
     print(f"\npage: {path}")
     if options.markdown:
         revision = study.sweep.provenance.get("git revision", "")
-        write_atomically(markdown(found, "Claims of the literature", study.sweep.command, revision), options.markdown)
+        write_atomically(markdown(results, "Claims of the literature", study.sweep.command, revision), options.markdown)
         print(f"table: {options.markdown}")
     _open(options, path)
 

@@ -157,4 +157,4 @@ def _oriented(search: Search, trial: TrialRecord) -> tuple[float, ...]:
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))
+    return one != other and all(left >= right for left, right in zip(one, other, strict=True))

@@ -63,11 +63,13 @@ def over_factor(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
 
 def cross_effects(grid: Grid, finals: pd.DataFrame, metric: Metric) -> tuple[CrossEffect, ...]:
     """Factor, other key, interaction (see the module); empty below two seeds with every combination."""
-    whole, means, others = _whole(grid, finals), over_other(grid, finals), over_factor(grid, finals)
-    if len(whole) < 2:
+    complete, means, others = _whole(grid, finals), over_other(grid, finals), over_factor(grid, finals)
+    if len(complete) < 2:
         return ()
     (low, *_, high), (first, *_, last) = grid.values, grid.other_values
-    at_last, at_first = (whole[grid.levels[high, other]] - whole[grid.levels[low, other]] for other in (last, first))
+    at_last, at_first = (
+        complete[grid.levels[high, other]] - complete[grid.levels[low, other]] for other in (last, first)
+    )
     return (
         CrossEffect(
             name=f"{grid.label}: {high} minus {low}, mean over {lowered(grid.other_label)}",
@@ -90,8 +92,10 @@ def _whole(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
     return finals.reindex(columns=list(grid.levels.values())).dropna()
 
 
-def _means(whole: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    return pd.DataFrame({name: whole[list(levels)].mean(axis=1) for name, levels in groups.items()}, index=whole.index)
+def _means(complete: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: complete[list(levels)].mean(axis=1) for name, levels in groups.items()}, index=complete.index
+    )
 
 
 def _other(factor: Factor, grid: Grid, others: pd.DataFrame, effect: CrossEffect, metric: Metric) -> str:

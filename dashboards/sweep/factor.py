@@ -148,7 +148,7 @@ def crossed_keys(cells: Sequence[Mapping[str, Any]], key: str) -> tuple[str, ...
     for cell in cells:
         for name, value in _values(cell).items():
             values.setdefault(name, set()).add(value)
-    return tuple(name for name, seen in values.items() if len(seen) > 1 and name not in (key, "seed"))
+    return tuple(name for name, distinct in values.items() if len(distinct) > 1 and name not in (key, "seed"))
 
 
 def _parse_hypothesis(document: Mapping[str, Any]) -> Hypothesis:

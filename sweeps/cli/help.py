@@ -68,7 +68,7 @@ A sweep that is started again runs only what is missing."""
 
 def help_text() -> str:
     """The whole help."""
-    choices = {group: [f"{name}{_mark(group, name)}" for name in found] for group, found in groups().items()}
+    choices = {group: [f"{name}{_mark(group, name)}" for name in members] for group, members in groups().items()}
     names = [*(name for name in QUESTIONS if name in choices), *(name for name in choices if name not in QUESTIONS)]
     rows = [f"  {name:<12} {QUESTIONS.get(name, ''):<40} {', '.join(choices[name])}" for name in names]
     return TEXT.format(groups="\n".join(rows))

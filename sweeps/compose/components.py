@@ -98,9 +98,9 @@ def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | Non
     homes = [path.stem for path in sorted(CONF.glob(f"{group}/*.yaml")) if set(keys) <= set(_fields(path))]
     if not homes:
         return None
-    named, name = " and ".join(f"{group}.{key}" for key in keys), target.rpartition(".")[2]
+    keys_text, name = " and ".join(f"{group}.{key}" for key in keys), target.rpartition(".")[2]
     chosen = f"not {'a setting' if len(keys) == 1 else 'settings'} of {name}"
-    return f"{named} {'is' if len(keys) == 1 else 'are'} {chosen}: choose {group}={' or '.join(homes)}"
+    return f"{keys_text} {'is' if len(keys) == 1 else 'are'} {chosen}: choose {group}={' or '.join(homes)}"
 
 
 def _fields(path: Path) -> dict[str, Any]:

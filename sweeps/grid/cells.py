@@ -161,13 +161,13 @@ def _all_different(cells: Sequence[Cell]) -> None:
 
 def _clipping_acts(cells: Sequence[Cell]) -> None:
     """Raise :class:`ConfigError` if levels differ in clip thresholds only and every importance ratio is 1."""
-    seen: dict[str, Cell] = {}
+    by_rest: dict[str, Cell] = {}
     for cell in cells:
         optim, surrogate = cell.config["optim"], cell.config["surrogate"]
         if (optim["updates_per_rollout"], optim["epochs"]) != (1, 1):
             continue
         without = {key: value for key, value in surrogate.items() if key not in ("clip_low", "clip_high")}
-        other = seen.setdefault(group_signature({**cell.config, "surrogate": without}), cell)
+        other = by_rest.setdefault(group_signature({**cell.config, "surrogate": without}), cell)
         if identity({**other.config, "seed": 0}) != identity({**cell.config, "seed": 0}):
             raise ConfigError(
                 f"the levels {other.level.label!r} and {cell.level.label!r} differ in clip thresholds only, but with "

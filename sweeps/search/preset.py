@@ -71,8 +71,8 @@ def preset_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
     """The trials to write, by level: the confirmed ones; without any, the best or up to four of the front."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
     confirmed = study.user_attrs.get("confirm_levels") or {}
-    if named := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
-        return named
+    if by_level := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
+        return by_level
     single = len(study.directions) == 1
     return {
         GROUP if single else f"{GROUP}-{rank}": trial

@@ -93,7 +93,9 @@ class _Transformers:
                 torch.Generator().manual_seed(derive_seed(seeds[number], sample)) for _, number, sample in part
             ]
             completions = self._sample([prompt for prompt, _, _ in part], generators, temperature, max_tokens, top_p)
-            results |= {(number, sample): done for (_, number, sample), done in zip(part, completions, strict=True)}
+            results |= {
+                (number, sample): completion for (_, number, sample), completion in zip(part, completions, strict=True)
+            }
             start += len(part)
         return [[results[number, sample] for sample in range(samples)] for number in range(len(prompts))]
 
@@ -113,7 +115,7 @@ class _Transformers:
         entropies: list[list[float]] = [[] for _ in prompts]
         active = set(range(len(prompts)))
         cache = None
-        noise = torch.stack([torch.rand(max_tokens, generator=own, dtype=torch.float64) for own in generators])
+        noise = torch.stack([torch.rand(max_tokens, generator=stream, dtype=torch.float64) for stream in generators])
         noise = noise.to(tokens.device)
         for step in range(max_tokens):
             output = self._model(input_ids=tokens, past_key_values=cache, use_cache=True)

@@ -79,7 +79,7 @@ class EvaluationConfig:
         require(hot or once, "evaluation.temperature", self.temperature, remedy)
         positive = self.max_tokens is None or self.max_tokens >= 1
         require(positive, "evaluation.max_tokens", self.max_tokens, "give at least 1 or null")
-        most = max([self.samples, *(int(own.get("samples", 1)) for own in self.suite_sampling.values())])
+        most = max([self.samples, *(int(overrides.get("samples", 1)) for overrides in self.suite_sampling.values())])
         fits = bool(self.ks) and all(1 <= k <= most for k in self.ks)
         require(fits, "evaluation.ks", self.ks, f"every k lies between 1 and evaluation.samples={most}")
         legal = all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in self.suites)
@@ -90,14 +90,14 @@ class EvaluationConfig:
 
     def of(self, suite: str) -> EvaluationConfig:
         """The settings for one suite, with its own sampling; raises :class:`ConfigError` for one that cannot be."""
-        own, where = self.suite_sampling.get(suite, {}), f"evaluation.suite_sampling.{suite}"
-        for name, value in own.items():
+        overrides, where = self.suite_sampling.get(suite, {}), f"evaluation.suite_sampling.{suite}"
+        for name, value in overrides.items():
             require(name in SAMPLING, f"{where}.{name}", value, nearest(name, SAMPLING))
-        samples = own.get("samples", self.samples)
+        samples = overrides.get("samples", self.samples)
         require(samples >= 1 and samples == int(samples), f"{where}.samples", samples, "give a whole number from 1 on")
         ks = tuple(k for k in self.ks if k <= samples) or (int(samples),)
         try:
-            changed: dict[str, Any] = own | {
+            changed: dict[str, Any] = overrides | {
                 "samples": int(samples),
                 "ks": ks,
                 "suites": (suite,),

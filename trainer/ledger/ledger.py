@@ -66,7 +66,7 @@ class Ledger:
     _before: dict[str, Tensor] = field(default_factory=dict)
     _slope: dict[str, Tensor] = field(default_factory=dict)
 
-    def before_step(self, done: Differentiated, context: Context, state: State, clip: float) -> None:
+    def before_step(self, result: Differentiated, context: Context, state: State, clip: float) -> None:
         """Called with the mini-batch's clipped gradient in place. ``clip`` is the factor of gradient clipping."""
         learner, policy = self.learner, self.learner.policy
         parameters = trained_parameters(policy)
@@ -86,7 +86,7 @@ class Ledger:
                     momentum += _dot(self._slope[name], moves.momentum)
                     decay += _dot(self._slope[name], moves.decay)
             direction = {name: along.get(name, torch.zeros_like(value)) * clip for name, value in masters.items()}
-        rows, scale, share = self._sample(done.batch, context)
+        rows, scale, share = self._sample(result.batch, context)
         values, slopes, exact = _along(learner, rows, direction, self.objective.statistics | {SUM_P2_LOGP_H})
         tokens, members = token_influence(self.objective, values, slopes, rows, scale, share=share)
         members |= self._auxiliary(direction, context, state)
@@ -134,9 +134,9 @@ class Ledger:
     def _auxiliary(self, direction: Mapping[str, Tensor], context: Context, state: State) -> dict[str, float]:
         """What the rows that regularizers bring along did to the entropy, nats."""
         by_name: dict[str, float] = {}
-        for name, regularizer, own in self.objective.auxiliary(context, state):
-            values, slopes, _ = _along(self.learner, own.rows, direction, regularizer.statistics, own.temperature)
-            by_name[f"auxiliary.{name}"] = -_auxiliary_slope(regularizer, values, slopes, own.rows)
+        for name, regularizer, extra in self.objective.auxiliary(context, state):
+            values, slopes, _ = _along(self.learner, extra.rows, direction, regularizer.statistics, extra.temperature)
+            by_name[f"auxiliary.{name}"] = -_auxiliary_slope(regularizer, values, slopes, extra.rows)
         return by_name
 
     def metrics(self) -> dict[str, float]:

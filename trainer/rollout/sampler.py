@@ -183,6 +183,6 @@ def verified(rollouts: Sequence[Rollout], task: Task, ranks: Ranks | None = None
     ranks = ranks or Ranks()
     local = range(ranks.rank, len(rollouts), ranks.world)
     judged = verify_all(task, [(rollouts[number].prompt, rollouts[number].text) for number in local])
-    shares = ranks.gather(list(zip(local, judged, strict=True)))
-    verdicts = dict(pair for share in shares for pair in share)
+    gathered = ranks.gather(list(zip(local, judged, strict=True)))
+    verdicts = dict(pair for pairs in gathered for pair in pairs)
     return [replace(rollout, verdict=verdicts[number]) for number, rollout in enumerate(rollouts)]

@@ -78,7 +78,7 @@ def plan(target: str, overrides: list[str], output: Path | None = None) -> Plan:
         if run
         else {name: {"_target_": kind, **component_defaults(kind)} for name, kind in DEFAULTS.items()}
     )
-    suites, own = _applied(config, overrides)
+    suites, suite_settings = _applied(config, overrides)
     checkpoint = last_checkpoint(folder) if run else None
     if run and checkpoint is None:
         raise ConfigError(f"{folder} has no checkpoint: give the folder of a run that has saved one")
@@ -87,7 +87,7 @@ def plan(target: str, overrides: list[str], output: Path | None = None) -> Plan:
         "revision": None if run else config["model"]["revision"],
     }
     evaluation: EvaluationConfig = build_component(config["evaluation"], "evaluation")
-    tasks = _tasks(config, suites, own, run is not None, evaluation)
+    tasks = _tasks(config, suites, suite_settings, run is not None, evaluation)
     device = config["hardware"]["device"]
     return Plan(
         model=build_component(config["model"], "model"),
@@ -112,20 +112,20 @@ def _default_output(folder: Path, checkpoint: Path | None, target: str) -> Path:
 def _tasks(
     config: Mapping[str, Any],
     suites: list[str],
-    own: Mapping[str, dict[str, Any]],
+    suite_settings: Mapping[str, dict[str, Any]],
     is_run: bool,
     evaluation: EvaluationConfig,
 ) -> dict[str, Task]:
-    if unused := sorted(name for name, settings in own.items() if settings and name not in suites):
+    if unused := sorted(name for name, settings in suite_settings.items() if settings and name not in suites):
         raise ConfigError(f"suite.{unused[0]} is set, but suite={','.join(suites) or '?'} does not name it")
     if not suites and not is_run:
         raise ConfigError("a model alone has no suites: name some, such as suite=math500,gsm8k")
     if suites:
-        tasks: dict[str, Task] = {name: named(name, own.get(name, {})) for name in suites}
+        tasks: dict[str, Task] = {name: named(name, suite_settings.get(name, {})) for name in suites}
     else:
         task: Task = build_component(config["task"], "task")
         tasks = dict.fromkeys(chosen_suites(task.suites(), evaluation), task)
-    if unused := sorted(own.keys() - tasks.keys()):
+    if unused := sorted(suite_settings.keys() - tasks.keys()):
         raise ConfigError(f"suite.{unused[0]} is set, but is not evaluated: {nearest(unused[0], tasks)}")
     return tasks
 

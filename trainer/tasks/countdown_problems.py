@@ -181,13 +181,13 @@ def problems(space: ProblemSpace, split: str, seed: int) -> Iterator[Problem]:
     Prefixes nest: the first 8 are among the first 32, whatever is asked for later.
     """
     rng = random.Random(f"{seed}/{split}")
-    seen: set[str] = set()
+    keys: set[str] = set()
     misses = 0
     while misses < 20_000:
         proposal = propose(space, rng)
         misses += 1
-        if proposal is None or split_of(proposal[0]) != split or proposal[0].key in seen:
+        if proposal is None or split_of(proposal[0]) != split or proposal[0].key in keys:
             continue
         misses = 0
-        seen.add(proposal[0].key)
+        keys.add(proposal[0].key)
         yield proposal[0]

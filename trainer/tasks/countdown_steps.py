@@ -82,13 +82,13 @@ def solves(steps: Sequence[Step], numbers: Sequence[int], target: int) -> bool:
 def num_correct(steps: Sequence[Step], numbers: Sequence[int]) -> int:
     """Leading steps that are correct and use each number and intermediate at most once."""
     available = Counter(numbers)
-    for done, step in enumerate(steps):
+    for number, step in enumerate(steps):
         for operand in (step.left, step.right):
             if available[operand] == 0:
-                return done
+                return number
             available[operand] -= 1
         if compute(step.left, step.operator, step.right) != step.result:
-            return done
+            return number
         available[step.result] += 1
     return len(steps)
 

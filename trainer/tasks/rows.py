@@ -134,7 +134,7 @@ def summary(file: str, flaws: Sequence[Flaw], count: int) -> str:
     lines: dict[str, list[int]] = {}
     for flaw in flaws:
         lines.setdefault(flaw.reason, []).append(flaw.line)
-    reasons = [f"{reason} ({numbered(found, unit(file))})" for reason, found in list(lines.items())[:SHOWN]]
+    reasons = [f"{reason} ({numbered(numbers, unit(file))})" for reason, numbers in list(lines.items())[:SHOWN]]
     if len(lines) > SHOWN:
         reasons.append(f"{len(lines) - SHOWN} more reasons")
     return f"{file}: {len(flaws)} of {count} rows cannot be used: {', '.join(reasons)}"

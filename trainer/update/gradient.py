@@ -203,9 +203,9 @@ def _micro_batches(learner: Learner, objective: Objective, mini: TokenBatch) -> 
     """This rank's micro-batches, those with gradient first."""
     with_gradient = objective.rows_with_gradient(mini)
     return [
-        _MicroBatch(index=rows[index], with_gradient=wanted)
-        for wanted in (True, False)
-        if len(rows := (with_gradient == wanted).nonzero().squeeze(1))
+        _MicroBatch(index=rows[index], with_gradient=needs_gradient)
+        for needs_gradient in (True, False)
+        if len(rows := (with_gradient == needs_gradient).nonzero().squeeze(1))
         for index in learner.policy.micro_batch_indices(
             mini.rows(rows), rank=learner.ranks.rank, world=learner.ranks.world
         )
@@ -224,10 +224,10 @@ def _differentiate_auxiliary(
 ) -> None:
     """Add the gradient of rows that regularizers bring along."""
     policy, ranks = learner.policy, learner.ranks
-    for _, regularizer, own in objective.auxiliary(context, state):
-        for index in policy.micro_batch_indices(own.rows, rank=ranks.rank, world=ranks.world):
-            rows = own.rows.rows(index).to(policy.device)
-            terms = policy.terms(rows, regularizer.statistics, temperature=own.temperature)
+    for _, regularizer, extra in objective.auxiliary(context, state):
+        for index in policy.micro_batch_indices(extra.rows, rank=ranks.rank, world=ranks.world):
+            rows = extra.rows.rows(index).to(policy.device)
+            terms = policy.terms(rows, regularizer.statistics, temperature=extra.temperature)
             values = regularizer.auxiliary_loss(terms, rows)
             loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
             stats.add("policy/loss", loss.detach(), 0.0)

@@ -37,7 +37,7 @@ class NonFiniteLoss(RuntimeError):
 class UpdateObserver(Protocol):
     """Looks at every optimiser update of a step without moving a number of it."""
 
-    def before_step(self, done: Differentiated, context: Context, state: State, clip: float) -> None:
+    def before_step(self, result: Differentiated, context: Context, state: State, clip: float) -> None:
         """The gradient of the mini-batch is in the parameters, multiplied by ``clip``; the optimiser has not moved."""
         ...
 
@@ -106,10 +106,10 @@ def update(
 
 @torch.no_grad()
 def _note_ratios(
-    ratios: dict[str, Tensor], index: Tensor, objective: Objective, done: Differentiated, *, share: float
+    ratios: dict[str, Tensor], index: Tensor, objective: Objective, result: Differentiated, *, share: float
 ) -> None:
     """Add the ratios of an update's rows to the columns of the whole batch, and those of tokens it did not clip."""
-    rows, terms = done.batch, done.terms
+    rows, terms = result.batch, result.terms
     assert rows.old_logprobs is not None
     ratio = torch.where(rows.mask, importance_ratio(terms.logprobs, rows.old_logprobs), 0.0) * share
     policy = objective.surrogate(terms, replace(rows, advantages=objective.advantage.adjusted(terms, rows)))
@@ -139,7 +139,7 @@ def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> 
     return measure(learner, rows, statistics)
 
 
-def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> float | None:
+def _clip_gradient(learner: Learner, result: Differentiated, stats: StepStats, version: int) -> float | None:
     """Sum the gradient over ranks, clip it, and set the learning rate; ``version`` counts the steps taken before.
 
     Returns the factor of gradient clipping, or None where the scaled gradient overflowed: then the update is skipped.
@@ -149,8 +149,8 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
     learner.loss_scale.unscale(parameters)
     # A loss is counted once per mini-batch, however many parts it was computed in.
     stats.counts["policy/loss"] += 1
-    if not torch.isfinite(torch.tensor(done.stats.sums["policy/loss"])):
-        raise NonFiniteLoss("the loss", done.batch)
+    if not torch.isfinite(torch.tensor(result.stats.sums["policy/loss"])):
+        raise NonFiniteLoss("the loss", result.batch)
     max_norm, clip = learner.optim.max_grad_norm or float("inf"), 1.0
     norm = learner.accelerator.clip_grad_norm_(parameters, max_norm)
     if norm is not None:
@@ -162,7 +162,7 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
         if skipped:
             return None
         if not finite:
-            raise NonFiniteLoss("the gradient", done.batch)
+            raise NonFiniteLoss("the gradient", result.batch)
         stats.add("policy/grad_norm", norm)
         clip = min(1.0, max_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
     warmup = learner.optim.warmup_steps

@@ -62,7 +62,7 @@ class Smoothed(GRPO):
         ever = (batch.rewards.double() - total / count) / (variance.clamp(min=0).sqrt() + self.eps)
         ever = ever.masked_fill(variance < ALIKE, 0.0)
         new = self(batch).double()
-        first, second = ((1 - share) * new + share * ever for share in (1 / visits, 1 - 1 / visits))
+        first, second = ((1 - fraction) * new + fraction * ever for fraction in (1 / visits, 1 - 1 / visits))
         return torch.where(visits == 1, new, torch.where(first.abs() <= second.abs(), first, second)).float()
 
 

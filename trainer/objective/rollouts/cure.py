@@ -130,9 +130,14 @@ class Cure(Dynamic):
         valid = [[t for t, token in enumerate(r.completion_ids) if t > 0 and token in worth] for r in rollouts]
         if self.choice == "critical":
             entropies = source.entropies(rollouts, temperature=temperature)
-            valid = [critical(own, entropy, self.top_k) for own, entropy in zip(valid, entropies, strict=True)]
+            valid = [
+                critical(positions, entropy, self.top_k) for positions, entropy in zip(valid, entropies, strict=True)
+            ]
         generator = source.generator("branching points")
-        return [own[int(torch.randint(len(own), (), generator=generator))] if own else 0 for own in valid]
+        return [
+            positions[int(torch.randint(len(positions), (), generator=generator))] if positions else 0
+            for positions in valid
+        ]
 
 
 def critical(positions: Sequence[int], entropy: Sequence[float], top_k: int) -> list[int]:

@@ -66,9 +66,9 @@ class OutcomeExploration(Shaping):
         counts = _updated_counts(context.state["counts"], outcomes)
         placed = list(zip(batch.group.tolist(), outcomes, strict=True))
         together = Counter(placed)
-        seen = [0 if answer is None else counts[prompt][answer] for prompt, answer in outcomes]
+        occurrences = [0 if answer is None else counts[prompt][answer] for prompt, answer in outcomes]
         same = [0 if place[1][1] is None else together[place] - 1 for place in placed]
-        seldom = torch.tensor([0.0 if count == 0 else count**-0.5 for count in seen], dtype=torch.float64)
+        seldom = torch.tensor([0.0 if count == 0 else count**-0.5 for count in occurrences], dtype=torch.float64)
         crowd = torch.tensor(same, dtype=torch.float64) / group_statistics(batch.rewards, batch.group).size
         return batch.rewards + (self.historical * seldom - self.batch * crowd).float()
 
