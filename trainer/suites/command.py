@@ -216,24 +216,22 @@ def run_plan(request: Plan) -> dict[str, float]:
                 measure_entropies=lambda rollouts, temperature: [],
                 ends=frozenset(stop_ids),
             )
-            kept = CompletionCache(
-                sampler=sampler, folder=request.output / "responses" / name, identity=_identity(folder)
-            )
-            metrics |= _suite(request, name, task, kept, len(tokenizer))
+            responses = request.output / "responses" / name
+            cache = CompletionCache(sampler=sampler, folder=responses, identity=_identity(folder))
+            metrics |= _suite(request, name, task, cache, len(tokenizer))
             make_folder(request.output)
-            write_atomic(
-                request.output / "metrics.json", json.dumps({"step": request.step, "metrics": metrics}, indent=2)
-            )
+            document = json.dumps({"step": request.step, "metrics": metrics}, indent=2)
+            write_atomic(request.output / "metrics.json", document)
     finally:
         engine.close()
     return metrics
 
 
-def _suite(request: Plan, name: str, task: Task, kept: CompletionCache, vocabulary: int) -> dict[str, float]:
+def _suite(request: Plan, name: str, task: Task, cache: CompletionCache, vocabulary: int) -> dict[str, float]:
     sampled: list[Rollout] = []
 
     def generate(prompts: list[Prompt], **options: Any) -> list[Rollout]:
-        sampled.extend(kept(prompts, **options))
+        sampled.extend(cache(prompts, **options))
         return sampled
 
     result = evaluate(
