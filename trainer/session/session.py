@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -259,9 +260,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             ranks=ranks,
             seed=run.seed,
             ends=frozenset(setup.end_tokens),
-            measure_entropies=lambda rollouts, temperature: completion_entropies(
-                learner, tokenizer, rollouts, temperature
-            ),
+            measure_entropies=partial(completion_entropies, learner, tokenizer),
         ),
         described=description(model_path(run.model), run.model.dtype),
         state=run.objective.initial_state(),
