@@ -90,7 +90,8 @@ def bits(tree: sympy.Basic) -> float:
         if isinstance(tree, sympy.Pow) and tree.args[1].is_Rational:
             repeats: float = max(1.0, min(abs(float(tree.args[1])), 1e9))
             return max(sizes[0], 1.0) * repeats
-        return max(sizes) * 2.0 ** min(exponent, 64.0)
+        largest: float = 2.0 ** min(exponent, 64.0)
+        return max(sizes) * largest
     return sum(sizes) + len(sizes) if isinstance(tree, sympy.Mul) else max(sizes) + len(sizes)
 
 
