@@ -266,7 +266,7 @@ def token_stats(
     for name in names:
         statistic(name)
     whole = tuple(name for name in names if name not in TILED)
-    logprobs, entropies, *more = _TokenStats.apply(
+    logprobs, entropies, *more = _TokenStats.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, temperature, chunk, whole, len(whole) < len(names)
     )
     sums, extras = dict(zip(TILED, more, strict=False)), more[len(TILED) :]
