@@ -41,7 +41,7 @@ def phases(run: Path, since: int) -> dict[str, float]:
 def _prompt_tokens(model: str, task: str) -> float:
     from transformers import AutoTokenizer
 
-    from trainer.setup.build import build_component
+    from trainer.contract.components import build_component
 
     texts = [prompt.text for prompt in build_component(yaml.safe_load(task), "task").train_prompts()]
     return statistics.fmean(len(ids) for ids in AutoTokenizer.from_pretrained(model)(texts)["input_ids"])

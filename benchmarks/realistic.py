@@ -82,7 +82,7 @@ def our_learner(request: dict[str, Any]) -> Any:
     from trainer.policy.model import share_prompts
     from trainer.policy.policy import Policy
     from trainer.runtime.ranks import Ranks
-    from trainer.update.update import Learner
+    from trainer.update.gradient import Learner
 
     accelerator, model = Accelerator(cpu=device() == "cpu"), use_onednn(make_model(request)).eval()
     policy = Policy(

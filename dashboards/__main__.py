@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dashboards.store.store import default_uri, open_store
+from dashboards.store.open import open_store
+from dashboards.store.store import default_uri
 
 _REPORTS = Path("outputs/reports")
 
@@ -139,8 +140,8 @@ def _add_search(commands: Any, *parents: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    named = Path(options.search)
-    folder = named if (named / "sweep.json").exists() else options.folder / "sweeps" / options.search
+    location = Path(options.search)
+    folder = location if (location / "sweep.json").exists() else options.folder / "sweeps" / options.search
     if not folder.is_dir():
         known = sorted(path.parent.name for path in options.folder.glob("sweeps/*/study.journal"))
         raise ValueError(
@@ -226,9 +227,9 @@ def _claims(options: argparse.Namespace) -> None:
         check(sys.stdin.read())
         return
     study = load_study(options.uri, options.study)
-    found = verdicts(study)
+    results = verdicts(study)
     if options.undecided:
-        print(undecided(found))
+        print(undecided(results))
         return
     from dashboards.claims.beside import Beside
     from dashboards.claims.page import write_claims
@@ -236,11 +237,11 @@ def _claims(options: argparse.Namespace) -> None:
     from dashboards.page.page import write_atomically
 
     beside = Beside.of(load_study(options.beside_uri or options.uri, options.beside)) if options.beside else None
-    path = write_claims(study, found, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html", beside)
-    print(verdicts_table(found, beside))
+    path = write_claims(study, results, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html", beside)
+    print(verdicts_table(results, beside))
     print(f"\npage: {path}")
     if options.markdown:
-        write_atomically(markdown(found, study.sweep, beside), options.markdown)
+        write_atomically(markdown(results, study.sweep, beside), options.markdown)
         print(f"table: {options.markdown}")
     _open(options, path)
 
@@ -248,9 +249,9 @@ def _claims(options: argparse.Namespace) -> None:
 def _verdicts(options: argparse.Namespace) -> None:
     from dashboards.page.verdicts import load_verdicts, verdicts_text, write_verdicts
 
-    found = load_verdicts(options.uri)
-    path = write_verdicts(found, options.uri, options.output or _REPORTS / "verdicts.html")
-    print(verdicts_text(found))
+    results = load_verdicts(options.uri)
+    path = write_verdicts(results, options.uri, options.output or _REPORTS / "verdicts.html")
+    print(verdicts_text(results))
     print(f"\npage: {path}")
     _open(options, path)
 

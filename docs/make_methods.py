@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 from sweeps.cli.help import comment  # noqa: E402
 from sweeps.compose.compose import CONF, compose, groups  # noqa: E402
 from trainer.contract.about import SLOTS, about, furthest, members  # noqa: E402
+from trainer.contract.components import build_component  # noqa: E402
 from trainer.contract.config import LIST_SLOTS  # noqa: E402
-from trainer.setup.build import build_component  # noqa: E402
 
 COSTS = ROOT / "benchmarks" / "results" / "methods.json"
 HEADER = """# Methods
@@ -66,7 +66,7 @@ def changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]
             yield f"{key}={config['optim'][key]}"
 
 
-def passes(built: list[Any]) -> str:
+def forward_passes(built: list[Any]) -> str:
     """Further forward passes that members ask for."""
     asked = []
     if any(type(member).__name__ == "Cure" for member in built):
@@ -102,7 +102,8 @@ def preset_table() -> str:
     costs = json.loads(COSTS.read_text())["data"]["step_ratio"] if COSTS.exists() else {}
     base = _resolved(["method=grpo"])
     rows = [
-        "| preset | what | beside plain GRPO | status of its members | statistics | passes | time of a step / GRPO |",
+        "| preset | what | beside plain GRPO | status of its members | statistics | forward passes "
+        "| time of a step / GRPO |",
         "|---" * 7 + "|",
     ]
     for name in presets():
@@ -110,7 +111,15 @@ def preset_table() -> str:
         built = [build_component(node, path) for path, node in members(config).items()]
         parts = "; ".join(changed(config, base)) or NONE
         cost = f"{costs[name]:.2f}" if name in costs else ""
-        cells = (f"`{name}`", comment(name), parts, status(config, base), statistics(built), passes(built), cost)
+        cells = (
+            f"`{name}`",
+            comment(name),
+            parts,
+            status(config, base),
+            statistics(built),
+            forward_passes(built),
+            cost,
+        )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 

@@ -23,9 +23,9 @@ from sweeps.queues.base import open_queue
 from sweeps.runs.progress import RunProgress
 from sweeps.runs.run_folder import read_run
 from sweeps.terminal.status import URGENT, show, status_lines
-from trainer.contract.config import ConfigError
 from trainer.contract.errors import unusable
 from trainer.contract.run_folder import last_attempt
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import ExitCode, read_status
 
 Cells = list[dict[str, Any]]
@@ -103,21 +103,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(output: Path) -> int:
-    rows = [(name, _counted(output, name)) for name in sweep_names(output)]
+    rows = [(name, _state_counts(output, name)) for name in sweep_names(output)]
     print("\n".join(aligned(rows)) if rows else f"no sweep in {output}")
     if old := outdated_line(output):
         print(old)
     return 0
 
 
-def _counted(output: Path, name: str) -> str:
+def _state_counts(output: Path, name: str) -> str:
     """The states of a sweep's cells, as their runs last wrote them."""
     try:
         cells = load_document(output, name)["cells"]
     except ConfigError as error:
         return str(error)
-    found = [read_status(output / "runs" / cell["signature"]) for cell in cells]
-    counts = Counter(status.state if status else "PLANNED" for status in found)
+    statuses = [read_status(output / "runs" / cell["signature"]) for cell in cells]
+    counts = Counter(status.state if status else "PLANNED" for status in statuses)
     return ", ".join(f"{counts[state]} {state.lower()}" for state in URGENT if counts[state])
 
 
@@ -181,9 +181,9 @@ def _logs(output: Path, document: Document, options: argparse.Namespace) -> int:
 def _cancel(output: Path, document: Document, options: argparse.Namespace) -> int:
     if document.get("search") and options.level is None and options.seed is None:
         (output / "sweeps" / options.study / "STOP").touch()
-    asked = cancel(_run_dirs(output, _chosen_cells(document, options)), now=options.now)
+    count = cancel(_run_dirs(output, _chosen_cells(document, options)), now=options.now)
     print(
-        f"{asked} cell{'s' * (asked != 1)} asked to stop; "
+        f"{count} cell{'s' * (count != 1)} asked to stop; "
         f"to go on, start the same sweep again, or `python -m sweeps resume {options.study}`"
     )
     return 0
@@ -219,12 +219,12 @@ def _sync(output: Path, document: Document, options: argparse.Namespace) -> int:
 
 
 def _gc(output: Path, options: argparse.Namespace) -> int:
-    found = leftovers(output, checkpoints=options.checkpoints, old_schema=options.outdated)
-    for leftover in found:
+    candidates = leftovers(output, checkpoints=options.checkpoints, old_schema=options.outdated)
+    for leftover in candidates:
         size = size_text(leftover.size)
-        done = ("removed" if remove(leftover) else "in use now") if options.yes else "would go"
-        print(f"{done}: {leftover.path} ({size}, {leftover.why})")
-    if not found:
+        outcome = ("removed" if remove(leftover) else "in use now") if options.yes else "would go"
+        print(f"{outcome}: {leftover.path} ({size}, {leftover.why})")
+    if not candidates:
         print(f"nothing to remove in {output}")
     elif not options.yes:
         print("nothing was removed: add --yes")

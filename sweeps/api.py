@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 
 def run(*overrides: str) -> Path:

@@ -35,9 +35,9 @@ from sweeps.queues.worker import Job
 from sweeps.runs.progress import RunProgress
 from sweeps.terminal.watch import ask_after_interrupt, watch
 from sweeps.tracking import Tracker, absolute
-from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import unusable
 from trainer.contract.files import room_for
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import ExitCode
 from trainer.contract.store import require_answer
 
@@ -181,7 +181,10 @@ def _run(
     job_cells = split_into_jobs([cell for cell in sweep.in_queue_order if cell in todo], queue.job_size(len(todo)))
     register(sweep_ref, todo)
     adopted = adopt(sweep_ref, [cell for cell, decision in pairs if decision.action in (Action.KEEP, Action.LEAVE)])
-    jobs = [Job(run_dirs=tuple(str(sweep.run_dir(cell)) for cell in share), **job_fields(queue)) for share in job_cells]
+    jobs = [
+        Job(run_dirs=tuple(str(sweep.run_dir(cell)) for cell in cells_of_job), **job_fields(queue))
+        for cells_of_job in job_cells
+    ]
     print(opening_line(sweep, decisions, len(jobs), queue, expected), flush=True)
     pool = queue.open(jobs_folder(sweep), jobs) if jobs else None
     if queue.detach:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
-from trainer.contract.store import SQLITE, connect, explained
+from trainer.contract.settings import ConfigError
+from trainer.contract.store import SQLITE, connect, readable_errors
 
 STATUS = {"COMPLETED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}
 
@@ -38,7 +38,7 @@ class Tracker:
     def open_sweep(self, document: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Create the sweep's parent run, or reuse the one it has; ``sweep.json`` is its artifact. Returns its ID."""
         study = str(document["study"])
-        with explained(self.uri):
+        with readable_errors(self.uri):
             known = self._sweep(study)
             if known is not None:
                 run_id = str(known.info.run_id)
@@ -53,17 +53,17 @@ class Tracker:
 
     def _sweep(self, study: str) -> Any:
         """The newest parent run of this sweep, or None."""
-        found = self._client.search_runs(
+        runs = self._client.search_runs(
             [self._experiment],
             f"tags.kind = 'sweep' and tags.study = '{study}'",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
     def close_abandoned(self, study: str, state: str) -> None:
         """End the parent run if ``sweep.py`` died and left it RUNNING."""
-        with explained(self.uri):
+        with readable_errors(self.uri):
             known = self._sweep(study)
         if known is not None and known.info.status == "RUNNING":
             self.close_sweep(str(known.info.run_id), state)
@@ -71,7 +71,7 @@ class Tracker:
     def close_sweep(self, run_id: str, state: str) -> None:
         """End the parent run as COMPLETED, FAILED or STOPPED. Errors of MLflow are warnings: the sweep is over."""
         try:
-            with explained(self.uri):
+            with readable_errors(self.uri):
                 self._client.set_tag(run_id, "state", state)
                 self._client.set_terminated(run_id, STATUS[state], end_time=int(1000 * time.time()))
         except ConfigError as error:

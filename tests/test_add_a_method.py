@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 GUIDE = (ROOT / "docs" / "add_a_method.md").read_text()
 FILES = {

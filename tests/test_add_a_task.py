@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 GUIDE = (ROOT / "docs" / "add_a_task.md").read_text()
 FILES = {"trainer/tasks/sums.py": "python", "conf/task/sums.yaml": "yaml", "tests/trainer/tasks/test_sums.py": "python"}

@@ -15,7 +15,8 @@ import pytest
 from fake_study import FakeSpec, write_study
 
 import sweeps
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 
 GUIDE = (ROOT / "docs" / "python.md").read_text()
 NOTEBOOK = json.loads((ROOT / "docs" / "python.ipynb").read_text())

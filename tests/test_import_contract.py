@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 FORBIDDEN = {
     "trainer": {"sweeps", "dashboards", "hydra", "hydra_plugins", "submitit", "optuna", "plotly", "pandas"},

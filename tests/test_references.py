@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 SPECIFICATION = ROOT / "docs" / "specification.md"
 READ = (".py", ".yaml", ".md", ".html", ".toml")

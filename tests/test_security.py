@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT, SHIPPED_MODEL, ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.paths import ROOT, SHIPPED_MODEL
+from trainer.contract.settings import ConfigError
 from trainer.policy.model import load_model
 
 PACKAGES = ("trainer", "sweeps", "dashboards")
@@ -103,7 +105,7 @@ HOSTILE_RESPONSES = (
 
 JUDGE = """
 import json, sys
-from trainer.setup.build import build_component
+from trainer.contract.components import build_component
 from trainer.batch.types import Prompt
 config, prompts, responses = json.loads(sys.stdin.read())
 task = build_component(config, "task")

@@ -86,10 +86,10 @@ def check(lines: str) -> int:
         except ValueError:
             request = None
         if isinstance(request, dict) and isinstance(request.get("config"), dict):
-            found, where = problems(request["config"], here=request.get("here", True)), request.get("where")
+            diagnostics, where = problems(request["config"], here=request.get("here", True)), request.get("where")
         else:
-            found, where = [Diagnostic(message='not a JSON object with a "config"')], f"line {number}"
-        for problem in found:
+            diagnostics, where = [Diagnostic(message='not a JSON object with a "config"')], f"line {number}"
+        for problem in diagnostics:
             prefix = "" if problem.fatal else "warning: "
             print(f"{prefix}{problem.message}{f' (in {where})' if where else ''}", flush=True)
             failed = failed or problem.fatal

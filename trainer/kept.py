@@ -1,6 +1,6 @@
-"""All responses of a step as rows to keep: text, tokens, and for each token what training knew of it.
+"""Keeps all responses of a step as rows: text, tokens, and log-prob, entropy, advantage and influence of each token.
 
-It leaves the weights, the optimiser and every random state of the run unchanged; so do columns that it adds.
+The weights, the optimiser and every random state of the run stay unchanged, also by the columns that it adds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLACE = "rollout_place"
 """Column [N]: where each row of a mini-batch is in the rollout batch."""
 
 
-def with_places(session: Session, batch: TokenBatch) -> TokenBatch:
+def with_row_numbers(session: Session, batch: TokenBatch) -> TokenBatch:
     """The batch with the number of each row, where its responses will be kept: a ledger sees mini-batches only."""
     if not session.run.accounting.rollouts_due(session.step):
         return batch
@@ -70,7 +70,7 @@ def rollout_rows(
                 "response": rollout.text,
                 "answer": rollout.verdict.answer if rollout.verdict else None,
                 "reward": rollout.reward,
-                "correct": rollout.reward > 0.5,
+                "correct": rollout.is_correct,
                 "finish_reason": rollout.finish_reason,
                 "tokens": [words[token] for token in ids],
                 "token_ids": ids,

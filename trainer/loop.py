@@ -14,7 +14,7 @@ import torch
 
 from trainer.batch.types import Rollout, TokenBatch
 from trainer.engine.base import EnginePool
-from trainer.kept import keep_rollouts, with_places
+from trainer.kept import keep_rollouts, with_row_numbers
 from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.observe import (
@@ -91,8 +91,10 @@ def _asked_to_leave(session: Session, interrupted: Callable[[], bool]) -> str | 
     stays stopped however often it is started; whoever wants it to go on removes the file first.
     """
     folder, ranks = session.folder, session.ranks
-    asked = {"CANCELLED": folder.cancel_requested, "PRUNED": folder.stop_requested, "PREEMPTED": interrupted()}
-    return next((state for state, found in [(state, ranks.any(here)) for state, here in asked.items()] if found), None)
+    requests = {"CANCELLED": folder.cancel_requested, "PRUNED": folder.stop_requested, "PREEMPTED": interrupted()}
+    # Every rank asks for every state: `any` is a collective.
+    requested = [state for state, on_this_rank in requests.items() if ranks.any(on_this_rank)]
+    return requested[0] if requested else None
 
 
 def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
@@ -104,20 +106,20 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         rollouts = plan.collect(sampler, step=step, num_steps=run.steps)
     _check_version(rollouts, session.version)
     services = session.services(rollouts)
-    at_desk = replace(context, services=services)
+    with_services = replace(context, services=services)
     with watch("pack"):
         batch = services.collate(rollouts)
-        session.state = session.state | run.objective.begin_controllers(session.state, batch, at_desk)
+        session.state = session.state | run.objective.begin_controllers(session.state, batch, with_services)
         objective = run.objective.controlled(session.state, context)
-        batch = with_advantages(batch, objective, at_desk, session.state)
+        batch = with_advantages(batch, objective, with_services, session.state)
     with watch("reference"):
         if session.reference.policy is not None:
             terms = measure(session.learner, batch, policy=session.reference.policy)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):
-        session.state = session.state | objective.begin_step(session.state, batch, at_desk)
-        batch = objective.with_columns(session.state, batch, at_desk)
-    batch = with_places(session, batch)
+        session.state = session.state | objective.begin_step(session.state, batch, with_services)
+        batch = objective.with_columns(session.state, batch, with_services)
+    batch = with_row_numbers(session, batch)
     before, ledger = accounting_rows(session, batch, watch), open_ledger(session, objective, batch)
     information = mutual_information_metrics(session, rollouts, watch)
     with watch("update"):
@@ -142,8 +144,8 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
     session.step += 1
     keep_rollouts(session, rollouts, batch, ledger, step)
     if session.ranks.is_main and step % 10 == 0:
-        shown = rollouts[:: run.rollout.group_size][: run.tracking.samples]
-        session.folder.append_samples(sample_rows(shown, step, "train"))
+        sampled = rollouts[:: run.rollout.group_size][: run.tracking.samples]
+        session.folder.append_samples(sample_rows(sampled, step, "train"))
     return metrics
 
 
@@ -152,9 +154,9 @@ def with_advantages(
 ) -> TokenBatch:
     """The batch with shaped rewards, and advantages [N] spread over the sampled tokens [N, T]; ``state`` is that of all
     members, None where none has any."""
-    own = {slot: replace(context, state=(state or {}).get(slot, {})) for slot in ("shaping", "advantage")}
-    batch = replace(batch, rewards=objective.shaping(batch, own["shaping"]))
-    advantages = objective.advantage.in_run(batch, own["advantage"])
+    contexts = {slot: replace(context, state=(state or {}).get(slot, {})) for slot in ("shaping", "advantage")}
+    batch = replace(batch, rewards=objective.shaping(batch, contexts["shaping"]))
+    advantages = objective.advantage.in_run(batch, contexts["advantage"])
     return replace(batch, advantages=torch.where(batch.mask, advantages[:, None], torch.zeros(())))
 
 

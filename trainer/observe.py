@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.batch.types import Rollout, StepStats, TokenBatch
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.evaluation.contamination import overlaps
 from trainer.evaluation.evaluate import chosen_suites, evaluate
 from trainer.ledger.ledger import Ledger
@@ -105,12 +105,12 @@ def contamination_metrics(session: Session, watch: Stopwatch) -> dict[str, float
     run = session.run
     with watch("eval"):
         suites = chosen_suites(run.task.suites(), run.evaluation)
-        asked = {suite: [prompt.text for prompt in prompts] for suite, prompts in suites.items()}
-        found = overlaps([prompt.text for prompt in run.task.train_prompts()], asked)
+        suite_texts = {suite: [prompt.text for prompt in prompts] for suite, prompts in suites.items()}
+        overlapping = overlaps([prompt.text for prompt in run.task.train_prompts()], suite_texts)
     if session.ranks.is_main:
-        rows = [{"step": session.step, "share": row.share} | asdict(row) for row in found]
+        rows = [{"step": session.step, "share": row.share} | asdict(row) for row in overlapping]
         session.folder.append_contamination(rows)
-    return {f"eval/{row.suite}/contaminated_frac": row.share for row in found}
+    return {f"eval/{row.suite}/contaminated_frac": row.share for row in overlapping}
 
 
 def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> TokenBatch | None:
@@ -129,8 +129,8 @@ def accounting_rows(session: Session, batch: TokenBatch, watch: Stopwatch) -> To
 def _random_rows(session: Session, batch: TokenBatch, count: int, purpose: str) -> Tensor:
     """Indices, in order, of ``count`` rows drawn without replacement; 0: all. The same for every run of a seed."""
     generator = torch.Generator().manual_seed(derive_seed(session.run.seed, session.step, purpose))
-    drawn = torch.randperm(batch.num_rows, generator=generator)
-    return (drawn[:count] if count else drawn).sort().values
+    permutation = torch.randperm(batch.num_rows, generator=generator)
+    return (permutation[:count] if count else permutation).sort().values
 
 
 def open_ledger(session: Session, objective: Objective, batch: TokenBatch) -> Ledger | None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import unusable
 from trainer.contract.files import OutOfSpace, room_for
 from trainer.contract.identity import SCHEMA
-from trainer.contract.liveness import Taken, having
+from trainer.contract.liveness import Taken, holding
 from trainer.contract.run_folder import last_number
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import EXIT_CODES, ExitCode, Status
 from trainer.storage.record import RunFolder
 
@@ -85,8 +85,8 @@ def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool
         folder.require_shape()
         if _is_complete(folder):
             return ExitCode.DONE
-        ours = folder.writable and folder.config_file.is_file()  # nothing is written into a folder given by mistake
-        with having(folder.path) if ours else contextlib.nullcontext():
+        is_run = folder.writable and folder.config_file.is_file()  # nothing is written into a folder given by mistake
+        with holding(folder.path) if is_run else contextlib.nullcontext():
             if _is_complete(folder):  # by whoever had it until now
                 return ExitCode.DONE
             return _check_and_train(folder, engines, interrupt, at_end)
@@ -97,7 +97,7 @@ def run_one(folder: RunFolder, engines: EnginePool, interrupt: Callable[[], bool
         say(str(error))
         return ExitCode.BAD_CONFIGURATION
     except OSError as error:
-        say(explained(error, folder.path))
+        say(error_message(error, folder.path))
         return ExitCode.CRASHED
 
 
@@ -174,7 +174,7 @@ def _train(
         state, message = "CANCELLED", "interrupted from the keyboard"
         raise
     except Exception as error:
-        message = explained(error, folder.path)
+        message = error_message(error, folder.path)
         if message.startswith(type(error).__name__):
             _keep(folder, error)
         else:
@@ -194,7 +194,7 @@ def _step(folder: RunFolder) -> int:
     return status.step if status is not None else 0
 
 
-def explained(error: Exception, folder: Path) -> str:
+def error_message(error: Exception, folder: Path) -> str:
     """What a person is told of an error: a file of the run folder that cannot be used is named, no more."""
     where = str(getattr(error, "filename", None) or "")
     if isinstance(error, OSError) and error.strerror and where.startswith(str(folder)):

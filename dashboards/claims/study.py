@@ -12,7 +12,8 @@ import pandas as pd
 from dashboards.claims.claim import Claim, parse_claim
 from dashboards.claims.judge import CONTRADICTED, REPRODUCED, RunTable, Verdict, judge
 from dashboards.page.why import why
-from dashboards.store.store import RunRecord, Store, open_store
+from dashboards.store.open import open_store
+from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.ledger import Account, accounts
 from dashboards.sweep.load import SweepData, find_parent, list_sweeps, read_sweep, sweep_of
 from dashboards.sweep.names import ENTROPY

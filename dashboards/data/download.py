@@ -18,11 +18,11 @@ def download_document(sweep: SweepData, metrics: Sequence[str]) -> dict[str, Any
     ``data.js`` makes rows of it: signature, level, seed, step, metric, value. Values have five significant digits.
     """
     points = sweep.metrics[sweep.metrics["metric"].isin(metrics) & sweep.metrics["value"].notna()]
-    every = max(1, -(-len(points) // MOST_POINTS))
-    if every > 1:
+    stride = max(1, -(-len(points) // MOST_POINTS))
+    if stride > 1:
         last = points.groupby(["metric", "signature"])["step"].transform("max")
         sparse = points["metric"].str.startswith("eval/")
-        points = points[(points["step"] % every == 0) | (points["step"] == last) | sparse]
+        points = points[(points["step"] % stride == 0) | (points["step"] == last) | sparse]
     place = {signature: index for index, signature in enumerate(sweep.cells["signature"])}
     columns: dict[str, dict[int, list[list[Any]]]] = {}
     for (metric, signature), rows in points.groupby(["metric", "signature"], sort=False):
@@ -30,7 +30,7 @@ def download_document(sweep: SweepData, metrics: Sequence[str]) -> dict[str, Any
         columns.setdefault(str(metric), {})[place[signature]] = [_gaps(rows["step"].tolist()), values]
     return {
         "runs": sweep.cells[["signature", "level", "seed", "state"]].to_numpy().tolist(),
-        "every": every,
+        "every": stride,
         "metrics": columns,
     }
 

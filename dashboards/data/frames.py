@@ -44,9 +44,9 @@ class Frames:
     def finals(self) -> pd.DataFrame:
         """One row a completed run and metric: the mean over the last 5 logged steps, of an evaluation the last value;
         columns level, label, level_index, seed, metric, value."""
-        found = [cell_finals(self.sweep, key).assign(metric=key) for key in metric_keys(self.sweep)]
+        tables = [cell_finals(self.sweep, key).assign(metric=key) for key in metric_keys(self.sweep)]
         columns = ["level", "label", "level_index", "seed", "metric", "value"]
-        return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+        return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
     @property
     def definitions(self) -> pd.DataFrame:

@@ -65,7 +65,7 @@ def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bound
             hovertemplate=f"<b>{x}</b><br>seed %{{customdata}}: %{{y:.4g}}<extra></extra>",
         )
     )
-    shown = f"{interval.low:.4g} to {interval.high:.4g} (95 %)" if interval.count > 1 else "no interval from one seed"
+    limits = f"{interval.low:.4g} to {interval.high:.4g} (95 %)" if interval.count > 1 else "no interval from one seed"
     figure.add_trace(
         go.Scatter(
             x=[x],
@@ -76,7 +76,7 @@ def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bound
             showlegend=False,
             error_y=whisker(interval, style.color),
             marker={"symbol": style.symbol, "size": 12, "color": style.color},
-            hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{shown}<br>seeds: {interval.count}<extra></extra>",
+            hovertemplate=f"<b>{x}</b><br>mean %{{y:.4g}}<br>{limits}<br>seeds: {interval.count}<extra></extra>",
         )
     )
 
@@ -85,8 +85,8 @@ def forest(
     sweep: SweepData, metric: str, effects: Sequence[tuple[str, PairedEffect]], styles: Sequence[Style]
 ) -> go.Figure | None:
     """Paired differences from the reference level with 95 % t intervals, one row a level, zero marked."""
-    shown = [(label, effect) for label, effect in effects if effect.difference.count]
-    if not shown:
+    measured = [(label, effect) for label, effect in effects if effect.difference.count]
+    if not measured:
         return None
     name, by_label = sweep.describe(metric), {style.label: style for style in styles}
     reference = next(style.label for style in styles if style.level == sweep.reference)
@@ -95,10 +95,10 @@ def forest(
         f"final value minus that of {reference} ({name.unit or name.label})",
         "",
         legend="",
-        height=150 + 46 * len(shown),
+        height=150 + 46 * len(measured),
     )
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
-    for label, effect in shown:
+    for label, effect in measured:
         style, interval = by_label[label], effect.difference
         figure.add_trace(
             go.Scatter(
@@ -117,7 +117,7 @@ def forest(
             )
         )
     figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=[plain(label) for label, _ in reversed(shown)]
+        type="category", categoryorder="array", categoryarray=[plain(label) for label, _ in reversed(measured)]
     )
     return figure
 

@@ -31,21 +31,21 @@ MOST_LEVELS = 6
 _MOST_BARS = 80
 
 
-def parts_shown(found: Sequence[Account]) -> list[str]:
+def parts_shown(accounts: Sequence[Account]) -> list[str]:
     """The parts that are not 0 in every run, in the order of the account."""
-    return [part for part in PARTS if any((account.parts[part] != 0).any() for account in found)]
+    return [part for part in PARTS if any((account.parts[part] != 0).any() for account in accounts)]
 
 
-def cumulated(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
+def cumulated(sweep: SweepData, accounts: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
     """One figure a level: each part's cumulated contribution as a band, stacked away from 0, and the change of entropy
     as a line; means over seeds, one scale for all levels."""
-    by_level = {style: [account for account in found if account.level == style.level] for style in styles}
-    drawn = [style for style in styles if by_level[style]]
-    if len(drawn) > MOST_LEVELS:
-        drawn = [drawn[0], drawn[-1]]
-    parts = parts_shown(found)
+    by_level = {style: [account for account in accounts if account.level == style.level] for style in styles}
+    drawn_styles = [style for style in styles if by_level[style]]
+    if len(drawn_styles) > MOST_LEVELS:
+        drawn_styles = [drawn_styles[0], drawn_styles[-1]]
+    parts = parts_shown(accounts)
     figures, reach = [], [0.0]
-    for style in drawn:
+    for style in drawn_styles:
         mean = _mean([account.parts for account in by_level[style]])
         change = _mean([account.change.to_frame() for account in by_level[style]]).iloc[:, 0]
         reach += [mean.clip(lower=0).sum(axis=1).max(), mean.clip(upper=0).sum(axis=1).min()]
@@ -89,13 +89,13 @@ def _bands(title: str, mean: pd.DataFrame, change: pd.Series, parts: Sequence[st
     return figure
 
 
-def quadrant_curves(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
+def quadrant_curves(sweep: SweepData, accounts: Sequence[Account], styles: Sequence[Style]) -> list[go.Figure]:
     """What each quadrant of the policy term did to the entropy, cumulated: a figure a quadrant, a line a level."""
     figures = []
     for quadrant in QUADRANTS:
         points = [
             account.parts[quadrant].rename("value").rename_axis("step").reset_index().assign(level=account.level)
-            for account in found
+            for account in accounts
         ]
         title = PARTS[quadrant][:1].upper() + PARTS[quadrant][1:]
         y_title = "change of entropy (nats)"
@@ -106,15 +106,15 @@ def quadrant_curves(sweep: SweepData, found: Sequence[Account], styles: Sequence
     return figures
 
 
-def learning_and_noise(sweep: SweepData, found: Sequence[Account], styles: Sequence[Style]) -> go.Figure | None:
+def learning_and_noise(sweep: SweepData, accounts: Sequence[Account], styles: Sequence[Style]) -> go.Figure | None:
     """The cumulated policy term by what two halves of the prompts agree on: one solid and one dotted line a level."""
-    if not any(account.halves.to_numpy().any() for account in found):
+    if not any(account.halves.to_numpy().any() for account in accounts):
         return None
     title = "Policy term: learning and noise"
     figure = base_figure(title, "training step", "change of entropy (nats)", legend=sweep.factor.axis)
     figure.update_layout(meta=["ledger/policy_agreed", "ledger/policy_noise"])
     for style in styles:
-        of_level = [account.halves for account in found if account.level == style.level]
+        of_level = [account.halves for account in accounts if account.level == style.level]
         if not of_level:
             continue
         mean = _mean(of_level)
@@ -147,17 +147,17 @@ def measured_against_predicted(
         "measured (nats)",
         legend=sweep.factor.axis,
     )
-    ends = np.array(
+    diagonal = np.array(
         [points[["predicted", "measured"]].to_numpy().min(), points[["predicted", "measured"]].to_numpy().max()]
     )
     middle, slope = points[["predicted", "measured"]].mean(), fit.slope.mean
     for line, dash, width in (
-        (ends, "dot", 1.0),
-        (middle["measured"] + slope * (ends - middle["predicted"]), "solid", 1.5),
+        (diagonal, "dot", 1.0),
+        (middle["measured"] + slope * (diagonal - middle["predicted"]), "solid", 1.5),
     ):
         figure.add_trace(
             go.Scatter(
-                x=ends,
+                x=diagonal,
                 y=line,
                 mode="lines",
                 line={"color": INK, "dash": dash, "width": width},

@@ -29,8 +29,8 @@ def run_link(address: str, run: RunRecord | None) -> str | None:
 
 def run_links(sweep: SweepData, address: str) -> dict[str, str]:
     """The page of every run of a sweep that is in MLflow, by signature."""
-    found = {signature: run_link(address, run) for signature, run in sweep.runs.items()}
-    return {signature: link for signature, link in found.items() if link}
+    links = {signature: run_link(address, run) for signature, run in sweep.runs.items()}
+    return {signature: link for signature, link in links.items() if link}
 
 
 def shown_uri(uri: str) -> str:

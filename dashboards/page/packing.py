@@ -33,8 +33,8 @@ def unpacked(document: str) -> str:
 
 def figure_document(figure: go.Figure) -> dict[str, Any]:
     """Data and layout of a figure as plain lists and numbers."""
-    found = figure.to_plotly_json()
-    return {"data": _rounded_floats(_plain(found["data"])), "layout": _plain(found["layout"])}
+    plotly_json = figure.to_plotly_json()
+    return {"data": _rounded_floats(_plain(plotly_json["data"])), "layout": _plain(plotly_json["layout"])}
 
 
 def compact_json(document: Any) -> str:

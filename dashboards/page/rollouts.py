@@ -46,10 +46,10 @@ def rollouts_html(folder: Path, only: str | None = None, most: str | None = None
             "its rollouts (accounting.rollouts_every above 0) or had a ledger (accounting.ledger_every above 0, "
             "tracking.samples above 0)"
         )
-    found = chosen(rows, only, most)
-    if not found:
+    selected = chosen(rows, only, most)
+    if not selected:
         raise ValueError(f"{folder} has no response of this kind among {len(rows)}: leave out --only or --most")
-    shown = found[:MOST_KEPT] if most else found[:: -(-len(found) // MOST_KEPT)]
+    shown = selected[:MOST_KEPT] if most else selected[:: -(-len(selected) // MOST_KEPT)]
     run = folder.resolve().name
     context = {
         "title": f"Responses of {run}",
@@ -66,16 +66,18 @@ def rollouts_html(folder: Path, only: str | None = None, most: str | None = None
 
 def chosen(rows: Sequence[dict[str, Any]], only: str | None, most: str | None) -> list[dict[str, Any]]:
     """The rows that are ``only`` correct or incorrect, with ``most`` the largest :func:`size` first."""
-    found = [row for row in rows if only is None or row["correct"] == (only == "correct")]
-    sizes = {id(row): size(row, most) for row in found} if most else {}
-    return sorted((row for row in found if sizes[id(row)] > 0), key=lambda row: -sizes[id(row)]) if most else found
+    selected = [row for row in rows if only is None or row["correct"] == (only == "correct")]
+    sizes = {id(row): size(row, most) for row in selected} if most else {}
+    return (
+        sorted((row for row in selected if sizes[id(row)] > 0), key=lambda row: -sizes[id(row)]) if most else selected
+    )
 
 
 def size(row: dict[str, Any], most: str) -> float:
     """How ``surprising`` a response is, -mean_t log p_t (nats), or how ``influential``, sum_t |influence_t| (nats of
     the mean entropy), as the page's orders have it; a response without influence has 0."""
     values = row["logprobs"] if most == "surprising" else row["influence"] or []
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    numbers: list[float] = [value for value in values if value is not None and math.isfinite(value)]
     return -sum(numbers) / max(len(values), 1) if most == "surprising" else sum(map(abs, numbers))
 
 

@@ -51,13 +51,13 @@ def run_html(run: SweepData, ui: str | None = None) -> str:
 
 def changes(run: SweepData) -> list[Change]:
     """The headline metrics and those a sweep would compare, as far as they were logged at two steps or more."""
-    found = []
+    rows = []
     for key in compared_keys(metric_keys(run)):
         values = run.metrics[run.metrics["metric"] == key].dropna(subset=["value"])["value"]
         if len(values) > 1:
             last = values.tail(1 if key.startswith("eval/") else FINAL_STEPS)
-            found.append(Change(metric=run.describe(key), first=float(values.iloc[0]), final=float(last.mean())))
-    return found
+            rows.append(Change(metric=run.describe(key), first=float(values.iloc[0]), final=float(last.mean())))
+    return rows
 
 
 def _facts(run: SweepData) -> list[tuple[str, str]]:

@@ -140,8 +140,8 @@ _HEALTH = (
 
 def primary_metric(sweep: SweepData) -> str:
     """The hypothesis' metric where it was logged, else the policy entropy."""
-    wanted = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
-    return wanted if wanted in metric_keys(sweep) else ENTROPY
+    chosen = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
+    return chosen if chosen in metric_keys(sweep) else ENTROPY
 
 
 def _main(sweep: SweepData, styles: Sequence[Style], effects: Sequence[tuple[str, PairedEffect]]) -> Section:
@@ -173,8 +173,8 @@ def _signs(sweep: SweepData, styles: Sequence[Style], ledger: LedgerData) -> Sec
     """Entropy by the sign of the advantage, and what each quadrant did to it."""
     quadrants = quadrant_curves(sweep, ledger.accounts, styles)
     if not quadrants:
-        drawn = [curve(sweep, f"entropy/delta_{quadrant}", styles) for quadrant in QUADRANTS]
-        quadrants = [figure for figure in drawn if figure is not None]
+        curves = [curve(sweep, f"entropy/delta_{quadrant}", styles) for quadrant in QUADRANTS]
+        quadrants = [figure for figure in curves if figure is not None]
     signs = [curve(sweep, f"policy/entropy_{sign}", styles) for sign in ("positive", "negative")]
     return Section(
         id="signs",

@@ -29,7 +29,7 @@ def shared_context(
     """The template's variables that do not depend on what the page is about. ``metrics`` are those of its tables."""
     samples, responses = sample_rows(sweep, load_samples(sweep)), viewer_responses(load_tokens(sweep))
     contamination = contamination_rows(sweep, load_contamination(sweep))
-    shown = _metrics_shown(sweep, metrics, sections)
+    metrics_shown = _metrics_shown(sweep, metrics, sections)
     return {
         "sweep": sweep,
         "sections": sections,
@@ -43,12 +43,12 @@ def shared_context(
         "provenance": _provenance(sweep),
         "report_command": _command("report", sweep),
         "cells": sweep.cells.to_dict("records"),
-        "glossary": [metric for metric in shown if metric.definition],
+        "glossary": [metric for metric in metrics_shown if metric.definition],
         "shown_uri": shown_uri(sweep.uri),
         "contents": _contents(
             sections, contamination=bool(contamination), samples=bool(samples), responses=bool(responses)
         ),
-        **_data(sweep, [metric.key for metric in shown]),
+        **_data(sweep, [metric.key for metric in metrics_shown]),
         **_links(sweep, ui),
     }
 

@@ -30,8 +30,8 @@ def level_table(sweep: SweepData) -> str:
         [_short(row.label), _seeds(row.completed, row.planned), *(_estimate(row.values[key]) for key in keys)]
         for row in level_rows(sweep)
     ]
-    what = "mean over seeds with its 95 % t interval; training metrics over the last 5 steps"
-    lines = [*_wrapped(f"{sweep.name}: {what}"), ""]
+    caption = "mean over seeds with its 95 % t interval; training metrics over the last 5 steps"
+    lines = [*_wrapped(f"{sweep.name}: {caption}"), ""]
     for columns in _tables([header, units, *rows]):
         lines += [*aligned([[row[at] for at in columns] for row in (header, units, *rows)], rule_after=2), ""]
     result = hypothesis_result(sweep)
@@ -45,19 +45,19 @@ def _crossed(sweep: SweepData, effects: Sequence[CrossEffect]) -> list[str]:
     metric = sweep.factor.hypothesis.metric if sweep.factor.hypothesis else ENTROPY
     rows = [
         [
-            signed(found.effect.difference.mean),
-            f"[{interval_text(found.effect.difference, sign=True)}]",
-            p_number(found.effect.p_value),
-            NONE if found.trend is None else p_number(found.trend.p_value),
-            str(found.effect.difference.count),
+            signed(item.effect.difference.mean),
+            f"[{interval_text(item.effect.difference, sign=True)}]",
+            p_number(item.effect.p_value),
+            NONE if item.trend is None else p_number(item.trend.p_value),
+            str(item.effect.difference.count),
         ]
-        for found in effects
+        for item in effects
     ]
-    what = f"{sweep.describe(metric).label}, differences of means over seeds with 95 % t intervals, by seed:"
-    named = [f"  {number}. {found.name}" for number, found in enumerate(effects, start=1)]
+    caption = f"{sweep.describe(metric).label}, differences of means over seeds with 95 % t intervals, by seed:"
+    names = [f"  {number}. {item.name}" for number, item in enumerate(effects, start=1)]
     header = ["", "difference", "95 % t interval", "p, paired t", "p, trend", "seeds"]
     table = aligned([header, *([f"{number}.", *row] for number, row in enumerate(rows, start=1))], rule_after=1)
-    return [*_wrapped(what), *(line for name in named for line in _wrapped(name, "     ")), "", *table, ""]
+    return [*_wrapped(caption), *(line for name in names for line in _wrapped(name, "     ")), "", *table, ""]
 
 
 def _tables(rows: Sequence[Sequence[str]]) -> list[list[int]]:

@@ -14,7 +14,8 @@ from dashboards.page.links import shown_uri
 from dashboards.page.page import render, write_atomically
 from dashboards.page.terminal import aligned
 from dashboards.statistics.format import NONE, interval_text, p_text, signed
-from dashboards.store.store import RunRecord, Store, open_store
+from dashboards.store.open import open_store
+from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.hypothesis import RULE, HypothesisResult
 from dashboards.sweep.load import SweepData, build_sweep, list_sweeps, search_folder

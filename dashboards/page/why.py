@@ -26,16 +26,16 @@ class Why:
     note: str
 
 
-def why(sweep: SweepData, found: Sequence[Account], ends: tuple[str, str] | None) -> Why | None:
+def why(sweep: SweepData, accounts: Sequence[Account], ends: tuple[str, str] | None) -> Why | None:
     """What carried the difference between the two levels; None where no two levels are compared."""
     if ends is None:
         return None
     first, last = ends_words(sweep, ends)
-    parts = causes(found, ends[1], ends[0])
+    parts = causes(accounts, ends[1], ends[0])
     if not parts:
         return Why(sentence=_unknown(sweep, first, last), causes=(), note="")
     seeds = parts[0].difference.count
-    account = next(item for item in found if item.level == ends[1])
+    account = next(item for item in accounts if item.level == ends[1])
     total = sum(part.difference.mean for part in parts)
     return Why(
         sentence=(
@@ -53,8 +53,8 @@ def _carried(parts: Sequence[Cause], seeds: int) -> str:
     clear = [part for part in parts if part.clear]
     if clear:
         text = f"What carried it, by the ledger: {_list(clear[:_NAMED])}."
-        rest = [part for part in parts if not part.clear]
-        larger = [part for part in rest if abs(part.difference.mean) > abs(clear[0].difference.mean)]
+        unclear = [part for part in parts if not part.clear]
+        larger = [part for part in unclear if abs(part.difference.mean) > abs(clear[0].difference.mean)]
         return text + (f" Larger, but not clear of 0: {_list(larger[:_NAMED])}." if larger else "")
     if seeds < 2:
         return f"The largest parts, of one seed and so no evidence: {_list(parts[:_NAMED])}."
@@ -68,8 +68,8 @@ def _list(parts: Sequence[Cause]) -> str:
     texts = []
     for part in parts:
         interval = interval_text(part.difference, sign=True)
-        shown = f" ({interval})" if part.difference.count > 1 else ""
-        texts.append(f"{part.words} {signed(part.difference.mean)}{shown}")
+        suffix = f" ({interval})" if part.difference.count > 1 else ""
+        texts.append(f"{part.words} {signed(part.difference.mean)}{suffix}")
     return "; ".join(texts)
 
 

@@ -117,8 +117,8 @@ def _missing(
     sentences = []
     if absent := planned - len(runs):
         sentences.append(f"{absent} of {planned} runs of the confirmation have not completed.")
-    found = {_suite(objective.metric) for objective, unseen in objectives if unseen}
-    suites = [str(name) for name in (search.settings.get("confirm") or {}).get("suites") or () if name not in found]
+    measured = {_suite(objective.metric) for objective, unseen in objectives if unseen}
+    suites = [str(name) for name in (search.settings.get("confirm") or {}).get("suites") or () if name not in measured]
     if runs and suites:
         sentences.append(f"The confirmation has no values on {', '.join(map(suite_name, suites))} problems.")
     return " ".join(sentences)
@@ -164,10 +164,10 @@ def unseen_objectives(
     These suites are ``confirm.suites`` of the search, else all that were evaluated and are in no objective.
     """
     logged = {key for points in runs.values() for key in points}
-    seen = {_suite(objective.metric) for objective in search.objectives}
-    named = (search.settings.get("confirm") or {}).get("suites") or [_suite(key) for key in sorted(logged)]
+    searched = {_suite(objective.metric) for objective in search.objectives}
+    candidates = (search.settings.get("confirm") or {}).get("suites") or [_suite(key) for key in sorted(logged)]
     objectives = []
-    for suite in dict.fromkeys(str(name) for name in named if name and name not in seen):
+    for suite in dict.fromkeys(str(name) for name in candidates if name and name not in searched):
         carried = [
             _objective(search, metric, objective.maximize, objective.last)
             for objective in search.objectives
@@ -204,14 +204,14 @@ def _comparisons(
 ) -> list[Comparison]:
     untuned = next((level for level, number in search.confirm_levels.items() if number is None), None)
     seeds = sorted({seed for _, seed in runs})
-    found = []
+    comparisons = []
     for level, trial in tuned_trials(search).items():
         for position, (objective, unseen) in enumerate(objectives):
             tuned_values, untuned_values = (_column(runs, name, seeds, objective) for name in (level, untuned))
             bounds = search.glossary.describe(objective.metric).range
             tuned = bounded_interval(tuned_values, bounds)
             reported = math.nan if unseen or not trial.values else trial.values[position]
-            found.append(
+            comparisons.append(
                 Comparison(
                     level=level,
                     trial=trial.number,
@@ -224,7 +224,7 @@ def _comparisons(
                     selection_bias=minus(reported, tuned),
                 )
             )
-    return found
+    return comparisons
 
 
 def _column(

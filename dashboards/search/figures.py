@@ -113,7 +113,7 @@ def intermediate(search: Search) -> go.Figure | None:
     best = {trial.number for trial in front(search)} if search.single else set()
     metric = search.settings.get("prune_metric") or search.objectives[0].label
     figure = base_figure("Values reported while training", "training step", str(metric), legend="Trials", height=400)
-    shown: set[str] = set()
+    in_legend: set[str] = set()
     for trial in sorted(reporting, key=lambda trial: (trial.number in best, trial.state != COMPLETE)):
         mark, is_best = MARKS[trial.state], trial.number in best
         group = "best" if is_best else mark.label
@@ -126,7 +126,7 @@ def intermediate(search: Search) -> go.Figure | None:
                 name=group,
                 legendgroup=group,
                 mode="lines+markers",
-                showlegend=group not in shown,
+                showlegend=group not in in_legend,
                 opacity=1.0 if is_best else 0.6,
                 marker=markers,
                 line={
@@ -138,7 +138,7 @@ def intermediate(search: Search) -> go.Figure | None:
                 hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>",
             )
         )
-        shown.add(group)
+        in_legend.add(group)
     return figure
 
 
@@ -151,10 +151,10 @@ def timeline(search: Search) -> go.Figure | None:
         directions=["maximize" if objective.maximize else "minimize" for objective in search.objectives]
     )
     study.add_trials(begun)
-    drawn = optuna.visualization.plot_timeline(study)
+    optuna_figure = optuna.visualization.plot_timeline(study)
     height = min(680, 150 + 13 * len(begun))
     figure = base_figure("", "time", "trial", legend="Trials", height=height)
-    for trace in drawn.data:
+    for trace in optuna_figure.data:
         if len(trace.y or ()):
             mark = MARKS[str(trace.name)]
             hover = f"%{{text}} ({mark.label})<br>begun %{{base|%d %b %H:%M:%S}}<extra></extra>"
@@ -172,10 +172,12 @@ def timeline(search: Search) -> go.Figure | None:
     return figure
 
 
-def importance_bars(found: Sequence[Importance], keys: Sequence[str], label: str) -> go.Figure:
+def importance_bars(importances: Sequence[Importance], keys: Sequence[str], label: str) -> go.Figure:
     """Share of each parameter in the objective's variation, the largest on top."""
-    figure = base_figure(f"What decided {label}", "importance (share)", "", legend="", height=110 + 34 * len(found))
-    rows = list(reversed(found))
+    figure = base_figure(
+        f"What decided {label}", "importance (share)", "", legend="", height=110 + 34 * len(importances)
+    )
+    rows = list(reversed(importances))
     figure.add_trace(
         go.Bar(
             x=[row.share for row in rows],
@@ -197,13 +199,13 @@ def importance_bars(found: Sequence[Importance], keys: Sequence[str], label: str
 
 def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
     """Tuned minus untuned with 95 % t intervals, a row a comparison, zero marked; filled where better is certain."""
-    shown = [item for item in comparisons if item.effect.difference.count]
-    if not shown:
+    measured = [item for item in comparisons if item.effect.difference.count]
+    if not measured:
         return None
-    figure = base_figure(title, "tuned minus untuned, fresh seeds", "", legend="", height=140 + 44 * len(shown))
+    figure = base_figure(title, "tuned minus untuned, fresh seeds", "", legend="", height=140 + 44 * len(measured))
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
-    several = len({item.level for item in shown}) > 1
-    for item in shown:
+    several = len({item.level for item in measured}) > 1
+    for item in measured:
         name = plain(f"{item.objective.label}, {item.level}" if several else item.objective.label)
         interval, color = item.effect.difference, {True: BEST, False: "#d55e00", None: _GREY}[item.better]
         figure.add_trace(

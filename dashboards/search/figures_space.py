@@ -63,8 +63,8 @@ def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> 
             )
         )
     figure.update_layout(height=300)
-    every = [trial.values[position] for trial in search.complete if trial.values]
-    figure.update_yaxes(range=_padded(min(every), max(every)))
+    all_values = [trial.values[position] for trial in search.complete if trial.values]
+    figure.update_yaxes(range=_padded(min(all_values), max(all_values)))
     _scale(figure, rows[0].distributions[key])
     return figure
 
@@ -103,20 +103,24 @@ def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[s
     if len(pair) < 2 or len(rows) < 5 or not spread or len({trial.values[position] for trial in rows}) == 1:
         return None
     study, objective = single_study(search, position, {trial.number for trial in rows}), search.objectives[position]
-    drawn = optuna.visualization.plot_contour(study, params=list(pair), target_name=plain(objective.label))
+    optuna_figure = optuna.visualization.plot_contour(study, params=list(pair), target_name=plain(objective.label))
     names = [short_name(key, keys) for key in pair]
     figure = base_figure("The two numbers that mattered most", *names, legend="")
-    for trace in drawn.data:
+    for trace in optuna_figure.data:
         if trace.type == "contour":
             trace.update(colorscale="Viridis", reversescale=not objective.maximize, line_width=0.5)
             trace.colorbar.update(title={"text": ""}, thickness=12)
         else:
             trace.update(marker={"color": "#ffffff", "size": 6, "line": {"color": "#1f2933", "width": 1}})
         figure.add_trace(trace)
-    swapped = drawn.layout.xaxis.title.text != pair[0]
+    swapped = optuna_figure.layout.xaxis.title.text != pair[0]
     order = list(reversed(names)) if swapped else names
-    figure.update_xaxes(title_text=plain(order[0]), type=drawn.layout.xaxis.type, range=drawn.layout.xaxis.range)
-    figure.update_yaxes(title_text=plain(order[1]), type=drawn.layout.yaxis.type, range=drawn.layout.yaxis.range)
+    figure.update_xaxes(
+        title_text=plain(order[0]), type=optuna_figure.layout.xaxis.type, range=optuna_figure.layout.xaxis.range
+    )
+    figure.update_yaxes(
+        title_text=plain(order[1]), type=optuna_figure.layout.yaxis.type, range=optuna_figure.layout.yaxis.range
+    )
     return figure
 
 
@@ -261,9 +265,9 @@ def _parameter_axis(key: str, name: str, rows: Sequence[TrialRecord]) -> _Axis:
         else _ABSENT
         for trial in rows
     )
-    shown = f"{name} (log)" if log else name
+    title = f"{name} (log)" if log else name
     return _Axis(
-        name=shown,
+        name=title,
         positions_on_axis=positions_on_axis,
         ticks=((0.0, value_text(bounds[0])), (1.0, value_text(bounds[1]))),
     )

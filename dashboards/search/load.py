@@ -187,15 +187,15 @@ def open_study(folder: Path, where: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" not in where and not Path(where).is_file():
         raise ValueError(f"there is no study at {where}: {folder} is not the folder of a search, or nothing has begun")
-    shown = where.rpartition("@")[2]  # without user and password
+    location = where.rpartition("@")[2]  # without user and password
     try:
         storage = where if "://" in where else JournalStorage(JournalFileBackend(where))
         return optuna.load_study(study_name=folder.name, storage=storage)
     except KeyError as error:
-        raise ValueError(f"{shown} holds no study named {folder.name!r}") from error
+        raise ValueError(f"{location} holds no study named {folder.name!r}") from error
     except Exception as error:  # the boundary: drivers of databases raise whatever they like
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(f"the study {folder.name!r} cannot be read from {shown}: {reason}") from error
+        raise ValueError(f"the study {folder.name!r} cannot be read from {location}: {reason}") from error
 
 
 def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glossary) -> tuple[SearchObjective, ...]:

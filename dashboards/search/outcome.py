@@ -59,8 +59,8 @@ def tuned_trials(search: Search) -> dict[str, TrialRecord]:
     These are the confirmed trials; without a confirmation the best as ``tuned``, or up to four trials of the front as
     ``tuned-1``, ...
     """
-    named = {level: search.trial(number) for level, number in search.confirm_levels.items() if number is not None}
-    if chosen := {level: trial for level, trial in named.items() if trial is not None}:
+    by_level = {level: search.trial(number) for level, number in search.confirm_levels.items() if number is not None}
+    if chosen := {level: trial for level, trial in by_level.items() if trial is not None}:
         return chosen
     best = front(search)[:MAX_FRONT_MEMBERS]
     return {"tuned" if search.single else f"tuned-{rank}": trial for rank, trial in enumerate(best, start=1)}
@@ -68,12 +68,12 @@ def tuned_trials(search: Search) -> dict[str, TrialRecord]:
 
 def best_so_far(search: Search, position: int = 0) -> list[tuple[int, float]]:
     """(trial number, best value of the objective at ``position`` among completed trials up to it)."""
-    sign, best, found = search.objectives[position].sign, -math.inf, []
+    sign, best, points = search.objectives[position].sign, -math.inf, []
     for trial in search.complete:
         if _is_scored(trial):
             best = max(best, sign * trial.values[position])
-            found.append((trial.number, sign * best))
-    return found
+            points.append((trial.number, sign * best))
+    return points
 
 
 def saving(search: Search) -> Saving:
@@ -100,9 +100,9 @@ def _pace(trial: TrialRecord) -> float | None:
 
 def parameters(search: Search) -> list[str]:
     """Every parameter that a trial has, in the order of the space, then of appearance."""
-    seen = dict.fromkeys(key for trial in search.trials for key in trial.params)
-    space = [str(key) for key in search.settings.get("space") or {} if key in seen]
-    return list(dict.fromkeys([*space, *seen]))
+    used = dict.fromkeys(key for trial in search.trials for key in trial.params)
+    space = [str(key) for key in search.settings.get("space") or {} if key in used]
+    return list(dict.fromkeys([*space, *used]))
 
 
 def importances(search: Search, position: int = 0) -> tuple[list[Importance], str]:
@@ -157,4 +157,4 @@ def _oriented(search: Search, trial: TrialRecord) -> tuple[float, ...]:
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))
+    return one != other and all(left >= right for left, right in zip(one, other, strict=True))

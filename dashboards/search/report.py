@@ -21,7 +21,7 @@ from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, S
 from dashboards.search.outcome import Saving, front, saving, tuned_trials
 from dashboards.search.sections import parameter_columns, search_sections
 from dashboards.statistics.format import number
-from dashboards.store.store import open_store
+from dashboards.store.open import open_store
 from dashboards.sweep.load import find_parent, list_sweeps
 
 SUMMARY, PAGE = "summary.json", "index.html"
@@ -120,7 +120,7 @@ def _plain(value: float) -> float | None:
 def search_html(search: Search, confirmation: Confirmation) -> str:
     """The page as text."""
     sections, saved = search_sections(search, confirmation), saving(search)
-    ends = [trial.ended for trial in search.trials if trial.ended]
+    ended_at = [trial.ended for trial in search.trials if trial.ended]
     best = {trial.number for trial in front(search)}
     context = {
         "title": f"Search \u00b7 {search.name}",
@@ -128,7 +128,7 @@ def search_html(search: Search, confirmation: Confirmation) -> str:
         "conclusion": conclude(search, confirmation),
         "heading": heading(search.name),
         "question": _question(search),
-        "date": max(ends).strftime("%d %B %Y, %H:%M") if ends else "no trial has ended",
+        "date": max(ended_at).strftime("%d %B %Y, %H:%M") if ended_at else "no trial has ended",
         "facts": _facts(search, saved),
         "missing": _missing(search, confirmation),
         "sections": sections,
@@ -192,17 +192,17 @@ def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
 def _missing(search: Search, confirmation: Confirmation) -> list[str]:
     """Warnings: what an unfinished search lacks, and what weakens its results."""
     ended = sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in search.trials)
-    found = []
+    warnings = []
     if ended < search.n_trials:
-        found.append(f"{ended} of {search.n_trials} trials have ended; everything below is as far as they go.")
+        warnings.append(f"{ended} of {search.n_trials} trials have ended; everything below is as far as they go.")
     if failed := len(search.of_state(FAILED)):
-        found.append(f"{failed} {'trial' if failed == 1 else 'trials'} failed; the table of trials says why.")
+        warnings.append(f"{failed} {'trial' if failed == 1 else 'trials'} failed; the table of trials says why.")
     if confirmation.missing:
-        found.append(confirmation.missing)
+        warnings.append(confirmation.missing)
     if confirmation.used_before:
         seeds = ", ".join(map(str, confirmation.used_before))
-        found.append(f"The confirmation used seeds that the search had used ({seeds}): they flatter the winner.")
-    return found
+        warnings.append(f"The confirmation used seeds that the search had used ({seeds}): they flatter the winner.")
+    return warnings
 
 
 def _tuned_trial(search: Search, level: str, trial: TrialRecord) -> dict[str, Any]:
@@ -221,13 +221,13 @@ def _shell(overrides: Sequence[str]) -> str:
 
 def _presets(search: Search) -> list[dict[str, str]]:
     """The preset files in the search's folder: name, command and text."""
-    found = []
+    presets = []
     for path in sorted(search.folder.glob("tuned*.yaml")):
         text = path.read_text(encoding="utf-8")
         name = re.search(r"^method: (.*)$", text, re.M)
         command = f"python sweep.py -m method={name[1] if name else ''} 'seed=range(3)'"
-        found.append({"path": path.name, "text": text, "command": command})
-    return found
+        presets.append({"path": path.name, "text": text, "command": command})
+    return presets
 
 
 def _row(trial: TrialRecord, best: bool) -> dict[str, Any]:
@@ -248,12 +248,12 @@ def _row(trial: TrialRecord, best: bool) -> dict[str, Any]:
 
 def _provenance(search: Search) -> list[tuple[str, str]]:
     begun = [trial.begun for trial in search.trials if trial.begun]
-    ends = [trial.ended for trial in search.trials if trial.ended]
+    ended_at = [trial.ended for trial in search.trials if trial.ended]
     facts = {"first trial begun": str(min(begun).replace(microsecond=0))} if begun else {}
-    if begun and ends:
-        span = max(ends) - min(begun)
+    if begun and ended_at:
+        span = max(ended_at) - min(begun)
         facts["last trial ended"] = (
-            f"{max(ends).replace(microsecond=0)} ({timedelta(seconds=int(span.total_seconds()))})"
+            f"{max(ended_at).replace(microsecond=0)} ({timedelta(seconds=int(span.total_seconds()))})"
         )
     facts |= {"untuned default": " ".join(search.baseline) or "the configuration without the searched keys"}
     facts |= {key: value for key, value in search.origin.items() if key != "command"}

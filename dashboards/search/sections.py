@@ -36,14 +36,14 @@ _EFFECTS_NOTE = (
 
 def search_sections(search: Search, confirmation: Confirmation) -> list[Section]:
     """Every section with figures or a sentence in their place, in reading order."""
-    found = [importances(search, position) for position in range(len(search.objectives))]
+    all_importances = [importances(search, position) for position in range(len(search.objectives))]
     sections = [
         _confirmation(search, confirmation),
         _history(search),
         *([] if search.single else [_front(search)]),
-        _importances(search, found),
+        _importances(search, all_importances),
         _slices(search),
-        _parallel(search, found),
+        _parallel(search, all_importances),
         _intermediate(search),
         _timeline(search),
     ]
@@ -97,9 +97,9 @@ def _front(search: Search) -> Section:
     )
 
 
-def _importances(search: Search, found: Sequence[tuple[list[Importance], str]]) -> Section:
+def _importances(search: Search, by_objective: Sequence[tuple[list[Importance], str]]) -> Section:
     keys, candidates, sentences = parameters(search), [], []
-    for position, ((shares, why), objective) in enumerate(zip(found, search.objectives, strict=True)):
+    for position, ((shares, why), objective) in enumerate(zip(by_objective, search.objectives, strict=True)):
         if not shares:
             sentences.append(why if search.single else f"{objective.label}: {why}")
             continue
@@ -129,7 +129,7 @@ def _slices(search: Search) -> Section:
     return Section(id="slices", title="One parameter at a time", intro=intro, panels=panels)
 
 
-def _parallel(search: Search, found: Sequence[tuple[list[Importance], str]]) -> Section:
+def _parallel(search: Search, by_objective: Sequence[tuple[list[Importance], str]]) -> Section:
     title, keys = "All parameters together", parameters(search)
     figure = parallel(search, keys)
     if figure is None:

@@ -118,11 +118,11 @@ def within(interval: Interval, bounds: Range) -> Interval:
     if math.isnan(interval.low) or not bounds.closed or interval.low == interval.high:
         return clipped(interval, bounds)
     width = bounds.high - bounds.low
-    share, half = (interval.mean - bounds.low) / width, (interval.high - interval.mean) / width
-    if not 0 < share < 1:
+    middle, half = (interval.mean - bounds.low) / width, (interval.high - interval.mean) / width
+    if not 0 < middle < 1:
         return clipped(interval, bounds)
-    ends = expit(logit(share) + np.array([-1.0, 1.0]) * half / (share * (1 - share)))
-    low, high = (bounds.low + width * ends).tolist()
+    limits = expit(logit(middle) + np.array([-1.0, 1.0]) * half / (middle * (1 - middle)))
+    low, high = (bounds.low + width * limits).tolist()
     return replace(interval, low=low, high=high)
 
 

@@ -121,11 +121,11 @@ def _effective_steps(residuals: Floats) -> float:
 def _r_squared(dx: Floats, dy: Floats, residuals: Floats, steps: float) -> Interval:
     """Squared correlation of centred [n] dx and dy; its interval ends at 0 where the correlation's holds 0."""
     spread, count = float(dy @ dy), dx.size
-    share = 1 - float(residuals @ residuals) / spread if spread > 0 else math.nan
-    if share == 1.0:
+    r_squared = 1 - float(residuals @ residuals) / spread if spread > 0 else math.nan
+    if r_squared == 1.0:
         return Interval(mean=1.0, low=1.0, high=1.0, count=count)
-    if math.isnan(share) or steps <= 3:
-        return Interval(mean=share, low=math.nan, high=math.nan, count=count)
-    z, half = math.atanh(math.sqrt(max(share, 0.0))), float(ndtri(0.5 + CONFIDENCE / 2)) / math.sqrt(steps - 3)
+    if math.isnan(r_squared) or steps <= 3:
+        return Interval(mean=r_squared, low=math.nan, high=math.nan, count=count)
+    z, half = math.atanh(math.sqrt(max(r_squared, 0.0))), float(ndtri(0.5 + CONFIDENCE / 2)) / math.sqrt(steps - 3)
     low, high = math.tanh(z - half), math.tanh(z + half)
-    return Interval(mean=share, low=max(low, 0.0) ** 2, high=high**2, count=count)
+    return Interval(mean=r_squared, low=max(low, 0.0) ** 2, high=high**2, count=count)

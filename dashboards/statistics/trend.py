@@ -90,10 +90,10 @@ def _page_p_sampled(ranks: Floats, distance: float, seed: int) -> float:
     generator = np.random.default_rng(seed)
     weights = np.arange(1, ranks.shape[1] + 1)
     expected = ranks.shape[0] * ranks.shape[1] * (ranks.shape[1] + 1) ** 2 / 4
-    drawn = np.zeros(_DRAWS)
+    draws = np.zeros(_DRAWS)
     for row in ranks:
-        drawn += generator.permuted(np.broadcast_to(row, (_DRAWS, row.size)), axis=1) @ weights
-    return float((1 + np.sum(np.abs(drawn - expected) >= distance - 1e-9)) / (1 + _DRAWS))
+        draws += generator.permuted(np.broadcast_to(row, (_DRAWS, row.size)), axis=1) @ weights
+    return float((1 + np.sum(np.abs(draws - expected) >= distance - 1e-9)) / (1 + _DRAWS))
 
 
 def friedman_p(table: ArrayLike, seed: int = 0) -> float:

@@ -55,28 +55,28 @@ class ClientStore:
         # A filter has no "IN" for tags and no escape for quotes: those cases fetch "has the tag" and choose here.
         single = len(values) == 1 and not set(values[0]) & set("'\"\\")
         clause = f"tags.`{key}` = '{values[0]}'" if single else f"tags.`{key}` LIKE '%'"
-        wanted = set(values)
+        accepted = set(values)
         token: str | None = None
         while experiments:
             page = self.client.search_runs(experiments, clause, max_results=_PAGE, page_token=token)
-            records += [_record(run) for run in page if run.data.tags.get(key) in wanted]
+            records += [_record(run) for run in page if run.data.tags.get(key) in accepted]
             token = page.token
             if not token:
                 break
         return sorted(records, key=lambda record: (record.start_time, record.run_id), reverse=True)
 
     def metrics(self, run_ids: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
-        wanted = [
+        pairs = [
             (run_id, key)
             for run_id in run_ids
             for key in self.client.get_run(run_id).data.metrics
             if keys is None or key in keys
         ]
         with ThreadPoolExecutor(_WORKERS) as pool:
-            histories = pool.map(lambda pair: self.client.get_metric_history(*pair), wanted)
+            histories = pool.map(lambda pair: self.client.get_metric_history(*pair), pairs)
             rows = [
                 (run_id, key, point.step, point.value, point.timestamp)
-                for (run_id, key), history in zip(wanted, histories, strict=True)
+                for (run_id, key), history in zip(pairs, histories, strict=True)
                 for point in history
             ]
         frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))

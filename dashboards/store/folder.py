@@ -107,3 +107,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None and value != {}:
             yield f"{prefix}{key}", str(value)
+
+
+def is_run_folder(name: str) -> bool:
+    """Whether ``name`` is the folder of a run, ``OUTPUT/runs/SIGNATURE``."""
+    return "://" not in name and (Path(name) / "run.yaml").is_file()

@@ -42,8 +42,8 @@ class RecordStore:
         self, key: str, values: Sequence[str], experiment_id: str | None = None, *, params: bool = False
     ) -> list[RunRecord]:
         """Runs whose tag ``key`` is one of ``values``, newest first."""
-        found = [run for run in self.runs if run.tags.get(key) in values]
-        return sorted(found, key=lambda run: -run.start_time)
+        matching = [run for run in self.runs if run.tags.get(key) in values]
+        return sorted(matching, key=lambda run: -run.start_time)
 
     def metrics(self, run_ids: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
         """Every point of the runs, in the columns of a store."""

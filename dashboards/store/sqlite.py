@@ -107,13 +107,13 @@ class SqliteStore:
         return download_files(self.uri, run.run_id, folder) if place is None else files_in(place)
 
     def _pairs(self, table: str, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = defaultdict(dict)
+        collected: dict[str, dict[str, str]] = defaultdict(dict)
         for marks, chunk in _chunks(run_ids):
             for run_id, key, value in self._query(
                 f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN ({marks})", tuple(chunk)
             ):
-                found[run_id][key] = value or ""
-        return found
+                collected[run_id][key] = value or ""
+        return collected
 
     def _query(self, sql: str, arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         uri = f"file:{quote(str(self.path.resolve()))}?mode=ro"

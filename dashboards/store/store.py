@@ -1,8 +1,4 @@
-"""The interface of a store of runs: a SQLite file is read with SQL, any other store through the MLflow client, the
-folder of one run and a record of a study without MLflow.
-
-SQL is 50 times faster than one call per metric and needs no import of MLflow.
-"""
+"""The interface of a store of runs, and what its implementations share."""
 
 from __future__ import annotations
 
@@ -62,31 +58,6 @@ class Store(Protocol):
 def default_uri() -> str:
     """The tracking URI in force: MLFLOW_TRACKING_URI, else the project's SQLite file below the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-
-
-def open_store(uri: str) -> Store:
-    """The store behind ``uri``, which may also be the folder of a run or of a record. Raises ValueError when a SQLite
-    file does not exist or is no MLflow store."""
-    if is_run_folder(uri):
-        from dashboards.store.folder import FolderStore
-
-        return FolderStore.open(Path(uri))
-    from dashboards.store.record import RecordStore, is_record
-
-    if is_record(uri):
-        return RecordStore.open(Path(uri))
-    if uri.startswith("sqlite:"):
-        from dashboards.store.sqlite import SqliteStore
-
-        return SqliteStore.open(uri)
-    from dashboards.store.client import ClientStore
-
-    return ClientStore.open(uri)
-
-
-def is_run_folder(name: str) -> bool:
-    """Whether ``name`` is the folder of a run, ``OUTPUT/runs/SIGNATURE``."""
-    return "://" not in name and (Path(name) / "run.yaml").is_file()
 
 
 def finite_or_nan(values: pd.Series) -> pd.Series:

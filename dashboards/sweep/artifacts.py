@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards.store.store import open_store
+from dashboards.store.open import open_store
 from dashboards.sweep.load import SweepData
 
 _CELL_COLUMNS = ("signature", "level", "label", "level_index", "seed")

@@ -47,23 +47,29 @@ def evaluate_cross(factor: Factor, finals: pd.DataFrame, labels: Mapping[str, st
 
 def over_other(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
     """[seed, value] means over the other key, of seeds with every combination."""
-    whole = _whole(grid, finals)
-    return _means(whole, {value: [grid.levels[value, other] for other in grid.other_values] for value in grid.values})
+    complete = _whole(grid, finals)
+    return _means(
+        complete, {value: [grid.levels[value, other] for other in grid.other_values] for value in grid.values}
+    )
 
 
 def over_factor(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
     """[seed, other value] means over the factor, of seeds with every combination."""
-    whole = _whole(grid, finals)
-    return _means(whole, {other: [grid.levels[value, other] for value in grid.values] for other in grid.other_values})
+    complete = _whole(grid, finals)
+    return _means(
+        complete, {other: [grid.levels[value, other] for value in grid.values] for other in grid.other_values}
+    )
 
 
 def cross_effects(grid: Grid, finals: pd.DataFrame, metric: Metric) -> tuple[CrossEffect, ...]:
     """Factor, other key, interaction (see the module); empty below two seeds with every combination."""
-    whole, means, others = _whole(grid, finals), over_other(grid, finals), over_factor(grid, finals)
-    if len(whole) < 2:
+    complete, means, others = _whole(grid, finals), over_other(grid, finals), over_factor(grid, finals)
+    if len(complete) < 2:
         return ()
     (low, *_, high), (first, *_, last) = grid.values, grid.other_values
-    at_last, at_first = (whole[grid.levels[high, other]] - whole[grid.levels[low, other]] for other in (last, first))
+    at_last, at_first = (
+        complete[grid.levels[high, other]] - complete[grid.levels[low, other]] for other in (last, first)
+    )
     return (
         CrossEffect(
             name=f"{grid.label}: {high} minus {low}, mean over {lowered(grid.other_label)}",
@@ -76,7 +82,7 @@ def cross_effects(grid: Grid, finals: pd.DataFrame, metric: Metric) -> tuple[Cro
             trend=page_trend(others) if len(grid.other_values) > 2 else None,
         ),
         CrossEffect(
-            name=f"Interaction: {high} minus {low} at {last}, less the same at {first}",
+            name=f"Interaction: {high} minus {low} at {last}, minus the same at {first}",
             effect=paired_effect(at_last, at_first, metric.range.of_differences),
         ),
     )
@@ -86,14 +92,16 @@ def _whole(grid: Grid, finals: pd.DataFrame) -> pd.DataFrame:
     return finals.reindex(columns=list(grid.levels.values())).dropna()
 
 
-def _means(whole: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    return pd.DataFrame({name: whole[list(levels)].mean(axis=1) for name, levels in groups.items()}, index=whole.index)
+def _means(complete: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: complete[list(levels)].mean(axis=1) for name, levels in groups.items()}, index=complete.index
+    )
 
 
-def _other(factor: Factor, grid: Grid, others: pd.DataFrame, found: CrossEffect, metric: Metric) -> str:
+def _other(factor: Factor, grid: Grid, others: pd.DataFrame, effect: CrossEffect, metric: Metric) -> str:
     """What the other key does: the test of what is claimed along it, or the difference of its ends."""
     if grid.other_hypothesis is None:
-        return f"{found.name[:1].lower()}{found.name[1:]}: {_estimate(found, metric)}"
+        return f"{effect.name[:1].lower()}{effect.name[1:]}: {_estimate(effect, metric)}"
     alone = Factor(
         name=factor.name, key=grid.other_key, label=grid.other_label, ordered=True, hypothesis=grid.other_hypothesis
     )
@@ -101,18 +109,18 @@ def _other(factor: Factor, grid: Grid, others: pd.DataFrame, found: CrossEffect,
     return f"averaged over {lowered(grid.label)}, {claimed.reason} ({claimed.outcome})"
 
 
-def _interaction(grid: Grid, found: CrossEffect, metric: Metric) -> str:
-    difference = found.effect.difference
+def _interaction(grid: Grid, crossed: CrossEffect, metric: Metric) -> str:
+    difference = crossed.effect.difference
     clear = difference.low > 0 or difference.high < 0
-    text = f"interaction {_estimate(found, metric)}"
+    text = f"interaction {_estimate(crossed, metric)}"
     if clear:
         text += f", so {lowered(grid.label)} does not do the same at {grid.other_values[0]} and {grid.other_values[-1]}"
     return text
 
 
-def _estimate(found: CrossEffect, metric: Metric) -> str:
-    difference, ends = found.effect.difference, interval_text(found.effect.difference, sign=True)
+def _estimate(crossed: CrossEffect, metric: Metric) -> str:
+    difference, ends = crossed.effect.difference, interval_text(crossed.effect.difference, sign=True)
     return (
         f"{signed(difference.mean)}{unit_text(metric)} ({CONFIDENCE:.0%} interval {ends}, {difference.count} seeds; "
-        f"paired t test {p_text(found.effect.p_value)})"
+        f"paired t test {p_text(crossed.effect.p_value)})"
     )

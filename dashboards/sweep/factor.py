@@ -112,10 +112,10 @@ def _grid(
         return None
     levels: dict[tuple[str, str], str] = {}
     for cell in cells:
-        found = _values(cell)
-        if key not in found or crossed[0] not in found:
+        assigned = _values(cell)
+        if key not in assigned or crossed[0] not in assigned:
             return None
-        levels[found[key], found[crossed[0]]] = str(cell.get("level"))
+        levels[assigned[key], assigned[crossed[0]]] = str(cell.get("level"))
     values, others = (tuple(dict.fromkeys(pair[place] for pair in levels)) for place in (0, 1))
     if len(levels) != len(values) * len(others) or len(set(levels.values())) != len(levels):
         return None
@@ -148,7 +148,7 @@ def crossed_keys(cells: Sequence[Mapping[str, Any]], key: str) -> tuple[str, ...
     for cell in cells:
         for name, value in _values(cell).items():
             values.setdefault(name, set()).add(value)
-    return tuple(name for name, seen in values.items() if len(seen) > 1 and name not in (key, "seed"))
+    return tuple(name for name, distinct in values.items() if len(distinct) > 1 and name not in (key, "seed"))
 
 
 def _parse_hypothesis(document: Mapping[str, Any]) -> Hypothesis:

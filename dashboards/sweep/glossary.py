@@ -40,7 +40,7 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class GlossaryEntry:
     """One row of ``metrics.json``: a metric, or a family of them where the name has ``<placeholders>``."""
 
     name: str
@@ -60,14 +60,14 @@ class Entry:
 class Glossary:
     """All entries of a ``metrics.json``."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[GlossaryEntry, ...] = ()
 
     def describe(self, key: str) -> Metric:
         """Label of ``key`` with its unit, definition and range as far as the runs gave them."""
-        found = [(entry, match) for entry in self.entries if (match := entry.pattern.fullmatch(key))]
-        if not found:
+        matches = [(entry, match) for entry in self.entries if (match := entry.pattern.fullmatch(key))]
+        if not matches:
             return Metric(key=key, label=label_of(key))
-        entry, match = max(found, key=lambda pair: pair[0].literal)
+        entry, match = max(matches, key=lambda pair: pair[0].literal)
         definition = entry.definition
         for name, value in match.groupdict().items():
             definition = definition.replace(f"<{name}>", value)
@@ -90,12 +90,12 @@ def parse_glossary(text: str, where: str) -> Glossary:
         raise ValueError(f"{GLOSSARY_FILE} of {where} cannot be read: {error}") from error
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: Mapping[str, Any]) -> GlossaryEntry:
     name = str(row["name"])
     parts = re.split(r"<(\w+)>", name)
     pattern = "".join(f"(?P<{part}>[^/]+)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
     low, high = row.get("range") or (None, None)
-    return Entry(
+    return GlossaryEntry(
         name=name,
         pattern=re.compile(pattern),
         unit=str(row.get("unit") or ""),

@@ -229,7 +229,7 @@ def _resolution(hypothesis: Hypothesis, difference: Interval, spread: float, met
     if not spread > 0:
         return ""
     unit, mean, count = unit_text(metric), difference.mean, difference.count
-    shown = (
+    sentence = (
         f"With this spread, the smallest difference between the first and the last level that {count} seeds could have "
         f"shown is {number(detectable_effect(spread, count))}{unit} ({POWER:.0%} power, two-sided 5%, paired t test)"
     )
@@ -240,8 +240,8 @@ def _resolution(hypothesis: Hypothesis, difference: Interval, spread: float, met
         seeds = seeds_to_detect(mean, spread)
         goal = f"to show the observed {signed(mean)}{unit}"
     if seeds is None:
-        return f"{shown}; {goal}, {MAX_SEEDS:,} seeds would not be enough."
-    return f"{shown}; {goal}, it takes {max(seeds, MIN_SEEDS)} seeds."
+        return f"{sentence}; {goal}, {MAX_SEEDS:,} seeds would not be enough."
+    return f"{sentence}; {goal}, it takes {max(seeds, MIN_SEEDS)} seeds."
 
 
 def unit_text(metric: Metric) -> str:

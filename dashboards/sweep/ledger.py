@@ -124,12 +124,12 @@ def accounts(sweep: SweepData) -> list[Account]:
     """The account of every completed run with enough ledgers, by level and seed."""
     points = ledger_points(sweep)
     entropy = sweep.metrics[sweep.metrics["metric"] == ENTROPY]
-    found = []
+    result = []
     for signature, rows in points.groupby("signature", sort=False):
         logged = entropy[entropy["signature"] == signature].set_index("step")["value"].dropna()
         if len(rows) >= MIN_LEDGERS and len(logged) > 1:
-            found.append(_account(rows, logged))
-    return found
+            result.append(_account(rows, logged))
+    return result
 
 
 def _account(rows: pd.DataFrame, logged: pd.Series) -> Account:
@@ -167,14 +167,14 @@ def _cumulated(steps: Floats, values: pd.DataFrame, last: int) -> pd.DataFrame:
     return pd.DataFrame(sums, index=pd.RangeIndex(last + 1, name="step"))
 
 
-def causes(found: Sequence[Account], level: str, reference: str) -> list[Cause]:
+def causes(accounts: Sequence[Account], level: str, reference: str) -> list[Cause]:
     """What each part contributes to the difference of ``level`` from ``reference``, over the seeds that both have, the
     largest first; parts that are 0 throughout are left out. They add up to the difference of the entropy changes."""
-    ends = {(account.level, account.seed): account.at_end() for account in found}
-    seeds = [seed for name, seed in ends if name == level and (reference, seed) in ends]
+    final_parts = {(account.level, account.seed): account.at_end() for account in accounts}
+    seeds = [seed for name, seed in final_parts if name == level and (reference, seed) in final_parts]
     if not seeds:
         return []
-    differences = pd.DataFrame([ends[level, seed] - ends[reference, seed] for seed in seeds])
+    differences = pd.DataFrame([final_parts[level, seed] - final_parts[reference, seed] for seed in seeds])
     parts = [
         Cause(part=part, words=words, difference=t_interval(differences[part]))
         for part, words in PARTS.items()
@@ -183,10 +183,10 @@ def causes(found: Sequence[Account], level: str, reference: str) -> list[Cause]:
     return sorted(parts, key=lambda cause: -abs(cause.difference.mean))
 
 
-def all_causes(sweep: SweepData, found: Sequence[Account]) -> list[tuple[str, dict[str, Cause]]]:
+def all_causes(sweep: SweepData, accounts: Sequence[Account]) -> list[tuple[str, dict[str, Cause]]]:
     """(label, causes by part) of every level but the reference, in order; without those that nothing is known of."""
     rows = [
-        (label, {cause.part: cause for cause in causes(found, level, sweep.reference)})
+        (label, {cause.part: cause for cause in causes(accounts, level, sweep.reference)})
         for level, label in labels(sweep).items()
         if level != sweep.reference
     ]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards.store.store import RunRecord, Store, open_store
+from dashboards.store.open import open_store
+from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.factor import Factor, parse_factor
 from dashboards.sweep.glossary import GLOSSARY_FILE, Glossary, Metric, parse_glossary
 
@@ -206,14 +207,14 @@ def _state(run: RunRecord | None) -> str:
 
 
 def _cells(planned: pd.DataFrame, runs: Mapping[str, RunRecord], points: pd.DataFrame) -> pd.DataFrame:
-    found = [runs.get(signature) for signature in planned["signature"]]
+    records = [runs.get(signature) for signature in planned["signature"]]
     last_step = points.groupby("run_id")["step"].max()
-    run_ids = [run.run_id if run else "" for run in found]
+    run_ids = [run.run_id if run else "" for run in records]
     return planned.assign(
-        state=[_state(run) for run in found],
+        state=[_state(run) for run in records],
         run_id=run_ids,
         last_step=[float(last_step.get(run_id, float("nan"))) for run_id in run_ids],
-        message=[run.tags.get("message", "") if run else "" for run in found],
+        message=[run.tags.get("message", "") if run else "" for run in records],
     )[list(CELL_COLUMNS)]
 
 
@@ -227,8 +228,8 @@ def _tidy(points: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _settings(runs: Mapping[str, RunRecord]) -> dict[str, str]:
-    every = [set(run.params.items()) for run in runs.values()]
-    common = set.intersection(*every) if every else set()
+    settings = [set(run.params.items()) for run in runs.values()]
+    common = set.intersection(*settings) if settings else set()
     return {key: value for key, value in sorted(common) if not key.startswith(_OUTSIDE)}
 
 

@@ -71,11 +71,15 @@ def within_seed_correlation(first: pd.DataFrame, second: pd.DataFrame) -> Interv
     A partial correlation given the seed: of N runs in S seeds the standard error of z is 1 / sqrt(N - S - 2). NaN
     without two levels of a seed or where one does not vary; ``count`` is N. Anderson 1958, section 4.3.
     """
-    both = first.notna() & second.notna()
-    both = both[both.sum(axis=1) > 1]
-    count, seeds = int(both.to_numpy().sum()), len(both)
+    observed = first.notna() & second.notna()
+    observed = observed[observed.sum(axis=1) > 1]
+    count, seeds = int(observed.to_numpy().sum()), len(observed)
     x, y = (
-        (table.loc[both.index].where(both).sub(table.loc[both.index].where(both).mean(axis=1), axis=0)).to_numpy()[both]
+        (
+            table.loc[observed.index]
+            .where(observed)
+            .sub(table.loc[observed.index].where(observed).mean(axis=1), axis=0)
+        ).to_numpy()[observed]
         for table in (first, second)
     )
     size = math.sqrt(float(x @ x) * float(y @ y))

@@ -70,12 +70,12 @@ class EvaluationKey:
 
 def evaluation_keys(keys: Iterable[str]) -> list[EvaluationKey]:
     """Every ``eval/<suite>/<kind>_at_<k>`` among ``keys``, held-out suites first, then by suite, kind and k."""
-    found = [
+    matches = [
         EvaluationKey(key=key, suite=match["suite"], kind=match["kind"], k=int(match["k"]))
         for key in keys
         if (match := _EVALUATION.match(key))
     ]
-    return sorted(found, key=lambda item: (not item.suite.startswith("held"), item.suite, item.kind, item.k))
+    return sorted(matches, key=lambda item: (not item.suite.startswith("held"), item.suite, item.kind, item.k))
 
 
 def suite_name(suite: str) -> str:

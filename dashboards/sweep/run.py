@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dashboards.store.store import RunRecord, Store, is_run_folder, open_store
+from dashboards.store.folder import is_run_folder
+from dashboards.store.open import open_store
+from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.factor import Factor
 from dashboards.sweep.load import SweepData, build_sweep, find_parent, list_sweeps, search_folder, sweep_of
 
@@ -32,17 +34,17 @@ def named_search(uri: str, name: str) -> Path | None:
     if is_run_folder(name):
         return None
     store = open_store(uri)
-    named = [run for run in list_sweeps(store) if name in (run.tags.get("study"), run.run_id, run.name)]
-    return search_folder(store, named[0]) if named else None
+    matching = [run for run in list_sweeps(store) if name in (run.tags.get("study"), run.run_id, run.name)]
+    return search_folder(store, matching[0]) if matching else None
 
 
 def find_run(store: Store, name: str) -> RunRecord | None:
     """The newest run of that signature, run id or run name, or the only one whose signature begins so."""
-    if found := store.runs_with_tag("signature", [name]):
-        return found[0]
+    if matching := store.runs_with_tag("signature", [name]):
+        return matching[0]
     runs = store.runs_with_tag("kind", ["cell"])
-    if found := [run for run in runs if name in (run.run_id, run.name)]:
-        return found[0]
+    if matching := [run for run in runs if name in (run.run_id, run.name)]:
+        return matching[0]
     begun = [run for run in runs if len(name) >= _SHORTEST_PREFIX and run.tags.get("signature", "").startswith(name)]
     return begun[0] if len({run.tags["signature"] for run in begun}) == 1 else None
 

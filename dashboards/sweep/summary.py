@@ -204,21 +204,23 @@ def _test(sweep: SweepData, metric: str, primary: bool) -> MetricTest | None:
     means = table.mean().dropna()
     if len(means) < 2:
         return None
-    ends = (means.index[0], means.index[-1])
-    effect: PairedEffect | None = paired_effect(table[ends[1]], table[ends[0]], sweep.describe(metric).range)
+    end_levels = (means.index[0], means.index[-1])
+    effect: PairedEffect | None = paired_effect(
+        table[end_levels[1]], table[end_levels[0]], sweep.describe(metric).range
+    )
     if len(means) == 2:
         p_value = effect.p_value if effect else math.nan
     elif sweep.factor.ordered:
         trend = page_trend(table[means.index])
         p_value = trend.p_value if trend.seeds > 1 else math.nan
     else:
-        ends, effect, p_value = (means.idxmin(), means.idxmax()), None, friedman_p(table[means.index])
+        end_levels, effect, p_value = (means.idxmin(), means.idxmax()), None, friedman_p(table[means.index])
     return MetricTest(
         metric=metric,
-        first=names[ends[0]],
-        last=names[ends[1]],
-        first_mean=float(means[ends[0]]),
-        last_mean=float(means[ends[1]]),
+        first=names[end_levels[0]],
+        last=names[end_levels[1]],
+        first_mean=float(means[end_levels[0]]),
+        last_mean=float(means[end_levels[1]]),
         effect=effect,
         p_value=p_value,
         adjusted_p=math.nan,
@@ -235,9 +237,9 @@ def hypothesis_result(sweep: SweepData) -> HypothesisResult:
 
 def entropy_reward(sweep: SweepData) -> pd.DataFrame:
     """Steps at which a cell logged both: columns signature, level, label, level_index, seed, step, entropy, reward."""
-    both = sweep.metrics[sweep.metrics["metric"].isin([ENTROPY, SAMPLED_REWARD])]
+    logged = sweep.metrics[sweep.metrics["metric"].isin([ENTROPY, SAMPLED_REWARD])]
     index = ["signature", "level", "label", "level_index", "seed", "step"]
-    wide = both.pivot_table(index=index, columns="metric", values="value").reindex(columns=[ENTROPY, SAMPLED_REWARD])
+    wide = logged.pivot_table(index=index, columns="metric", values="value").reindex(columns=[ENTROPY, SAMPLED_REWARD])
     return wide.dropna().rename(columns={ENTROPY: "entropy", SAMPLED_REWARD: "reward"}).reset_index()
 
 
@@ -245,7 +247,7 @@ def level_laws(sweep: SweepData) -> list[LevelLaw]:
     """The law of every level whose completed cells allow a fit."""
     points = entropy_reward(sweep)
     points = points[points["signature"].isin(sweep.completed["signature"])].sort_values("step")
-    found = []
+    fits = []
     for level, label in labels(sweep).items():
         of_level = points[points["level"] == level]
         runs = [(run["entropy"].to_numpy(), run["reward"].to_numpy()) for _, run in of_level.groupby("signature")]
@@ -258,7 +260,7 @@ def level_laws(sweep: SweepData) -> list[LevelLaw]:
 
         early = [prediction_error(entropy, reward, early_steps(len(entropy))) for _, entropy, reward in fitted]
         paper = [prediction_error(entropy, reward, EARLY_STEPS) for _, entropy, reward in fitted]
-        found.append(
+        fits.append(
             LevelLaw(
                 level=level,
                 label=label,
@@ -270,4 +272,4 @@ def level_laws(sweep: SweepData) -> list[LevelLaw]:
                 error_36=bounded_interval(paper, Range(low=0.0)),
             )
         )
-    return found
+    return fits

@@ -25,18 +25,18 @@ def finish(sweep: Sweep, tracker: Tracker | None, parent: str | None, adopted: S
     ``adopted`` are completed runs of earlier sweeps that this sweep's MLflow store does not hold yet.
     """
     record_dead_runs([sweep.run_dir(cell) for cell in sweep.cells], queue_drained=True)
-    ends = {state for _, state, _ in _ends(sweep)}
+    states = {state for _, state, _ in _ends(sweep)}
     if tracker is not None:
         behind = list(dict.fromkeys([*adopted, *not_mirrored(sweep)]))
         if behind:
             sync(behind, sweep.cells[0].config["launcher"]["trainer"])
     if tracker is not None and parent is not None:
-        tracker.close_sweep(parent, "FAILED" if ends & set(BAD_ENDS) else "COMPLETED")
+        tracker.close_sweep(parent, "FAILED" if states & set(BAD_ENDS) else "COMPLETED")
         show_results(sweep, tracker.uri)
     print_locations(sweep, tracker)
     for line in [*unfinished(sweep), *failures(sweep)]:
         print(line, file=sys.stderr)
-    return 0 if ends <= set(GOOD_ENDS) else 1
+    return 0 if states <= set(GOOD_ENDS) else 1
 
 
 def close_abandoned(sweep: Sweep) -> None:
@@ -82,8 +82,10 @@ def unfinished(sweep: Sweep) -> list[str]:
 
 
 def _ends(sweep: Sweep) -> list[tuple[Cell, str, str | None]]:
-    found = [(cell, read_status(sweep.run_dir(cell))) for cell in sweep.cells]
-    return [(cell, status.state if status else "PLANNED", status.message if status else None) for cell, status in found]
+    statuses = [(cell, read_status(sweep.run_dir(cell))) for cell in sweep.cells]
+    return [
+        (cell, status.state if status else "PLANNED", status.message if status else None) for cell, status in statuses
+    ]
 
 
 def _log_of(run_dir: Path) -> Path:

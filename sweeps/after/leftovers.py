@@ -74,12 +74,12 @@ def _checkpoints(run_dirs: list[Path]) -> Iterator[Leftover]:
 def remove(leftover: Leftover) -> bool:
     """Delete a folder; False when another process has locked the run meanwhile."""
     run_dir = leftover.path if (leftover.path / "status.json").exists() else leftover.path.parent
-    held = lock(run_dir, patience_s=0.0) if (run_dir / "status.json").exists() else None
-    if held is None and (run_dir / "status.json").exists():
+    handle = lock(run_dir, patience_s=0.0) if (run_dir / "status.json").exists() else None
+    if handle is None and (run_dir / "status.json").exists():
         return False
     shutil.rmtree(leftover.path)
-    if held is not None:
-        held.close()
+    if handle is not None:
+        handle.close()
     return True
 
 

@@ -18,8 +18,8 @@ from sweeps.queues.liveness import record_dead_runs
 from sweeps.queues.processes import kill_marked
 from sweeps.queues.slurm import cancel_jobs
 from sweeps.runs.run_folder import read_run
-from trainer.contract.config import ROOT
 from trainer.contract.liveness import is_locked, job_of
+from trainer.contract.paths import ROOT
 from trainer.contract.run_folder import ask_to_stop
 from trainer.contract.status import UNFINISHED, read_status, write_status
 
@@ -32,21 +32,23 @@ END_S = 10.0
 
 def cancel(run_dirs: Sequence[Path], *, now: bool) -> int:
     """Ask every unfinished run to stop with a ``STOP`` file, and with ``now`` kill its job; returns their number."""
-    asked = []
+    stopping = []
     for run_dir in run_dirs:
         status = read_status(run_dir)
         if status is not None and status.state in UNFINISHED | {"PLANNED"}:
             ask_to_stop(run_dir)
-            asked.append(run_dir)
+            stopping.append(run_dir)
             if status.state == "PLANNED":
                 write_status(run_dir, "CANCELLED", message="cancelled")
     if now:
-        _kill_jobs({job for run_dir in asked if (status := read_status(run_dir)) and (job := job_of(run_dir, status))})
+        _kill_jobs(
+            {job for run_dir in stopping if (status := read_status(run_dir)) and (job := job_of(run_dir, status))}
+        )
     end = time.monotonic() + (END_S if now else 0.0)
-    while any(is_locked(run_dir) for run_dir in asked) and time.monotonic() < end:
+    while any(is_locked(run_dir) for run_dir in stopping) and time.monotonic() < end:
         time.sleep(0.1)
-    record_dead_runs(asked)
-    return len(asked)
+    record_dead_runs(stopping)
+    return len(stopping)
 
 
 def _kill_jobs(jobs: Collection[str]) -> None:
@@ -69,16 +71,20 @@ def record_lost(run_dirs: Sequence[Path], trainer: Sequence[str]) -> list[Path]:
 def sync(run_dirs: Sequence[Path], trainer: Sequence[str]) -> int:
     """Run ``python -m trainer --sync`` on these folders, which copies them to MLflow; returns its exit code."""
     print(f"bringing {len(run_dirs)} run{'s' * (len(run_dirs) != 1)} to MLflow", file=sys.stderr, flush=True)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, *trainer, "--sync", *map(str, run_dirs)], cwd=ROOT, check=False, capture_output=True, text=True
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
+    if completed.returncode:
+        lines = completed.stderr.strip().splitlines() or ["no message"]
         reasons = [line for line in lines if "could not be brought to MLflow" in line] or lines[-1:]
-        more = [f"... and {len(reasons) - MAX_REASONS_SHOWN} more"] if len(reasons) > MAX_REASONS_SHOWN else []
-        shown = [f"MLflow lacks a part of {len(reasons)} of {len(run_dirs)} runs:", *reasons[:MAX_REASONS_SHOWN], *more]
-        print("\n".join(shown), file=sys.stderr)
-    return done.returncode
+        remainder = [f"... and {len(reasons) - MAX_REASONS_SHOWN} more"] if len(reasons) > MAX_REASONS_SHOWN else []
+        lines_shown = [
+            f"MLflow lacks a part of {len(reasons)} of {len(run_dirs)} runs:",
+            *reasons[:MAX_REASONS_SHOWN],
+            *remainder,
+        ]
+        print("\n".join(lines_shown), file=sys.stderr)
+    return completed.returncode
 
 
 def load_sweep(output: Path, document: Document) -> Sweep:

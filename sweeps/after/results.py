@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.grid.sweep import Sweep
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 
 
 def show_results(sweep: Sweep, uri: str) -> None:
@@ -54,8 +55,10 @@ def ui_line(uri: str) -> str:
 def _executable(name: str) -> str:
     """The path of a program of this Python environment, relative if it is below the working directory."""
     beside = Path(sys.executable).parent / name
-    here = Path.cwd()
-    return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside) if beside.exists() else name
+    current = Path.cwd()
+    return (
+        str(beside.relative_to(current)) if beside.is_relative_to(current) else str(beside) if beside.exists() else name
+    )
 
 
 def undecided(sweep: Sweep, uri: str) -> list[int]:

@@ -12,8 +12,8 @@ from sweeps.compose.explain import explained
 from sweeps.compose.overrides import merged
 from sweeps.grid.cells import Cell, ResolvedConfig, cell_of, require_valid, resolve_all
 from sweeps.grid.levels import Level
-from trainer.contract.config import ConfigError
 from trainer.contract.identity import group_signature
+from trainer.contract.settings import ConfigError
 
 Resolver = Callable[[Sequence[Sequence[str]]], list[ResolvedConfig]]
 """The resolved configurations of a batch of overrides."""

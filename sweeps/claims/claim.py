@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from sweeps.compose.compose import CONF
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 FOLDER = CONF / "claim"
 _KEYS = {"number", "statement", "source", "caveat", "base", "arms", "tests", "testbeds"}

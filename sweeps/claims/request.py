@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, Sweep
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 DECIDED = "decided"
 _OWN = ("study", "claims", "testbed", "until", "hours", "seed", "looks")

@@ -29,7 +29,7 @@ from sweeps.plan.plan import duration
 from sweeps.plan.reconcile import reconcile
 from sweeps.queues.base import open_queue
 from sweeps.tracking import absolute
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 DEFAULTS = ("claims", "testbed", "until", "hours", "seeds", "looks")
 

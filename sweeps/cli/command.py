@@ -10,7 +10,7 @@ import sys
 
 from sweeps.cli.help import found_text, help_text
 from sweeps.compose.compose import CONF, enable_plugins
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import ExitCode
 
 MULTIRUN = ("-m", "--multirun")

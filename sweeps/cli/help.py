@@ -68,7 +68,7 @@ A sweep that is started again runs only what is missing."""
 
 def help_text() -> str:
     """The whole help."""
-    choices = {group: [f"{name}{_mark(group, name)}" for name in found] for group, found in groups().items()}
+    choices = {group: [f"{name}{_mark(group, name)}" for name in members] for group, members in groups().items()}
     names = [*(name for name in QUESTIONS if name in choices), *(name for name in choices if name not in QUESTIONS)]
     rows = [f"  {name:<12} {QUESTIONS.get(name, ''):<40} {', '.join(choices[name])}" for name in names]
     return TEXT.format(groups="\n".join(rows))
@@ -77,13 +77,15 @@ def help_text() -> str:
 def found_text(words: Sequence[str]) -> str:
     """The presets whose name or comment has every word, or one sentence if there is none; a small one has its paper's
     comment too."""
-    wanted = [word.lower() for word in words]
-    said = {name: comment(name) for name in groups()["method"]}
-    whole = {name: f"{name} {text} {said.get(name.rpartition('/')[2], '')}".lower() for name, text in said.items()}
-    found = [name for name in said if all(word in whole[name] for word in wanted)]
-    if not found:
+    terms = [word.lower() for word in words]
+    comments = {name: comment(name) for name in groups()["method"]}
+    searchable = {
+        name: f"{name} {text} {comments.get(name.rpartition('/')[2], '')}".lower() for name, text in comments.items()
+    }
+    matches = [name for name in comments if all(word in searchable[name] for word in terms)]
+    if not matches:
         return f"no preset speaks of {' '.join(words)}: python sweep.py --help lists them all"
-    return "\n".join(f"method={name}\n    {said[name]}" for name in found)
+    return "\n".join(f"method={name}\n    {comments[name]}" for name in matches)
 
 
 def comment(preset: str) -> str:

@@ -27,10 +27,10 @@ def check_arguments(words: Sequence[str]) -> None:
     for override in overrides:
         problems += _problems(override, choices)
     for key in dict.fromkeys(item.key_or_group for item in overrides if item.key_or_group in choices):
-        named = (str(item.input_line).partition("=")[2] for item in overrides if item.key_or_group == key)
-        said = list(dict.fromkeys(named))
-        if len(said) > 1:
-            problems.append(f"{key} is chosen several times ({' and '.join(said)}): leave one of them")
+        values = (str(item.input_line).partition("=")[2] for item in overrides if item.key_or_group == key)
+        distinct = list(dict.fromkeys(values))
+        if len(distinct) > 1:
+            problems.append(f"{key} is chosen several times ({' and '.join(distinct)}): leave one of them")
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 

@@ -1,7 +1,7 @@
 """Component settings as plain mappings: fill in defaults, find unknown keys, convert numbers to the annotated type.
 
 A component is a mapping with a ``_target_``. It is never imported here, because that would import torch:
-:mod:`trainer.contract.config` parses its defaults from the source.
+:mod:`trainer.contract.component_source` reads its defaults from the source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.compose.compose import CONF
-from trainer.contract.config import component_annotations, component_defaults, nearest
+from trainer.contract.component_source import component_annotations, component_defaults
+from trainer.contract.settings import nearest
 
 PROJECT_PREFIXES = ("trainer.", "sweeps.")
 """Import paths of this project's components; any other ``_target_`` belongs to Hydra."""
@@ -35,7 +36,7 @@ def with_defaults(value: Any) -> Any:
 def open_mappings(node: Any) -> Any:
     """``node``, with new keys allowed in settings whose default is a mapping, such as ``task.suite_paths``."""
     if isinstance(node, DictConfig):
-        defaults = _defaults(node) or {}  # type: ignore[arg-type]
+        defaults = _defaults(node) or {}
         for key in map(str, node):
             value = node._get_node(key)
             if isinstance(defaults.get(key), dict) and isinstance(value, DictConfig):
@@ -63,8 +64,8 @@ def _as_number(value: Any, annotation: str) -> Any:
         return [_as_number(item, annotation) for item in value]
     if "float" in annotation:
         return float(value) if _is_whole(value) else value
-    whole = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
-    return int(value) if whole else value
+    integral = isinstance(value, float) and value.is_integer() and re.search(r"\bint\b|\bSeed\b", annotation)
+    return int(value) if integral else value
 
 
 def unknown_keys(value: Any, where: str = "") -> Iterator[str]:
@@ -97,9 +98,9 @@ def belongs_elsewhere(group: str, keys: Sequence[str], target: str) -> str | Non
     homes = [path.stem for path in sorted(CONF.glob(f"{group}/*.yaml")) if set(keys) <= set(_fields(path))]
     if not homes:
         return None
-    named, name = " and ".join(f"{group}.{key}" for key in keys), target.rpartition(".")[2]
+    keys_text, name = " and ".join(f"{group}.{key}" for key in keys), target.rpartition(".")[2]
     chosen = f"not {'a setting' if len(keys) == 1 else 'settings'} of {name}"
-    return f"{named} {'is' if len(keys) == 1 else 'are'} {chosen}: choose {group}={' or '.join(homes)}"
+    return f"{keys_text} {'is' if len(keys) == 1 else 'are'} {chosen}: choose {group}={' or '.join(homes)}"
 
 
 def _fields(path: Path) -> dict[str, Any]:

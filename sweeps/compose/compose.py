@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.compose.presets import choosing
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

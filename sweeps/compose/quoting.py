@@ -15,7 +15,8 @@ import yaml
 from sweeps.compose.components import PROJECT_PREFIXES
 from sweeps.compose.compose import CONF
 from sweeps.compose.overrides import parsed
-from trainer.contract.config import LIST_SLOTS, component_defaults, text_settings
+from trainer.contract.component_source import component_defaults, text_settings
+from trainer.contract.config import LIST_SLOTS
 
 _WORDS = re.compile(r"[\w.+:-]+(?:,[\w.+:-]+)*")
 """A value without quotes, brackets and spaces, or several of them."""

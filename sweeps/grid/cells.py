@@ -21,9 +21,8 @@ from sweeps.grid.levels import Level, levels
 from sweeps.grid.problems import config_problems
 from sweeps.queues.base import open_queue
 from sweeps.queues.machine import with_device_and_threads
-from trainer.contract.config import ConfigError, require
 from trainer.contract.identity import group_signature, identity, signature
-from trainer.contract.settings import coerced
+from trainer.contract.settings import ConfigError, coerced, require
 
 NOT_FROZEN = ("hydra", "plan", "retry", "max_hours", "yes")
 """Top-level keys that concern one invocation of ``sweep.py`` only; ``run.yaml`` does not hold them."""
@@ -80,11 +79,11 @@ def cells(resolve_all: Sequence[ResolvedConfig]) -> list[Cell]:
     """The cells of a sweep, in the order of its configurations. Raises :class:`ConfigError` with a line per problem."""
     configs = [member.config for member in resolve_all]
     require_valid(configs)
-    every = levels([member.overrides for member in resolve_all], configs[0].get("factor"))
-    made = [cell_of(member, level) for member, level in zip(resolve_all, every, strict=True)]
-    _all_different(made)
-    _clipping_acts(made)
-    return made
+    cell_levels = levels([member.overrides for member in resolve_all], configs[0].get("factor"))
+    built = [cell_of(member, level) for member, level in zip(resolve_all, cell_levels, strict=True)]
+    _all_different(built)
+    _clipping_acts(built)
+    return built
 
 
 def require_valid(configs: Sequence[Mapping[str, Any]]) -> None:
@@ -148,9 +147,9 @@ def _differences(node: Any, other: Any, where: str) -> Iterator[tuple[str, Any]]
 
 def _all_different(cells: Sequence[Cell]) -> None:
     """Raise :class:`ConfigError` if two cells have one signature: they would be one run, counted twice."""
-    seen: dict[str, Cell] = {}
+    by_signature: dict[str, Cell] = {}
     for cell in cells:
-        other = seen.setdefault(cell.signature, cell)
+        other = by_signature.setdefault(cell.signature, cell)
         if other is not cell and other.overrides == cell.overrides:
             raise ConfigError(f"the cell ({cell.name}) is asked for twice: leave out a value that is repeated")
         if other is not cell:
@@ -162,13 +161,13 @@ def _all_different(cells: Sequence[Cell]) -> None:
 
 def _clipping_acts(cells: Sequence[Cell]) -> None:
     """Raise :class:`ConfigError` if levels differ in clip thresholds only and every importance ratio is 1."""
-    seen: dict[str, Cell] = {}
+    by_rest: dict[str, Cell] = {}
     for cell in cells:
         optim, surrogate = cell.config["optim"], cell.config["surrogate"]
         if (optim["updates_per_rollout"], optim["epochs"]) != (1, 1):
             continue
         without = {key: value for key, value in surrogate.items() if key not in ("clip_low", "clip_high")}
-        other = seen.setdefault(group_signature({**cell.config, "surrogate": without}), cell)
+        other = by_rest.setdefault(group_signature({**cell.config, "surrogate": without}), cell)
         if identity({**other.config, "seed": 0}) != identity({**cell.config, "seed": 0}):
             raise ConfigError(
                 f"the levels {other.level.label!r} and {cell.level.label!r} differ in clip thresholds only, but with "

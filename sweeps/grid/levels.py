@@ -32,7 +32,7 @@ def swept_keys(batch: Sequence[Sequence[str]], factor_key: str | None) -> list[s
     for overrides in batch:
         for override in overrides:
             values.setdefault(key_of(override), set()).add(override.partition("=")[2])
-    return [key for key, seen in values.items() if (len(seen) > 1 or key == factor_key) and key != SEED]
+    return [key for key, distinct in values.items() if (len(distinct) > 1 or key == factor_key) and key != SEED]
 
 
 def levels(batch: Sequence[Sequence[str]], factor: Mapping[str, Any] | None) -> list[Level]:
@@ -50,7 +50,7 @@ def _name(
     overrides: Sequence[str], keys: Sequence[str], factor_key: str | None, labels: Mapping[str, Any]
 ) -> tuple[str, str]:
     values = {key_of(override): parsed(override) for override in overrides}
-    names, shown = [], []
+    names, short_names = [], []
     for key in keys:
         text = value_text(values.get(key))
         known = (
@@ -61,5 +61,5 @@ def _name(
         prefix = "" if key == factor_key or len(keys) == 1 else f"{short_key(key, keys)} "
         # A pair or a list of files has no short form of its own, so its label is its name.
         names.append(prefix + (known if known and isinstance(values.get(key), dict | list) else text))
-        shown.append(prefix + (known or text))
-    return (", ".join(names), ", ".join(shown)) if keys else ("default", "default")
+        short_names.append(prefix + (known or text))
+    return (", ".join(names), ", ".join(short_names)) if keys else ("default", "default")

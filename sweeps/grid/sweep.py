@@ -16,9 +16,9 @@ from typing import Any
 from sweeps.compose.overrides import key_of, short_key
 from sweeps.grid.cells import Cell
 from sweeps.grid.levels import SEED, swept_keys
-from trainer.contract.config import ConfigError, nearest, require
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.identity import NOT_IDENTITY
+from trainer.contract.settings import ConfigError, nearest, require
 from trainer.contract.status import read_object
 
 MAX_NAME_LENGTH = 80
@@ -128,8 +128,8 @@ def name_of(base: str, overrides: Sequence[str], swept: Collection[str] = ()) ->
         text for text in overrides if key_of(text) not in left_out and key_of(text).partition(".")[0] not in left_out
     ]
     # It becomes a folder, and a factor may be called anything.
-    named = re.sub(r"[^\w.,=+-]+", "-", base).lstrip(".-") or "study"
-    return _shortened("-".join([named, *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
+    stem = re.sub(r"[^\w.,=+-]+", "-", base).lstrip(".-") or "study"
+    return _shortened("-".join([stem, *(re.sub(r"[^\w.]+", "-", text.lstrip("+~")).strip("-") for text in fixed)]))
 
 
 def _unswept(cells: Sequence[Cell], multirun: bool) -> str:
@@ -150,8 +150,8 @@ def _factor(config: Mapping[str, Any]) -> dict[str, Any] | None:
     factor = config.get("factor")
     if not factor:
         return None
-    held = {key: _at(config, key) for key in factor.get("held") or ()}
-    return {**{key: value for key, value in factor.items() if key != "labels"}, "held": held}
+    constants = {key: _at(config, key) for key in factor.get("held") or ()}
+    return {**{key: value for key, value in factor.items() if key != "labels"}, "held": constants}
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:
@@ -199,5 +199,5 @@ def full_name(output: Path, name: str) -> str:
 
 def sweep_names(output: Path) -> list[str]:
     """The sweeps in this output folder, newest first."""
-    found = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda path: -path.stat().st_mtime)
-    return [path.parent.name for path in found]
+    files = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda path: -path.stat().st_mtime)
+    return [path.parent.name for path in files]

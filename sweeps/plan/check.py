@@ -15,8 +15,9 @@ from typing import Any
 
 from sweeps.grid.cells import Cell
 from sweeps.queues.base import Queue
-from trainer.contract.config import ROOT, ConfigError, require
 from trainer.contract.identity import group_signature
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import ExitCode
 
 

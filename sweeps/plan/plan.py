@@ -12,7 +12,7 @@ from sweeps.plan.estimate import Estimate
 from sweeps.plan.reconcile import Action, Decision
 from sweeps.plan.schema import outdated_line
 from sweeps.queues.base import Queue
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def plan_text(sweep: Sweep, decisions: Sequence[Decision], queue: Queue, expected: Estimate | None) -> str:
@@ -21,7 +21,7 @@ def plan_text(sweep: Sweep, decisions: Sequence[Decision], queue: Queue, expecte
     for cell, decision in zip(sweep.cells, decisions, strict=True):
         rows.append((cell.level.label, str(cell.seed), f"runs/{cell.signature}", _what(decision)))
     counts = {action: sum(decision.action is action for decision in decisions) for action in Action}
-    shown = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    actions = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     size = (
         f"{sweep.num_levels} levels x {sweep.num_seeds} seeds" if sweep.num_levels > 1 else f"{sweep.num_seeds} seeds"
     )
@@ -30,7 +30,7 @@ def plan_text(sweep: Sweep, decisions: Sequence[Decision], queue: Queue, expecte
         [
             *aligned(rows),
             "",
-            f"{sweep.name}: {_many(len(decisions), 'cell')} ({size}); {shown}",
+            f"{sweep.name}: {_many(len(decisions), 'cell')} ({size}); {actions}",
             f"estimated time: {time}",
             *filter(None, [outdated_line(sweep.output)]),
         ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeps.queues.liveness import alive_or_unknown
 from sweeps.queues.scheduler import Scheduler, ask
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.contract.status import UNFINISHED, Status, read_status
 
 RETRIES = (None, "failed", "lost", "all")
@@ -68,13 +68,15 @@ def reconcile(run_dirs: Sequence[Path], retry: str | None = None, only_waiting: 
 
 def unknown_liveness(decisions: Sequence[Decision]) -> str | None:
     """A warning about runs that are joined although their liveness is unknown; None without any."""
-    found = [decision for decision in decisions if decision.unknown_liveness]
-    if not found:
+    unknown = [decision for decision in decisions if decision.unknown_liveness]
+    if not unknown:
         return None
-    status = found[0].status
+    status = unknown[0].status
     assert status is not None
-    several = f"{len(found)} runs are" if len(found) > 1 else "one run is"
-    example = f"{found[0].run_dir.name}, {status.state} on {status.host}" + (f" by {status.job}" if status.job else "")
+    several = f"{len(unknown)} runs are" if len(unknown) > 1 else "one run is"
+    example = f"{unknown[0].run_dir.name}, {status.state} on {status.host}" + (
+        f" by {status.job}" if status.job else ""
+    )
     return (
         f"{several} waited for, and nobody here can tell whether anything moves them on ({example}): if nothing does, "
         "retry=lost takes them over from their last checkpoint"

@@ -18,10 +18,10 @@ from sweeps.grid.cells import Cell
 from sweeps.grid.sweep import Sweep
 from sweeps.runs.run_folder import read_run, write_run
 from sweeps.tracking import absolute
-from trainer.contract.config import ConfigError
 from trainer.contract.files import OutOfSpace, make_folder
 from trainer.contract.identity import SCHEMA, group_signature
 from trainer.contract.liveness import lock
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status, write_status
 
 ROOM_MIB, ROOM_PER_RUN_MIB = 200, 1
@@ -96,10 +96,10 @@ def register(sweep_ref: SweepRef, cells: Iterable[Cell]) -> list[Path]:
 
 
 def _register(run_dir: Path, cell: Cell, document: Mapping[str, Any]) -> None:
-    held = lock(run_dir, patience_s=0.2)
-    if held is None:
+    handle = lock(run_dir, patience_s=0.2)
+    if handle is None:
         return
-    with held:
+    with handle:
         status = read_status(run_dir)
         if status is not None and status.state == "COMPLETED":
             return

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.identity import SCHEMA
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status
 
 
 def outdated(output: Path) -> dict[Path, int]:
     """Run folders of another schema, with that schema."""
-    found = {path.parent: _schema(path) for path in sorted((output / "runs").glob("*/run.yaml"))}
-    return {run_dir: schema for run_dir, schema in found.items() if schema != SCHEMA}
+    schemas = {path.parent: _schema(path) for path in sorted((output / "runs").glob("*/run.yaml"))}
+    return {run_dir: schema for run_dir, schema in schemas.items() if schema != SCHEMA}
 
 
 def outdated_line(output: Path) -> str | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeps.queues.worker import Job
-from trainer.contract.config import ConfigError, component_defaults
+from trainer.contract.component_source import component_defaults
 from trainer.contract.run_folder import ask_to_stop
-from trainer.contract.settings import filled
+from trainer.contract.settings import ConfigError, filled
 from trainer.contract.status import UNFINISHED, read_status
 
 

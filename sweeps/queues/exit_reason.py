@@ -30,8 +30,8 @@ KILLED = {
 
 def signal_of_rank(text: str) -> int | None:
     """The signal that killed a rank, from the standard error of ``torchrun`` or ``accelerate``; None without any."""
-    found = RANK.findall(text)
-    return int(found[-1]) if found else None
+    numbers = RANK.findall(text)
+    return int(numbers[-1]) if numbers else None
 
 
 def state_after_signal(number: int) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sweeps.queues.scheduler import Scheduler, ask
 from trainer.contract import liveness
 from trainer.contract.liveness import is_slurm, job_of, lock
-from trainer.contract.run_folder import stop_asked
+from trainer.contract.run_folder import stop_request
 from trainer.contract.status import UNFINISHED, Status, read_status, write_status
 
 ENDS = {
@@ -60,7 +60,7 @@ def record_dead_runs(run_dirs: Sequence[Path], *, queue_drained: bool = False) -
 
 
 def _end(run_dir: Path, status: Status, scheduler: Scheduler | None) -> tuple[str, str | None]:
-    if stop_asked(run_dir) is not None:
+    if stop_request(run_dir) is not None:
         return "CANCELLED", "cancelled"
     job = job_of(run_dir, status)
     if is_slurm(job) and scheduler is not None:

@@ -29,9 +29,9 @@ from sweeps.queues.gpus import visible_gpus
 from sweeps.queues.machine import num_cores, num_slots
 from sweeps.queues.processes import MARK, kill_marked
 from sweeps.queues.worker import Job
-from trainer.contract.config import ROOT, require
 from trainer.contract.liveness import BEAT_S, beat
-from trainer.contract.settings import Range
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import Range, require
 from trainer.contract.status import UNFINISHED, read_status
 
 FOREVER_MIN = 10 * 365 * 24 * 60

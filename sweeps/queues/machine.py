@@ -88,8 +88,8 @@ def num_cores() -> int:
 
 def free_gib() -> float:
     """Memory available to new processes, GiB: the smaller of the system's and of the container's limit."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    free = int(found[1]) * 1024 if found else math.inf
+    available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    free = int(available[1]) * 1024 if available else math.inf
     for limit, used, statistics, name in _MEMORY:
         most, now = _read(limit), _read(used)
         if most is not None and most.isdigit() and now is not None:
@@ -101,10 +101,10 @@ def free_gib() -> float:
 @functools.cache
 def torch_knows_cuda() -> bool:
     """Whether the installed torch was built for GPUs, from its version file: importing it takes seconds."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         return False
-    built = re.search(r"^cuda\b[^=\n]*=(.+)$", Path(found.origin).with_name("version.py").read_text(), re.MULTILINE)
+    built = re.search(r"^cuda\b[^=\n]*=(.+)$", Path(spec.origin).with_name("version.py").read_text(), re.MULTILINE)
     return built is not None and built[1].strip() != "None"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.contract.cache import located
-from trainer.contract.config import SHIPPED_MODEL
+from trainer.contract.paths import SHIPPED_MODEL
 from trainer.contract.run_folder import last_checkpoint
 
 MAX_HEADER_BYTES = 100_000_000

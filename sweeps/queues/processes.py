@@ -19,24 +19,24 @@ MARK = "RLVR_SWEEP_JOB"
 def marked(name: str) -> list[int]:
     """Processes of this user with the mark ``name``, except this one."""
     entry = f"{MARK}={name}".encode()
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             if entry in (folder / "environ").read_bytes().split(b"\0") and not _is_zombie(folder):
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def children(parent: int) -> list[int]:
     """Processes whose parent is ``parent``."""
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             if int(_fields(folder)[1]) == parent:
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def kill_marked(name: str, patience_s: float = 5.0) -> None:

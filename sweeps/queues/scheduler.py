@@ -86,8 +86,8 @@ def setting(name: str) -> str:
         answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         return ""
-    found = re.search(rf"^{name}\s*= (\S+)", answer.stdout, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^{name}\s*= (\S+)", answer.stdout, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def num_nodes(partition: str | None) -> int | None:

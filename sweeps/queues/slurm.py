@@ -21,8 +21,8 @@ import submitit
 from sweeps.queues.base import cancel_runs
 from sweeps.queues.scheduler import Scheduler, ask, cluster_name, job_name, num_nodes, setting
 from sweeps.queues.worker import Job
-from trainer.contract.config import ROOT, ConfigError, require
-from trainer.contract.settings import Range
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, Range, require
 from trainer.contract.status import read_status, write_status
 
 ASK_EVERY_S = 5.0
@@ -142,9 +142,9 @@ class SlurmQueue:
         return names
 
     def _parameters(self) -> dict[str, Any]:
-        named = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
+        options = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
         return {
-            **{key: value for key, value in named.items() if value is not None},
+            **{key: value for key, value in options.items() if value is not None},
             **({"mem": f"{self.memory_gib}GB"} if self.memory_gib else {}),
             **({"gpus_per_node": self.gpus} if self.gpus else {}),
             "job_name": "rlvr",

@@ -26,9 +26,10 @@ from sweeps.queues.gpus import visible_gpus
 from sweeps.queues.processes import MARK, children
 from sweeps.queues.scheduler import job_name
 from sweeps.runs.run_folder import read_run
-from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.liveness import BEAT_S, beat, handed_on, lock
-from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_asked
+from trainer.contract.paths import ROOT
+from trainer.contract.run_folder import is_cancelled, last_attempt, next_attempt, stop_request
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import FINISHED, ExitCode, Status, read_status, write_status
 
 BAD_ENDS = ("FAILED", "LOST")
@@ -54,11 +55,11 @@ class Job:
         """Train every run to its end; returns the state of each run folder, or raises :class:`RunsFailed`."""
         _ASKED.clear()
         previous = {number: signal.signal(number, _ask_to_leave) for number in SIGNALS}
-        held = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
+        locks = {run_dir: handle for run_dir in map(Path, self.run_dirs) if (handle := lock(run_dir)) is not None}
         try:
-            waiting = [run_dir for run_dir in held if _wanted(run_dir)]
+            waiting = [run_dir for run_dir in locks if _wanted(run_dir)]
             while waiting:
-                code = self._run(waiting, [held[run_dir].fileno() for run_dir in waiting])
+                code = self._run(waiting, [locks[run_dir].fileno() for run_dir in waiting])
                 waiting = _after(waiting, code)
         finally:
             for number, handler in previous.items():
@@ -184,7 +185,7 @@ def _wanted(run_dir: Path) -> bool:
         return False
     if status is not None and status.state == "COMPLETED":
         return False
-    if stop_asked(run_dir) is not None:
+    if stop_request(run_dir) is not None:
         write_status(run_dir, "CANCELLED", message="stopped before it started")
         return False
     return True

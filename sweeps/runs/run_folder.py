@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from trainer.contract import run_yaml
-from trainer.contract.config import ConfigError
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.identity import identity, signature
+from trainer.contract.settings import ConfigError
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

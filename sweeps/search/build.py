@@ -24,7 +24,8 @@ from sweeps.search.context import Compose, SearchContext
 from sweeps.search.settings import Settings, settings
 from sweeps.search.space import described, overrides, probes
 from sweeps.search.store import storage_location
-from trainer.contract.config import ConfigError, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.settings import ConfigError
 
 UNTUNED = Level(name="untuned", label="untuned", index=0)
 
@@ -34,33 +35,35 @@ def build(loader: Any, master: DictConfig, arguments: Sequence[str]) -> SearchCo
     choice = str(master.hydra.runtime.choices["search"])
     node = OmegaConf.to_container(master.search, resolve=True)
     assert isinstance(node, dict)
-    asked = settings(component_defaults("sweeps.search.settings.Search") | {str(k): v for k, v in node.items()})
-    _refuse(arguments, asked)
+    requested = settings(component_defaults("sweeps.search.settings.Search") | {str(k): v for k, v in node.items()})
+    _refuse(arguments, requested)
     chosen = chosen_groups(arguments)
-    own = [
-        text for text in (*asked.search.fixed, *asked.search.measure) if key_of(text).partition(".")[0] not in chosen
+    from_settings = [
+        text
+        for text in (*requested.search.fixed, *requested.search.measure)
+        if key_of(text).partition(".")[0] not in chosen
     ]
-    fixed = tuple(merged([*own, *arguments]))
+    fixed = tuple(merged([*from_settings, *arguments]))
     compose = _composer(loader, master)
-    first = compose([[*fixed, *asked.search.baseline, f"seed={asked.search.seeds[0]}"]])[0]
+    first = compose([[*fixed, *requested.search.baseline, f"seed={requested.search.seeds[0]}"]])[0]
     name = chosen_name(first.config) or name_of(f"search-{choice}", arguments)
     output = Path(first.config["output"])
     return SearchContext(
         name=name,
         command=shlex.join(["python", "sweep.py", *sys.argv[1:]]),
         output=output,
-        settings=asked,
+        settings=requested,
         fixed=fixed,
         config=first.config,
         compose=compose,
         queue=open_queue(first.config["launcher"], [first.config]),
-        storage=storage_location(asked.search, output / "sweeps" / name),
+        storage=storage_location(requested.search, output / "sweeps" / name),
     )
 
 
-def _refuse(arguments: Sequence[str], asked: Settings) -> None:
+def _refuse(arguments: Sequence[str], requested: Settings) -> None:
     """Raise :class:`ConfigError` for overrides that cannot be combined with a search."""
-    varied = {parameter.key for parameter in asked.space}
+    varied = {parameter.key for parameter in requested.space}
     for item in OverridesParser.create().parse_overrides(list(arguments)):
         key = item.key_or_group
         if item.is_sweep_override():
@@ -96,9 +99,9 @@ def check_cells(context: SearchContext) -> Iterator[Cell]:
         batch = [merged([*context.fixed, *overrides(values), f"seed={seed}"]) for values in ends]
         try:
             # The ends of a range have to differ; of choices, some may be alike at a certain value of another key.
-            made = [context.compose([texts])[0] for texts in batch] if parameter.choices else context.compose(batch)
+            composed = [context.compose([texts])[0] for texts in batch] if parameter.choices else context.compose(batch)
         except ConfigError as error:
-            named = next((other.key for other in context.settings.space if other.key in str(error)), parameter.key)
-            raise ConfigError(f"search.space.{named}: {error}") from error
-        for cell, values in zip(made, ends, strict=True):
+            culprit = next((other.key for other in context.settings.space if other.key in str(error)), parameter.key)
+            raise ConfigError(f"search.space.{culprit}: {error}") from error
+        for cell, values in zip(composed, ends, strict=True):
             yield replace(cell, level=Level(name="probe", label=f"search.space: {described(values)}", index=0))

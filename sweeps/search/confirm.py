@@ -57,14 +57,14 @@ def confirmation_check_cell(context: SearchContext) -> list[Cell]:
 
 def confirmation_candidates(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
     """The trials to confirm: the best; of a Pareto front up to four, the best in each objective, then the earliest."""
-    found = best_trials(study)
-    if len(found) <= 1:
-        return found
-    ends = [
-        max(found, key=lambda trial, i=i, sign=objective.sign: sign * trial.values[i])  # type: ignore[misc]
+    best = best_trials(study)
+    if len(best) <= 1:
+        return best
+    extremes = [
+        max(best, key=lambda trial, i=i, sign=objective.sign: sign * trial.values[i])  # type: ignore[misc]
         for i, objective in enumerate(settings.objectives)
     ]
-    unique = {trial.number: trial for trial in [*ends, *found]}
+    unique = {trial.number: trial for trial in [*extremes, *best]}
     return list(unique.values())[:MAX_FRONT_MEMBERS]
 
 
@@ -88,9 +88,9 @@ def _evaluation_overrides(context: SearchContext) -> list[str]:
     if not evaluation["every"]:
         return []
     known_suites = [*evaluation["suites"], *suites_of(context.settings.objectives)]
-    every = list(dict.fromkeys([*known_suites, *search.confirm_suites]))
+    suites = list(dict.fromkeys([*known_suites, *search.confirm_suites]))
     # No suites at all means every suite of the task.
-    chosen = [f"evaluation.suites=[{','.join(every)}]"] if evaluation["suites"] else []
+    chosen = [f"evaluation.suites=[{','.join(suites)}]"] if evaluation["suites"] else []
     return [*chosen, f"evaluation.seed={search.confirm_noise}"]
 
 

@@ -69,7 +69,7 @@ class SearchContext:
         return self.sweep.run_dir(cell)
 
     def trial_cells(self, number: int, values: Mapping[str, Value]) -> tuple[Cell, ...]:
-        """A run for every seed of a trial. Raises :class:`~trainer.contract.config.ConfigError`."""
+        """A run for every seed of a trial. Raises :class:`~trainer.contract.settings.ConfigError`."""
         return self.runs(overrides(values), self.settings.search.seeds, level(number, values))
 
     def runs(self, more: Sequence[str], seeds: Sequence[int], at: Level) -> tuple[Cell, ...]:
@@ -82,8 +82,8 @@ class SearchContext:
     def cells(self, more: Sequence[str], seeds: Sequence[int], at: Level) -> tuple[Cell, ...]:
         """A run for every seed with ``more`` overrides, all of one level."""
         base = merged([*self.fixed, *more])
-        made = self.compose([[*base, f"seed={seed}"] for seed in seeds])
-        return tuple(replace(cell, level=at) for cell in made)
+        composed = self.compose([[*base, f"seed={seed}"] for seed in seeds])
+        return tuple(replace(cell, level=at) for cell in composed)
 
     def tuned(self, values: Mapping[str, Value]) -> list[str]:
         """The overrides of a trial that belong to the method: the fixed ones, then the suggested values."""

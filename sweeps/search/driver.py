@@ -32,7 +32,7 @@ from sweeps.search.record import TrialRecorder, trial_cost
 from sweeps.search.space import Value, suggest
 from sweeps.search.store import sampler, trial_by_number
 from sweeps.terminal import watch
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import UNFINISHED, read_status
 
 
@@ -106,16 +106,18 @@ class Driver:
         """Resume the trial of this number; None: start a new one."""
         begun = self._study.get_trials(deepcopy=False)
         self._study.sampler = sampler(self._search, len(begun) if number is None else number)
-        asked = self._study.ask() if number is None else trial_by_number(self._study, number)
-        values = suggest(asked, self._context.settings.space)
+        optuna_trial = self._study.ask() if number is None else trial_by_number(self._study, number)
+        values = suggest(optuna_trial, self._context.settings.space)
         try:
-            cells = self._context.trial_cells(asked.number, values)
+            cells = self._context.trial_cells(optuna_trial.number, values)
         except ConfigError as error:
-            self._end(OpenTrial(trial=asked, values=values, cells=()), TrialState.FAIL, str(error).partition("\n")[0])
+            self._end(
+                OpenTrial(trial=optuna_trial, values=values, cells=()), TrialState.FAIL, str(error).partition("\n")[0]
+            )
             return
-        rung = int(asked.user_attrs.get("rung", 0))
-        self._open[asked.number] = OpenTrial(trial=asked, values=values, cells=cells, rung=rung)
-        self._begin(self._open[asked.number])
+        rung = int(optuna_trial.user_attrs.get("rung", 0))
+        self._open[optuna_trial.number] = OpenTrial(trial=optuna_trial, values=values, cells=cells, rung=rung)
+        self._begin(self._open[optuna_trial.number])
 
     def _begin(self, open_trial: OpenTrial) -> None:
         """Queue the runs that the trial's rung still needs, except those that are complete or in another job."""
@@ -130,8 +132,8 @@ class Driver:
         busy = self._busy_dirs()
         todo = [cell for cell in todo if str(self._context.run_dir(cell)) not in busy]
         self._recorder.begun(open_trial.trial, open_trial.values, cells, open_trial.rung)
-        done = [cell for cell in cells if _state(self._context.run_dir(cell)) == "COMPLETED"]
-        self.adopted += adopt(self._sweep_ref, done)
+        completed = [cell for cell in cells if _state(self._context.run_dir(cell)) == "COMPLETED"]
+        self.adopted += adopt(self._sweep_ref, completed)
         open_trial.job = self._job(open_trial, todo) if todo else None
         if open_trial.job is not None:
             register(self._sweep_ref, todo)
@@ -171,10 +173,10 @@ class Driver:
         jobs = [open_trial.job for open_trial in self._open.values() if open_trial.job is not None]
         return {run_dir for job in jobs if self._pool.has(job) for run_dir in job.run_dirs}
 
-    def _is_busy(self, run_dir: Path, ours: set[str]) -> bool:
+    def _is_busy(self, run_dir: Path, busy: set[str]) -> bool:
         """Whether a run is being trained or queued, by this process or another."""
         status = read_status(run_dir)
-        if str(run_dir) in ours:
+        if str(run_dir) in busy:
             return True
         if status is None or status.state not in UNFINISHED or status.pid == os.getpid():
             return False
@@ -185,8 +187,8 @@ class Driver:
     def _collect(self, number: int) -> None:
         """Once all runs of a trial's rung have ended, go on to the next rung or report the trial to Optuna."""
         open_trial = self._open[number]
-        run_dirs, ours = self._run_dirs(open_trial), self._busy_dirs()
-        if any(self._is_busy(run_dir, ours) for run_dir in run_dirs):
+        run_dirs, busy = self._run_dirs(open_trial), self._busy_dirs()
+        if any(self._is_busy(run_dir, busy) for run_dir in run_dirs):
             return
         record_dead_runs(run_dirs, queue_drained=True)
         states = [_state(run_dir) for run_dir in run_dirs]
@@ -210,13 +212,13 @@ class Driver:
         objectives, cells = self._context.settings.objectives, open_trial.cells[: len(run_dirs)]
         values: dict[str, list[float]] = {}
         for cell, run_dir in zip(cells, run_dirs, strict=True):
-            found = [value_of(run_dir, objective) for objective in objectives]
-            missing = [o.metric for o, v in zip(objectives, found, strict=True) if v is None or not math.isfinite(v)]
+            results = [value_of(run_dir, objective) for objective in objectives]
+            missing = [o.metric for o, v in zip(objectives, results, strict=True) if v is None or not math.isfinite(v)]
             if missing:
                 return self._end(
                     open_trial, TrialState.FAIL, f"{missing[0]} has no finite value in run {cell.signature}"
                 )
-            values[str(cell.seed)] = [value for value in found if value is not None]
+            values[str(cell.seed)] = [value for value in results if value is not None]
         open_trial.trial.set_user_attr("values", values)
         if open_trial.rung == len(self._rungs) - 1:
             return self._end(open_trial, TrialState.COMPLETE, "")
@@ -240,9 +242,9 @@ class Driver:
             if other.number != open_trial.trial.number
             and (mean := mean_over_seeds(other.user_attrs.get("values", {}), seeds)) is not None
         ]
-        mine = mean_over_seeds(values, seeds)
-        assert mine is not None
-        return num_better(mine, others, signs), len(others) + 1
+        means = mean_over_seeds(values, seeds)
+        assert means is not None
+        return num_better(means, others, signs), len(others) + 1
 
     def _end(self, open_trial: OpenTrial, state: TrialState, reason: str) -> None:
         """Record the outcome of a trial, then report it to the study."""

@@ -19,7 +19,7 @@ from sweeps.search.entropy_rule import ENTROPY, EntropyRule
 from sweeps.search.objectives import series
 from sweeps.search.settings import Search
 from trainer.contract.records import read_records
-from trainer.contract.run_folder import ask_to_stop, stop_asked
+from trainer.contract.run_folder import ask_to_stop, stop_request
 from trainer.contract.status import read_status, write_status
 
 LOOK_EVERY_S = 0.2
@@ -61,7 +61,7 @@ def stop(run_dir: Path, name: str, reason: str) -> None:
 
 def pruned_by(run_dir: Path) -> tuple[str, str] | None:
     """(search, reason) of a run that a search asked to stop; None for any other."""
-    head, _, reason = (stop_asked(run_dir) or "").partition("\n")
+    head, _, reason = (stop_request(run_dir) or "").partition("\n")
     return (head.removeprefix("prune "), reason.strip()) if head.startswith("prune ") else None
 
 

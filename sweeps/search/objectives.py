@@ -18,14 +18,14 @@ def recorded(path: Path, metric: str) -> list[tuple[int, float]]:
 
 def series(records: Iterable[Mapping[str, object]], metric: str) -> list[tuple[int, float]]:
     """(step, value) of ``metric`` in records of ``metrics.jsonl``; of several records of a step the last counts."""
-    found: dict[int, float] = {}
+    points: dict[int, float] = {}
     for record in records:
         metrics, step = record["metrics"], record["step"]
         assert isinstance(metrics, Mapping) and isinstance(step, int)
         if metric in metrics:
             value = metrics[metric]
-            found[step] = math.nan if value is None else float(value)
-    return sorted(found.items())
+            points[step] = math.nan if value is None else float(value)
+    return sorted(points.items())
 
 
 def value_of(run_dir: Path, objective: SearchObjective) -> float | None:

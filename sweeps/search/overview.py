@@ -19,7 +19,7 @@ from sweeps.plan.schema import outdated_line
 from sweeps.search.context import SearchContext
 from sweeps.search.progress import best_text
 from sweeps.search.space import Parameter
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def remaining(context: SearchContext, study: optuna.Study | None) -> int:
@@ -64,12 +64,12 @@ def require_affordable(context: SearchContext, expected: float | None, max_hours
 def opening_lines(context: SearchContext, study: optuna.Study, expected: float | None) -> str:
     """The lines a search begins with."""
     settings, known = context.settings, study.get_trials(deepcopy=False)
-    what = " and ".join(f"{o.direction} {o.metric}" for o in settings.objectives)
+    goals = " and ".join(f"{o.direction} {o.metric}" for o in settings.objectives)
     over = sum(trial.state.is_finished() for trial in known)
     left = sum(trial.state == TrialState.RUNNING for trial in known)
     before = f"; {over} trials have ended, {left} were left open" if known else ""
     return (
-        f"{context.name}: {what} over {len(settings.space)} parameters, {settings.search.n_trials} trials{before}"
+        f"{context.name}: {goals} over {len(settings.space)} parameters, {settings.search.n_trials} trials{before}"
         f"{_time(context, expected)}, {context.queue.concurrency} at a time\n"
         f"to look inside: {dashboard_line(context)}"
     ) + (f"\n{old}" if (old := outdated_line(context.output)) else "")

@@ -24,9 +24,10 @@ from sweeps.compose.presets import chosen_groups
 from sweeps.search.confirm import MAX_FRONT_MEMBERS
 from sweeps.search.progress import best_trials
 from trainer.contract import run_yaml
-from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.files import write_atomic
 from trainer.contract.identity import NOT_IDENTITY
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 
 GROUP = "tuned"
 """Folder in ``conf/method`` for presets written by searches."""
@@ -70,8 +71,8 @@ def preset_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
     """The trials to write, by level: the confirmed ones; without any, the best or up to four of the front."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])}
     confirmed = study.user_attrs.get("confirm_levels") or {}
-    if named := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
-        return named
+    if by_level := {str(level): trials[number] for level, number in confirmed.items() if number in trials}:
+        return by_level
     single = len(study.directions) == 1
     return {
         GROUP if single else f"{GROUP}-{rank}": trial
@@ -84,7 +85,7 @@ def preset_text(
 ) -> str:
     """The preset as YAML with its provenance as comments and, last of these, a hash of everything else.
 
-    Raises :class:`~trainer.contract.config.ConfigError` for an override that no preset can hold.
+    Raises :class:`~trainer.contract.settings.ConfigError` for an override that no preset can hold.
     """
     overrides = list(trial.user_attrs.get("overrides") or ())
     kept = [
@@ -93,8 +94,8 @@ def preset_text(
     name = _name(study, level)
     body = run_yaml.dumps(_document(name, kept, conf))
     of_level = [item for item in confirmation if item["level"] == level]
-    said = [*_provenance(study, trial, of_level), *_left_out(overrides, kept), f"{_STUDY}{_identity(study)}"]
-    head = "\n".join([f"# {_GLOBAL}", *said])
+    comments = [*_provenance(study, trial, of_level), *_left_out(overrides, kept), f"{_STUDY}{_identity(study)}"]
+    head = "\n".join([f"# {_GLOBAL}", *comments])
     return "\n".join([head, _CONTENT + _digest(f"{head}\n{body}"), body])
 
 
@@ -216,9 +217,9 @@ def _comment(text: str) -> str:
 def _confirmation(folder: Path) -> list[dict[str, Any]]:
     """The comparisons of the confirmation, computed by ``python -m dashboards``, which must not be imported here."""
     command = [sys.executable, "-m", "dashboards", "search", str(folder.absolute()), "--summary"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        print(f"warning: the preset does not tell its confirmation: {done.stderr.strip()[-300:]}", file=sys.stderr)
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if completed.returncode:
+        print(f"warning: the preset does not tell its confirmation: {completed.stderr.strip()[-300:]}", file=sys.stderr)
         return []
     document = json.loads((folder / "report" / "summary.json").read_text(encoding="utf-8"))
     return list(document["confirmation"]["comparisons"])

@@ -86,8 +86,8 @@ class SearchDisplay:
         runs = [self._followed.setdefault(path, RunProgress(run_dir=path, level=path.name)) for path in run_dirs]
         for run in runs:
             run.refresh()
-        now = next((run for run in runs if run.state not in FINISHED), runs[-1])
-        return "  ".join([f"seed {runs.index(now) + 1} of {len(runs)}", *now.figures()])
+        current = next((run for run in runs if run.state not in FINISHED), runs[-1])
+        return "  ".join([f"seed {runs.index(current) + 1} of {len(runs)}", *current.figures()])
 
     def _say(self, line: str) -> None:
         self._erase()
@@ -113,12 +113,12 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def best_text(study: optuna.Study) -> str:
     """The best trial so far, or the size of the front, as a short text."""
-    found = best_trials(study)
-    if not found:
+    best = best_trials(study)
+    if not best:
         return ""
     if len(study.directions) > 1:
-        return f"front of {len(found)} (trials {', '.join(str(item.number) for item in found[:6])})"
-    return f"best {numbers(found[0].values)} (trial {found[0].number})"
+        return f"front of {len(best)} (trials {', '.join(str(item.number) for item in best[:6])})"
+    return f"best {numbers(best[0].values)} (trial {best[0].number})"
 
 
 def numbers(values: Sequence[float]) -> str:

@@ -61,8 +61,8 @@ class TrialRecorder:
 
     def _new(self, cell: Cell, rung: int) -> dict[str, Any]:
         status = read_status(self._context.run_dir(cell))
-        done = status is not None and status.state == "COMPLETED"
-        return {"seed": cell.seed, "rung": rung, "run": cell.signature, "reused": done}
+        completed = status is not None and status.state == "COMPLETED"
+        return {"seed": cell.seed, "rung": rung, "run": cell.signature, "reused": completed}
 
     def ended(self, trial: optuna.Trial, reason: str, cost: TrialCost) -> None:
         """Record why a trial ended, and its cost."""

@@ -113,88 +113,88 @@ class Settings:
 
     def plain(self) -> dict[str, Any]:
         """The settings as plain data, stored in the Optuna study and read by reports."""
-        made = self.search
+        values = self.search
         return {
             "objectives": [
                 {"metric": o.metric, "direction": o.direction, "label": o.label or o.metric, "last": o.last}
                 for o in self.objectives
             ],
             "space": {parameter.key: parameter.plain() for parameter in self.space},
-            "seeds": list(made.seeds),
-            "rungs": list(made.rungs),
-            "reduction": made.reduction,
-            "sampler": made.sampler,
-            "pruner": "none" if self.several else made.pruner,
-            "prune_metric": made.prune_metric,
-            "collapse": made.collapse,
-            "explosion": made.explosion,
-            "n_trials": made.n_trials,
+            "seeds": list(values.seeds),
+            "rungs": list(values.rungs),
+            "reduction": values.reduction,
+            "sampler": values.sampler,
+            "pruner": "none" if self.several else values.pruner,
+            "prune_metric": values.prune_metric,
+            "collapse": values.collapse,
+            "explosion": values.explosion,
+            "n_trials": values.n_trials,
             "confirm": {
-                "seeds": list(made.confirm_seeds),
-                "suites": list(made.confirm_suites),
-                "noise": made.confirm_noise,
+                "seeds": list(values.confirm_seeds),
+                "suites": list(values.confirm_suites),
+                "noise": values.confirm_noise,
             },
-            "storage": made.storage,
+            "storage": values.storage,
         }
 
 
 def settings(node: Mapping[str, Any]) -> Settings:
     """The ``search`` node of a resolved configuration, checked. Raises :class:`ConfigError`."""
-    made = filled(Search, {key: value for key, value in node.items() if key != "_target_"}, "search")
-    require(made.sampler in SAMPLERS, "search.sampler", made.sampler, nearest(made.sampler, SAMPLERS))
-    require(made.pruner in PRUNERS, "search.pruner", made.pruner, nearest(made.pruner, PRUNERS))
-    _check_seeds(made)
-    found = Settings(search=made, objectives=_objectives(made), space=parameters(made.space))
-    if found.several and made.sampler in SINGLE_ONLY:
+    chosen = filled(Search, {key: value for key, value in node.items() if key != "_target_"}, "search")
+    require(chosen.sampler in SAMPLERS, "search.sampler", chosen.sampler, nearest(chosen.sampler, SAMPLERS))
+    require(chosen.pruner in PRUNERS, "search.pruner", chosen.pruner, nearest(chosen.pruner, PRUNERS))
+    _check_seeds(chosen)
+    checked = Settings(search=chosen, objectives=_objectives(chosen), space=parameters(chosen.space))
+    if checked.several and chosen.sampler in SINGLE_ONLY:
         raise ConfigError(
-            f"search.sampler={made.sampler} takes one objective, and search.objectives has {len(found.objectives)}: "
-            "choose search.sampler=tpe or search.sampler=nsga2, or leave one objective"
+            f"search.sampler={chosen.sampler} takes one objective, and search.objectives has "
+            f"{len(checked.objectives)}: choose search.sampler=tpe or search.sampler=nsga2, or leave one objective"
         )
-    _check_suites(found)
-    return found
+    _check_suites(checked)
+    return checked
 
 
-def _objectives(made: Search) -> tuple[SearchObjective, ...]:
+def _objectives(search: Search) -> tuple[SearchObjective, ...]:
     remedy = "list at least one {metric: NAME, direction: maximize}"
-    require(bool(made.objectives), "search.objectives", made.objectives, remedy)
-    found = tuple(filled(SearchObjective, node, f"search.objectives[{i}]") for i, node in enumerate(made.objectives))
-    for number, objective in enumerate(found):
+    require(bool(search.objectives), "search.objectives", search.objectives, remedy)
+    parsed = tuple(filled(SearchObjective, node, f"search.objectives[{i}]") for i, node in enumerate(search.objectives))
+    for number, objective in enumerate(parsed):
         direction = objective.direction
         where = f"search.objectives[{number}].direction"
         require(direction in DIRECTIONS, where, direction, "choose maximize or minimize")
-    metrics = [objective.metric for objective in found]
+    metrics = [objective.metric for objective in parsed]
     require(len(set(metrics)) == len(metrics), "search.objectives", metrics, "name each metric once")
-    return found
+    return parsed
 
 
-def _check_seeds(made: Search) -> None:
+def _check_seeds(search: Search) -> None:
     for key, least in (("seeds", 1), ("confirm_seeds", 0)):
-        value = getattr(made, key)
+        value = getattr(search, key)
         different = len(set(value)) == len(value) >= least
         require(different, f"search.{key}", list(value), f"give at least {least} seeds, each once")
-    both = sorted(set(made.seeds) & set(made.confirm_seeds))
-    remedy = f"the search itself uses {both}: give fresh ones"
-    require(not both, "search.confirm_seeds", list(made.confirm_seeds), remedy)
-    rungs = list(made.rungs)
+    overlap = sorted(set(search.seeds) & set(search.confirm_seeds))
+    remedy = f"the search itself uses {overlap}: give fresh ones"
+    require(not overlap, "search.confirm_seeds", list(search.confirm_seeds), remedy)
+    rungs = list(search.rungs)
     require(
-        bool(rungs) and rungs == sorted(set(rungs)) and rungs[-1] == len(made.seeds),
+        bool(rungs) and rungs == sorted(set(rungs)) and rungs[-1] == len(search.seeds),
         "search.rungs",
         rungs,
-        f"give rising numbers of seeds, the last of them all {len(made.seeds)} of search.seeds",
+        f"give rising numbers of seeds, the last of them all {len(search.seeds)} of search.seeds",
     )
 
 
 def suites_of(objectives: Sequence[SearchObjective]) -> list[str]:
     """Evaluation suites that occur in the objectives."""
-    found = [match[1] for o in objectives if (match := re.match(r"eval/([^/]+)/", o.metric))]
-    return list(dict.fromkeys(found))
+    suites = [match[1] for o in objectives if (match := re.match(r"eval/([^/]+)/", o.metric))]
+    return list(dict.fromkeys(suites))
 
 
-def _check_suites(found: Settings) -> None:
-    both = sorted(set(suites_of(found.objectives)) & set(found.search.confirm_suites))
+def _check_suites(settings: Settings) -> None:
+    overlap = sorted(set(suites_of(settings.objectives)) & set(settings.search.confirm_suites))
     require(
-        not both,
+        not overlap,
         "search.confirm_suites",
-        list(found.search.confirm_suites),
-        f"the search looks at {', '.join(both)} itself: give suites that no objective names",
+        list(settings.search.confirm_suites),
+        f"the search looks at {', '.join(overlap)} itself: give suites that no objective names",
     )

@@ -65,10 +65,10 @@ class Parameter:
 def parameters(space: Mapping[str, Any]) -> tuple[Parameter, ...]:
     """The parameters of ``search.space``, checked. Raises :class:`ConfigError`."""
     require(isinstance(space, Mapping) and bool(space), "search.space", space, "name at least one key and its range")
-    found: dict[str, Parameter] = {}
+    known: dict[str, Parameter] = {}
     for key, node in space.items():
-        found[str(key)] = _parameter(str(key), node, found)
-    return tuple(found.values())
+        known[str(key)] = _parameter(str(key), node, known)
+    return tuple(known.values())
 
 
 def _parameter(key: str, node: Any, earlier: Mapping[str, Parameter]) -> Parameter:
@@ -79,42 +79,50 @@ def _parameter(key: str, node: Any, earlier: Mapping[str, Parameter]) -> Paramet
         raise ConfigError(f"{where}.{name}={node[name]!r} is no part of a range: {nearest(name, FIELDS)}")
     require(key != "seed", where, "seed", "the search chooses seeds itself: set search.seeds")
     when = _conditions(where, node.get("when") or {}, earlier)
-    given = {name: value for name, value in node.items() if value is not None} | {"key": key, "when": when}
+    fields = {name: value for name, value in node.items() if value is not None} | {"key": key, "when": when}
     require(node.get("type") in TYPES, f"{where}.type", node.get("type"), "choose float, int or categorical")
-    made = filled(Parameter, given, where)
-    if made.type == "categorical":
-        require(bool(made.choices), f"{where}.choices", list(made.choices), "list at least one text, number or null")
-        once = len(set(map(repr, made.choices))) == len(made.choices)
-        require(once, f"{where}.choices", list(made.choices), "name each choice once")
-        return Parameter(key=key, type=made.type, choices=made.choices, when=made.when)
-    return _checked_range(made, where)
+    parameter = filled(Parameter, fields, where)
+    if parameter.type == "categorical":
+        require(
+            bool(parameter.choices),
+            f"{where}.choices",
+            list(parameter.choices),
+            "list at least one text, number or null",
+        )
+        once = len(set(map(repr, parameter.choices))) == len(parameter.choices)
+        require(once, f"{where}.choices", list(parameter.choices), "name each choice once")
+        return Parameter(key=key, type=parameter.type, choices=parameter.choices, when=parameter.when)
+    return _checked_range(parameter, where)
 
 
-def _checked_range(made: Parameter, where: str) -> Parameter:
+def _checked_range(parameter: Parameter, where: str) -> Parameter:
     """Check the range of a numeric parameter. Raises :class:`ConfigError`."""
-    cast = float if made.type == "float" else int
-    what = "a number" if cast is float else "a whole number"
+    cast = float if parameter.type == "float" else int
+    expected = "a number" if cast is float else "a whole number"
     for name in ("low", "high", "step"):
-        value = getattr(made, name)
+        value = getattr(parameter, name)
         absent = name == "step" and value is None
-        right = value is not None and cast(value) == value
-        require(absent or right, f"{where}.{name}", value, f"{what} is needed")
-    low, high, step = made.low, made.high, made.step
+        is_exact = value is not None and cast(value) == value
+        require(absent or is_exact, f"{where}.{name}", value, f"{expected} is needed")
+    low, high, step = parameter.low, parameter.high, parameter.step
     assert low is not None and high is not None
     if low > high:
         raise ConfigError(f"{where} has its bounds the wrong way round: low={low} is above high={high}; swap them")
     require(low < high, where, f"{low} to {high}", "low and high are equal, so nothing is varied: widen the range")
-    require(not made.log or low > 0, f"{where}.low", low, "a logarithmic range begins above 0")
+    require(not parameter.log or low > 0, f"{where}.low", low, "a logarithmic range begins above 0")
     require(step is None or step > 0, f"{where}.step", step, "give a step above 0")
     require(
-        not (made.log and step is not None), f"{where}.step", step, "a logarithmic range has no steps: leave it out"
+        not (parameter.log and step is not None),
+        f"{where}.step",
+        step,
+        "a logarithmic range has no steps: leave it out",
     )
-    return replace(made, low=cast(low), high=cast(high), step=None if step is None else cast(step), choices=())
+    return replace(parameter, low=cast(low), high=cast(high), step=None if step is None else cast(step), choices=())
 
 
 def _conditions(where: str, node: Any, earlier: Mapping[str, Parameter]) -> dict[str, tuple[Value, ...]]:
     require(isinstance(node, Mapping), f"{where}.when", node, "give {KEY: [VALUES]}")
-    found = {}
+    conditions = {}
     for key, allowed in node.items():
         require(
             key in earlier, f"{where}.when", key, f"it is no parameter above this one: {nearest(str(key), earlier)}"
@@ -124,8 +132,8 @@ def _conditions(where: str, node: Any, earlier: Mapping[str, Parameter]) -> dict
         require(bool(choices), f"{where}.when", key, "a condition is on a categorical parameter")
         unknown = [value for value in values if value not in choices]
         require(not unknown, f"{where}.when.{key}", unknown, f"its choices are {', '.join(map(str, choices))}")
-        found[str(key)] = values
-    return found
+        conditions[str(key)] = values
+    return conditions
 
 
 def suggest(trial: SuggestingTrial, space: Sequence[Parameter]) -> dict[str, Value]:
@@ -188,16 +196,16 @@ def _forced(key: str, parameter: Parameter, space: Sequence[Parameter]) -> tuple
     """Values of ``key`` that the conditions of the parameter require, through any number of other parameters."""
     by_key = {other.key: other for other in space}
     for parent in parameter.when:
-        found = by_key[parent].when.get(key) or _forced(key, by_key[parent], space)
-        if found:
-            return found
+        values = by_key[parent].when.get(key) or _forced(key, by_key[parent], space)
+        if values:
+            return values
     return ()
 
 
 def _consistent(values: Mapping[str, Value], space: Sequence[Parameter]) -> dict[str, Value]:
     """``values`` without parameters whose conditions fail, and with the first value of those that are missing."""
-    found: dict[str, Value] = {}
+    complete: dict[str, Value] = {}
     for parameter in space:
-        if parameter.exists(found):
-            found[parameter.key] = values.get(parameter.key, parameter.extremes()[0])
-    return found
+        if parameter.exists(complete):
+            complete[parameter.key] = values.get(parameter.key, parameter.extremes()[0])
+    return complete

@@ -28,10 +28,10 @@ from sweeps.search.progress import SearchDisplay
 from sweeps.search.record import document
 from sweeps.terminal.watch import ask_after_interrupt
 from sweeps.tracking import Tracker, absolute
-from trainer.contract.config import ConfigError, require
 from trainer.contract.errors import reason
 from trainer.contract.identity import group_signature
 from trainer.contract.liveness import lock
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import ExitCode
 from trainer.contract.store import require_answer
 
@@ -93,8 +93,8 @@ def _deduplicated(started: Check) -> list[str]:
     except ConfigError as error:
         lines = str(error).splitlines()
         bare = [line.rpartition(" (in ")[0] or line for line in lines]
-        said = [line if bare.count(short) == 1 else short for line, short in zip(lines, bare, strict=True)]
-        raise ConfigError("\n".join(dict.fromkeys(said))) from error
+        shortened = [line if bare.count(short) == 1 else short for line, short in zip(lines, bare, strict=True)]
+        raise ConfigError("\n".join(dict.fromkeys(shortened))) from error
 
 
 def _run(context: SearchContext, expected: float | None) -> int:

@@ -17,8 +17,9 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from sweeps.search.settings import Search, Settings
-from trainer.contract.config import ConfigError, derive_seed
 from trainer.contract.errors import reason
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError
 
 JOURNAL = "study.journal"
 FIXED = ("objectives", "space", "seeds", "rungs")
@@ -70,23 +71,23 @@ def find(storage: BaseStorage, name: str) -> optuna.Study | None:
 
 def require_same(study: optuna.Study, settings: Settings, base: str) -> None:
     """Raise :class:`ConfigError` unless this search can continue an existing study."""
-    known, ours = study.user_attrs.get("search"), settings.plain()
+    known, current = study.user_attrs.get("search"), settings.plain()
     remedy = "give this search another name (study.name=NAME), or go back to what it was"
     if known is None:
         raise ConfigError(f"the storage has a study {study.study_name!r} that no search here made: {remedy}")
     for key in FIXED:
-        if known.get(key) != ours[key]:
-            change = _difference(known.get(key), ours[key])
+        if known.get(key) != current[key]:
+            change = _difference(known.get(key), current[key])
             raise ConfigError(f"the study {study.study_name!r} has another {key} ({change}): {remedy}")
     if study.user_attrs.get("base") != base:
-        what = "was made on another configuration, beside what the search varies"
-        raise ConfigError(f"the study {study.study_name!r} {what}: {remedy}")
+        reason = "was made on another configuration, beside what the search varies"
+        raise ConfigError(f"the study {study.study_name!r} {reason}: {remedy}")
 
 
-def _difference(known: Any, ours: Any) -> str:
-    if isinstance(known, Mapping) and isinstance(ours, Mapping):
-        return ", ".join(key for key in {**known, **ours} if known.get(key) != ours.get(key))
-    return f"{known} there, {ours} here"
+def _difference(known: Any, current: Any) -> str:
+    if isinstance(known, Mapping) and isinstance(current, Mapping):
+        return ", ".join(key for key in {**known, **current} if known.get(key) != current.get(key))
+    return f"{known} there, {current} here"
 
 
 def create(storage: BaseStorage, name: str, settings: Settings, attributes: Mapping[str, Any]) -> optuna.Study:

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from sweeps.compose.components import unknown_keys
 from sweeps.compose.compose import CONF, Composed, compose, compose_batch, groups
 from sweeps.grid.cells import cells, resolve, resolve_all
-from trainer.contract.config import LIST_SLOTS, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.config import LIST_SLOTS
 from trainer.contract.identity import identity
 
 PLAIN = {"factor", "study", "method", "clip_regime"}

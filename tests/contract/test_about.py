@@ -14,7 +14,8 @@ from sweeps.cli.command import main
 from sweeps.cli.help import found_text, help_text
 from sweeps.compose.compose import CONF
 from trainer.contract.about import SLOTS, STATUSES, About, about, furthest, members
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Component
 from trainer.tracking.mlflow_tags import tags
 

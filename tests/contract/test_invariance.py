@@ -16,7 +16,7 @@ from testbench import SUM_TOLERANCE, VOCABULARY, Bench, Toy, off_policy, on_poli
 from torch import nn
 
 from trainer.batch.types import TokenBatch
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.objective.objective import Objective
 from trainer.objective.reductions import SequenceMean
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus

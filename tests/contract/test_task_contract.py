@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from trainer.contract.components import build_component
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 from trainer.tasks.base import Task
 
 NEED_DATA = ("jsonl", "code", "reasoning_gym")

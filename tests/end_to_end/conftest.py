@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from runs import write_run
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}

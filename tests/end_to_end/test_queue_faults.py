@@ -8,28 +8,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runs import record
+from waiting import wait_for
 
 from sweeps.queues.processes import marked
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow
 SETTINGS = ("study=smoke", "steps=80", "engine=transformers", "hardware.num_threads=1", "study.name=killed")
 MORE = ("accounting=none", "hardware.device=cpu", "seed=5", "checkpoint.every=1")
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def status(run: Path) -> dict[str, Any]:

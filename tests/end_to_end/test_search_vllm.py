@@ -13,7 +13,7 @@ import pytest
 
 from sweeps.search.space import override
 from sweeps.search.store import find, open_storage
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 TINY = (
     *("study=smoke", "task.num_prompts=16", "optim.updates_per_rollout=2", "optim.lr=0.003", "accounting=none"),

@@ -8,15 +8,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runs import record
 from slurm_node import NoCluster, SlurmNode, slurm_node
+from waiting import wait_for
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -83,13 +84,6 @@ def sweep(node: SlurmNode, tmp_path: Path) -> Iterator[Sweep]:
     left = [job for job, state in states.items() if state in ("PENDING", "RUNNING", "COMPLETING")]
     if left:
         node.ask("scancel", *left)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def job_of(run: Path) -> str:

@@ -8,8 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ import pytest
 from copiers import Copier, copied, follow_to_the_end, record, recorded, run_folder
 from mlflow_server import Line, Server
 from runs import run_config, steps, write_run
+from waiting import wait_for
 
 from tests.end_to_end.conftest import ENVIRONMENT
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.contract.status import write_status
 from trainer.contract.store import ENVIRONMENT as MLFLOW
 from trainer.storage.record import RunFolder
@@ -75,13 +75,6 @@ def num_points(store: Path) -> int:
         return int(connection.execute("select count(*) from metrics").fetchone()[0])
 
 
-def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 def equal_after_syncing_twice(folder: RunFolder, uri: str, experiment: str, store: Path) -> None:
     """The copy equals the record, and neither the first nor the second sync changes a point."""
     before = num_points(store)
@@ -109,11 +102,11 @@ def test_a_fault_in_mid_run_leaves_the_copy_late_and_whole(
     copier = Copier(folder)
     record(folder, range(6))
     copier.tell(5)
-    until(lambda: any("policy/entropy" in run.data.metrics for run in runs(server.uri, experiment)))
+    wait_for(lambda: any("policy/entropy" in run.data.metrics for run in runs(server.uri, experiment)))
     line.fault = fault
     record(folder, range(6, STEPS))
     copier.tell(STEPS - 1)
-    until(lambda: line.disturbed >= 3)
+    wait_for(lambda: line.disturbed >= 3)
     line.fault = None
     folder.write_status("COMPLETED", STEPS, STEPS)
     assert copier.close() == 0
@@ -131,7 +124,7 @@ def test_a_fault_for_the_whole_run_is_made_up_for_by_sync(
     copier = Copier(folder)
     record(folder, range(STEPS))
     copier.tell(STEPS - 1)
-    until(lambda: line.disturbed >= 2)
+    wait_for(lambda: line.disturbed >= 2)
     folder.write_status("COMPLETED", STEPS, STEPS)
     assert copier.close() == 1, "it said that something is missing"
     line.fault = None
@@ -146,10 +139,10 @@ def test_a_server_killed_and_started_again_in_mid_run(server: Server, tmp_path: 
     command = [sys.executable, "-m", "trainer", str(folder.path)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
-        until(lambda: any(run.data.metrics for run in runs(server.uri, "restart")))
+        wait_for(lambda: any(run.data.metrics for run in runs(server.uri, "restart")))
         server.kill()
         reached = len(steps(folder))
-        until(lambda: len(steps(folder)) >= min(reached + 10, 40))
+        wait_for(lambda: len(steps(folder)) >= min(reached + 10, 40))
         server.start()
         assert process.wait(120) == 0
     finally:

@@ -16,8 +16,8 @@ from runs import MOVING, SMALL, record, run_config, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
 from trainer.contract import run_yaml
-from trainer.contract.config import ROOT
 from trainer.contract.identity import signature
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 SLOTS = ("controller", "rollout", "shaping", "advantage", "weight", "regularizer")

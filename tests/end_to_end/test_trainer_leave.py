@@ -15,7 +15,7 @@ from runs import record, run_config, steps, write_run
 
 from tests.end_to_end.conftest import ENVIRONMENT
 from trainer.contract import run_yaml
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 STEP = "trainer.update.gradient:Learner.step"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runs import MOVING, VLLM, record, steps, write_run
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 pytestmark = [

@@ -21,7 +21,7 @@ from testbench import (
     CONTEXT,
     SUM_TOLERANCE,
     Bench,
-    ModelDesk,
+    ModelServices,
     Outcome,
     Toy,
     off_policy,
@@ -38,13 +38,15 @@ from torch import Tensor
 
 from sweeps.compose.compose import CONF, compose
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import LIST_SLOTS, ConfigError, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.components import build_component
+from trainer.contract.config import LIST_SLOTS
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.metrics.table import METRICS
 from trainer.objective import reductions
 from trainer.objective.base import Component, Context
 from trainer.objective.objective import Objective
-from trainer.setup.build import build_component
 
 SINGLE = ("shaping", "advantage", "surrogate", "reduction")
 GROUPS = (*SINGLE, *LIST_SLOTS)
@@ -147,7 +149,7 @@ def _with_member(objective: Objective, path: str, member: Component) -> Objectiv
 def _prepared(objective: Objective, batch: TokenBatch, terms: TokenTerms) -> tuple[Objective, TokenBatch]:
     """Controlled objective, and the batch with advantages, weights and columns: what the loss sees."""
     state = started(objective)
-    here = replace(CONTEXT, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
+    here = replace(CONTEXT, services=ModelServices(policy=policy(Toy()), rollouts=unpacked(batch)))
     state |= objective.begin_controllers(state, batch, here)
     objective = objective.controlled(state, CONTEXT)
     batch = with_advantages(batch, objective, here, state)

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from testbench import CONTEXT, Bench, Toy, off_policy, on_policy
 
 from sweeps.compose.compose import compose, groups
+from trainer.contract.components import build_component
 from trainer.contract.config import LIST_SLOTS
 from trainer.objective.objective import Objective
-from trainer.setup.build import build_component
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "methods.json"
 PRESETS = [name for name in groups()["method"] if not name.startswith("tuned/")]

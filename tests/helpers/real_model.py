@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def smollm2() -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.contract import run_yaml
-from trainer.contract.config import component_defaults
+from trainer.contract.component_source import component_defaults
 from trainer.contract.identity import SCHEMA, signature
 from trainer.storage.record import RunFolder
 

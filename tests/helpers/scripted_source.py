@@ -69,7 +69,7 @@ class ScriptedSource:
             verdict=Verdict(reward=rewards[sample % len(rewards)]),
         )
 
-    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+    def entropies(self, rollouts: Sequence[Rollout], *, temperature: float) -> list[tuple[float, ...]]:
         self.measured += len(rollouts)
         return [tuple(self.entropy(rollout)) for rollout in rollouts]
 

@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainer.contract import run_yaml
-from trainer.contract.config import component_defaults
+from trainer.contract.component_source import component_defaults
 from trainer.contract.identity import signature
 from trainer.setup.checks import problems
 from trainer.storage.record import RunFolder

@@ -269,7 +269,7 @@ class Bench:
         if batch.old_logprobs is not None and objective.old_statistics:
             measured = actor.measure(batch, objective.old_statistics).extras
             batch = replace(batch, extras={f"old_{name}": value for name, value in measured.items()})
-        here = replace(self.context, services=ModelDesk(policy=actor, rollouts=unpacked(batch)))
+        here = replace(self.context, services=ModelServices(policy=actor, rollouts=unpacked(batch)))
         state = state | objective.begin_controllers(state, batch, here)
         objective = objective.controlled(state, self.context)
         batch = with_advantages(batch, objective, here, state)
@@ -288,7 +288,9 @@ class Bench:
 
 def started(objective: Objective, context: Context = CONTEXT) -> dict[str, Any]:
     """State after ``setup`` with a base model that is not the one a test trains: a run that is some steps old."""
-    return objective.setup(objective.initial_state(), replace(context, services=ModelDesk(policy=policy(Toy(seed=1)))))
+    return objective.setup(
+        objective.initial_state(), replace(context, services=ModelServices(policy=policy(Toy(seed=1))))
+    )
 
 
 def unpacked(batch: TokenBatch) -> tuple[Rollout, ...]:
@@ -313,7 +315,7 @@ def unpacked(batch: TokenBatch) -> tuple[Rollout, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDesk:
+class ModelServices:
     """What components may ask of the run, answered by a model without an engine: prompts with an even number are always
     solved, and every prompt has an expert of its own, some of them shorter than the responses."""
 

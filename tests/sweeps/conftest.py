@@ -11,7 +11,7 @@ import pytest
 from sweeps.cli.command import main
 from sweeps.compose.compose import Composed, compose
 from sweeps.grid.cells import Cell, cells, resolve_all
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 HOSTILE = "a b 'c' \"d\" ü 日本 $HOME;#&=,[x]"
 """A folder name with everything that shells, URIs, YAML and Hydra give a meaning to."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 

@@ -7,13 +7,12 @@ import os
 import pty
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 GRID = (
@@ -25,13 +24,6 @@ GRID = (
     f"launcher.trainer=[{FAKE}]",
     "tracking=none",
 )
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 class Terminal:

@@ -8,17 +8,17 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from waiting import wait_for
 
 from sweeps.cli.help import QUESTIONS
 from sweeps.compose.compose import groups
-from trainer.contract.config import ROOT
 from trainer.contract.identity import signature
+from trainer.contract.paths import ROOT
 
 Sweep = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -153,13 +153,6 @@ def command(*arguments: str) -> list[str]:
         f"launcher.trainer=[{FAKE}]",
         "tracking=none",
     ]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_two_launchers_run_each_cell_once(tmp_path: Path) -> None:

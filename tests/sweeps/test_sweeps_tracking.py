@@ -16,7 +16,8 @@ from sweeps.after.finish import close_abandoned
 from sweeps.grid.cells import Cell
 from sweeps.grid.sweep import Sweep
 from sweeps.tracking import Tracker, absolute
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import write_status
 from trainer.contract.store import require_answer
 

@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 from runs import COIN, CURVES, MOVING, write_run
 
-from trainer.contract.config import AccountingConfig, ConfigError
+from trainer.contract.config import AccountingConfig
+from trainer.contract.settings import ConfigError
 from trainer.engine.base import EnginePool
 from trainer.loop import train
 from trainer.setup.build import build_run

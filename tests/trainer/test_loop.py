@@ -15,7 +15,7 @@ from runs import COIN, MOVING, metrics, record, run_config, write_run
 import trainer.update.update
 from trainer import loop
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.engine.base import EnginePool
 from trainer.engine.transformers import _Transformers
 from trainer.loop import train

@@ -16,7 +16,7 @@ import yaml
 from runs import run_config, write_run
 
 from trainer.__main__ import main
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
 

@@ -16,7 +16,7 @@ from trainer.batch.types import Rollout, TokenBatch
 
 
 def collate(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
-    """Rollouts [N] to one batch [N, T], padded on the right; T is the longest sequence less one.
+    """Rollouts [N] to one batch [N, T], padded on the right; T is the longest sequence minus one.
 
     Row i holds ``s = prompt + completion``: ``inputs[i, t] = s[t]``, ``targets[i, t] = s[t + 1]``. A completion token
     at ``s[k]`` is therefore described at ``t = k - 1``, where ``mask`` is True unless it was given rather than
@@ -34,14 +34,14 @@ def collate(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     targets = np.full(shape, pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)
     sampler, entropy = np.zeros((2, *shape), dtype=np.float32)
-    told = all(rollout.sampler_entropies is not None for rollout in rollouts)
+    has_entropies = all(rollout.sampler_entropies is not None for rollout in rollouts)
     for row, (rollout, length) in enumerate(zip(rollouts, lengths, strict=True)):
         tokens = rollout.prompt_ids + rollout.completion_ids
         inputs[row, :length] = tokens[:-1]
         targets[row, :length] = tokens[1:]
         first = len(rollout.prompt_ids) - 1
         sampler[row, first:length] = rollout.sampler_logprobs
-        entropy[row, first:length] = rollout.sampler_entropies if told else 0.0
+        entropy[row, first:length] = rollout.sampler_entropies if has_entropies else 0.0
         mask[row, first + rollout.num_context : length] = True
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
     return TokenBatch(
@@ -52,18 +52,12 @@ def collate(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
         prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
         mask=torch.from_numpy(mask),
         sampler_logprobs=torch.from_numpy(np.where(mask, sampler, np.float32(0))),
-        sampler_entropy=torch.from_numpy(np.where(mask, entropy, np.float32(0))) if told else None,
+        sampler_entropy=torch.from_numpy(np.where(mask, entropy, np.float32(0))) if has_entropies else None,
         rewards=rewards,
         raw_rewards=rewards,
         group=torch.tensor([r.group for r in rollouts]),
         truncated=torch.tensor([r.finish_reason == "length" for r in rollouts]),
-        tail=torch.tensor([float(_tail(r)) for r in rollouts]),
     )
-
-
-def _tail(rollout: Rollout) -> int:
-    anchor = rollout.verdict.anchor if rollout.verdict else None
-    return 0 if anchor is None else len(rollout.text) - anchor
 
 
 def _check(rollout: Rollout) -> None:
@@ -95,24 +89,24 @@ def micro_batches(lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
 def shared_micro_batches(
     lengths: Tensor, prompt_lengths: Tensor, prompt_index: Tensor, max_tokens: int
 ) -> Iterator[Tensor]:
-    """Row indices in micro-batches of at most ``max_tokens`` tokens without padding, each prompt counted once a
-    portion.
+    """Row indices in micro-batches of at most ``max_tokens`` tokens without padding, each prompt counted once in
+    each.
 
     ``lengths``, ``prompt_lengths``, ``prompt_index`` [N] (number of the row's prompt). Rows of one prompt go together.
     """
-    portion: list[int] = []
+    micro_batch: list[int] = []
     tokens, last = 0, -1
     order = torch.argsort(prompt_index, stable=True)
     columns = (order, prompt_lengths[order], (lengths - prompt_lengths)[order], prompt_index[order])
-    for row, prompt, own, number in zip(*(column.tolist() for column in columns), strict=True):
+    for row, prompt, response, number in zip(*(column.tolist() for column in columns), strict=True):
         shared = number == last
-        if portion and tokens + own + (0 if shared else prompt) > max_tokens:
-            yield torch.tensor(portion)
-            portion, tokens, shared = [], 0, False
-        portion.append(row)
-        tokens, last = tokens + own + (0 if shared else prompt), number
-    if portion:
-        yield torch.tensor(portion)
+        if micro_batch and tokens + response + (0 if shared else prompt) > max_tokens:
+            yield torch.tensor(micro_batch)
+            micro_batch, tokens, shared = [], 0, False
+        micro_batch.append(row)
+        tokens, last = tokens + response + (0 if shared else prompt), number
+    if micro_batch:
+        yield torch.tensor(micro_batch)
 
 
 def mini_batches(group: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:

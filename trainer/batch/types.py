@@ -33,16 +33,20 @@ class Prompt:
     """Few-shot examples that come before: what was asked and what was answered."""
 
 
+CORRECT_ABOVE = 0.5
+"""A response is correct when the verifier's reward exceeds this."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What a task's verifier says of one response."""
 
     reward: float
-    """Verifiable reward; 1.0 right, 0.0 wrong for the shipped tasks."""
+    """Verifiable reward; 1.0 correct, 0.0 incorrect for the shipped tasks."""
     answer: str | None = None
     """Canonical final answer, used for maj@k, answer diversity and answer entropy. None: no answer could be read."""
     solution: str | None = None
-    """Canonical form of a *correct* solution (two spellings of one solution share it). None when wrong."""
+    """Canonical form of a *correct* solution (two spellings of one solution share it). None when incorrect."""
     comparable: bool = True
     """False: an answer was given, but the verifier could not compare it with the correct one, so it scores 0.
     Counted."""
@@ -87,6 +91,11 @@ class Rollout:
             )
         return self.verdict.reward
 
+    @property
+    def is_correct(self) -> bool:
+        """Whether the verifier's reward exceeds :data:`CORRECT_ABOVE`."""
+        return self.reward > CORRECT_ABOVE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
@@ -128,8 +137,6 @@ class TokenBatch:
     """Nats, under the reference model."""
     advantages: Float[Tensor, "N T"] | None = None
     """Reward units or standard deviations, 0 outside the mask."""
-    tail: Float[Tensor, " N"] | None = None
-    """Characters of the response after its anchor (see :class:`Verdict`), 0 without one. None: not packed."""
     weights: Float[Tensor, "N T"] | None = None
     """Factor on the policy term, 1 where nothing is weighted."""
     extras: dict[str, Tensor] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Where the members of the objective come from: docs, ``--help``, MLflow tags and reports are made of it.
+"""Source, status and departures of the members of the objective; docs, ``--help``, MLflow tags and reports print them.
 
-Declared by every member as ``about: ClassVar[About] = About(...)`` with literal values and read from the source without
-importing it. So this must not import torch, nor any member.
+Every member declares ``about: ClassVar[About] = About(...)`` with literal values, which are read from its source file
+without importing it. Must not import torch, nor any member.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainer.contract.config import LIST_SLOTS, ConfigError, class_body, component_defaults
+from trainer.contract.component_source import class_body, component_defaults
+from trainer.contract.config import LIST_SLOTS
+from trainer.contract.settings import ConfigError
 
 Status = Literal["published", "released", "reconstructed"]
 
@@ -55,11 +57,11 @@ def about(node: Mapping[str, object]) -> dict[str, str]:
 
 def members(config: Mapping[str, Any]) -> dict[str, Mapping[str, object]]:
     """The configured members of the objective by path: ``advantage``, ``regularizer.siren`` ..."""
-    found: dict[str, Mapping[str, object]] = {}
+    nodes: dict[str, Mapping[str, object]] = {}
     for slot in SLOTS:
         node = config.get(slot) or {}
-        found |= {f"{slot}.{name}": item for name, item in node.items()} if slot in LIST_SLOTS else {slot: node}
-    return {path: node for path, node in found.items() if "_target_" in node}
+        nodes |= {f"{slot}.{name}": item for name, item in node.items()} if slot in LIST_SLOTS else {slot: node}
+    return {path: node for path, node in nodes.items() if "_target_" in node}
 
 
 def furthest(statuses: Iterable[str]) -> str:

@@ -17,8 +17,8 @@ def cache_folder() -> Path:
 
     A relative ``XDG_CACHE_HOME`` is ignored, as the XDG base directory specification asks.
     """
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(configured) if Path(configured).is_absolute() else Path.home() / ".cache"
     return base / "rlvr-entropy"
 
 

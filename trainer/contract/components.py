@@ -1,4 +1,4 @@
-"""Instances from mappings with ``_target_``. The import path is the registry; there is no other.
+"""Builds components from mappings with ``_target_``. The import path is the registry; there is no other.
 
 It must not read configuration files or start anything.
 """
@@ -10,8 +10,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.contract.config import ConfigError, component_defaults, require
-from trainer.contract.settings import filled
+from trainer.contract.component_source import component_defaults
+from trainer.contract.settings import ConfigError, filled, require
 
 
 def build_component(node: object, key: str) -> Any:

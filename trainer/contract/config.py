@@ -1,29 +1,15 @@
-"""The configuration of one run: plain groups as frozen dataclasses, and the static schema of components.
+"""The configuration of one run: its slots, and its plain groups as frozen dataclasses.
 
-Imported by ``trainer`` and, alone of all of ``trainer``, by ``sweeps``; so it must not import torch. A component
-(task, engine, surrogate, ...) keeps its fields in its own file: :func:`component_defaults` reads them from the source
-without importing it.
+Read by ``trainer`` and by ``sweeps``, so it must not import torch. A component (task, engine, surrogate, ...) keeps
+its fields in its own file (:mod:`trainer.contract.component_source`).
 """
 
 from __future__ import annotations
 
-import ast
-import functools
-import hashlib
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
-from trainer.contract.settings import ConfigError as ConfigError
-from trainer.contract.settings import Range
-from trainer.contract.settings import nearest as nearest
-from trainer.contract.settings import require as require
-
-ROOT = Path(__file__).resolve().parents[2]
-
-SHIPPED_MODEL = ROOT / "trainer" / "assets" / "countdown-tiny"
-"""The language model that comes with the project."""
+from trainer.contract.settings import Range, require
 
 SINGLE_SLOTS = ("task", "engine", "rollout", "shaping", "advantage", "surrogate", "reduction", "evaluation")
 """Groups that hold exactly one component."""
@@ -220,78 +206,3 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.experiment), "tracking.experiment", self.experiment, "give the experiment a name")
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from anything printable, e.g. ``derive_seed(run_seed, step, "rollout")``.
-
-    All randomness of a run comes from generators seeded this way, so a resumed run repeats the undisturbed one.
-    """
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-@functools.cache
-def class_body(target: str) -> tuple[ast.ClassDef, str]:
-    """Syntax of the component class at import path ``target`` and its file; :class:`ConfigError` if there is none."""
-    module, _, name = target.rpartition(".")
-    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    if not module.startswith(("trainer.", "sweeps.")) or not path.is_file():
-        raise ConfigError(
-            f"_target_={target!r} names no file of the project: expected {module or '?'} as a path under trainer/"
-        )
-    classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
-    if name not in classes:
-        raise ConfigError(f"_target_={target!r} names no class in {path.relative_to(ROOT)}: {nearest(name, classes)}")
-    return classes[name], str(path)
-
-
-@functools.cache
-def _defaults_json(target: str) -> str:
-    body, path = class_body(target)
-    defaults: dict[str, object] = {}
-    for node in body.body:
-        if (
-            not isinstance(node, ast.AnnAssign)
-            or not isinstance(node.target, ast.Name)
-            or "ClassVar" in ast.unparse(node.annotation)
-        ):
-            continue
-        defaults[node.target.id] = _literal(node.value, f"{path}: {body.name}.{node.target.id}")
-    return json.dumps(defaults)
-
-
-def _literal(node: ast.expr | None, where: str) -> object:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "field":
-        factories = [ast.unparse(word.value) for word in node.keywords if word.arg == "default_factory"]
-        return {} if factories == ["dict"] else []
-    try:
-        return ast.literal_eval(node)  # type: ignore[arg-type]
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{where} needs a literal default, so that its configuration can be read without importing it"
-        ) from error
-
-
-def component_annotations(target: str) -> dict[str, str]:
-    """Field names of the component dataclass at import path ``target`` and their annotations, read from its source."""
-    fields = [node for node in class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
-    return {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}
-
-
-def component_defaults(target: str) -> dict[str, object]:
-    """Field names and defaults of the component dataclass at import path ``target``, read from its source.
-
-    Raises :class:`ConfigError` when there is no such class or a default is not a literal.
-    """
-    defaults: dict[str, object] = json.loads(_defaults_json(target))
-    return defaults
-
-
-@functools.cache
-def text_settings(target: str) -> frozenset[str]:
-    """Names of the fields of a component that are texts, may be None, or are mappings of texts."""
-    body, _ = class_body(target)
-    fields = [node for node in body.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    texts = {"str", "str | None", "dict[str, str]"}
-    return frozenset(node.target.id for node in fields if ast.unparse(node.annotation) in texts)  # type: ignore[union-attr]

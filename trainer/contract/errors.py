@@ -1,6 +1,6 @@
-"""Why something of MLflow, SQLAlchemy or the network failed, in one line that a person can act on.
+"""Turns an error of MLflow, SQLAlchemy or the network into one line that names the cause.
 
-Called wherever such an error is shown. Their own first line often says how it came about and not what is wrong.
+Used wherever such an error is shown: the first line of the error itself often leaves the cause out.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 LENGTH = 300
 """Characters."""
@@ -26,22 +26,22 @@ def reason(error: BaseException) -> str:
         return " ".join(str(error).split())
     lines = [line.strip() for line in str(error).splitlines()]
     line = next((line for line in lines if not NOISE.search(line)), "") or type(error).__name__
-    found = CAUSE.findall(line) and CAUSE.search(line)
-    if (found and "://" in line) or "HTTPConnectionPool" in line:
+    cause = CAUSE.findall(line) and CAUSE.search(line)
+    if (cause and "://" in line) or "HTTPConnectionPool" in line:
         where = re.search(r"https?://[^\s'\"/]+|host='[^']+', port=\d+", line)
-        what = (found[1] or found[0]).strip() if found else "no answer"
-        return f"{where[0] if where else 'the server'}: {what}"[:LENGTH]
+        detail = (cause[1] or cause[0]).strip() if cause else "no answer"
+        return f"{where[0] if where else 'the server'}: {detail}"[:LENGTH]
     plain = re.sub(r"^\((?:\w+\.)+(\w+)\) ", "", line)
-    named = plain if plain != line else f"{type(error).__name__}: {plain}"
-    return named[:LENGTH]
+    message = plain if plain != line else f"{type(error).__name__}: {plain}"
+    return message[:LENGTH]
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """``error`` and what led to it, the innermost last."""
-    seen = set[int]()
+    visited = set[int]()
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
+    while current is not None and id(current) not in visited:
+        visited.add(id(current))
         yield current
         current = current.__cause__ or current.__context__
 

@@ -1,7 +1,6 @@
-"""Files that are whole or not there, and one word for a full disk.
+"""Atomic writes: a file is whole or not there. A full disk is reported in one sentence.
 
-Used by everything that writes into an output folder. It must not know what is in the files, and must never leave half
-of one.
+Used by everything that writes into an output folder. It must not know what is in the files.
 """
 
 from __future__ import annotations

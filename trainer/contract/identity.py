@@ -1,7 +1,8 @@
-"""Which settings make a run what it is: one identity, one folder, one curve, byte for byte.
+"""The signature of a run: a hash of the settings that can change its metrics.
 
-Must not import torch. What is left out has been shown not to matter: a test runs both values of every such setting
-and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
+It names the run folder and tags the MLflow run. What is left out of it has been shown not to matter: a test runs both
+values of every such setting and compares the bytes of ``metrics.jsonl`` (``tests/trainer/contract/test_inert.py``).
+Must not import torch.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ no part of the identity, so that runs of before are found. No default of theirs 
 
 def identity(config: Mapping[str, object]) -> dict[str, object]:
     """The part of a resolved configuration that can move a curve, with the schema number."""
-    return {"schema": SCHEMA} | {key: named(value) for key, value in config.items() if key not in NOT_IDENTITY}
+    return {"schema": SCHEMA} | {key: by_class_name(value) for key, value in config.items() if key not in NOT_IDENTITY}
 
 
-def named(value: Any) -> Any:
+def by_class_name(value: Any) -> Any:
     """``value`` with components by their class name alone: a file may move, an experiment stays what it was.
     Settings of :data:`ADDED` are left out where they say nothing new."""
     if isinstance(value, Mapping):
         neutral = ADDED.get(str(_class_name(value.get("_target_"))), {})
         kept = {key: item for key, item in value.items() if key not in neutral or item != neutral[key]}
-        return {key: _class_name(item) if key == "_target_" else named(item) for key, item in kept.items()}
-    return [named(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _class_name(item) if key == "_target_" else by_class_name(item) for key, item in kept.items()}
+    return [by_class_name(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _class_name(target: object) -> object:

@@ -1,7 +1,6 @@
-"""Who has a run, and whether anybody is at work on it: lock, scheduler, process, heartbeat.
+"""Which process holds a run, and whether it is alive: by lock, scheduler, process and heartbeat.
 
-A run is given up only when all witnesses deny it; of what only a scheduler can tell nothing is known until it is
-asked.
+A run counts as dead only if all of these say so. A job of a scheduler that was not asked counts as unknown.
 """
 
 from __future__ import annotations
@@ -104,15 +103,15 @@ class Taken(Exception):
 
 
 @contextmanager
-def having(run_dir: Path) -> Iterator[None]:
+def holding(run_dir: Path) -> Iterator[None]:
     """Have the run within the block and show signs of life: by its lock, or for the process that handed it on.
 
     Raises :class:`Taken`.
     """
-    held = lock(run_dir)
-    found = holder(run_dir)
-    if held is None and (found is None or found.token != os.environ.get(HANDED_ON)):
-        raise Taken(f"{run_dir} is being trained by {found or 'another process'}: nothing was done")
+    handle = lock(run_dir)
+    owner = holder(run_dir)
+    if handle is None and (owner is None or owner.token != os.environ.get(HANDED_ON)):
+        raise Taken(f"{run_dir} is being trained by {owner or 'another process'}: nothing was done")
     over = threading.Event()
     beating = threading.Thread(target=_beat_until, args=(run_dir, over), name="heartbeat", daemon=True)
     beating.start()
@@ -121,8 +120,8 @@ def having(run_dir: Path) -> Iterator[None]:
     finally:
         over.set()
         beating.join()
-        if held is not None:
-            held.close()
+        if handle is not None:
+            handle.close()
 
 
 def _beat_until(run_dir: Path, over: threading.Event) -> None:
@@ -148,7 +147,7 @@ def silent_s(run_dir: Path) -> float | None:
         return None
 
 
-def beats(run_dir: Path) -> bool:
+def has_heartbeat(run_dir: Path) -> bool:
     """Whether there was a sign of life lately."""
     silence = silent_s(run_dir)
     return silence is not None and silence < SILENT_S
@@ -166,16 +165,16 @@ def is_alive(run_dir: Path, status: Status, listed: Callable[[str], bool | None]
         return True
     if (run_dir / "status.json").exists() and (run_dir / "status.json").stat().st_uid != os.geteuid():
         return None  # squeue and the kernel answer for our own jobs only
-    here, job = status.host == socket.gethostname(), job_of(run_dir, status)
+    same_host, job = status.host == socket.gethostname(), job_of(run_dir, status)
     if is_slurm(job):
-        # Locks do not reach through every network file system, so a job elsewhere that still beats is believed.
-        said = listed(str(job))
-        return True if said is False and not here and beats(run_dir) else said
+        # Locks do not reach through every network file system, so a job elsewhere with a fresh heartbeat is believed.
+        alive = listed(str(job))
+        return True if alive is False and not same_host and has_heartbeat(run_dir) else alive
     if status.state == "PREEMPTED":  # only a scheduler takes a run up again by itself
         return False
-    if here:
-        return status.pid is not None and _wrote(status.pid, status.time)
-    return beats(run_dir) or time.time() - status.time < SILENT_S
+    if same_host:
+        return status.pid is not None and _is_writer(status.pid, status.time)
+    return has_heartbeat(run_dir) or time.time() - status.time < SILENT_S
 
 
 def job_of(run_dir: Path, status: Status) -> str | None:
@@ -188,7 +187,7 @@ def is_slurm(job: str | None) -> bool:
     return job is not None and job.startswith("slurm:")
 
 
-def _wrote(pid: int, when: float) -> bool:
+def _is_writer(pid: int, when: float) -> bool:
     """Whether process ``pid`` lives and may have written something at ``when``, in Unix seconds.
 
     One that began later is a stranger that got the number.

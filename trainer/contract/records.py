@@ -1,7 +1,7 @@
-"""Records: files of JSON lines in step order, ``metrics.jsonl`` and its kin. Appended whole, read as they grow.
+"""Files of JSON lines in step order (``metrics.jsonl`` and others): appending to them, and reading them as they grow.
 
-Written by the trainer, read by everything that shows or copies a run. A torn last line is one that is being written; a
-line that was damaged later is never passed over in silence.
+Written by the trainer, read by everything that shows or copies a run. A last line without its end is still being
+written and is left out; a line that was damaged later is an error.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import room_for
+from trainer.contract.settings import ConfigError
 
 
 class DamagedRecord(ConfigError):

@@ -1,4 +1,4 @@
-"""Attempts of a run, and the ``STOP`` file that asks it to end: the small files of a run folder that both sides use.
+"""The small files of a run folder that trainer and ``sweeps`` both use: attempts, and ``STOP``, which ends a run.
 
 It must not interpret what a run computes.
 """
@@ -50,7 +50,7 @@ def ask_to_stop(run_dir: Path, why: str = CANCEL) -> None:
     write_atomic(run_dir / "STOP", f"{why}\n")
 
 
-def stop_asked(run_dir: Path) -> str | None:
+def stop_request(run_dir: Path) -> str | None:
     """What the ``STOP`` file says; None without one."""
     try:
         return (run_dir / "STOP").read_text()
@@ -60,4 +60,4 @@ def stop_asked(run_dir: Path) -> str | None:
 
 def is_cancelled(run_dir: Path) -> bool:
     """Whether a person asked the run to end."""
-    return (stop_asked(run_dir) or "").startswith(CANCEL)
+    return (stop_request(run_dir) or "").startswith(CANCEL)

@@ -1,4 +1,4 @@
-"""``run.yaml`` as text: what is written is what is read, for every string in every place, whoever reads it.
+"""``run.yaml`` as text: every value is read back as it was written, by any YAML reader.
 
 Used by the run folder of ``trainer``, by ``sweeps`` and by the tuned presets. Must not import torch or OmegaConf.
 

@@ -1,8 +1,7 @@
-"""The one way from plain data to a dataclass: names, types and ends of ranges checked, every refusal one sentence.
+"""Validation of settings: a mapping becomes a dataclass, or one sentence names the key, the value and what to do.
 
-The trainer's components, the queues and the searches are all made here; it must not import torch. What single values
-may be stands in the annotations of the fields (:class:`Range`); what they have to be *together* stays in a class's
-``__post_init__``.
+The trainer's components, the queues and the searches are all built here. The range of a single value is in the
+annotation of its field (:class:`Range`); conditions on several values are in ``__post_init__``. Must not import torch.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ def coerced(value: Any, hint: Any, key: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _one_of(value, arguments, key)
     if origin is typing.Literal:
-        right = value in arguments and not isinstance(value, bool)
-        require(right, key, value, nearest(str(value), map(str, arguments)))
+        is_choice = value in arguments and not isinstance(value, bool)
+        require(is_choice, key, value, nearest(str(value), map(str, arguments)))
         return arguments[arguments.index(value)]
     if origin in (tuple, list, Sequence) and isinstance(value, Sequence) and not isinstance(value, str):
         return _several(value, origin, arguments, key)
@@ -113,14 +112,14 @@ def coerced(value: Any, hint: Any, key: str) -> Any:
 
 
 def _number(value: Any, kind: type, key: str, ends: Range) -> int | float:
-    what = "a whole number" if kind is int else "a number"
-    right = isinstance(value, int | float) and not isinstance(value, bool)
-    require(right, key, value, f"give {what}" if ends == Range() else ends.words(what))
+    expected = "a whole number" if kind is int else "a number"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    require(is_number, key, value, f"give {expected}" if ends == Range() else ends.words(expected))
     require(isinstance(value, int) or math.isfinite(value), key, value, "give a finite number")
-    require(kind is float or value == int(value), key, value, ends.words(what))
-    require(ends.low <= value <= ends.high, key, value, ends.words(what))
-    made: int | float = kind(value)
-    return made
+    require(kind is float or value == int(value), key, value, ends.words(expected))
+    require(ends.low <= value <= ends.high, key, value, ends.words(expected))
+    number: int | float = kind(value)
+    return number
 
 
 def _one_of(value: Any, kinds: Sequence[Any], key: str) -> Any:

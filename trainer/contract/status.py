@@ -12,8 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import write_atomic
+from trainer.contract.settings import ConfigError
 
 STATES = ("PLANNED", "QUEUED", "RUNNING", "PREEMPTED", "COMPLETED", "FAILED", "CANCELLED", "PRUNED", "LOST")
 """What ``status.json`` can say of a run."""
@@ -97,9 +97,9 @@ def read_object(path: Path, consequence: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        what = "is empty" if path.stat().st_size == 0 else f"is not JSON ({error})"
+        problem = "is empty" if path.stat().st_size == 0 else f"is not JSON ({error})"
         raise ConfigError(
-            f"{path} {what}, though nothing here writes half a file: remove it, and {consequence}"
+            f"{path} {problem}, though nothing here writes half a file: remove it, and {consequence}"
         ) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a JSON object: remove it, and {consequence}")

@@ -1,7 +1,7 @@
-"""The MLflow store of a study: whether it can be used, how a new one is made, and what to do with a broken one.
+"""The MLflow store of a sweep: checks that it can be used, creates a new one, and says what to do with a broken one.
 
-A SQLite store is made beside its place and renamed, so that there is a whole one or none. Imports mlflow late, which
-takes seconds.
+A new SQLite store is created under a temporary name and renamed, so that it is complete or absent. mlflow is imported
+late, because that takes seconds.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.contract.config import ConfigError
 from trainer.contract.errors import reason
 from trainer.contract.files import alone, make_folder, persist, room_for
+from trainer.contract.settings import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -79,23 +79,23 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 
     for name in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.ERROR)
-    with explained(uri), _made(uri) as database:
+    with readable_errors(uri), _new_store(uri) as database:
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is not None:
-            return client, str(found.experiment_id)
+        existing = client.get_experiment_by_name(experiment)
+        if existing is not None:
+            return client, str(existing.experiment_id)
         location = (database.parent / "mlartifacts").as_uri() if database else None
         try:
             return client, str(client.create_experiment(experiment, artifact_location=location))
         except MlflowException:  # somebody else may have made it meanwhile
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
+            existing = client.get_experiment_by_name(experiment)
+            if existing is None:
                 raise
-            return client, str(found.experiment_id)
+            return client, str(existing.experiment_id)
 
 
 @contextmanager
-def explained(uri: str) -> Iterator[None]:
+def readable_errors(uri: str) -> Iterator[None]:
     """Turn whatever MLflow raises within the block into a :class:`ConfigError` that names store and cause."""
     try:
         yield
@@ -106,7 +106,7 @@ def explained(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _made(uri: str) -> Iterator[Path | None]:
+def _new_store(uri: str) -> Iterator[Path | None]:
     """Hold the lock beside a SQLite store, whose file is yielded once it is whole: who creates tables together with
     others, or is killed amid it, destroys them."""
     database = database_file(uri)
@@ -155,8 +155,8 @@ def _tables(database: Path) -> set[str] | None:
         return set()
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("select name from sqlite_master where type = 'table'")
-            return {str(name) for (name,) in found}
+            tables = connection.execute("select name from sqlite_master where type = 'table'")
+            return {str(name) for (name,) in tables}
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             return {"runs", "experiments"}  # somebody writes to it, so it is one

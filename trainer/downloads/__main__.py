@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def main(arguments: list[str]) -> int:
@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for fetch in _jobs(what):
         try:
-            folder, made = fetch()
-            print(f"{folder} {'is ready' if made else 'is there already'}", flush=True)
+            folder, created = fetch()
+            print(f"{folder} {'is ready' if created else 'is there already'}", flush=True)
         except (ConfigError, OSError) as error:
             print(error, file=sys.stderr)
             failed = 2

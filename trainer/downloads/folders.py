@@ -49,7 +49,7 @@ def is_whole(folder: Path, requirement: str) -> bool:
         same = {name: digest(folder / name) for name in source["sha256"]} == source["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return same and source["requirement"] == requirement
+    return bool(same and source["requirement"] == requirement)
 
 
 def digest(path: Path) -> str:

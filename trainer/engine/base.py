@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.runtime.signals import signals_held_back
 
 

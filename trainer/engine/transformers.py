@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from trainer.contract.config import derive_seed, require
-from trainer.contract.settings import Range
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import Range, require
 from trainer.engine.base import Completion, Engine, EngineSetup, entropy, preserve_torch_state, require_dtype, scaled
 
 
@@ -26,7 +26,7 @@ class TransformersEngine:
     batch_size: int = 256
     """Sequences sampled at once."""
     dtype: str | None = None
-    """Type of weights and products: float32, bfloat16 or float16. null: what the trainer computes with."""
+    """Type of weights and matmuls: float32, bfloat16 or float16. null: what the trainer computes with."""
     gap_max: Annotated[float, Range(1e-12, 1e3)] | None = None
     """Largest log-prob gap of sampler and trainer that a run goes on with, nats. null: by type, 2e-3 in float32."""
     gap_mean: Annotated[float, Range(1e-12, 1e3)] | None = None
@@ -55,7 +55,7 @@ class TransformersEngine:
         return _Transformers(model.eval().requires_grad_(False).to(setup.device), setup, self.batch_size)
 
 
-def _drawn(log_p: Tensor, noise: Tensor) -> Tensor:
+def _sampled(log_p: Tensor, noise: Tensor) -> Tensor:
     """The token [n, 1] that uniform ``noise`` [n, 1] falls on, of log-probs [n, V]."""
     cdf = log_p.double().exp().cumsum(dim=-1)
     # Scaled by the total, which is 1 only up to rounding, so that no draw can fall beyond the last token.
@@ -93,7 +93,9 @@ class _Transformers:
                 torch.Generator().manual_seed(derive_seed(seeds[number], sample)) for _, number, sample in part
             ]
             completions = self._sample([prompt for prompt, _, _ in part], generators, temperature, max_tokens, top_p)
-            results |= {(number, sample): done for (_, number, sample), done in zip(part, completions, strict=True)}
+            results |= {
+                (number, sample): completion for (_, number, sample), completion in zip(part, completions, strict=True)
+            }
             start += len(part)
         return [[results[number, sample] for sample in range(samples)] for number in range(len(prompts))]
 
@@ -113,13 +115,13 @@ class _Transformers:
         entropies: list[list[float]] = [[] for _ in prompts]
         active = set(range(len(prompts)))
         cache = None
-        noise = torch.stack([torch.rand(max_tokens, generator=own, dtype=torch.float64) for own in generators])
+        noise = torch.stack([torch.rand(max_tokens, generator=stream, dtype=torch.float64) for stream in generators])
         noise = noise.to(tokens.device)
         for step in range(max_tokens):
             output = self._model(input_ids=tokens, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             log_p = scaled(output.logits[:, -1], temperature, top_p).log_softmax(dim=-1)
-            chosen = log_p.argmax(dim=-1, keepdim=True) if temperature == 0 else _drawn(log_p, noise[:, step, None])
+            chosen = log_p.argmax(dim=-1, keepdim=True) if temperature == 0 else _sampled(log_p, noise[:, step, None])
             picked = log_p.gather(1, chosen).squeeze(1).tolist()
             spread = entropy(log_p).squeeze(1).tolist()
             for row, token in enumerate(chosen.squeeze(1).tolist()):

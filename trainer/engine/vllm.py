@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from trainer.contract.config import ConfigError, require
-from trainer.contract.settings import Range
+from trainer.contract.settings import ConfigError, Range, require
 from trainer.engine.base import Completion, Engine, EngineSetup, preserve_torch_state, require_dtype
 
 LOCKSTEP_FOR = "0.32.0"
@@ -37,7 +36,7 @@ class VLLMEngine:
     max_sequences: Annotated[int, Range(1, 65_536)] = 512
     """Sequences sampled at once; more wait their turn."""
     dtype: str | None = None
-    """Type of weights and products: float32, bfloat16 or float16. null: what the trainer computes with."""
+    """Type of weights and matmuls: float32, bfloat16 or float16. null: what the trainer computes with."""
     gap_max: Annotated[float, Range(1e-12, 1e3)] | None = None
     """Largest log-prob gap of sampler and trainer that a run goes on with, nats. null: by type, 2e-3 in float32."""
     gap_mean: Annotated[float, Range(1e-12, 1e3)] | None = None

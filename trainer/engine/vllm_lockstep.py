@@ -60,12 +60,16 @@ class _Batch:
     def append(self, rows: Tensor, logits: Tensor) -> None:
         """Draw the next token of each of ``rows`` (indices [n]) as vLLM's sampler does, from logits [n, V]."""
         at = self.length[rows]
-        kept = scaled(logits, self.temperature, self.top_p)
+        scaled_logits = scaled(logits, self.temperature, self.top_p)
         greedy = self.temperature == 0
-        drawn = kept.argmax(dim=-1) if greedy else torch.ops._C.fused_gumbel_argmax(kept, self.noise[rows, at])
-        logprobs = kept.log_softmax(dim=-1)
-        self.tokens[rows, at] = drawn
-        self.logprobs[rows, at] = logprobs.gather(1, drawn[:, None]).squeeze(1)
+        sampled = (
+            scaled_logits.argmax(dim=-1)
+            if greedy
+            else torch.ops._C.fused_gumbel_argmax(scaled_logits, self.noise[rows, at])
+        )
+        logprobs = scaled_logits.log_softmax(dim=-1)
+        self.tokens[rows, at] = sampled
+        self.logprobs[rows, at] = logprobs.gather(1, sampled[:, None]).squeeze(1)
         self.entropies[rows, at] = entropy(logprobs).squeeze(1)
         self.length[rows] += 1
 
@@ -124,10 +128,10 @@ def _batch(
     )
 
 
-def _places(lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _positions(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Of the tokens of sequences laid end to end: which sequence each belongs to, and where in it."""
-    owner = torch.arange(len(lengths)).repeat_interleave(lengths)
-    return owner, torch.arange(len(owner)) - (lengths.cumsum(0) - lengths)[owner]
+    sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
+    return sequence, torch.arange(len(sequence)) - (lengths.cumsum(0) - lengths)[sequence]
 
 
 class Lockstep:
@@ -138,7 +142,7 @@ class Lockstep:
         self._runner = runner
         self._layers = group.layer_names
         self._metadata = runner.attn_groups[0][0].get_metadata_builder()
-        self._block = group.kv_cache_spec.block_size
+        self._block: int = group.kv_cache_spec.block_size
         self._blocks = runner.kv_cache_config.num_blocks - 1
         self._ends = torch.tensor(ends)
         self._source: Tensor | None = None
@@ -173,19 +177,19 @@ class Lockstep:
         batch = _batch(prompts, samples, temperature, max_tokens, seeds, top_p, self._runner.max_model_len)
         table = self._block_tables(max(map(len, prompts)) + max_tokens)
         free = list(range(len(table)))
-        share = torch.zeros(batch.rows, dtype=torch.long)
+        slot = torch.zeros(batch.rows, dtype=torch.long)
         waiting, running = 0, torch.empty(0, dtype=torch.long)
         while waiting < batch.rows or len(running):
             if admitted := self._admit(batch, waiting, len(free), idle=not len(running)):
                 new = torch.arange(waiting, waiting + admitted)
-                share[new] = torch.tensor([free.pop() for _ in new])
-                batch.append(new, self._prefill(batch, new, table[share[new]]))
+                slot[new] = torch.tensor([free.pop() for _ in new])
+                batch.append(new, self._prefill(batch, new, table[slot[new]]))
                 running, waiting = torch.cat([running, new]), waiting + admitted
             else:
-                batch.append(running, self._decode(batch, running, table[share[running]]))
+                batch.append(running, self._decode(batch, running, table[slot[running]]))
             ended = torch.isin(batch.newest(running), self._ends) | (batch.length[running] == batch.limit[running])
             if ended.any():
-                free += share[running[ended]].tolist()
+                free += slot[running[ended]].tolist()
                 running = running[~ended]
         return batch.completions(self._ends.tolist())
 
@@ -198,9 +202,9 @@ class Lockstep:
     def _admit(self, batch: _Batch, first: int, room: int, *, idle: bool) -> int:
         """How many waiting rows start now: all samples of a prompt together, and prompts that one pass can take."""
         rows = min(room, batch.rows - first)
-        whole = (first + rows) // batch.samples * batch.samples - first
-        if whole > 0 or not idle:
-            rows = max(whole, 0)
+        complete = (first + rows) // batch.samples * batch.samples - first
+        if complete > 0 or not idle:
+            rows = max(complete, 0)
         length, prompt = 0, first // batch.samples
         while prompt * batch.samples < first + rows:
             length += len(batch.prompts[prompt])
@@ -216,21 +220,21 @@ class Lockstep:
         )
         texts = [batch.prompts[number] for number in prompt.tolist()]
         lengths = torch.tensor([len(text) for text in texts])
-        ends = lengths.cumsum(0)
-        owner, position = _places(lengths[group])
-        self._source = (ends - lengths)[group][owner] + position
+        cumulative = lengths.cumsum(0)
+        sequence, position = _positions(lengths[group])
+        self._source = (cumulative - lengths)[group][sequence] + position
         try:
             hidden = self._forward(
                 torch.tensor([token for text in texts for token in text]),
-                _places(lengths)[1],
+                _positions(lengths)[1],
                 query_lengths=lengths,
                 lengths=lengths,
                 blocks=blocks[samples.cumsum(0) - samples],
-                slots=self._slots(blocks[owner], position),
+                slots=self._slots(blocks[sequence], position),
             )
         finally:
             self._source = None
-        logits: Tensor = self._runner.model.compute_logits(hidden[ends - 1])
+        logits: Tensor = self._runner.model.compute_logits(hidden[cumulative - 1])
         return logits[group]
 
     def _decode(self, batch: _Batch, rows: Tensor, blocks: Tensor) -> Tensor:

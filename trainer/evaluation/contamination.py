@@ -42,34 +42,37 @@ class Overlap:
 def overlaps(trained: Sequence[str], suites: Mapping[str, Sequence[str]]) -> list[Overlap]:
     """The overlap of every suite that has prompts, by name, with the training prompts ``trained``."""
     rows = []
-    for suite, asked in suites.items():
-        if not asked:
+    for suite, evaluated in suites.items():
+        if not evaluated:
             continue
-        found = contaminated(trained, asked)
-        example = next((text[:SHOWN] for text, overlap in zip(asked, found, strict=True) if overlap), None)
-        words = words_in_a_row(asked)
-        rows.append(Overlap(suite=suite, prompts=len(asked), overlapping=sum(found), words=words, example=example))
+        flags = contaminated(trained, evaluated)
+        example = next((text[:SHOWN] for text, overlap in zip(evaluated, flags, strict=True) if overlap), None)
+        words = words_in_a_row(evaluated)
+        rows.append(Overlap(suite=suite, prompts=len(evaluated), overlapping=sum(flags), words=words, example=example))
     return rows
 
 
-def contaminated(trained: Sequence[str], asked: Sequence[str], words: int | None = None) -> list[bool]:
+def contaminated(trained: Sequence[str], evaluated: Sequence[str], words: int | None = None) -> list[bool]:
     """Of each text in ``asked``, whether it is in ``trained``, or ``words`` of its words in a row are.
 
     A text is in ``trained`` when one there has the same characters, but for case and spaces; so punctuation, which may
     be all that tells ``3 - 4`` from ``3 + 4``, counts in texts that are shorter than ``words``. What all texts of one
     side begin and end with, the template, is no run of words. None: :func:`words_in_a_row`.
     """
-    size = words_in_a_row(asked) if words is None else words
-    runs = [set(_runs(bare, size)) for bare in _without_template(asked)]
+    size = words_in_a_row(evaluated) if words is None else words
+    runs = [set(_runs(bare, size)) for bare in _without_template(evaluated)]
     looked_for = set().union(*runs)
-    seen = {run for text in _without_template(trained) for run in _runs(text, size) if run in looked_for}
-    whole = {_characters(text) for text in trained}
-    return [_characters(text) in whole or not own.isdisjoint(seen) for text, own in zip(asked, runs, strict=True)]
+    trained_runs = {run for text in _without_template(trained) for run in _runs(text, size) if run in looked_for}
+    trained_texts = {_characters(text) for text in trained}
+    return [
+        _characters(text) in trained_texts or not evaluated_runs.isdisjoint(trained_runs)
+        for text, evaluated_runs in zip(evaluated, runs, strict=True)
+    ]
 
 
-def words_in_a_row(asked: Sequence[str]) -> int:
+def words_in_a_row(evaluated: Sequence[str]) -> int:
     """N of the paper: the 5th percentile of the lengths of the texts without their template, from 8 to 13 words."""
-    lengths = [len(text) for text in _without_template(asked)]
+    lengths = [len(text) for text in _without_template(evaluated)]
     return min(MOST_WORDS, max(FEWEST_WORDS, int(np.percentile(lengths, 5)))) if lengths else MOST_WORDS
 
 

@@ -1,6 +1,6 @@
 """Held-out evaluation: avg@n, pass@k, maj@k, diversity, calibration and support, suite by suite.
 
-It samples through a function that the engine gives it and must not know the engine, nor train, nor log.
+Responses come from a function that is passed in, so this file knows no engine; it must not train or log.
 
 **Noise.** The sampling seed of a suite depends on the suite's name and ``EvaluationConfig.seed`` only, not on the run's
 seed or step. So every run and every step answers the same problems with the same RNG stream, and a difference between
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contract.config import ConfigError, derive_seed, nearest, require
-from trainer.contract.settings import Range, Seed
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError, Range, Seed, nearest, require
 from trainer.metrics.calibration import ReliabilityPoint, calibration_metrics
 from trainer.metrics.diversity import diversity_metrics
 from trainer.metrics.majority import majority_at_k
@@ -37,9 +37,6 @@ COLDEST = 0.01
 
 SAMPLING = ("samples", "temperature", "top_p")
 """What a suite may have of its own."""
-
-CORRECT_ABOVE = 0.5
-"""A response is correct when its reward exceeds this; the shipped verifiers give 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +79,7 @@ class EvaluationConfig:
         require(hot or once, "evaluation.temperature", self.temperature, remedy)
         positive = self.max_tokens is None or self.max_tokens >= 1
         require(positive, "evaluation.max_tokens", self.max_tokens, "give at least 1 or null")
-        most = max([self.samples, *(int(own.get("samples", 1)) for own in self.suite_sampling.values())])
+        most = max([self.samples, *(int(overrides.get("samples", 1)) for overrides in self.suite_sampling.values())])
         fits = bool(self.ks) and all(1 <= k <= most for k in self.ks)
         require(fits, "evaluation.ks", self.ks, f"every k lies between 1 and evaluation.samples={most}")
         legal = all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in self.suites)
@@ -93,14 +90,14 @@ class EvaluationConfig:
 
     def of(self, suite: str) -> EvaluationConfig:
         """The settings for one suite, with its own sampling; raises :class:`ConfigError` for one that cannot be."""
-        own, where = self.suite_sampling.get(suite, {}), f"evaluation.suite_sampling.{suite}"
-        for name, value in own.items():
+        overrides, where = self.suite_sampling.get(suite, {}), f"evaluation.suite_sampling.{suite}"
+        for name, value in overrides.items():
             require(name in SAMPLING, f"{where}.{name}", value, nearest(name, SAMPLING))
-        samples = own.get("samples", self.samples)
+        samples = overrides.get("samples", self.samples)
         require(samples >= 1 and samples == int(samples), f"{where}.samples", samples, "give a whole number from 1 on")
         ks = tuple(k for k in self.ks if k <= samples) or (int(samples),)
         try:
-            changed: dict[str, Any] = own | {
+            changed: dict[str, Any] = overrides | {
                 "samples": int(samples),
                 "ks": ks,
                 "suites": (suite,),
@@ -163,10 +160,10 @@ def evaluate(
     reliability: dict[str, dict[str, list[ReliabilityPoint]]] = {}
     solved: dict[str, list[int]] = {}
     for suite, prompts in chosen_suites(task.suites(), config).items():
-        own = config.of(suite)
-        rollouts = _sample(generate, task, suite, prompts, own, step, config.max_tokens or max_tokens)
+        suite_config = config.of(suite)
+        rollouts = _sample(generate, task, suite, prompts, suite_config, step, config.max_tokens or max_tokens)
         counts = solve_counts(rollouts, len(prompts))
-        values, reliability[suite] = suite_metrics(rollouts, counts, own, vocabulary)
+        values, reliability[suite] = suite_metrics(rollouts, counts, suite_config, vocabulary)
         metrics |= {f"eval/{suite}/{name}": value for name, value in values.items()}
         if base_counts is not None and suite in base_counts:
             change = support(base_counts[suite], counts).metrics()
@@ -179,7 +176,7 @@ def evaluate(
 def solve_counts(rollouts: Sequence[Rollout], num_prompts: int) -> NDArray[np.int64]:
     """Correct answers per problem [P]; ``group`` is the problem's index."""
     groups = np.array([rollout.group for rollout in rollouts], dtype=np.int64)
-    correct = np.array([rollout.reward > CORRECT_ABOVE for rollout in rollouts], dtype=np.float64)
+    correct = np.array([rollout.is_correct for rollout in rollouts], dtype=np.float64)
     return np.bincount(groups, weights=correct, minlength=num_prompts).astype(np.int64)
 
 
@@ -199,14 +196,14 @@ def suite_metrics(
     metrics["truncated_frac"] = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
     metrics["unverifiable_frac"] = unverifiable_frac(rollouts)
     metrics |= failure_metrics(rollouts)
-    calibration, points = calibration_metrics(rollouts, threshold=CORRECT_ABOVE)
+    calibration, points = calibration_metrics(rollouts)
     return metrics | diversity_metrics(rollouts, vocabulary=vocabulary) | calibration, points
 
 
 def _token_entropy(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Mean entropy of the distributions that tokens were sampled from, nats; nothing where the engine does not say."""
-    said = [r.sampler_entropies[r.num_context :] for r in rollouts if r.sampler_entropies is not None]
-    values = [value for entropies in said for value in entropies]
+    per_rollout = [r.sampler_entropies[r.num_context :] for r in rollouts if r.sampler_entropies is not None]
+    values = [value for entropies in per_rollout for value in entropies]
     return {"token_entropy": math.fsum(values) / len(values)} if values else {}
 
 
@@ -221,7 +218,7 @@ def _votes(rollouts: Sequence[Rollout]) -> list[tuple[list[str | None], list[boo
     for rollout in rollouts:
         answers, correct = votes.setdefault(rollout.group, ([], []))
         answers.append(None if rollout.verdict is None else rollout.verdict.answer)
-        correct.append(rollout.reward > CORRECT_ABOVE)
+        correct.append(rollout.is_correct)
     return [votes[group] for group in sorted(votes)]
 
 

@@ -85,14 +85,14 @@ def token_influence(
 
     ``values`` and ``slopes`` are the terms and their derivatives along ``P g_H``.
     """
-    found = along_terms(lambda terms: objective.token_losses(terms, rows, scale)[0], values, slopes)
-    members = {name: -share * float(part.double().sum()) for name, part in found.items()}
+    derivatives = along_terms(lambda terms: objective.token_losses(terms, rows, scale)[0], values, slopes)
+    members = {name: -share * float(part.double().sum()) for name, part in derivatives.items()}
     mask, tokens = rows.mask, max(rows.num_tokens * share, 1)
     assert rows.advantages is not None and rows.old_logprobs is not None
     numbers = torch.arange(rows.num_rows)[:, None].expand(mask.shape)
     order = mask.cumsum(dim=1) - 1
     flat = TokenInfluence(
-        influence=-found["policy"][mask],
+        influence=-derivatives["policy"][mask],
         coefficient=effective_coefficients(objective, values, rows, scale)[mask] * tokens,
         advantage=rows.advantages[mask],
         ratio=estimators.importance_ratio(values.logprobs, rows.old_logprobs)[mask],
@@ -146,10 +146,10 @@ def contest(updates: Iterable[TokenInfluence]) -> dict[str, float]:
     where one of the two does not vary."""
     parts = list(updates)
     measured = torch.cat([part.influence.double() for part in parts])
-    found = {}
+    correlations = {}
     for name, estimate in ESTIMATORS.items():
         values = torch.cat([estimate(part).double() for part in parts])
         correlation = estimators.pearson(values, measured)
         if not math.isnan(correlation):
-            found[name] = correlation
-    return found
+            correlations[name] = correlation
+    return correlations

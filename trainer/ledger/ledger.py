@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms, masked_sum
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.ledger.influence import TokenInfluence, contest, deciles, quadrants, tenths, token_influence
 from trainer.ledger.movement import movement
 from trainer.ledger.tangents import along_terms, entropy_gradient, terms_along, trained_parameters
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """One optimiser update; everything in nats of the mean entropy of the ledger's contexts."""
 
     entropy: float
@@ -60,13 +60,13 @@ class Ledger:
     contexts: TokenBatch
     rows: int
     """Responses of each mini-batch whose tokens are looked at, rounded up to whole prompts; 0: all."""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[LedgerEntry] = field(default_factory=list)
     examined: list[TokenBatch] = field(default_factory=list)
     """The rows of each mini-batch whose tokens were looked at."""
     _before: dict[str, Tensor] = field(default_factory=dict)
     _slope: dict[str, Tensor] = field(default_factory=dict)
 
-    def before_step(self, done: Differentiated, context: Context, state: State, clip: float) -> None:
+    def before_step(self, result: Differentiated, context: Context, state: State, clip: float) -> None:
         """Called with the mini-batch's clipped gradient in place. ``clip`` is the factor of gradient clipping."""
         learner, policy = self.learner, self.learner.policy
         parameters = trained_parameters(policy)
@@ -86,13 +86,13 @@ class Ledger:
                     momentum += _dot(self._slope[name], moves.momentum)
                     decay += _dot(self._slope[name], moves.decay)
             direction = {name: along.get(name, torch.zeros_like(value)) * clip for name, value in masters.items()}
-        rows, scale, share = self._sample(done.batch, context)
+        rows, scale, share = self._sample(result.batch, context)
         values, slopes, exact = _along(learner, rows, direction, self.objective.statistics | {SUM_P2_LOGP_H})
         tokens, members = token_influence(self.objective, values, slopes, rows, scale, share=share)
         members |= self._auxiliary(direction, context, state)
         self.examined.append(rows)
         self.entries.append(
-            Entry(
+            LedgerEntry(
                 entropy=entropy,
                 predicted=0.0,
                 gradient=gradient,
@@ -133,11 +133,11 @@ class Ledger:
 
     def _auxiliary(self, direction: Mapping[str, Tensor], context: Context, state: State) -> dict[str, float]:
         """What the rows that regularizers bring along did to the entropy, nats."""
-        found: dict[str, float] = {}
-        for name, regularizer, own in self.objective.auxiliary(context, state):
-            values, slopes, _ = _along(self.learner, own.rows, direction, regularizer.statistics, own.temperature)
-            found[f"auxiliary.{name}"] = -_auxiliary_slope(regularizer, values, slopes, own.rows)
-        return found
+        by_name: dict[str, float] = {}
+        for name, regularizer, extra in self.objective.auxiliary(context, state):
+            values, slopes, _ = _along(self.learner, extra.rows, direction, regularizer.statistics, extra.temperature)
+            by_name[f"auxiliary.{name}"] = -_auxiliary_slope(regularizer, values, slopes, extra.rows)
+        return by_name
 
     def metrics(self) -> dict[str, float]:
         """The ``ledger/*`` metrics of the step; one more forward pass over the contexts, at the weights now. None where
@@ -148,7 +148,7 @@ class Ledger:
         return summary(self.entries, float(after.double().mean()) - self.entries[0].entropy)
 
 
-def summary(entries: Sequence[Entry], measured: float) -> dict[str, float]:
+def summary(entries: Sequence[LedgerEntry], measured: float) -> dict[str, float]:
     """The ``ledger/*`` metrics of a step's updates; ``measured`` is the change of mean entropy over all of them, nats.
 
     What the gradient did is known from the gradient itself, so ``policy``, ``regularizers``, ``momentum`` and
@@ -229,8 +229,8 @@ def _along(
 
 
 def _auxiliary_slope(regularizer: Regularizer, values: TokenTerms, slopes: TokenTerms, rows: TokenBatch) -> float:
-    found = along_terms(lambda terms: {"": regularizer.auxiliary_loss(terms, rows)}, values, slopes)
-    return float(masked_sum(found[""].double(), rows.mask))
+    slope = along_terms(lambda terms: {"": regularizer.auxiliary_loss(terms, rows)}, values, slopes)
+    return float(masked_sum(slope[""].double(), rows.mask))
 
 
 def _dot(first: Tensor, second: Tensor) -> float:

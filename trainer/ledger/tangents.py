@@ -49,8 +49,8 @@ def entropy_gradient(policy: Policy, rows: TokenBatch, ranks: Ranks) -> tuple[fl
         part = rows.rows(index).to(policy.device)
         entropy = masked_sum(policy.terms(part).entropy, part.mask) / tokens
         total += entropy.detach().double().cpu()
-        found = torch.autograd.grad(entropy, list(parameters.values()), allow_unused=True)
-        for name, value in zip(parameters, found, strict=True):
+        gradients = torch.autograd.grad(entropy, list(parameters.values()), allow_unused=True)
+        for name, value in zip(parameters, gradients, strict=True):
             if value is not None:
                 gradient[name] += value
     for value in (total, *gradient.values()):
@@ -157,10 +157,10 @@ def along_terms(
     """
     with torch.enable_grad():
         leaves = _map(lambda value: value.detach().requires_grad_(), values)
-        found = {}
+        derivatives = {}
         for name, output in function(leaves).items():
-            found[name] = _twice_backward(output, _columns(leaves), _columns(slopes))
-        return found
+            derivatives[name] = _twice_backward(output, _columns(leaves), _columns(slopes))
+        return derivatives
 
 
 def _twice_backward(output: Tensor, leaves: list[Tensor], slopes: list[Tensor]) -> Tensor:

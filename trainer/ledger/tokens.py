@@ -20,14 +20,14 @@ def token_rows(ledger: Ledger, tokenizer: PreTrainedTokenizerBase, count: int) -
     for update, (entry, rows) in enumerate(zip(ledger.entries, ledger.examined, strict=True)):
         for row in range(min(left, rows.num_rows)):
             chosen = entry.tokens.row == row
-            given = int(rows.prompt_lengths[row])
+            context_length = int(rows.prompt_lengths[row])
             columns = {
                 name: [float(f"{value:.{DIGITS}g}") for value in getattr(entry.tokens, name)[chosen].tolist()]
                 for name in ("influence", "entropy", "logprobs", "advantage", "ratio", "coefficient")
             }
             yield {
                 "update": update,
-                "prompt": tokenizer.decode(rows.inputs[row, :given]),
+                "prompt": tokenizer.decode(rows.inputs[row, :context_length]),
                 "reward": float(rows.raw_rewards[row]),
                 "tokens": [tokenizer.decode([token]) for token in rows.targets[row][rows.mask[row]].tolist()],
                 **columns,

@@ -56,7 +56,7 @@ class TokenChange:
 def steer_released(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
     """-r A (1 - p)^power (log p + H), as in the authors' code: one factor p less than the exact term. Nats times
     units of the advantage."""
-    return _steer(change, _times(change.ratio, change.advantages), one_minus_pi_power)
+    return _steer(change, _weighted_advantages(change.ratio, change.advantages), one_minus_pi_power)
 
 
 def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> Float[Tensor, " M"]:
@@ -65,7 +65,7 @@ def steer_published(change: TokenChange, *, one_minus_pi_power: float = 1.0) -> 
     I is 0 where the surrogate in use has removed the token's gradient, whatever it clips by. The paper's exponent on
     (1 - p) could not be verified (specification 5); the default is 1. Nats times units of the advantage.
     """
-    return _steer(change, _push(change), one_minus_pi_power)
+    return _steer(change, _gradient_factor(change), one_minus_pi_power)
 
 
 def _steer(change: TokenChange, push: Float[Tensor, " M"], power: float) -> Float[Tensor, " M"]:
@@ -78,7 +78,7 @@ def exact(change: TokenChange) -> Float[Tensor, " M"]:
     if change.sum_p2_logp_h is None:
         raise ValueError(f"the exact entropy estimate needs {SUM_P2_LOGP_H}; ask the policy for that statistic")
     before = (change.logprobs_before.double(), change.entropy_before.double(), change.sum_p2_logp_h.double())
-    return estimators.exact(_push(change), *before)
+    return estimators.exact(_gradient_factor(change), *before)
 
 
 def quadrants(change: TokenChange) -> dict[str, Bool[Tensor, " M"]]:
@@ -164,25 +164,25 @@ def token_change(batch: TokenBatch, after: TokenTerms) -> TokenChange:
             "entropy accounting needs old_logprobs, old_entropy and advantages; run the old-log-prob forward pass first"
         )
     mask = batch.mask
-    named = {name: batch.extras[name][mask] for name in (SUM_P2_LOGP_H, RATIO, KEPT_RATIO) if name in batch.extras}
+    columns = {name: batch.extras[name][mask] for name in (SUM_P2_LOGP_H, RATIO, KEPT_RATIO) if name in batch.extras}
     return TokenChange(
         logprobs_before=batch.old_logprobs[mask],
         logprobs_after=after.logprobs.detach()[mask],
         entropy_before=batch.old_entropy[mask],
         entropy_after=after.entropy.detach()[mask],
         advantages=batch.advantages[mask],
-        sum_p2_logp_h=named.get(SUM_P2_LOGP_H),
-        ratio=named.get(RATIO),
-        kept_ratio=named.get(KEPT_RATIO),
+        sum_p2_logp_h=columns.get(SUM_P2_LOGP_H),
+        ratio=columns.get(RATIO),
+        kept_ratio=columns.get(KEPT_RATIO),
     )
 
 
-def _push(change: TokenChange) -> Float[Tensor, " M"]:
+def _gradient_factor(change: TokenChange) -> Float[Tensor, " M"]:
     """r I A in float64: what the gradient of the token's log-prob was multiplied by."""
-    return _times(change.ratio if change.kept_ratio is None else change.kept_ratio, change.advantages)
+    return _weighted_advantages(change.ratio if change.kept_ratio is None else change.kept_ratio, change.advantages)
 
 
-def _times(ratio: Float[Tensor, " M"] | None, advantages: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+def _weighted_advantages(ratio: Float[Tensor, " M"] | None, advantages: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
     return advantages.double() if ratio is None else ratio.double() * advantages.double()
 
 

@@ -124,25 +124,25 @@ def majority_confidence(rollouts: Sequence[Rollout]) -> Floats:
 def stated_confidence(text: str) -> float | None:
     """The probability in the last ``<confidence>`` of a response (``0.7`` or ``70%``), None where there is none from 0
     to 1. Source: RLCR, arXiv 2507.16806."""
-    found = _STATED.findall(text)
-    if not found:
+    matches = _STATED.findall(text)
+    if not matches:
         return None
-    number = found[-1]
+    number = matches[-1]
     value = float(number.rstrip("% ")) / 100 if number.endswith("%") else float(number)
     return value if 0 <= value <= 1 else None
 
 
 def calibration_metrics(
-    rollouts: Sequence[Rollout], *, threshold: float = 0.5
+    rollouts: Sequence[Rollout],
 ) -> tuple[dict[str, float], dict[str, list[ReliabilityPoint]]]:
     """Metrics by bare name, and reliability points by confidence (``logprob``, ``majority``, ``stated``), of verified
     rollouts.
 
-    A response is correct when its reward exceeds ``threshold``. Undefined metrics are left out: those of the majority
-    where no prompt has two samples, and those of stated confidence where no response states any. The latter are over
-    the responses that do, whose share is ``stated_frac``.
+    Undefined metrics are left out: those of the majority where no prompt has two samples, and those of stated
+    confidence where no response states any. The latter are over the responses that do, whose share is
+    ``stated_frac``.
     """
-    correct = np.array([rollout.reward > threshold for rollout in rollouts], dtype=np.float64)
+    correct = np.array([rollout.is_correct for rollout in rollouts], dtype=np.float64)
     confidences = {"": logprob_confidence(rollouts)}
     if len({rollout.group for rollout in rollouts}) < len(rollouts):
         confidences["_majority"] = majority_confidence(rollouts)
@@ -154,8 +154,8 @@ def calibration_metrics(
     points: dict[str, list[ReliabilityPoint]] = {}
     for suffix, confidence in confidences.items():
         known = ~np.isnan(confidence)
-        own = points[suffix.removeprefix("_") or "logprob"] = reliability(confidence[known], correct[known])
-        metrics[f"ece{suffix}"] = ece(own)
+        bins = points[suffix.removeprefix("_") or "logprob"] = reliability(confidence[known], correct[known])
+        metrics[f"ece{suffix}"] = ece(bins)
         metrics[f"brier{suffix}"] = brier(confidence[known], correct[known])
         metrics[f"auroc{suffix}"] = auroc(confidence[known], correct[known])
     return {name: value for name, value in metrics.items() if not math.isnan(value)}, points

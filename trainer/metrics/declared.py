@@ -1,8 +1,8 @@
 """The rows of the metric table: (key, unit, reduction, meaning). Add a line here before logging a new key.
 
-The only definitions of metrics there are: docs, README and reports are made from them. Read by table.py, which explains
-placeholders and reductions; a placeholder in a meaning stands for what it stands for in the key. A pure number has the
-unit 1, or its ends as the unit where it has any. Only literals belong in this file.
+These are the only definitions of metrics; docs, README and reports print them. ``table.py`` explains placeholders and
+reductions; a placeholder in a meaning has the value that it has in the key. The unit of a pure number is 1, or its
+range if it has one. Only literals belong in this file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics.ngrams import GramTable, Ints, Responses, gram_tables, lay_out
+from trainer.metrics.ngrams import GramTable, Ints, Responses, flatten_responses, gram_tables
 
 if TYPE_CHECKING:
     from trainer.batch.types import Rollout
@@ -33,14 +33,8 @@ def distinct_per_group(table: GramTable, responses: Responses) -> Floats:
     groups = responses.num_groups
     total = np.bincount(responses.group[table.row], weights=table.count, minlength=groups)
     unique = np.bincount(responses.group[table.row[table.start]], minlength=groups)
-    share: Floats = np.divide(unique, total, out=np.full(groups, np.nan), where=total > 0)
-    return share
-
-
-def distinct_n(completions: Sequence[Sequence[int]], groups: Sequence[int], n: int) -> float:
-    """Mean over prompts of distinct-n; nan without any n-gram. ``completions`` [N] of token ids, ``groups`` [N]."""
-    responses = lay_out(completions, groups)
-    return _mean(distinct_per_group(gram_tables(responses, n)[n - 1], responses))
+    distinct: Floats = np.divide(unique, total, out=np.full(groups, np.nan), where=total > 0)
+    return distinct
 
 
 def expectation_adjusted_distinct(
@@ -53,7 +47,7 @@ def expectation_adjusted_distinct(
     """
     if vocabulary < 1:
         raise ValueError(f"expectation-adjusted distinct got a vocabulary of {vocabulary}; give the tokenizer's size")
-    responses = lay_out(completions, groups)
+    responses = flatten_responses(completions, groups)
     table = gram_tables(responses, 1)[0]
     total = np.bincount(responses.group, weights=responses.lengths, minlength=responses.num_groups)
     unique = np.bincount(responses.group[table.row[table.start]], minlength=responses.num_groups)
@@ -63,23 +57,16 @@ def expectation_adjusted_distinct(
     return _mean(np.divide(unique, expected, out=np.full(len(total), np.nan), where=total > 0))
 
 
-def self_bleu(
-    completions: Sequence[Sequence[int]], groups: Sequence[int], *, order: int = ORDER, smoothing: float = 0.0
-) -> float:
+def self_bleu(tables: Sequence[GramTable], responses: Responses, smoothing: float = 0.0) -> float:
     """Mean over responses of BLEU against the other responses of its prompt; 1 all equal, 0 nothing shared.
 
     BLEU_i = BP_i * exp(mean_n log p_n), p_n = sum_g min(c_i(g), max_{j != i} c_j(g)) / sum_g c_i(g), n = 1..order.
     BP_i = exp(min(0, 1 - r / l)), l the length of response i, r the closest length among the others (ties: the
-    shorter). Orders longer than a response are left out, so equal short responses still score 1. ``smoothing`` replaces
-    a match count of 0 (default: no smoothing, one empty order makes the BLEU 0). Empty responses and prompts with one
-    response are left out; nan if nothing remains. Exact.
+    shorter). ``tables[n - 1]`` holds the n-grams; there are as many tables as orders. Orders longer than a response are
+    left out, so equal short responses still score 1. ``smoothing`` replaces a match count of 0 (default: no smoothing,
+    one empty order makes the BLEU 0). Empty responses and prompts with one response are left out; nan if nothing
+    remains. Exact.
     """
-    responses = lay_out(completions, groups)
-    return bleu_from_tables(gram_tables(responses, order), responses, smoothing)
-
-
-def bleu_from_tables(tables: Sequence[GramTable], responses: Responses, smoothing: float = 0.0) -> float:
-    """:func:`self_bleu` on tables already built; ``tables[n - 1]`` holds the n-grams."""
     rows = responses.num_rows
     log_sum, orders = np.zeros(rows), np.zeros(rows)
     for table in tables:
@@ -132,8 +119,9 @@ def answer_entropy(answers: Sequence[str | None]) -> float:
     if not answers:
         return math.nan
     counts = np.array(list(Counter(answers).values()), dtype=np.float64)
-    share = counts / counts.sum()
-    return float(-(share * np.log(share)).sum()) + 0.0  # + 0.0 turns the -0.0 of a single class into 0.0
+    probabilities = counts / counts.sum()
+    entropy = -(probabilities * np.log(probabilities)).sum()
+    return float(entropy) + 0.0  # turns the -0.0 of a single class into 0.0
 
 
 def answer_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -147,13 +135,13 @@ def answer_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         if verdict is None:
             raise ValueError(f"rollout of prompt {rollout.prompt.id} has not been verified; verify it first")
         answers.setdefault(rollout.group, []).append(verdict.answer)
-        found = solutions.setdefault(rollout.group, set())
+        of_prompt = solutions.setdefault(rollout.group, set())
         if verdict.solution is not None:
-            found.add(verdict.solution)
+            of_prompt.add(verdict.solution)
     distinct = [float(len(set(group) - {None})) for group in answers.values()]
     return {
         "distinct_answers": _mean(np.array(distinct)),
-        "distinct_correct": _mean(np.array([float(len(found)) for found in solutions.values()])),
+        "distinct_correct": _mean(np.array([float(len(of_prompt)) for of_prompt in solutions.values()])),
         "answer_entropy": _mean(np.array([answer_entropy(group) for group in answers.values()])),
     }
 
@@ -166,12 +154,12 @@ def diversity_metrics(rollouts: Sequence[Rollout], *, vocabulary: int | None = N
     """
     completions = [r.completion_ids[:-1] if r.finish_reason == "stop" else r.completion_ids for r in rollouts]
     groups = [rollout.group for rollout in rollouts]
-    responses = lay_out(completions, groups)
+    responses = flatten_responses(completions, groups)
     tables = gram_tables(responses, ORDER)
     distinct = [_mean(distinct_per_group(table, responses)) for table in tables]
     metrics = {f"distinct_{n}": value for n, value in enumerate(distinct, start=1)}
     metrics["ngram"] = _mean(np.array(distinct))
-    metrics["self_bleu"] = bleu_from_tables(tables, responses)
+    metrics["self_bleu"] = self_bleu(tables, responses)
     unique = len(set(zip(groups, completions, strict=True)))
     metrics["distinct_responses"] = unique / len(rollouts) if rollouts else math.nan
     if vocabulary is not None:

@@ -30,8 +30,8 @@ def entropy_stats(batch: TokenBatch) -> StepStats:
     stats = StepStats()
     # float64 sums: 512 x 8192 float32 values would lose the digits that tell two late steps apart.
     stats.add("policy/entropy", masked_sum(entropy.double(), mask), tokens)
-    own = batch.extras.get(f"old_{ENTROPY_T1}", entropy)  # one and the same at temperature 1
-    stats.add("policy/entropy_t1", masked_sum(own.double(), mask), tokens)
+    entropy_t1 = batch.extras.get(f"old_{ENTROPY_T1}", entropy)  # one and the same at temperature 1
+    stats.add("policy/entropy_t1", masked_sum(entropy_t1.double(), mask), tokens)
     if f"old_{SUM_P2}" in batch.extras:
         agreement = batch.extras[f"old_{SUM_P2}"].double()
         stats.add("policy/renyi2_entropy", masked_sum(-agreement.where(mask, 1.0).log(), mask), tokens)

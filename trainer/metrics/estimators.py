@@ -1,11 +1,11 @@
-"""Ratios and divergences of two policies on sampled tokens, and what published estimators say a token does to the
+"""Ratios and divergences of two policies on sampled tokens, and published estimators of a token's effect on the
 entropy: one definition and one sign of each.
 
 Pure functions; they must not know any method.
 
-``log_ratio = log q - log p`` is always the policy ``q`` that is asked about less the policy ``p`` that the tokens
-were drawn from (Schulman, "Approximating KL divergence"); the estimators of ``KL(p || q)`` are functions of it
-alone, and the importance ratio is its exponential.
+``log_ratio = log q - log p`` is always the policy ``q`` in question minus the policy ``p`` that the tokens were sampled
+from (Schulman, "Approximating KL divergence"); the estimators of ``KL(p || q)`` are functions of it alone, and the
+importance ratio is its exponential.
 """
 
 from __future__ import annotations

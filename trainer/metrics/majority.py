@@ -44,27 +44,29 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
         raise ValueError(f"maj@k got {len(answers)} answers and {len(correct)} judgements; give one of each per sample")
     if not 1 <= k <= len(answers):
         raise ValueError(f"maj@{k} cannot be had of {len(answers)} samples; take 1 <= k <= samples")
-    given = Counter(answer for answer in answers if answer is not None)
-    right = Counter(answer for answer, judged in zip(answers, correct, strict=True) if answer is not None and judged)
-    return _score(tuple(sorted((count, right[answer]) for answer, count in given.items())), len(answers), k)
+    counts = Counter(answer for answer in answers if answer is not None)
+    correct_counts = Counter(
+        answer for answer, judged in zip(answers, correct, strict=True) if answer is not None and judged
+    )
+    return _score(tuple(sorted((count, correct_counts[answer]) for answer, count in counts.items())), len(answers), k)
 
 
 @functools.lru_cache(maxsize=8192)
 def _score(votes: Votes, n: int, k: int) -> float:
     """maj@k of ``votes`` among ``n`` samples; many problems of a suite have the same."""
-    if not any(right for _, right in votes):
+    if not any(num_correct for _, num_correct in votes):
         return 0.0
     if k == 1:
-        return sum(right for _, right in votes) / n
+        return sum(num_correct for _, num_correct in votes) / n
     most = max(count for count, _ in votes)
     if k == n:
-        tied = [right / count for count, right in votes if count == most]
+        tied = [num_correct / count for count, num_correct in votes if count == most]
         return sum(tied) / len(tied)
     work = len({count for count, _ in votes}) * min(most, k) * min(len(votes), k) * n // 4
-    return _counted(votes, n, k) if work <= EXACT_WORK else _drawn(votes, n, k)[0]
+    return _exact(votes, n, k) if work <= EXACT_WORK else _monte_carlo(votes, n, k)[0]
 
 
-def _counted(votes: Votes, n: int, k: int) -> float:
+def _exact(votes: Votes, n: int, k: int) -> float:
     """Sum over how often the winner is in a subset (m), and over the others, by their generating function in x.
 
     How often each answer is in the subset follows from independent Binomial(count, k / n) numbers, given that they add
@@ -73,31 +75,31 @@ def _counted(votes: Votes, n: int, k: int) -> float:
     coefficient of x^(k - m) is a sum over roots of unity, of which half are conjugates of the others.
     """
     times = Counter(count for count, _ in votes)
-    roots, nodes = (n + 1) // 2 * 2 + 1, min(len(votes), k) // 2 + 1
+    roots, num_nodes = (n + 1) // 2 * 2 + 1, min(len(votes), k) // 2 + 1
     powers = np.exp(2j * np.pi / roots * np.outer(np.arange(k + 1), np.arange(roots // 2 + 1)))
     weight = np.where(np.arange(roots // 2 + 1) == 0, 1, 2) / roots
-    ties, shares = _nodes(nodes)
+    ties, shares = _nodes(num_nodes)
     levels = np.arange(1, min(max(times), k) + 1)
     silent = np.array(_binomial(n - sum(count for count, _ in votes), k, k / n))
     unread = silent @ powers[: len(silent)]
     factors = {count: _factor(count, k, k / n, powers, ties, levels) for count in times}
     score = 0.0
-    for count in sorted({count for count, right in votes if right}):
-        accuracy = sum(right / count for given, right in votes if given == count)
+    for count in sorted({count for count, num_correct in votes if num_correct}):
+        accuracy = sum(num_correct / count for size, num_correct in votes if size == count)
         others = unread * np.prod([factors[c] ** (times[c] - (c == count)) for c in times], axis=0)
-        own = np.zeros(len(levels))
-        held = _binomial(count, k, k / n)[1 : len(levels) + 1]
-        own[: len(held)] = held
-        rest = (others * (weight * powers[k - levels].conj())[:, None]).sum(axis=-1).real
-        score += accuracy * float(own @ rest @ shares)
+        hits = np.zeros(len(levels))
+        probabilities = _binomial(count, k, k / n)[1 : len(levels) + 1]
+        hits[: len(probabilities)] = probabilities
+        others_below = (others * (weight * powers[k - levels].conj())[:, None]).sum(axis=-1).real
+        score += accuracy * float(hits @ others_below @ shares)
     return score / _binomial(n, k, k / n)[k]
 
 
 @functools.lru_cache(maxsize=512)
 def _nodes(number: int) -> tuple[Floats, Floats]:
-    """Gauss-Legendre places and weights on [0, 1], exact for polynomials below degree ``2 * number``."""
-    places, weights = np.polynomial.legendre.leggauss(number)
-    return (places + 1) / 2, weights / 2
+    """Gauss-Legendre nodes and weights on [0, 1], exact for polynomials below degree ``2 * number``."""
+    nodes, weights = np.polynomial.legendre.leggauss(number)
+    return (nodes + 1) / 2, weights / 2
 
 
 def _factor(count: int, k: int, share: float, powers: Complex, ties: Floats, levels: Ints) -> Complex:
@@ -120,13 +122,13 @@ def _binomial(count: int, largest: int, share: float) -> tuple[float, ...]:
     return tuple(map(math.exp, logs))
 
 
-def _drawn(votes: Votes, n: int, k: int) -> tuple[float, float]:
+def _monte_carlo(votes: Votes, n: int, k: int) -> tuple[float, float]:
     """Mean over :data:`DRAWS` random subsets, and its standard error."""
     counts = [count for count, _ in votes]
-    accuracy = np.array([right / count for count, right in votes])
+    accuracy = np.array([num_correct / count for count, num_correct in votes])
     generator = np.random.default_rng([n, k, *counts])
-    held = generator.multivariate_hypergeometric([*counts, n - sum(counts)], k, size=DRAWS, method="marginals")[:, :-1]
-    most = held.max(axis=1, keepdims=True)
-    tied = (held == most) & (most > 0)
+    drawn = generator.multivariate_hypergeometric([*counts, n - sum(counts)], k, size=DRAWS, method="marginals")[:, :-1]
+    most = drawn.max(axis=1, keepdims=True)
+    tied = (drawn == most) & (most > 0)
     scores: Floats = (tied * accuracy).sum(axis=1) / np.maximum(tied.sum(axis=1), 1)
     return float(scores.mean()), float(scores.std(ddof=1) / math.sqrt(DRAWS))

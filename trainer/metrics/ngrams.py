@@ -1,4 +1,4 @@
-"""Exact n-gram tables of many responses at once; what diversity.py counts with.
+"""Exact n-gram tables of many responses at once, for ``diversity.py``.
 
 Ids come from sorting, never from hashing, so two different n-grams cannot collide. It must not know about rewards,
 answers or text.
@@ -60,7 +60,7 @@ class GramTable:
         return np.repeat(values, np.diff(self.start, append=len(self.row)))
 
 
-def lay_out(completions: Sequence[Sequence[int]], groups: Sequence[int]) -> Responses:
+def flatten_responses(completions: Sequence[Sequence[int]], groups: Sequence[int]) -> Responses:
     """Responses [N] of token ids and the group of each [N] -> :class:`Responses`. Unequal lengths raise ValueError."""
     if len(completions) != len(groups):
         raise ValueError(f"{len(completions)} responses came with {len(groups)} groups; give one group per response")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pass_at_k(num_correct: ArrayLike, num_samples: ArrayLike, k: int) -> NDArray[np.float64]:
-    """Unbiased probability that at least one of k draws is right: 1 - C(n-c, k) / C(n, k), per problem [P].
+    """Unbiased probability that at least one of k draws is correct: 1 - C(n-c, k) / C(n, k), per problem [P].
 
     Evaluated as 1 - prod_{j=0}^{k-1} (n - c - j) / (n - j): no binomial, so nothing overflows, and a factor is
     0 when n - c < k. ``num_correct`` c [P] and ``num_samples`` n [P] or a scalar. The score of a suite is the mean over
@@ -23,8 +23,8 @@ def pass_at_k(num_correct: ArrayLike, num_samples: ArrayLike, k: int) -> NDArray
         raise ValueError(
             "pass@k got a problem with fewer than 0 or more correct answers than samples; check the counts"
         )
-    drawn = np.arange(k, dtype=np.float64)
-    factors = (samples[..., None] - correct[..., None] - drawn) / (samples[..., None] - drawn)
+    draws = np.arange(k, dtype=np.float64)
+    factors = (samples[..., None] - correct[..., None] - draws) / (samples[..., None] - draws)
     chance: NDArray[np.float64] = 1.0 - np.prod(factors, axis=-1)
     return chance
 

@@ -1,4 +1,4 @@
-"""What came back from the sampler in one step: rewards, lengths, groups without a signal.
+"""Metrics of the rollouts of one step: rewards, lengths, groups without a signal.
 
 It must not reshape rewards: these are the verifier's own.
 """
@@ -6,19 +6,17 @@ It must not reshape rewards: these are the verifier's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from trainer.batch.types import Rollout
+from trainer.batch.types import CORRECT_ABOVE, Rollout
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> dict[str, float]:
+def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """The ``rollout/*`` metrics of N verified rollouts; ValueError if there are none or one is not verified.
 
-    A group has no signal when its rewards are all equal; it counts as all correct if they exceed ``threshold``, else
-    as all incorrect. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
+    A group has no signal when its rewards are all equal; it counts as all correct or all incorrect by
+    ``CORRECT_ABOVE``. A group of one rollout has no signal by this definition. Lengths are sampled tokens, end token
     included.
     """
     if not rollouts:
@@ -39,8 +37,8 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, threshold: float = 0.5) -> d
         "rollout/length_max": float(lengths.max()),
         "rollout/truncated_frac": float(truncated.mean()),
         "rollout/unverifiable_frac": unverifiable_frac(rollouts),
-        "rollout/zero_std_frac_all_incorrect": float((silent & (highest <= threshold)).mean()),
-        "rollout/zero_std_frac_all_correct": float((silent & (highest > threshold)).mean()),
+        "rollout/zero_std_frac_all_incorrect": float((silent & (highest <= CORRECT_ABOVE)).mean()),
+        "rollout/zero_std_frac_all_correct": float((silent & (highest > CORRECT_ABOVE)).mean()),
         **{f"rollout/{name}": value for name, value in failure_metrics(rollouts).items()},
     }
 

@@ -29,11 +29,6 @@ PLACEHOLDERS = {
 }
 """What each placeholder of a key may stand for, as a regular expression."""
 
-REDUCTIONS = ("mean", "max", "sum", "last")
-"""How pieces of a step (micro-batches, ranks) become one number: sum / count, largest, total, or it exists only
-once.
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -46,7 +41,8 @@ class Metric:
     meaning: str
     """What it says, in a line."""
     reduction: str
-    """One of :data:`REDUCTIONS`."""
+    """How pieces of a step (micro-batches, ranks) become one number: mean (sum / count), max, sum, or last (there is
+    only one)."""
 
     @property
     def range(self) -> Ends:
@@ -76,8 +72,8 @@ def check(keys: Iterable[str]) -> None:
     """Raise ValueError naming every undeclared key with the nearest declared one; return None if all are declared."""
     unknown = [key for key in keys if find(key) is None]
     if unknown:
-        named = ", ".join(f"{key!r} (nearest: {nearest_key(key)!r})" for key in unknown)
-        raise ValueError(f"undeclared metric {named}; declare it in trainer/metrics/declared.py or correct the name")
+        listing = ", ".join(f"{key!r} (nearest: {nearest_key(key)!r})" for key in unknown)
+        raise ValueError(f"undeclared metric {listing}; declare it in trainer/metrics/declared.py or correct the name")
 
 
 @functools.cache
@@ -179,9 +175,9 @@ def _compiled() -> tuple[dict[str, Metric], list[tuple[re.Pattern[str], Metric]]
 
 def _fill(template: str, key: str) -> str:
     """``eval/<suite>/pass_at_<k>`` read in the light of ``eval/ood/pas_at_4`` -> ``eval/ood/pass_at_4``."""
-    segments, given = template.split("/"), key.split("/")
-    if len(segments) == 3 and len(given) == 3 and segments[1] == "<suite>":
-        template = template.replace("<suite>", given[1])
+    segments, key_segments = template.split("/"), key.split("/")
+    if len(segments) == 3 and len(key_segments) == 3 and segments[1] == "<suite>":
+        template = template.replace("<suite>", key_segments[1])
     number = re.search(r"[1-9][0-9]*$", key)
     return template.replace("<k>", number[0]).replace("<n>", number[0]) if number else template
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.objective.run_services import RunServices
 
 if TYPE_CHECKING:

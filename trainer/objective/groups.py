@@ -11,14 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch
+from trainer.batch.types import CORRECT_ABOVE, TokenBatch
 from trainer.objective.base import Diagnostic
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
-
-CORRECT_ABOVE = 0.5
-"""A response is correct when the verifier's reward exceeds this, here as in all metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,7 @@ def needs_peers(run: RunSettings) -> Iterator[Diagnostic]:
         yield Diagnostic(message=f"{why}: give at least 2, or choose advantage=signed")
 
 
-def thrown_away(run: RunSettings, what: str) -> Iterator[Diagnostic]:
+def needs_all_groups(run: RunSettings, what: str) -> Iterator[Diagnostic]:
     """The remark of a member that learns from groups without a spread of rewards."""
     if getattr(run.rollout, "keep", "all") == "signal":
         why = f"{what} learns from groups whose rewards are all equal, but dynamic sampling throws those away"

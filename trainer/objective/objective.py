@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError, nearest
+from trainer.contract.settings import ConfigError, nearest
 from trainer.objective.base import (
     Advantage,
     Auxiliary,
@@ -150,8 +150,8 @@ class Objective:
         return self._value(names[0], state, context) if names else None
 
     def _value(self, name: str, state: State, context: Context) -> float:
-        own = state[f"controller.{name}"]
-        return self.controller[name].value(own, dataclasses.replace(context, state=own))
+        own_state = state[f"controller.{name}"]
+        return self.controller[name].value(own_state, dataclasses.replace(context, state=own_state))
 
     def with_value(self, target: str, value: float) -> Objective:
         """A copy with the number at ``target`` set; raises :class:`ConfigError` when there is none."""
@@ -168,7 +168,7 @@ class Objective:
             add = f"add {slot}=[{name}], or " if name and path not in members else ""
             why = f"a controller's target={target!r} is no number of this objective"
             raise ConfigError(f"{why}: {add}{nearest(target, [*known, *RUN_TARGETS])}")
-        changed: Any = dataclasses.replace(members[path], **{key: value})  # type: ignore[arg-type]
+        changed: Any = dataclasses.replace(members[path], **{key: value})
         replaced: dict[str, Any] = {slot: {**getattr(self, slot), name: changed} if name else changed}
         return dataclasses.replace(self, **replaced)
 
@@ -179,19 +179,19 @@ class Objective:
         """
         weights = torch.ones_like(batch.sampler_logprobs)
         for path, member in self.components():
-            own = dataclasses.replace(context, surrogate=self.surrogate, state=state.get(path, {}))
-            batch = dataclasses.replace(batch, extras=batch.extras | member.prepare(batch, terms, own))
+            member_context = dataclasses.replace(context, surrogate=self.surrogate, state=state.get(path, {}))
+            batch = dataclasses.replace(batch, extras=batch.extras | member.prepare(batch, terms, member_context))
             if isinstance(member, Weight):
-                weights = weights * member(batch, terms, own)
+                weights = weights * member(batch, terms, member_context)
         return dataclasses.replace(batch, weights=weights)
 
     def auxiliary(self, context: Context, state: State) -> Iterator[tuple[str, Regularizer, Auxiliary]]:
         """Every regularizer's own rows for this mini-batch, with name and regularizer that judges them."""
         for name, regularizer in sorted(self.regularizer.items()):
-            own = dataclasses.replace(context, state=state.get(f"regularizer.{name}", {}))
-            found = regularizer.auxiliary(own)
-            if found is not None:
-                yield name, regularizer, found
+            member_context = dataclasses.replace(context, state=state.get(f"regularizer.{name}", {}))
+            auxiliary_rows = regularizer.auxiliary(member_context)
+            if auxiliary_rows is not None:
+                yield name, regularizer, auxiliary_rows
 
     def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
         """Scalar loss of some rows (units of the reward) and the surrogate's own output.

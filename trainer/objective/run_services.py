@@ -1,6 +1,6 @@
-"""What a member of the objective may ask of the run, before the first update of a step.
+"""The protocol of what a member of the objective may ask of the run before the first update of a step.
 
-The objective lies below the session, so it names what it asks for, and ``trainer/session/services.py`` has it.
+The objective must not import the session, which is above it; ``trainer/session/services.py`` implements this.
 """
 
 from __future__ import annotations

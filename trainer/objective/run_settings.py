@@ -1,7 +1,6 @@
-"""What a member may look at of the run it is part of, before anything is queued.
+"""The protocol of what a member may read of the configuration of its run, before anything is queued.
 
-The objective lies below the module that builds a run, so it names what it reads, and :class:`trainer.setup.build.Run`
-has it.
+The objective must not import the module that builds a run; :class:`trainer.setup.build.Run` implements this.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def masked_covariance(
     return value.masked_scatter(mask, covariance(logprobs[mask], advantages[mask].to(logprobs.dtype)))
 
 
-def share(fraction: float, total: int) -> int:
+def num_selected(fraction: float, total: int) -> int:
     """``max(1, floor(fraction * total))`` tokens, and none for a fraction of 0 or of nothing."""
     # 0.3 * 10 is a little less than 3 in floating point, and 3 is what is meant.
     return max(1, int(fraction * total + 1e-9)) if fraction > 0 and total else 0
@@ -35,7 +35,7 @@ def largest(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], count: int)
     return _marked(mask, order[:count])
 
 
-def drawn(eligible: Bool[Tensor, "N T"], count: int, generator: torch.Generator) -> Bool[Tensor, "N T"]:
+def random_subset(eligible: Bool[Tensor, "N T"], count: int, generator: torch.Generator) -> Bool[Tensor, "N T"]:
     """Mask, dimensionless, of ``count`` eligible tokens, drawn uniformly and without replacement; all of them where
     there are fewer."""
     order = torch.randperm(int(eligible.sum()), generator=generator)

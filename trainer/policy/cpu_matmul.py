@@ -47,7 +47,7 @@ class _Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not _served(input, self.weight):  # the model has moved to a GPU, or another type
             return super().forward(input)
-        product: Tensor = _LinearFunction.apply(input.reshape(-1, self.in_features), self.weight)
+        product: Tensor = _LinearFunction.apply(input.reshape(-1, self.in_features), self.weight)  # type: ignore[no-untyped-call]
         output = product.reshape(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 

@@ -36,7 +36,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        size: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         r = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, r)
         ctx.save_for_forward(x, weight, r)
@@ -70,7 +70,7 @@ def _quick(kind: Any) -> Any:
         if not float32_on_cpu(hidden_states, self.weight):  # the model has moved to a GPU, or another type
             own: Tensor = kind.forward(self, hidden_states)
             return own
-        normed: Tensor = RMSNorm.apply(hidden_states, self.weight, _epsilon(self))
+        normed: Tensor = RMSNorm.apply(hidden_states, self.weight, _epsilon(self))  # type: ignore[no-untyped-call]
         return normed
 
     return type(kind.__name__, (kind,), {"forward": forward})
@@ -84,7 +84,7 @@ def _is_rms_norm(module: nn.Module) -> bool:
     if not float32_on_cpu(x, weight):
         return False
     with torch.no_grad():
-        return torch.allclose(module(x), RMSNorm.apply(x, weight, eps), rtol=1e-5, atol=1e-6)
+        return torch.allclose(module(x), RMSNorm.apply(x, weight, eps), rtol=1e-5, atol=1e-6)  # type: ignore[no-untyped-call]
 
 
 def _epsilon(module: Any) -> float | None:

@@ -98,7 +98,7 @@ def top_k_mass(
 
 
 def _ranked(logits: Tensor, count: float) -> Tensor:
-    """The ``count`` largest of each row, less the largest."""
+    """The ``count`` largest of each row, minus the largest."""
     return _below_top(logits).topk(min(int(count), logits.shape[-1]), dim=-1).values
 
 

@@ -1,6 +1,6 @@
-"""Embeddings of prompts by the model itself: the mean of its last hidden states. Made once, kept in the user's cache.
+"""Embeddings of prompts by the model itself: the mean of its last hidden states. Computed once, cached on disk.
 
-It must leave every random state as it was: a run whose embeddings are in the cache already is the same run.
+Every random state stays unchanged, so that a run with cached embeddings is the same run.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def cached(kind: str, key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any
         except OSError as error:
             log.warning("%s of prompts are not kept: %s", kind, error)
             return make()
-        found = _read(path)
-        if found is None:
+        embeddings = _read(path)
+        if embeddings is None:
             log.info("%s of prompts are made and kept in %s", kind, path)
-            found = make()
+            embeddings = make()
             written = io.BytesIO()
-            np.save(written, found, allow_pickle=False)
+            np.save(written, embeddings, allow_pickle=False)
             write_atomic(path, written.getvalue())
-        return found
+        return embeddings
 
 
 def _read(path: Path) -> NDArray[Any] | None:

@@ -1,4 +1,4 @@
-"""A hub name to a folder on this machine, under one short time limit; everything after it reads files.
+"""Resolves a hub name to a folder on this machine, under one short time limit; everything after it reads files.
 
 It must not decide what a model has to be.
 """
@@ -15,8 +15,8 @@ from typing import TypeVar
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import OutOfSpace, room_for
+from trainer.contract.settings import ConfigError
 
 Answer = TypeVar("Answer")
 
@@ -45,11 +45,11 @@ def fetched(name: str, revision: str | None, *, weights: bool) -> Path:
     except Exception:  # no route, no name server, no certificate, no answer: each layer has its own error for it
         return _cached(name, revision, f"the hub did not answer within {limit} s")
     files = [file.rfilename for file in info.siblings or ()]
-    wanted = [file for file in files if re.fullmatch(DESCRIPTION, file)]
+    needed = [file for file in files if re.fullmatch(DESCRIPTION, file)]
     tensors = _matching(files, SAFETENSORS) or _matching(files, PICKLED)
     if not tensors:
         raise ConfigError(f"model.path={name!r} holds no weights on the hub: give a causal language model")
-    return _download(name, revision, wanted + tensors * weights)
+    return _download(name, revision, needed + tensors * weights)
 
 
 def _matching(files: list[str], pattern: str) -> list[str]:
@@ -86,12 +86,12 @@ def _cached(name: str, revision: str | None, why: str) -> Path:
 
 def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     """The answer, or :class:`TimeoutError`. A name server that is silent heeds no time limit of a request."""
-    found: list[Answer] = []
+    answers: list[Answer] = []
     failed: list[Exception] = []
 
     def run() -> None:
         try:
-            found.append(ask())
+            answers.append(ask())
         except Exception as error:
             failed.append(error)
 
@@ -100,9 +100,9 @@ def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     thread.join(seconds)
     if failed:
         raise failed[0]
-    if not found:
+    if not answers:
         raise TimeoutError
-    return found[0]
+    return answers[0]
 
 
 def _first(error: Exception) -> str:

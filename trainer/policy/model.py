@@ -18,9 +18,11 @@ from transformers import (
 )
 
 from trainer.contract.cache import PREFIX, how_to_get, located
-from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
 from trainer.contract.files import OutOfSpace, room_for
+from trainer.contract.paths import SHIPPED_MODEL
 from trainer.contract.run_folder import last_checkpoint
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import read_status
 from trainer.policy import hub, shared_prompt
 from trainer.policy.cpu_matmul import use_onednn

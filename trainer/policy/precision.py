@@ -5,7 +5,7 @@
 tensor                                model.dtype=float32      float32, mixed_precision    model.dtype=16 bit
 ====================================  =======================  ==========================  ======================
 weights of the model, checkpoints     float32                  float32                     16 bit
-matrix products and attention         float32                  16 bit (autocast)           16 bit
+matmuls and attention                 float32                  16 bit (autocast)           16 bit
 output layer, logits of a tile        float32                  float32                     16 bit, then float32
 log-probs, entropy, losses, sums      float32                  float32                     float32
 log-probs of ratios                   hardware.logprob_dtype   hardware.logprob_dtype      hardware.logprob_dtype
@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.contract.config import HardwareConfig, ModelConfig, require
+from trainer.contract.config import HardwareConfig, ModelConfig
+from trainer.contract.settings import require
 
 MIXED = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """accelerate's names of what is computed with."""
@@ -43,15 +44,15 @@ class Precision:
     weights: torch.dtype
     """Of the model that is differentiated, and of the weights in a checkpoint."""
     compute: torch.dtype
-    """Of matrix products and attention."""
+    """Of matmuls and attention."""
     engine: torch.dtype
-    """Of the sampler's weights and products."""
+    """Of the sampler's weights and matmuls."""
     logprobs: torch.dtype = torch.float32
     """What log-probs are rounded to before ratios are made of them."""
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """What products are cast to; None where the weights have that type already."""
+        """What matmuls are cast to; None where the weights have that type already."""
         return self.compute if self.compute != self.weights else None
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 TEMPLATE_DAY = datetime(2024, 7, 26)
 """What day it is for chat templates that print one (Llama 3's own fallback): a run that is resumed, or repeated,
@@ -45,9 +45,9 @@ def is_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
         return False
     templated = bool(tokenizer.chat_template)
     if not templated and (prompt.chat or prompt.system is not None):
-        asked = "task.prompt_format=chat" if prompt.chat else "task.system_prompt"
+        key = "task.prompt_format=chat" if prompt.chat else "task.system_prompt"
         raise ConfigError(
-            f"{asked} needs a chat template, and the tokenizer of this model has none: use task.prompt_format=raw and "
+            f"{key} needs a chat template, and the tokenizer of this model has none: use task.prompt_format=raw and "
             "write the whole prompt into task.prompt_template"
         )
     return templated
@@ -56,9 +56,9 @@ def is_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
 def _turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """A system turn, if there is one, two turns for each example, a user turn, and the opening of the model's own."""
     # The line break that ends a raw prompt is what the template now does.
-    said = [*(turn for example in prompt.examples for turn in example), prompt.text]
+    contents = [*(turn for example in prompt.examples for turn in example), prompt.text]
     roles = ("user", "assistant")
-    turns = [{"role": roles[number % 2], "content": text.rstrip("\n")} for number, text in enumerate(said)]
+    turns = [{"role": roles[number % 2], "content": text.rstrip("\n")} for number, text in enumerate(contents)]
     if prompt.system is not None:
         turns.insert(0, {"role": "system", "content": prompt.system})
     options: dict[str, Any] = {"strftime_now": TEMPLATE_DAY.strftime}
@@ -97,11 +97,11 @@ def misfits(
     ``key`` is the setting that ``max_tokens`` comes from; ``context`` None knows no end.
     """
     room = math.inf if context is None else context - max_tokens
-    found = [length for length in lengths if not 0 < length.tokens <= room]
-    if not found:
+    unfit = [length for length in lengths if not 0 < length.tokens <= room]
+    if not unfit:
         return [], ""
-    first = found[0]
-    return found, (
-        f"{len(found)} of {len(lengths)} prompts of {where} do not fit: the first, {first.where}, has {first.tokens} "
+    first = unfit[0]
+    return unfit, (
+        f"{len(unfit)} of {len(lengths)} prompts of {where} do not fit: the first, {first.where}, has {first.tokens} "
         f"tokens, and {key}={max_tokens} more have to find room in the model's context of {context}"
     )

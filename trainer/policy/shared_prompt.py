@@ -53,8 +53,8 @@ def pack_tokens(
     prompt_index, first = (part.to(device) for part in distinct_prompts(inputs, prompt_lengths))
     in_prompt = index < prompt_lengths[first, None]
     own = (index >= prompt_lengths[:, None]) & (index < lengths[:, None])
-    prompts = _places(in_prompt, 0)
-    after = _places(own, int(in_prompt.sum()))
+    prompts = _packed_indices(in_prompt, 0)
+    after = _packed_indices(own, int(in_prompt.sum()))
     at = prompt_lengths[:, None] + torch.arange(int((lengths - prompt_lengths).max()), device=device)
     in_response = at < lengths[:, None]
     prompt_width = int(prompt_lengths.max())
@@ -69,7 +69,7 @@ def pack_tokens(
     )
 
 
-def _places(mask: Bool[Tensor, "N T"], start: int) -> Int[Tensor, "N T"]:
+def _packed_indices(mask: Bool[Tensor, "N T"], start: int) -> Int[Tensor, "N T"]:
     """Numbers from ``start`` for the True entries, row by row; 0 for the others."""
     return torch.where(mask, mask.flatten().cumsum(0).view_as(mask) - 1 + start, 0)
 

@@ -1,4 +1,4 @@
-"""Log-prob, entropy and friends of chosen tokens, from hidden states, in one tiled pass with a hand-written
+"""Log-prob, entropy and other statistics of chosen tokens, from hidden states, in one tiled pass with a hand-written
 backward.
 
 This is the one place where the temperature is applied, and the one place that ever sees logits: one tile of them at
@@ -266,7 +266,7 @@ def token_stats(
     for name in names:
         statistic(name)
     whole = tuple(name for name in names if name not in TILED)
-    logprobs, entropies, *more = _TokenStats.apply(
+    logprobs, entropies, *more = _TokenStats.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, temperature, chunk, whole, len(whole) < len(names)
     )
     sums, extras = dict(zip(TILED, more, strict=False)), more[len(TILED) :]

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 SCAN_BYTES = 4 * 2**30
 """Of larger models only evenly spaced blocks of every tensor are looked at, this much in all."""

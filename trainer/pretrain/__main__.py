@@ -105,7 +105,8 @@ def train(config: PretrainConfig) -> PreTrainedModel:
         if step % 25 == 0 or step == len(data) - 1:
             elapsed = time.monotonic() - started
             print(f"step {step}/{len(data)} loss {loss.item():.4f} after {elapsed:.0f} s", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:

@@ -45,14 +45,14 @@ def traces(count: int, number_max: int, hands: Sequence[Writer], school: float, 
         for n in _MIXTURE
     ]
     shares = list(_MIXTURE.values())
-    made = 0
-    while made < count:
+    num_done = 0
+    while num_done < count:
         space = rng.choices(spaces, shares)[0]
         trace = None
         while trace is None:
             hand = rng.choices(hands, [hand.share for hand in hands])[0]
-            trace = _draw(space, hand, 1.0 if made < school * count else hand.skill, rng)
-        made += 1
+            trace = _draw(space, hand, 1.0 if num_done < school * count else hand.skill, rng)
+        num_done += 1
         yield trace
 
 
@@ -89,14 +89,14 @@ def batches(rows: list[Row], batch_size: int, pad_id: int, seed: int) -> list[tu
     and no trend of length over time.
     """
     rng = random.Random(f"{seed}/batches")
-    made = []
+    padded = []
     window = 16 * batch_size
     for start in range(0, len(rows) - batch_size + 1, window):
         chunk = sorted(rows[start : start + window], key=lambda row: len(row[0]))
         pieces = [chunk[i : i + batch_size] for i in range(0, len(chunk) - batch_size + 1, batch_size)]
         rng.shuffle(pieces)
-        made += [_padded(piece, pad_id) for piece in pieces]
-    return made
+        padded += [_padded(piece, pad_id) for piece in pieces]
+    return padded
 
 
 def _padded(rows: list[Row], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

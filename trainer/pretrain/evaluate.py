@@ -77,7 +77,7 @@ def sample_suite(
     for prompt in prompts:
         ids = tokenizer(prompt.text)["input_ids"]
         by_length[len(ids)].append((prompt, ids))
-    drawn = []
+    rollouts = []
     for _, same in sorted(by_length.items()):
         for start in range(0, len(same), 64):
             part = same[start : start + 64]
@@ -85,8 +85,8 @@ def sample_suite(
             tokens, entropies = sample(model, tokenizer, prompt_ids, samples, max_tokens, generator)
             for index, (prompt, _) in enumerate(part):
                 rows = slice(index * samples, (index + 1) * samples)
-                drawn.append(_judge(task, prompt, tokenizer, tokens[rows], entropies[rows]))
-    return drawn
+                rollouts.append(_judge(task, prompt, tokenizer, tokens[rows], entropies[rows]))
+    return rollouts
 
 
 def _judge(
@@ -105,23 +105,27 @@ def _judge(
 
 def pass_at(k: int, rewards: list[float]) -> float:
     """Unbiased pass@k = 1 - C(n-c, k)/C(n, k) for n samples of which c are correct."""
-    n, right = len(rewards), sum(reward > 0 for reward in rewards)
-    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+    n, num_correct = len(rewards), sum(reward > 0 for reward in rewards)
+    return 1.0 - math.comb(n - num_correct, k) / math.comb(n, k)
 
 
-def figures(drawn: list[Sampled]) -> dict[str, float]:
+def figures(sampled: list[Sampled]) -> dict[str, float]:
     """The row of the model card for one suite; entropy per response token, end token included."""
-    samples = len(drawn[0].rewards)
-    total = len(drawn) * samples
-    entropies = [value for one in drawn for value in one.entropies]
+    samples = len(sampled[0].rewards)
+    total = len(sampled) * samples
+    entropies = [value for one in sampled for value in one.entropies]
     return {
-        "reward": sum(sum(one.rewards) for one in drawn) / total,
-        **{f"pass_at_{k}": sum(pass_at(k, one.rewards) for one in drawn) / len(drawn) for k in (4, 16) if k <= samples},
-        "mixed_groups_frac": sum(0 < sum(one.rewards) < samples for one in drawn) / len(drawn),
-        "distinct_frac": sum(len(set(one.texts)) for one in drawn) / total,
+        "reward": sum(sum(one.rewards) for one in sampled) / total,
+        **{
+            f"pass_at_{k}": sum(pass_at(k, one.rewards) for one in sampled) / len(sampled)
+            for k in (4, 16)
+            if k <= samples
+        },
+        "mixed_groups_frac": sum(0 < sum(one.rewards) < samples for one in sampled) / len(sampled),
+        "distinct_frac": sum(len(set(one.texts)) for one in sampled) / total,
         "entropy_nats": sum(entropies) / len(entropies),
         "nearly_certain_frac": sum(value < NEARLY_CERTAIN for value in entropies) / len(entropies),
-        "length_mean": sum(sum(one.lengths) for one in drawn) / total,
-        "length_max": float(max(max(one.lengths) for one in drawn)),
-        "finished_frac": sum(sum(one.finished) for one in drawn) / total,
+        "length_mean": sum(sum(one.lengths) for one in sampled) / total,
+        "length_max": float(max(max(one.lengths) for one in sampled)),
+        "finished_frac": sum(sum(one.finished) for one in sampled) / total,
     }

@@ -1,6 +1,6 @@
-"""From prompts to verified rollouts: order of the data, seeds of the samples, shares of the ranks.
+"""From prompts to verified rollouts: order of the data, seeds of the samples, work of each rank.
 
-It must not compute advantages, and it never repeats a RNG stream by accident.
+It must not compute advantages, and it never repeats an RNG stream by accident.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt, Rollout
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.engine.base import Completion, Engine
 from trainer.policy.prompts import prompt_ids
 from trainer.runtime.ranks import Ranks
@@ -35,11 +35,13 @@ class PromptStream:
 
     def take(self, count: int) -> list[Prompt]:
         """The next ``count`` prompts."""
-        places = [divmod(position, len(self.prompts)) for position in range(self.position, self.position + count)]
-        orders = {epoch: self._order(epoch) for epoch, _ in places}
-        taken = [self.prompts[orders[epoch][index]] for epoch, index in places]
+        epoch_indices = [
+            divmod(position, len(self.prompts)) for position in range(self.position, self.position + count)
+        ]
+        orders = {epoch: self._order(epoch) for epoch, _ in epoch_indices}
+        chosen = [self.prompts[orders[epoch][index]] for epoch, index in epoch_indices]
         self.position += count
-        return taken
+        return chosen
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "prompts"))
@@ -57,8 +59,8 @@ class Sampler:
     stream: PromptStream
     ranks: Ranks
     seed: int
-    measure_entropies: Callable[[Sequence[Rollout]], list[tuple[float, ...]]]
-    """Entropy of the policy at every completion token of some rollouts."""
+    measure_entropies: Callable[[Sequence[Rollout], float], list[tuple[float, ...]]]
+    """Entropy of the policy at every completion token of some rollouts, at a temperature."""
     ends: frozenset[int] = frozenset()
     """Tokens that end a response. Some are no special tokens to the tokenizer, which would print them."""
     step: int = 0
@@ -96,9 +98,9 @@ class Sampler:
             self.generated += [rollout.reward for rollout in judged]
         return judged
 
-    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+    def entropies(self, rollouts: Sequence[Rollout], *, temperature: float) -> list[tuple[float, ...]]:
         """See :class:`trainer.objective.rollouts.base.Source`."""
-        return self.measure_entropies(rollouts)
+        return self.measure_entropies(rollouts, temperature)
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """See :class:`trainer.objective.rollouts.base.Source`."""
@@ -121,23 +123,23 @@ class Sampler:
     ) -> list[Rollout]:
         """Unverified rollouts, prompt by prompt; each rank samples its share and all of them get everything."""
         ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
-        given = prefixes or [()] * len(prompts)
-        own = range(self.ranks.rank, len(prompts), self.ranks.world)
+        starts = prefixes or [()] * len(prompts)
+        local = range(self.ranks.rank, len(prompts), self.ranks.world)
         completions = self.engine.generate(
-            [ids[number] + given[number] for number in own],
+            [ids[number] + starts[number] for number in local],
             samples=samples,
             temperature=temperature,
-            max_tokens=max_tokens - min(map(len, given), default=0),
-            seeds=[seeds[number] for number in own],
+            max_tokens=max_tokens - min(map(len, starts), default=0),
+            seeds=[seeds[number] for number in local],
             top_p=top_p,
         )
-        groups = dict(pair for part in self.ranks.gather(list(zip(own, completions, strict=True))) for pair in part)
+        groups = dict(pair for part in self.ranks.gather(list(zip(local, completions, strict=True))) for pair in part)
         return [
             self._rollout(
                 prompts[number],
                 ids[number],
-                given[number],
-                shortened(completion, max_tokens - len(given[number])),
+                starts[number],
+                truncate(completion, max_tokens - len(starts[number])),
                 number,
             )
             for number in range(len(prompts))
@@ -148,22 +150,22 @@ class Sampler:
         self, prompt: Prompt, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion, group: int
     ) -> Rollout:
         tokens = prefix + completion.token_ids
-        said = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
+        text_tokens = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
         return Rollout(
             prompt=prompt,
             prompt_ids=prompt_ids,
             completion_ids=tokens,
             sampler_logprobs=(0.0,) * len(prefix) + completion.logprobs,
-            sampler_entropies=None if (found := completion.entropies) is None else (0.0,) * len(prefix) + found,
+            sampler_entropies=None if (values := completion.entropies) is None else (0.0,) * len(prefix) + values,
             finish_reason=completion.finish_reason,
-            text=str(self.tokenizer.decode(list(said), skip_special_tokens=True)),
+            text=str(self.tokenizer.decode(list(text_tokens), skip_special_tokens=True)),
             group=group,
             weight_version=self.engine.weight_version,
             num_context=len(prefix),
         )
 
 
-def shortened(completion: Completion, max_tokens: int) -> Completion:
+def truncate(completion: Completion, max_tokens: int) -> Completion:
     """What the completion would have been under a smaller budget: a token never depends on those after it."""
     if len(completion.token_ids) <= max_tokens:
         return completion
@@ -179,8 +181,8 @@ def verified(rollouts: Sequence[Rollout], task: Task, ranks: Ranks | None = None
     """The rollouts with the task's verdict. Each rank judges its share and all get every verdict: a verifier with a
     limit of time might judge one answer differently on two of them."""
     ranks = ranks or Ranks()
-    own = range(ranks.rank, len(rollouts), ranks.world)
-    judged = verify_all(task, [(rollouts[number].prompt, rollouts[number].text) for number in own])
-    shares = ranks.gather(list(zip(own, judged, strict=True)))
-    verdicts = dict(pair for share in shares for pair in share)
+    local = range(ranks.rank, len(rollouts), ranks.world)
+    judged = verify_all(task, [(rollouts[number].prompt, rollouts[number].text) for number in local])
+    gathered = ranks.gather(list(zip(local, judged, strict=True)))
+    verdicts = dict(pair for pairs in gathered for pair in pairs)
     return [replace(rollout, verdict=verdicts[number]) for number, rollout in enumerate(rollouts)]

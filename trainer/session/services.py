@@ -6,7 +6,7 @@ Made by ``session.py``. It must not change weights or state.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +18,7 @@ from trainer.update.gradient import Learner, measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionDesk:
+class SessionServices:
     """The services of a running session (see :class:`trainer.objective.run_services.RunServices`)."""
 
     sampler: Sampler
@@ -63,15 +63,15 @@ class SessionDesk:
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Token id for positions that hold nothing."""
     token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(token)  # type: ignore[arg-type]
+    return int(token)
 
 
 def completion_entropies(
-    learner: Learner, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
+    learner: Learner, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout], temperature: float
 ) -> list[tuple[float, ...]]:
     """Full-vocabulary entropy at every sampled completion token, nats; 0 at tokens that were given."""
     batch = collate(rollouts, pad_id=pad_id(tokenizer))
-    entropy = measure(learner, batch).entropy
+    entropy = measure(learner, batch, policy=replace(learner.policy, temperature=temperature)).entropy
     first = [len(rollout.prompt_ids) - 1 for rollout in rollouts]
     return [
         tuple(entropy[row, start : start + len(rollout.completion_ids)].tolist())

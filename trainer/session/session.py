@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +16,8 @@ from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt, Rollout
-from trainer.contract.config import ConfigError, derive_seed, require
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError, require
 from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.objective.base import Context, State
 from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE
@@ -35,7 +37,7 @@ from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.session import reference
 from trainer.session.reference import Reference
-from trainer.session.services import SessionDesk, completion_entropies
+from trainer.session.services import SessionServices, completion_entropies
 from trainer.setup.build import Run
 from trainer.setup.examine import fitting, require_device
 from trainer.storage import checkpoint
@@ -83,11 +85,11 @@ class Session:
             seed=self.run.seed,
             step=self.step,
             num_steps=self.run.steps,
-            epoch=self._passes(self.step),
-            num_epochs=max(1, self._passes(self.run.steps)),
+            epoch=self._epoch(self.step),
+            num_epochs=max(1, self._epoch(self.run.steps)),
         )
 
-    def _passes(self, steps: int) -> int:
+    def _epoch(self, steps: int) -> int:
         """Whole passes over the training prompts that so many steps train on.
 
         Not those that were drawn: how many prompts dynamic sampling will throw away is known only at the end, and a
@@ -95,9 +97,9 @@ class Session:
         """
         return steps * self.run.rollout.prompts_per_step // len(self.sampler.stream.prompts)
 
-    def services(self, rollouts: Sequence[Rollout] = ()) -> SessionDesk:
+    def services(self, rollouts: Sequence[Rollout] = ()) -> SessionServices:
         """What components may ask for, with the rollouts of this step."""
-        return SessionDesk(
+        return SessionServices(
             sampler=self.sampler,
             learner=self.learner,
             rollouts=rollouts,
@@ -178,15 +180,15 @@ class Session:
 
     def resume(self) -> None:
         """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
-        found = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
-        if found is not None:
-            self.policy.model.load_state_dict(found.model_state)
-            self.reference.load(found.optimizer_state)
-            self.learner.load({key: value for key, value in found.optimizer_state.items() if key != reference.NAME})
-            self.step = found.step
-            self.version = found.state["version"]
-            self.sampler.stream.position = found.state["position"]
-            self.state = found.state["objective"]
+        loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
+        if loaded is not None:
+            self.policy.model.load_state_dict(loaded.model_state)
+            self.reference.load(loaded.optimizer_state)
+            self.learner.load({key: value for key, value in loaded.optimizer_state.items() if key != reference.NAME})
+            self.step = loaded.step
+            self.version = loaded.state["version"]
+            self.sampler.stream.position = loaded.state["position"]
+            self.state = loaded.state["objective"]
         if self.ranks.is_main and self.folder.truncate(self.step - 1) != self.step - 1:
             raise ConfigError(
                 f"{self.folder.metrics} does not reach step {self.step}, at which the checkpoint is: restore the file, "
@@ -258,7 +260,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             ranks=ranks,
             seed=run.seed,
             ends=frozenset(setup.end_tokens),
-            measure_entropies=lambda rollouts: completion_entropies(session.learner, tokenizer, rollouts),
+            measure_entropies=partial(completion_entropies, learner, tokenizer),
         ),
         described=description(model_path(run.model), run.model.dtype),
         state=run.objective.initial_state(),
@@ -275,7 +277,7 @@ def _accelerator(run: Run) -> Accelerator:
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
     handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
     # Autocast, master weights and loss scaling are ours (policy/precision.py), so accelerate does none of them.
-    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # type: ignore[arg-type]
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
 
 
 def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:

@@ -9,23 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.contract.components import build_component as build_component
+from trainer.contract.components import build_component
 from trainer.contract.config import (
     LIST_SLOTS,
     PLAIN_GROUPS,
     SINGLE_SLOTS,
     AccountingConfig,
     CheckpointConfig,
-    ConfigError,
     HardwareConfig,
     ModelConfig,
     OptimConfig,
     TrackingConfig,
-    nearest,
-    require,
 )
 from trainer.contract.identity import NOT_IDENTITY, signature
-from trainer.contract.settings import Seed, Steps, coerced
+from trainer.contract.settings import ConfigError, Seed, Steps, coerced, nearest, require
 from trainer.engine.base import EngineConfig
 from trainer.evaluation.evaluate import EvaluationConfig
 from trainer.objective.base import (

@@ -43,12 +43,12 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
             message=f"optim.updates_per_rollout={optim.updates_per_rollout} needs at least that many prompts a step,"
             f" but rollout.prompts_per_step={rollout.prompts_per_step}: raise the one or lower the other"
         )
-    forced, given = surrogate.forced_reduction, type(reduction).__name__
-    if forced is not None and given != forced:
+    forced, chosen = surrogate.forced_reduction, type(reduction).__name__
+    if forced is not None and chosen != forced:
         name = type(surrogate).__name__
         choice = re.sub(r"(?<!^)(?=[A-Z])", "_", forced).lower()
         yield Diagnostic(
-            message=f"surrogate {name} is defined with reduction {forced} only, not {given}: choose reduction={choice}"
+            message=f"surrogate {name} is defined with reduction {forced} only, not {chosen}: choose reduction={choice}"
         )
     yield from _shared_targets(run)
     yield from _clip_settings(run, config)
@@ -92,9 +92,9 @@ def _sampled_calibration(run: Run) -> Iterator[Diagnostic]:
     """Confidence by probability is that of the distribution sampled from: a note where it is not the model's own."""
     suites: dict[tuple[float, float], list[str]] = {}
     for suite in (run.evaluation.suites or run.task.suites()) if run.evaluation.every else ():
-        own = run.evaluation.of(suite)
-        if own.temperature not in (0, 1) or (own.temperature and own.top_p < 1):
-            suites.setdefault((own.temperature, own.top_p), []).append(suite)
+        suite_config = run.evaluation.of(suite)
+        if suite_config.temperature not in (0, 1) or (suite_config.temperature and suite_config.top_p < 1):
+            suites.setdefault((suite_config.temperature, suite_config.top_p), []).append(suite)
     for (temperature, top_p), names in suites.items():
         message = (
             f"ece, brier and auroc of {', '.join(names)} are of what is sampled from (temperature {temperature:g}, "
@@ -106,9 +106,11 @@ def _sampled_calibration(run: Run) -> Iterator[Diagnostic]:
 def _searched_metrics(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
     """A search can only look at what its runs log."""
     search = config.get("search") or {}
-    named = {f"search.objectives[{i}].metric": node["metric"] for i, node in enumerate(search.get("objectives") or ())}
-    named |= {"search.prune_metric": search["prune_metric"]} if search.get("prune_metric") else {}
-    for key, metric in named.items():
+    searched = {
+        f"search.objectives[{i}].metric": node["metric"] for i, node in enumerate(search.get("objectives") or ())
+    }
+    searched |= {"search.prune_metric": search["prune_metric"]} if search.get("prune_metric") else {}
+    for key, metric in searched.items():
         why = why_not_logged(str(metric), run)
         if why is not None:
             yield Diagnostic(message=f"{key}={metric!r} cannot be used: {why}")

@@ -16,12 +16,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig, require
+from trainer.contract.components import build_component
+from trainer.contract.config import HardwareConfig, ModelConfig
+from trainer.contract.settings import ConfigError, require
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.precision import precision
 from trainer.policy.prompts import Length, misfits, prompt_ids
 from trainer.policy.weights import check_shapes, check_weights
-from trainer.setup.build import Run, build_component
+from trainer.setup.build import Run
 from trainer.tasks.base import Task
 from trainer.tasks.fitted import Fitted
 from trainer.tasks.selected import selected
@@ -107,11 +109,11 @@ def check_lengths(run: Run, lengths: Mapping[str, Sequence[Length]]) -> tuple[fr
         key = "evaluation.max_tokens" if evaluated else "rollout.max_tokens"
         most = int(run.evaluation.max_tokens or 0) if evaluated else run.rollout.max_tokens
         where = "the training set" if suite == "train" else f"suite {suite!r}"
-        found, sentence = misfits(where, sizes, key, most, context)
-        if found and (not drops or len(found) == len(sizes)):
+        too_long, sentence = misfits(where, sizes, key, most, context)
+        if too_long and (not drops or len(too_long) == len(sizes)):
             raise ConfigError(f"{sentence}; lower {key}, leave them out, or take a model with a longer context")
-        left_out |= {length.id for length in found}
-        sentences += [f"{sentence}; they are left out (task.bad_rows=drop)"] if found else []
+        left_out |= {length.id for length in too_long}
+        sentences += [f"{sentence}; they are left out (task.bad_rows=drop)"] if too_long else []
     return frozenset(left_out), sentences
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from trainer.contract.config import nearest
+from trainer.contract.settings import nearest
 from trainer.metrics.table import find, nearest_key
 
 if TYPE_CHECKING:

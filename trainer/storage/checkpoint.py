@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import make_folder, persist, room_for
+from trainer.contract.settings import ConfigError
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
 CONTENT = (WEIGHTS, OPTIMIZER, STATE)
@@ -160,8 +160,8 @@ def _write_weights(path: Path, model_state: Mapping[str, Tensor], tied: Collecti
             aliases[name] = names[view]
             continue
         names[view] = name
-        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-        tensors[name] = tensor.detach() if whole else tensor.detach().clone(memory_format=torch.contiguous_format)
+        is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensors[name] = tensor.detach() if is_whole else tensor.detach().clone(memory_format=torch.contiguous_format)
     write_tensors(path, tensors)
     return aliases
 

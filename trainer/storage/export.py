@@ -17,8 +17,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from trainer.contract.config import ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
 from trainer.contract.files import persist, room_for
+from trainer.contract.settings import ConfigError
 from trainer.policy.model import model_path
 from trainer.storage.checkpoint import WEIGHTS, newest, write_tensors
 from trainer.storage.record import RunFolder
@@ -48,10 +49,10 @@ def export(run: Path, output: Path | None = None) -> Path:
 
     Returns where, by default ``run/model``. Raises :class:`ConfigError` when there is none, or ``output`` exists.
     """
-    found = newest(run / "checkpoints") or newest(run.parent, only=run.name)
-    if found is None:
+    latest = newest(run / "checkpoints") or newest(run.parent, only=run.name)
+    if latest is None:
         raise ConfigError(f"{run} has no whole checkpoint: give the folder of a run that has saved one")
-    checkpoint, manifest = found
+    checkpoint, manifest = latest
     target = output or run / "model"
     if target.exists():
         raise ConfigError(f"{target} exists already: choose another --output, or move it away")

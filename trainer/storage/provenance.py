@@ -19,8 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ROOT
 from trainer.contract.files import write_atomic
+from trainer.contract.paths import ROOT
 from trainer.metrics.table import glossary_json
 
 PACKAGES = (
@@ -130,12 +130,12 @@ def _git(root: Path, *arguments: str, **variables: str) -> str | None:
     """Output of a git command that changes nothing, or None when it failed or there is no git."""
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | variables  # many jobs may look at one checkout at once
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(root), *arguments], check=False, capture_output=True, env=environment, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return completed.stdout.decode("utf-8", "replace") if completed.returncode == 0 else None
 
 
 def _git_state(root: Path) -> dict[str, Any] | None:
@@ -161,27 +161,27 @@ def _diff(root: Path) -> str:
     """
     index, objects = (_git(root, "rev-parse", "--git-path", name) for name in ("index", "objects"))
     with tempfile.TemporaryDirectory() as scratch:
-        own = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_OBJECT_DIRECTORY": scratch}
+        variables = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_OBJECT_DIRECTORY": scratch}
         try:
             # With its time: git takes a file for unchanged that is older than the index and of the size it knows.
-            shutil.copy2(root / (index or "").strip(), own["GIT_INDEX_FILE"])
+            shutil.copy2(root / (index or "").strip(), variables["GIT_INDEX_FILE"])
         except OSError:
-            own = {}
+            variables = {}
         else:
-            own["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str((root / (objects or "").strip()).absolute())
+            variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str((root / (objects or "").strip()).absolute())
             for pattern in SOURCES:
-                _git(root, "add", "--intent-to-add", "--", pattern, **own)
-        return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", ".", **own) or ""
+                _git(root, "add", "--intent-to-add", "--", pattern, **variables)
+        return _git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", ".", **variables) or ""
 
 
 def _packages() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _hardware() -> dict[str, Any]:

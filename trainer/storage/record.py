@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import persist
 from trainer.contract.records import append_records, length_until
 from trainer.contract.run_folder import is_cancelled, last_number
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import Status, read_object, read_status, write_status
 from trainer.storage import rollouts
 
@@ -167,12 +167,14 @@ class RunFolder:
 
     def lacks(self, extent: Mapping[str, Mapping[str, Any]]) -> str | None:
         """A clause that says which file no longer begins with what :meth:`extent` saw; None if all do."""
-        for name, seen in extent.items():
+        for name, recorded in extent.items():
             path = self.path / name
             size = path.stat().st_size if path.exists() else 0
-            if size < seen["size"]:
-                return f"{path} has {size} bytes instead of {seen['size']}" if size else f"{path} is missing or empty"
-            if _extent(path, seen["size"]) != seen:
+            if size < recorded["size"]:
+                return (
+                    f"{path} has {size} bytes instead of {recorded['size']}" if size else f"{path} is missing or empty"
+                )
+            if _extent(path, recorded["size"]) != recorded:
                 return f"{path} was changed"
         return None
 

@@ -54,15 +54,15 @@ def write_step(run: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def kept_steps(run: Path, until: int | None = None) -> dict[int, Path]:
     """The file of each step that is kept, not after ``until``, in order."""
-    found = {int(path.stem.removeprefix("step-")): path for path in sorted((run / FOLDER).glob("step-*.parquet"))}
-    return {step: path for step, path in found.items() if until is None or step <= until}
+    files = {int(path.stem.removeprefix("step-")): path for path in sorted((run / FOLDER).glob("step-*.parquet"))}
+    return {step: path for step, path in files.items() if until is None or step <= until}
 
 
 def forget_after(run: Path, step: int) -> None:
     """Remove the steps after ``step``, and what a death in the middle of a write left."""
-    late = [path for number, path in kept_steps(run).items() if number > step]
-    late += (run / FOLDER).glob(".*.tmp")
-    for path in late:
+    later = [path for number, path in kept_steps(run).items() if number > step]
+    later += (run / FOLDER).glob(".*.tmp")
+    for path in later:
         path.unlink()
-    if late:
+    if later:
         persist(run / FOLDER)

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from trainer.contract.config import ROOT, ConfigError, nearest
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, nearest
 from trainer.evaluation.evaluate import SAMPLING
 
 DEFAULTS = {
@@ -21,7 +22,7 @@ DEFAULTS = {
 def applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """Put ``KEY=VALUE`` into ``config``; the suites that are named and settings of theirs."""
     suites: list[str] = []
-    own: dict[str, dict[str, Any]] = {}
+    suite_settings: dict[str, dict[str, Any]] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         path = key.split(".")
@@ -36,10 +37,10 @@ def applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], di
         elif key == "suite":
             suites = [name.strip() for name in text.strip("[]").split(",")]
         elif path[0] == "suite" and len(path) == 3 and path[2] in SAMPLING:
-            own.setdefault(path[1], {})
+            suite_settings.setdefault(path[1], {})
             config["evaluation"].setdefault("suite_sampling", {}).setdefault(path[1], {})[path[2]] = value
         elif path[0] == "suite" and len(path) == 3:
-            own.setdefault(path[1], {})[path[2]] = value
+            suite_settings.setdefault(path[1], {})[path[2]] = value
         elif path[0] in ("engine", "evaluation", "model", "hardware", "task") and path[0] in config and len(path) > 1:
             node = config[path[0]]
             for name in path[1:-1]:
@@ -49,7 +50,7 @@ def applied(config: dict[str, Any], overrides: list[str]) -> tuple[list[str], di
             raise ConfigError(
                 f"{key} is nothing that an evaluation has: {nearest(key, ['suite', *sorted(DEFAULTS), 'task'])}"
             )
-    return suites, own
+    return suites, suite_settings
 
 
 def _sampling(choice: str) -> dict[str, Any]:

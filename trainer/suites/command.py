@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from trainer.batch.types import Prompt, Rollout
+from trainer.contract.component_source import component_defaults
 from trainer.contract.components import build_component
-from trainer.contract.config import ConfigError, ModelConfig, component_defaults, nearest
+from trainer.contract.config import ModelConfig
 from trainer.contract.files import make_folder, write_atomic
 from trainer.contract.run_folder import last_checkpoint
+from trainer.contract.settings import ConfigError, nearest
 from trainer.engine.base import EngineConfig, EngineSetup
 from trainer.evaluation.contamination import overlaps
 from trainer.evaluation.evaluate import EvaluationConfig, chosen_suites, evaluate
@@ -32,7 +34,7 @@ from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.storage.record import RunFolder
 from trainer.suites.arguments import DEFAULTS, applied
-from trainer.suites.kept import Kept
+from trainer.suites.kept import CompletionCache
 from trainer.suites.named import named
 from trainer.tasks.base import Task
 from trainer.tasks.selected import selected
@@ -68,7 +70,7 @@ def plan(target: str, overrides: list[str], output: Path | None = None) -> Plan:
         if run
         else {name: {"_target_": kind, **component_defaults(kind)} for name, kind in DEFAULTS.items()}
     )
-    suites, own = applied(config, overrides)
+    suites, suite_settings = applied(config, overrides)
     checkpoint = last_checkpoint(folder) if run else None
     if run and checkpoint is None:
         raise ConfigError(f"{folder} has no checkpoint: give the folder of a run that has saved one")
@@ -77,7 +79,7 @@ def plan(target: str, overrides: list[str], output: Path | None = None) -> Plan:
         "revision": None if run else config["model"]["revision"],
     }
     evaluation: EvaluationConfig = build_component(config["evaluation"], "evaluation")
-    tasks = _tasks(config, suites, own, run is not None, evaluation)
+    tasks = _tasks(config, suites, suite_settings, run is not None, evaluation)
     device = config["hardware"]["device"]
     return Plan(
         model=build_component(config["model"], "model"),
@@ -102,20 +104,20 @@ def _default_output(folder: Path, checkpoint: Path | None, target: str) -> Path:
 def _tasks(
     config: Mapping[str, Any],
     suites: list[str],
-    own: Mapping[str, dict[str, Any]],
+    suite_settings: Mapping[str, dict[str, Any]],
     is_run: bool,
     evaluation: EvaluationConfig,
 ) -> dict[str, Task]:
-    if unused := sorted(name for name, settings in own.items() if settings and name not in suites):
+    if unused := sorted(name for name, settings in suite_settings.items() if settings and name not in suites):
         raise ConfigError(f"suite.{unused[0]} is set, but suite={','.join(suites) or '?'} does not name it")
     if not suites and not is_run:
         raise ConfigError("a model alone has no suites: name some, such as suite=math500,gsm8k")
     if suites:
-        tasks: dict[str, Task] = {name: named(name, own.get(name, {})) for name in suites}
+        tasks: dict[str, Task] = {name: named(name, suite_settings.get(name, {})) for name in suites}
     else:
         task: Task = build_component(config["task"], "task")
         tasks = dict.fromkeys(chosen_suites(task.suites(), evaluation), task)
-    if unused := sorted(own.keys() - tasks.keys()):
+    if unused := sorted(suite_settings.keys() - tasks.keys()):
         raise ConfigError(f"suite.{unused[0]} is set, but is not evaluated: {nearest(unused[0], tasks)}")
     return tasks
 
@@ -145,10 +147,10 @@ def run_plan(request: Plan) -> dict[str, float]:
     lengths = {name: _lengths(tokenizer, each) for name, each in prompts.items()}
     context = context_length(load_config(request.model))
     for name, sizes in lengths.items():
-        found, sentence = misfits(f"suite {name!r}", sizes, "evaluation.max_tokens", request.max_tokens, context)
-        if found:
+        too_long, sentence = misfits(f"suite {name!r}", sizes, "evaluation.max_tokens", request.max_tokens, context)
+        if too_long:
             raise ConfigError(f"{sentence}; lower evaluation.max_tokens or take a model with a longer context")
-    ends = end_tokens(request.model, tokenizer)
+    stop_ids = end_tokens(request.model, tokenizer)
     longest = max(size.tokens for sizes in lengths.values() for size in sizes) + request.max_tokens
     rounded = -(-(longest + 1) // 64) * 64
     folder = model_path(request.model)
@@ -157,7 +159,7 @@ def run_plan(request: Plan) -> dict[str, float]:
         dtype=request.model.dtype,
         trust_remote_code=request.model.trust_remote_code,
         max_length=min(rounded, context or rounded),
-        end_tokens=ends,
+        end_tokens=stop_ids,
         device=request.device,
     )
     engine = request.engine.start(setup)
@@ -171,26 +173,26 @@ def run_plan(request: Plan) -> dict[str, float]:
                 stream=PromptStream([], 0),
                 ranks=Ranks(),
                 seed=0,
-                measure_entropies=lambda rollouts: [],
-                ends=frozenset(ends),
+                measure_entropies=lambda rollouts, temperature: [],
+                ends=frozenset(stop_ids),
             )
-            kept = Kept(sampler=sampler, folder=request.output / "responses" / name, identity=_identity(folder))
-            metrics |= _suite(request, name, task, kept, len(tokenizer))
+            responses = request.output / "responses" / name
+            cache = CompletionCache(sampler=sampler, folder=responses, identity=_identity(folder))
+            metrics |= _suite(request, name, task, cache, len(tokenizer))
             make_folder(request.output)
-            write_atomic(
-                request.output / "metrics.json", json.dumps({"step": request.step, "metrics": metrics}, indent=2)
-            )
+            document = json.dumps({"step": request.step, "metrics": metrics}, indent=2)
+            write_atomic(request.output / "metrics.json", document)
     finally:
         engine.close()
     return metrics
 
 
-def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) -> dict[str, float]:
-    seen: list[Rollout] = []
+def _suite(request: Plan, name: str, task: Task, cache: CompletionCache, vocabulary: int) -> dict[str, float]:
+    sampled: list[Rollout] = []
 
     def generate(prompts: list[Prompt], **options: Any) -> list[Rollout]:
-        seen.extend(kept(prompts, **options))
-        return seen
+        sampled.extend(cache(prompts, **options))
+        return sampled
 
     result = evaluate(
         generate,
@@ -200,14 +202,14 @@ def _suite(request: Plan, name: str, task: Task, kept: Kept, vocabulary: int) ->
         max_tokens=request.max_tokens,
         vocabulary=vocabulary,
     )
-    return result.metrics | _overlap(request, name, seen)
+    return result.metrics | _overlap(request, name, sampled)
 
 
-def _overlap(request: Plan, name: str, seen: list[Rollout]) -> dict[str, float]:
+def _overlap(request: Plan, name: str, sampled: list[Rollout]) -> dict[str, float]:
     """Share of the suite's problems that the run was trained on, whole or in many words in a row."""
-    texts = list({rollout.group: rollout.prompt.text for rollout in seen}.values())
-    found = overlaps(request.trained, {name: texts}) if request.trained else []
-    return {f"eval/{row.suite}/contaminated_frac": row.share for row in found}
+    texts = list({rollout.group: rollout.prompt.text for rollout in sampled}.values())
+    overlapping = overlaps(request.trained, {name: texts}) if request.trained else []
+    return {f"eval/{row.suite}/contaminated_frac": row.share for row in overlapping}
 
 
 def _lengths(tokenizer: Any, prompts: list[Prompt]) -> list[Length]:

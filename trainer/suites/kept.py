@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.batch.types import Prompt, Rollout
-from trainer.contract.config import derive_seed
 from trainer.contract.files import make_folder, write_atomic
+from trainer.contract.seeds import derive_seed
 from trainer.rollout.sampler import Sampler
 
 PROMPTS_A_PART = 8
@@ -22,7 +22,7 @@ FIELDS = ("prompt_ids", "completion_ids", "sampler_logprobs", "sampler_entropies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CompletionCache:
     """A :class:`trainer.evaluation.evaluate.Generate` that asks the engine only for what is not in ``folder``."""
 
     sampler: Sampler
@@ -40,15 +40,15 @@ class Kept:
             texts = [(prompt.id, prompt.text, prompt.system, prompt.chat, prompt.examples) for prompt in part]
             key = derive_seed(self.identity, samples, temperature, top_p, max_tokens, seed, json.dumps(texts))
             file = self.folder / f"{key:016x}.json"
-            found = _read(file, part)
-            if found is None:
+            sampled = _read(file, part)
+            if sampled is None:
                 seeds = [derive_seed(seed, prompt.id) for prompt in part]
-                found = self.sampler.complete(
+                sampled = self.sampler.complete(
                     part, samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seeds=seeds
                 )
                 make_folder(self.folder)
-                write_atomic(file, json.dumps([_row(rollout) for rollout in found]))
-            rollouts += [_shifted(rollout, start) for rollout in found]
+                write_atomic(file, json.dumps([_row(rollout) for rollout in sampled]))
+            rollouts += [_shifted(rollout, start) for rollout in sampled]
         return rollouts
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from trainer.batch.types import Prompt, Verdict
-from trainer.contract.config import ROOT, ConfigError, nearest
-from trainer.contract.settings import filled
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, filled, nearest
 from trainer.tasks.base import Task, verify_all
 from trainer.tasks.jsonl import JsonlTask
 

@@ -35,20 +35,22 @@ _POINTS = ("0.7310585", "1.8472139", "2.6180339", "-1.3371337")
 def equal(gold: str, answer: str) -> bool | None:
     """Whether two expressions are the same; None if one cannot be read, is too large, or the opinions differ."""
     try:
-        right, given = read(gold), read(answer)
-        if right is None or given is None:
+        gold_tree, answer_tree = read(gold), read(answer)
+        if gold_tree is None or answer_tree is None:
             return None
-        if right == given:
+        if gold_tree == answer_tree:
             return True
-        opinion = agree(right, given)
-        if opinion is False and isinstance(right, sympy.Expr):
+        opinion = agree(gold_tree, answer_tree)
+        if opinion is False and isinstance(gold_tree, sympy.Expr):
             return False  # two values differ by more than any rounding
-        if opinion and isinstance(right, sympy.Eq):
+        if opinion and isinstance(gold_tree, sympy.Eq):
             return True  # one equation is a multiple of the other, which math-verify does not see
-        says = bool(verify(right, given, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True))
+        verified = bool(
+            verify(gold_tree, answer_tree, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
+        )
     except Exception:  # parser and algebra raise whatever they like on text that is no mathematics
         return None
-    return says if opinion is None or opinion == says else None
+    return verified if opinion is None or opinion == verified else None
 
 
 @functools.lru_cache(maxsize=4096)  # the correct answer is compared with every response of its group
@@ -86,30 +88,32 @@ def bits(tree: sympy.Basic) -> float:
     if isinstance(tree, sympy.Pow | sympy.exp | sympy.factorial):
         exponent = sizes[-1]
         if isinstance(tree, sympy.Pow) and tree.args[1].is_Rational:
-            return max(sizes[0], 1.0) * max(1.0, min(abs(float(tree.args[1])), 1e9))
-        return max(sizes) * 2.0 ** min(exponent, 64.0)
+            repeats: float = max(1.0, min(abs(float(tree.args[1])), 1e9))
+            return max(sizes[0], 1.0) * repeats
+        largest: float = 2.0 ** min(exponent, 64.0)
+        return max(sizes) * largest
     return sum(sizes) + len(sizes) if isinstance(tree, sympy.Mul) else max(sizes) + len(sizes)
 
 
-def agree(right: Any, given: Any) -> bool | None:
+def agree(first: Any, second: Any) -> bool | None:
     """Whether two expressions, or the sides of two equations up to a factor, have equal values; None if unknown."""
-    if isinstance(right, sympy.Eq) and isinstance(given, sympy.Eq):
-        right, given = right.lhs - right.rhs, given.lhs - given.rhs
-        ratios = [_divided(*pair) for pair in _values(right, given)]
+    if isinstance(first, sympy.Eq) and isinstance(second, sympy.Eq):
+        first, second = first.lhs - first.rhs, second.lhs - second.rhs
+        ratios = [_divided(*pair) for pair in _values(first, second)]
         return None if not ratios or None in ratios else all(_close(ratio, ratios[0]) for ratio in ratios)
-    if not (isinstance(right, sympy.Expr) and isinstance(given, sympy.Expr)):
+    if not (isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr)):
         return None
-    pairs = _values(right, given)
+    pairs = _values(first, second)
     return all(_close(*pair) for pair in pairs) if pairs else None
 
 
-def _values(right: sympy.Expr, given: sympy.Expr) -> list[tuple[Any, Any]]:
+def _values(first: sympy.Expr, second: sympy.Expr) -> list[tuple[Any, Any]]:
     """Both values at points where both have one."""
-    symbols = sorted(right.free_symbols | given.free_symbols, key=str)
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     pairs = []
     for point in _POINTS if symbols else _POINTS[:1]:
         at = {symbol: sympy.Float(point, _DIGITS) * (1 + sympy.Rational(k, 7)) for k, symbol in enumerate(symbols)}
-        values = [side.subs(at).evalf(_DIGITS, chop=False) for side in (right, given)]
+        values = [side.subs(at).evalf(_DIGITS, chop=False) for side in (first, second)]
         if all(value.is_number and value.is_finite for value in values):
             pairs.append((values[0], values[1]))
     return pairs

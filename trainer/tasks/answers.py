@@ -94,6 +94,13 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
+def reference(answer: str) -> str:
+    """The final answer in a reference: what follows ``####``, the content of its last box, or all of it."""
+    bare = answer.rpartition("####")[2].strip()
+    boxed = last_boxed(bare)
+    return bare if boxed is None else boxed
+
+
 def last_tagged(text: str) -> str | None:
     """What stands between the last ``</answer>`` and the ``<answer>`` before it, or None."""
     end = text.rfind("</answer>")
@@ -125,12 +132,12 @@ def spelled(text: str, *, ignore_case: bool = False) -> str:
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     text = text.strip().rstrip(" .,;")
-    whole = _TEXT.fullmatch(text)
-    text = whole[1].strip().rstrip(".") if whole else text
+    match = _TEXT.fullmatch(text)
+    text = match[1].strip().rstrip(".") if match else text
     while enclosed(text) in ("()", "{}") and "," not in text and ";" not in text:
         text = text[1:-1].strip()
     if ignore_case:
-        text = _LETTER.sub(lambda found: found[0] if found[0].startswith("\\") else found[0].casefold(), text)
+        text = _LETTER.sub(lambda letter: letter[0] if letter[0].startswith("\\") else letter[0].casefold(), text)
     return text
 
 
@@ -195,8 +202,8 @@ def _divide(top: Fraction, bottom: Fraction) -> Fraction | None:
 
 def choice(text: str) -> str:
     """The letter of a multiple choice (``B``, ``(b)``, ``B. 42``, ``\\text{B}``) in upper case, or nothing."""
-    found = _CHOICE.fullmatch(spelled(text))
-    return found[1].upper() if found else ""
+    match = _CHOICE.fullmatch(spelled(text))
+    return match[1].upper() if match else ""
 
 
 def canonical(text: str, *, exact: bool = False, ignore_case: bool = False) -> str:

@@ -46,12 +46,12 @@ def same(gold: str, answer: str, algebra: Algebra) -> bool | None:
     """Whether ``answer`` says what ``gold`` says. Not symmetric: an answer may add a name (``x=7``) or a unit."""
     if gold == answer:
         return True
-    right, given = items(gold), items(answer)
-    if right and given:
-        return _lists(right, given, algebra)
+    gold_items, answer_items = items(gold), items(answer)
+    if gold_items and answer_items:
+        return _lists(gold_items, answer_items, algebra)
     if _EQUALS.search(gold) or _EQUALS.search(answer):
         return _equations(gold, answer, algebra)
-    listed, single = (right, answer) if right else (given, gold)
+    listed, single = (gold_items, answer) if gold_items else (answer_items, gold)
     if listed:
         value, _ = quantity(single)
         return False if value is not None or _WORDS.fullmatch(single) else algebra(gold, answer)
@@ -84,8 +84,8 @@ def _split(text: str) -> list[str]:
     return parts
 
 
-def _lists(right: tuple[str, list[str]], given: tuple[str, list[str]], algebra: Algebra) -> bool | None:
-    (kind, golds), (other, answers) = right, given
+def _lists(gold: tuple[str, list[str]], answer: tuple[str, list[str]], algebra: Algebra) -> bool | None:
+    (kind, golds), (other, answers) = gold, answer
     if len(golds) != len(answers):
         return False
     if len(golds) > MAX_ITEMS:
@@ -102,35 +102,35 @@ def _matched(golds: list[str], answers: list[str], algebra: Algebra) -> bool | N
     """Whether every item has a partner of its own. Greedy: equality is transitive."""
     left, doubt = list(answers), False
     for gold in golds:
-        found = None
+        partner = None
         for answer in left:
             equal = same(gold, answer, algebra)
             doubt = doubt or equal is None
             if equal:
-                found = answer
+                partner = answer
                 break
-        if found is None:
+        if partner is None:
             return None if doubt else False
-        left.remove(found)
+        left.remove(partner)
     return True
 
 
 def _equations(gold: str, answer: str, algebra: Algebra) -> bool | None:
-    """A name before the value is no part of the value; without one, every side has to be right (``2+2=4``)."""
-    right, given = _sides(gold), _sides(answer)
-    if "" in right or "" in given:
+    """A name before the value is no part of the value; without one, every side has to be correct (``2+2=4``)."""
+    gold_sides, answer_sides = _sides(gold), _sides(answer)
+    if "" in gold_sides or "" in answer_sides:
         return None
-    named, says = _is_name(right), _is_name(given)
-    if len(right) > 1 and len(given) > 1:
-        if not (named and says):
-            return algebra(gold, answer) if len(right) == len(given) == 2 else None
-        if right[0] == given[0]:
-            return all_of(same(right[-1], side, algebra) for side in given[1:])
-        values = [quantity(sides[-1])[0] for sides in (right, given)]
+    gold_named, answer_named = _is_name(gold_sides), _is_name(answer_sides)
+    if len(gold_sides) > 1 and len(answer_sides) > 1:
+        if not (gold_named and answer_named):
+            return algebra(gold, answer) if len(gold_sides) == len(answer_sides) == 2 else None
+        if gold_sides[0] == answer_sides[0]:
+            return all_of(same(gold_sides[-1], side, algebra) for side in answer_sides[1:])
+        values = [quantity(sides[-1])[0] for sides in (gold_sides, answer_sides)]
         return False if None not in values else algebra(gold, answer)
-    if len(right) > 1:
-        return same(right[-1], answer, algebra) if named else algebra(gold, answer)
-    return all_of(same(gold, side, algebra) for side in (given[1:] if says else given))
+    if len(gold_sides) > 1:
+        return same(gold_sides[-1], answer, algebra) if gold_named else algebra(gold, answer)
+    return all_of(same(gold, side, algebra) for side in (answer_sides[1:] if answer_named else answer_sides))
 
 
 def _sides(text: str) -> list[str]:
@@ -144,18 +144,20 @@ def _is_name(sides: list[str]) -> bool:
 def _single(gold: str, answer: str, algebra: Algebra) -> bool | None:
     if _WORDS.fullmatch(gold) or _WORDS.fullmatch(answer):
         return _words(gold, answer)
-    (right, unit), (given, other) = with_unit(gold), with_unit(answer)
-    value, found = as_fraction(right), as_fraction(given)
-    if value is None or found is None:
-        if right != given and _WORD.findall(right) != _WORD.findall(given):
+    (gold_core, gold_unit), (answer_core, answer_unit) = with_unit(gold), with_unit(answer)
+    gold_value, answer_value = as_fraction(gold_core), as_fraction(answer_core)
+    if gold_value is None or answer_value is None:
+        if gold_core != answer_core and _WORD.findall(gold_core) != _WORD.findall(answer_core):
             return None
-        equal = True if right == given else algebra(right, given)
-        return None if equal and differ(unit, other) else equal
-    if differ(unit, other):
+        equal = True if gold_core == answer_core else algebra(gold_core, answer_core)
+        return None if equal and differ(gold_unit, answer_unit) else equal
+    if differ(gold_unit, answer_unit):
         return None  # 7 m and 700 cm: that would take a table of units
-    if (unit == "%") != (other == "%"):  # 50 % is 0.5, and the answer to "what percentage" is 50
-        return value == found or (value == found / 100 if other == "%" else value / 100 == found)
-    return value == found
+    if (gold_unit == "%") != (answer_unit == "%"):  # 50 % is 0.5, and the answer to "what percentage" is 50
+        return gold_value == answer_value or (
+            gold_value == answer_value / 100 if answer_unit == "%" else gold_value / 100 == answer_value
+        )
+    return gold_value == answer_value
 
 
 def _words(gold: str, answer: str) -> bool | None:
@@ -167,16 +169,16 @@ def _words(gold: str, answer: str) -> bool | None:
 
 def with_unit(text: str) -> tuple[str, str]:
     """An answer without its unit, percent sign, degree sign or base, and that; bare words only if they are units."""
-    found = _UNIT.fullmatch(text)
-    if found is None:
+    match = _UNIT.fullmatch(text)
+    if match is None:
         return text, ""
-    unit = re.sub(r"\\[a-z]+ ?(?=\{)|[\s{}]", "", found["unit"]).lower()
+    unit = re.sub(r"\\[a-z]+ ?(?=\{)|[\s{}]", "", match["unit"]).lower()
     word = re.sub(r"\^?[0-9]+$", "", unit).rstrip("s")
-    bare, degrees = found["unit"].startswith(" "), "circ" in unit
-    if (bare and word not in _UNITS) or ((bare or degrees) and as_fraction(found["core"]) is None):
+    bare, degrees = match["unit"].startswith(" "), "circ" in unit
+    if (bare and word not in _UNITS) or ((bare or degrees) and as_fraction(match["core"]) is None):
         return text, ""
     unit = {"percent": "%", "^\\circ": "degree", "dollar": "", "cent": "cent"}.get(unit.rstrip("s"), unit.rstrip("s"))
-    return spelled(found["core"]), unit
+    return spelled(match["core"]), unit
 
 
 def quantity(text: str) -> tuple[Fraction | None, str]:
@@ -192,5 +194,5 @@ def differ(unit: str, other: str) -> bool:
 
 def all_of(results: Iterable[bool | None]) -> bool | None:
     """False if one is, else None if one is, else True."""
-    found = list(results)
-    return False if False in found else None if None in found else True
+    values = list(results)
+    return False if False in values else None if None in values else True

@@ -106,8 +106,8 @@ class Countdown:
 
     def pool(self) -> list[Prompt]:
         """At most 4096 problems."""
-        found = self._problems("train", POOL_SIZE, at_least=self.num_prompts)
-        return [_prompt(f"train-{index}", problem) for index, problem in enumerate(found)]
+        problems = self._problems("train", POOL_SIZE, at_least=self.num_prompts)
+        return [_prompt(f"train-{index}", problem) for index, problem in enumerate(problems)]
 
     def suites(self) -> dict[str, list[Prompt]]:
         """``heldout``: same kind, unseen. ``ood``: harder, by default more numbers and more steps."""
@@ -136,18 +136,18 @@ class Countdown:
         return None if steps is None else spell(steps)
 
     def _prompts(self, split: str, count: int) -> list[Prompt]:
-        found = self._problems(split, count, at_least=count)
-        return [_prompt(f"{split}-{index}", problem) for index, problem in enumerate(found)]
+        problems = self._problems(split, count, at_least=count)
+        return [_prompt(f"{split}-{index}", problem) for index, problem in enumerate(problems)]
 
     def _problems(self, split: str, count: int, at_least: int) -> tuple[Problem, ...]:
         """Up to ``count`` problems of a split, or one sentence when these settings hold fewer than ``at_least``."""
-        found = _first(self._space(split), split, self.problem_seed, count)
-        if len(found) < at_least:
+        problems = _first(self._space(split), split, self.problem_seed, count)
+        if len(problems) < at_least:
             raise ValueError(
-                f"task countdown: these settings hold only {len(found)} {split} problems, "
+                f"task countdown: these settings hold only {len(problems)} {split} problems, "
                 f"{at_least} are asked for; widen number_max or target_max, or ask for fewer"
             )
-        return found
+        return problems
 
     def _space(self, split: str) -> ProblemSpace:
         hard = split == "ood"

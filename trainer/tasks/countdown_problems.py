@@ -14,7 +14,6 @@ from itertools import combinations
 
 from trainer.tasks.countdown_steps import Step, compute
 
-SPLITS = ("pretrain", "train", "heldout", "ood")
 # Sixteenths of all problems: pretraining 6, training 6, held-out 2, out-of-domain 2.
 _SPLIT_OF_SIXTEENTH = ("pretrain",) * 6 + ("train",) * 6 + ("heldout",) * 2 + ("ood",) * 2
 
@@ -80,28 +79,28 @@ def random_walk(
     numbers: Sequence[int], num_steps: int, max_value: int, rng: random.Random, taste: Taste = UNIFORM
 ) -> list[Step] | None:
     """``num_steps`` random correct steps that waste no intermediate, or None when the draw ran into a dead end."""
-    given = list(numbers)
-    made: list[int] = []
+    unused = list(numbers)
+    intermediates: list[int] = []
     steps: list[Step] = []
     for index in range(num_steps):
-        pool = [(value, True) for value in made] + [(value, False) for value in given]
+        pool = [(value, True) for value in intermediates] + [(value, False) for value in unused]
         picked = _skewed_pair(pool, taste.skew, rng) if taste.skew else rng.sample(pool, 2)
         for value, was_made in picked:
-            (made if was_made else given).remove(value)
+            (intermediates if was_made else unused).remove(value)
         step = _random_step(picked[0][0], picked[1][0], max_value, rng, taste)
         # Every later step can swallow at most one more intermediate than it makes.
-        if step is None or len(made) > num_steps - 1 - index:
+        if step is None or len(intermediates) > num_steps - 1 - index:
             return None
-        made.append(step.result)
+        intermediates.append(step.result)
         steps.append(step)
     return steps
 
 
 def _skewed_pair(pool: list[_Value], skew: float, rng: random.Random) -> list[_Value]:
     left = pool[rng.choices(range(len(pool)), falling(len(pool), skew))[0]]
-    rest = list(pool)
-    rest.remove(left)
-    return [left, rest[rng.choices(range(len(rest)), falling(len(rest), skew))[0]]]
+    others = list(pool)
+    others.remove(left)
+    return [left, others[rng.choices(range(len(others)), falling(len(others), skew))[0]]]
 
 
 def _random_step(left: int, right: int, max_value: int, rng: random.Random, taste: Taste) -> Step | None:
@@ -123,28 +122,28 @@ def reachable(numbers: Sequence[int], max_steps: int) -> set[int]:
     if max_steps == 0:
         return values
     for first, second in combinations(range(len(numbers)), 2):
-        rest = [number for index, number in enumerate(numbers) if index not in (first, second)]
+        others = [number for index, number in enumerate(numbers) if index not in (first, second)]
         high, low = max(numbers[first], numbers[second]), min(numbers[first], numbers[second])
         for operator in "+-*/":
             result = compute(high, operator, low)
             if result is not None:
                 values.add(result)
-                values |= reachable([*rest, result], max_steps - 1)
+                values |= reachable([*others, result], max_steps - 1)
     return values
 
 
 def solve(numbers: Sequence[int], target: int) -> list[Step] | None:
     """The steps of a shortest solution, the first in a fixed order, or None when there is none."""
     for num_steps in range(1, len(numbers)):
-        found = _search(tuple(numbers), target, num_steps)
-        if found is not None:
-            return found
+        steps = _search(tuple(numbers), target, num_steps)
+        if steps is not None:
+            return steps
     return None
 
 
 def _search(numbers: tuple[int, ...], target: int, num_steps: int) -> list[Step] | None:
     for first, second in combinations(range(len(numbers)), 2):
-        rest = tuple(number for index, number in enumerate(numbers) if index not in (first, second))
+        others = tuple(number for index, number in enumerate(numbers) if index not in (first, second))
         high, low = max(numbers[first], numbers[second]), min(numbers[first], numbers[second])
         for operator in "+-*/":
             result = compute(high, operator, low)
@@ -153,7 +152,7 @@ def _search(numbers: tuple[int, ...], target: int, num_steps: int) -> list[Step]
             step = Step(left=high, operator=operator, right=low, result=result)
             if num_steps == 1 and result == target:
                 return [step]
-            after = _search((*rest, result), target, num_steps - 1) if num_steps > 1 else None
+            after = _search((*others, result), target, num_steps - 1) if num_steps > 1 else None
             if after is not None:
                 return [step, *after]
     return None
@@ -182,13 +181,13 @@ def problems(space: ProblemSpace, split: str, seed: int) -> Iterator[Problem]:
     Prefixes nest: the first 8 are among the first 32, whatever is asked for later.
     """
     rng = random.Random(f"{seed}/{split}")
-    seen: set[str] = set()
+    keys: set[str] = set()
     misses = 0
     while misses < 20_000:
         proposal = propose(space, rng)
         misses += 1
-        if proposal is None or split_of(proposal[0]) != split or proposal[0].key in seen:
+        if proposal is None or split_of(proposal[0]) != split or proposal[0].key in keys:
             continue
         misses = 0
-        seen.add(proposal[0].key)
+        keys.add(proposal[0].key)
         yield proposal[0]

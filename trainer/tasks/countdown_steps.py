@@ -82,13 +82,13 @@ def solves(steps: Sequence[Step], numbers: Sequence[int], target: int) -> bool:
 def num_correct(steps: Sequence[Step], numbers: Sequence[int]) -> int:
     """Leading steps that are correct and use each number and intermediate at most once."""
     available = Counter(numbers)
-    for done, step in enumerate(steps):
+    for number, step in enumerate(steps):
         for operand in (step.left, step.right):
             if available[operand] == 0:
-                return done
+                return number
             available[operand] -= 1
         if compute(step.left, step.operator, step.right) != step.result:
-            return done
+            return number
         available[step.result] += 1
     return len(steps)
 
@@ -110,15 +110,15 @@ def canonical(steps: Sequence[Step]) -> str:
     ``4*7=28,28-2=26`` and ``7*4=28,28-2=26`` both give ``4*7-2``. Where one value is both a given number and an
     intermediate, the latest intermediate is taken to be the one used.
     """
-    made: dict[int, list[_Expression]] = {}
+    results: dict[int, list[_Expression]] = {}
 
     def take(value: int) -> _Expression:
-        return made[value].pop() if made.get(value) else ("number", (str(value),), ())
+        return results[value].pop() if results.get(value) else ("number", (str(value),), ())
 
     last: _Expression = ("number", (), ())
     for step in steps:
         last = _combine(take(step.left), step.operator, take(step.right))
-        made.setdefault(step.result, []).append(last)
+        results.setdefault(step.result, []).append(last)
     return _write(last)
 
 

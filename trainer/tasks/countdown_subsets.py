@@ -52,12 +52,12 @@ def _clustered(keys: Sequence[tuple[Sequence[int], int]], clusters: int) -> tupl
 
 def _farthest_first(features: Tensor, count: int) -> list[int]:
     """Indices of ``count`` rows of ``features`` [N, F]: the first, then always the one farthest from those taken."""
-    taken = [0]
+    chosen = [0]
     gap = _squared_distances(features, features[:1])[:, 0]
-    while len(taken) < count:
-        taken.append(int(gap.argmax()))
-        gap = torch.minimum(gap, _squared_distances(features, features[taken[-1] :][:1])[:, 0])
-    return taken
+    while len(chosen) < count:
+        chosen.append(int(gap.argmax()))
+        gap = torch.minimum(gap, _squared_distances(features, features[chosen[-1] :][:1])[:, 0])
+    return chosen
 
 
 def _squared_distances(rows: Tensor, centres: Tensor) -> Tensor:

@@ -90,9 +90,9 @@ def arranged(labels: Sequence[int], subset: Subset) -> list[int]:
         return list(range(len(labels)))
     sizes = Counter(labels)  # in the order of first prompts, which a stable sort keeps
     rank = {label: place for place, label in enumerate(sorted(sizes, key=lambda label: -sizes[label]))}
-    seen: Counter[int] = Counter()
+    occurrences: Counter[int] = Counter()
     keys = []
     for index, label in enumerate(labels):
-        keys.append(((0 if subset == "clustered" else seen[label]), rank[label], index))
-        seen[label] += 1
+        keys.append(((0 if subset == "clustered" else occurrences[label]), rank[label], index))
+        occurrences[label] += 1
     return [index for *_, index in sorted(keys)]

@@ -92,14 +92,14 @@ class EquationTask:
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """See the class; never raises on any ``text``."""
-        said = last_tagged(text)
-        found = None if said is None else expression(said.partition("=")[0])
-        if found is None or said is None:
+        tagged = last_tagged(text)
+        parsed = None if tagged is None else expression(tagged.partition("=")[0])
+        if parsed is None or tagged is None:
             return Verdict(reward=0.0)
-        value, used = found
-        right = value == prompt.data["target"] and sorted(used) == prompt.data["numbers"]
-        solution = re.sub(r"\s", "", said.partition("=")[0])
-        return Verdict(reward=float(right), answer=str(value), solution=solution if right else None)
+        value, used = parsed
+        correct = value == prompt.data["target"] and sorted(used) == prompt.data["numbers"]
+        solution = re.sub(r"\s", "", tagged.partition("=")[0])
+        return Verdict(reward=float(correct), answer=str(value), solution=solution if correct else None)
 
     def expert(self, prompt: Prompt) -> str | None:
         """None: the table holds no solutions."""
@@ -147,7 +147,7 @@ def expression(text: str) -> tuple[Fraction, list[int]] | None:
         value = _sum(tokens)
     except (IndexError, ValueError, ZeroDivisionError, RecursionError):
         return None
-    numbers = [int(found) for found in re.findall("[0-9]+", text)]
+    numbers = [int(digits) for digits in re.findall("[0-9]+", text)]
     return None if tokens else (value, numbers)
 
 
@@ -156,14 +156,14 @@ def _tokens(text: str) -> list[str] | None:
     text = text.strip()
     if not text or len(text) > MAX_CHARACTERS:
         return None
-    found, position = [], 0
+    tokens, position = [], 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             return None
-        found.append(match[1])
+        tokens.append(match[1])
         position = match.end()
-    return found[::-1]
+    return tokens[::-1]
 
 
 def _sum(tokens: list[str]) -> Fraction:

@@ -1,4 +1,4 @@
-"""A task without the prompts that do not fit into a model's context. Made by :mod:`trainer.setup.examine`."""
+"""A task without the prompts that exceed a model's context. Created by :mod:`trainer.setup.examine`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from trainer.batch.types import Prompt, Verdict
+from trainer.batch.types import CORRECT_ABOVE, Prompt, Verdict
 from trainer.contract.settings import Range, Seed
 from trainer.tasks.answers import (
     MAX_ANSWER_CHARACTERS,
@@ -21,15 +21,15 @@ from trainer.tasks.answers import (
     canonical,
     choice,
     extracted,
-    last_boxed,
     last_number,
+    reference,
     spelled,
 )
 from trainer.tasks.compare import quantity
 from trainer.tasks.diversity import Selection, Subset, at_random, selection, shuffled
 from trainer.tasks.grader import judge
 from trainer.tasks.jsonl_settings import check_settings
-from trainer.tasks.rows import BadRows, Flaw, Row, kept, numbered, read_rows, summary, without_repeats
+from trainer.tasks.rows import BadRows, Flaw, Row, numbered, read_rows, summary, usable_rows, without_repeats
 from trainer.tasks.tables import unit
 from trainer.tasks.template import CHAT, answering, asking, with_line_breaks
 from trainer.tasks.verifier_pool import shared_pool
@@ -132,7 +132,7 @@ class JsonlTask:
     def notes(self) -> list[str]:
         """Rows that are left out, questions that occur twice, and evaluation questions that are trained on."""
         notes: list[str] = []
-        seen: set[str] = set()
+        training_questions: set[str] = set()
         for suite, file in {"train": str(self.path), **self.suite_paths}.items():
             if suite != "train" and file == self.path:
                 continue
@@ -142,17 +142,17 @@ class JsonlTask:
             lines: dict[str, list[int]] = {}
             for row in rows:
                 lines.setdefault(row.question, []).append(row.line)
-            again = [line for found in lines.values() for line in found[1:]]
-            if again:
+            repeated = [line for occurrences in lines.values() for line in occurrences[1:]]
+            if repeated:
                 notes.append(
-                    f"{file}: {len(again)} of {len(rows)} questions occur before ({numbered(again, unit(file))})"
+                    f"{file}: {len(repeated)} of {len(rows)} questions occur before ({numbered(repeated, unit(file))})"
                 )
-            trained = [found[0] for question, found in lines.items() if question in seen]
+            trained = [occurrences[0] for question, occurrences in lines.items() if question in training_questions]
             if trained:
                 notes.append(
                     f"{file}: {len(trained)} of {len(rows)} questions are trained on ({numbered(trained, unit(file))})"
                 )
-            seen = seen or set(lines)
+            training_questions = training_questions or set(lines)
         return [f"task math: {note}" for note in notes]
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
@@ -170,10 +170,10 @@ class JsonlTask:
         pool = shared_pool(self.verifiers, self.verify_seconds)
         scores = pool.scores([(text, prompt.data) for prompt, text in pairs])
         verdicts = [
-            self._decided(text, found[DECIDES]) if DECIDES in found else self._compared(prompt, text)
-            for (prompt, text), found in zip(pairs, scores, strict=True)
+            self._decided(text, by_verifier[DECIDES]) if DECIDES in by_verifier else self._compared(prompt, text)
+            for (prompt, text), by_verifier in zip(pairs, scores, strict=True)
         ]
-        return [combined(verdict, found, weights) for verdict, found in zip(verdicts, scores, strict=True)]
+        return [combined(verdict, by_verifier, weights) for verdict, by_verifier in zip(verdicts, scores, strict=True)]
 
     def _compared(self, prompt: Prompt, text: str) -> Verdict:
         answer = self._canonical(self._extract(text) or "")
@@ -189,15 +189,18 @@ class JsonlTask:
         """The verdict of a verifier that takes the place of the comparison."""
         reward = max(0.0, score or 0.0)
         answer = self._canonical(self._extract(text) or "") or None
-        return Verdict(reward=reward, answer=answer, solution=" ".join(text.split()) if reward > 0.5 else None)
+        solution = " ".join(text.split()) if reward > CORRECT_ABOVE else None
+        return Verdict(reward=reward, answer=answer, solution=solution)
 
     def _equal(self, gold: str, answer: str) -> bool | None:
         if self.match in ("exact", "choice"):
             return gold == answer
         if self.match == "math":
             return judge(gold, answer)
-        (right, _), (given, _) = quantity(gold), quantity(answer)
-        return right is not None and given is not None and abs(given - right) <= Fraction(self.tolerance) * abs(right)
+        expected, value = quantity(gold)[0], quantity(answer)[0]
+        if expected is None or value is None:
+            return False
+        return abs(value - expected) <= Fraction(self.tolerance) * abs(expected)
 
     def expert(self, prompt: Prompt) -> str | None:
         """The worked answer of the prompt's line, where it has one."""
@@ -218,13 +221,14 @@ class JsonlTask:
         return asking(self.extract, self.answer_marker, template)
 
     def _read(self, suite: str, source: str) -> tuple[list[Row], list[Flaw]]:
-        own = self.suite_settings.get(suite, {})
-        question, answer = own.get("question_field", self.question_field), own.get("answer_field", self.answer_field)
+        overrides = self.suite_settings.get(suite, {})
+        question = overrides.get("question_field", self.question_field)
+        answer = overrides.get("answer_field", self.answer_field)
         return read_rows(source, (question, answer, self.solution_field), self._unreadable)
 
     def _load(self, suite: str, source: str) -> list[Prompt]:
         rows, flaws = self._read(suite, source)
-        usable = kept(source, rows, flaws, self.bad_rows)
+        usable = usable_rows(source, rows, flaws, self.bad_rows)
         if flaws:
             log.warning("task math: %s; left out (task.bad_rows=drop)", summary(source, flaws, len(rows) + len(flaws)))
         usable = self._trained(source, usable) if suite == "train" else usable
@@ -242,11 +246,11 @@ class JsonlTask:
                 f"task math: {source}: {len(rows) - len(distinct)} of {len(rows)} questions occur before; leave them "
                 "out with task.repeats=drop or train on them as often with task.repeats=keep"
             )
-        shown = {question for question, _ in self._shown()} if self.shots_path is None else set()
-        left = [row for row in distinct if row.question not in shown]
-        if not left:
+        example_questions = {question for question, _ in self._shown()} if self.shots_path is None else set()
+        remaining = [row for row in distinct if row.question not in example_questions]
+        if not remaining:
             raise ValueError(f"task math: all {len(distinct)} questions of {source} are examples; lower task.shots")
-        return left
+        return remaining
 
     def _shown(self) -> list[tuple[str, str]]:
         """Question and answer of every few-shot example."""
@@ -271,8 +275,8 @@ class JsonlTask:
         system = None if self.system_prompt is None else with_line_breaks(self.system_prompt)
         solution = {} if row.solution is None else {"solution": row.solution}
         answer, where = self._canonical(reference(row.answer)), f"{source}:{row.line}"
-        asked = {"question": row.question} if self.verifiers else {}
-        data: dict[str, object] = {"answer": answer, "where": where, **solution, **asked}
+        for_verifiers = {"question": row.question} if self.verifiers else {}
+        data: dict[str, object] = {"answer": answer, "where": where, **solution, **for_verifiers}
         chat = CHAT[self.prompt_format]
         return Prompt(id=identity, text=text, data=data, chat=chat, system=system, examples=examples)
 
@@ -290,10 +294,3 @@ class JsonlTask:
         if self.extract == "number" and judge(self._canonical(bare), spelled(last_number(bare) or "")) is not True:
             return "is no number, as task.extract=number needs"
         return None
-
-
-def reference(answer: str) -> str:
-    """The final answer in a reference: what follows ``####``, the content of its last box, or all of it."""
-    bare = answer.rpartition("####")[2].strip()
-    boxed = last_boxed(bare)
-    return bare if boxed is None else boxed

@@ -1,4 +1,4 @@
-"""What the settings of :class:`trainer.tasks.jsonl.JsonlTask` have to be together, before a row is read."""
+"""Checks of :class:`trainer.tasks.jsonl.JsonlTask`'s settings against each other, before a row is read."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check_settings(task: JsonlTask) -> None:
             )
     for source in (task.path, *task.suite_paths.values(), *([task.shots_path] if task.shots_path else [])):
         require_source(source)
-    for name, own in task.suite_settings.items():
-        if name not in task.suite_paths or not set(own) <= set(OF_A_SUITE):
+    for name, overrides in task.suite_settings.items():
+        if name not in task.suite_paths or not set(overrides) <= set(OF_A_SUITE):
             raise ValueError(
-                f"task math: suite_settings has {sorted(own)} for {name!r}; give {', '.join(OF_A_SUITE)} for a "
+                f"task math: suite_settings has {sorted(overrides)} for {name!r}; give {', '.join(OF_A_SUITE)} for a "
                 f"suite of task.suite_paths ({', '.join(task.suite_paths) or 'none'})"
             )
     choices: dict[str, tuple[str, ...]] = {

@@ -87,11 +87,11 @@ class ReasoningGymTask:
     def verify_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
         """:meth:`verify` of each pair, in parallel."""
         answers = [extracted(text, self.extract, self.answer_marker) for _, text in pairs]
-        given = [number for number, answer in enumerate(answers) if answer]
+        answered = [number for number, answer in enumerate(answers) if answer]
         scorer = {"_target_": "trainer.tasks.verifiers.gym.Gym", "name": self.name, "settings": dict(self.settings)}
         pool = shared_pool({"gym": scorer | {"seed": self.problem_seed, "size": self._size()}}, self.verify_seconds)
-        found = pool.scores([(str(answers[number]), pairs[number][0].data) for number in given])
-        scores = {number: score["gym"] for number, score in zip(given, found, strict=True)}
+        results = pool.scores([(str(answers[number]), pairs[number][0].data) for number in answered])
+        scores = {number: score["gym"] for number, score in zip(answered, results, strict=True)}
         return [self._verdict(text, answers[number], scores.get(number, 0.0)) for number, (_, text) in enumerate(pairs)]
 
     def expert(self, prompt: Prompt) -> str | None:
@@ -116,12 +116,12 @@ class ReasoningGymTask:
 
     def _prompts(self, suite: str) -> list[Prompt]:
         settings = json.dumps(dict(self.settings), sort_keys=True)
-        wanted = self.num_heldout + self.num_prompts
+        needed = self.num_heldout + self.num_prompts
         problems = _distinct(self.name, settings, self.problem_seed, self._size(), self.num_heldout + self._wanted())
-        if len(problems) < wanted:
+        if len(problems) < needed:
             raise ConfigError(
                 f"task reasoning_gym: {self.name} at this level has only {len(problems)} distinct problems among "
-                f"{self._size()}, {wanted} are asked for; choose a harder level in task.settings, or lower "
+                f"{self._size()}, {needed} are asked for; choose a harder level in task.settings, or lower "
                 "task.num_prompts and task.num_heldout"
             )
         chosen = problems[: self.num_heldout] if suite == "heldout" else problems[self.num_heldout :]
@@ -140,14 +140,14 @@ class ReasoningGymTask:
 
 
 @functools.lru_cache(maxsize=8)
-def _distinct(name: str, settings: str, seed: int, size: int, wanted: int) -> tuple[tuple[int, str, str], ...]:
+def _distinct(name: str, settings: str, seed: int, size: int, count: int) -> tuple[tuple[int, str, str], ...]:
     """Index, question and answer of the first ``wanted`` problems with different questions, fewer if ``size`` ends."""
-    made = dataset(name, settings, seed, size)
+    problems = dataset(name, settings, seed, size)
     first: dict[str, tuple[int, str, str]] = {}
     for index in range(size):
-        if len(first) == wanted:
+        if len(first) == count:
             break
-        entry = made[index]
+        entry = problems[index]
         question = str(entry["question"])
         first.setdefault(question, (index, question, str(entry["answer"])))
     return tuple(first.values())

@@ -116,7 +116,7 @@ def _kind(value: object) -> str:
     return {type(None): "null", bool: "true or false", list: "a list", dict: "an object"}.get(type(value), "a number")
 
 
-def kept(file: str, rows: Sequence[Row], flaws: Sequence[Flaw], bad_rows: BadRows) -> list[Row]:
+def usable_rows(file: str, rows: Sequence[Row], flaws: Sequence[Flaw], bad_rows: BadRows) -> list[Row]:
     """The usable rows; with ``refuse``, ValueError if there are others, in one sentence with file, lines and counts."""
     if flaws and bad_rows == "refuse":
         raise ValueError(
@@ -134,7 +134,7 @@ def summary(file: str, flaws: Sequence[Flaw], count: int) -> str:
     lines: dict[str, list[int]] = {}
     for flaw in flaws:
         lines.setdefault(flaw.reason, []).append(flaw.line)
-    reasons = [f"{reason} ({numbered(found, unit(file))})" for reason, found in list(lines.items())[:SHOWN]]
+    reasons = [f"{reason} ({numbered(numbers, unit(file))})" for reason, numbers in list(lines.items())[:SHOWN]]
     if len(lines) > SHOWN:
         reasons.append(f"{len(lines) - SHOWN} more reasons")
     return f"{file}: {len(flaws)} of {count} rows cannot be used: {', '.join(reasons)}"
@@ -142,9 +142,9 @@ def summary(file: str, flaws: Sequence[Flaw], count: int) -> str:
 
 def numbered(lines: Sequence[int], unit: str = "line") -> str:
     """``line 3``, ``lines 3, 9`` or ``lines 1, 2, 3, 4, 5 and 12 more``."""
-    shown = ", ".join(map(str, lines[:SHOWN]))
-    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return f"{unit if len(lines) == 1 else unit + 's'} {shown}{more}"
+    listed = ", ".join(map(str, lines[:SHOWN]))
+    remainder = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"{unit if len(lines) == 1 else unit + 's'} {listed}{remainder}"
 
 
 def sift(prompts: Iterable[Prompt], flaw: Callable[[Prompt], str | None], bad_rows: BadRows) -> list[Prompt]:
@@ -152,7 +152,7 @@ def sift(prompts: Iterable[Prompt], flaw: Callable[[Prompt], str | None], bad_ro
 
     For conditions that need more than the file, such as ``"question takes 5000 tokens, the context holds 4096"``.
     """
-    found: list[Prompt] = []
+    usable: list[Prompt] = []
     flaws: dict[str, list[Flaw]] = {}
     files: dict[str, int] = {}
     for prompt in prompts:
@@ -160,12 +160,12 @@ def sift(prompts: Iterable[Prompt], flaw: Callable[[Prompt], str | None], bad_ro
         files[file] = files.get(file, 0) + 1
         reason = flaw(prompt)
         if reason is None:
-            found.append(prompt)
+            usable.append(prompt)
         else:
             flaws.setdefault(file, []).append(Flaw(line=int(line), reason=reason))
     sentences = [summary(file, rows, files[file]) for file, rows in flaws.items()]
-    if sentences and (bad_rows == "refuse" or not found):
+    if sentences and (bad_rows == "refuse" or not usable):
         raise ValueError(f"task math: {'; '.join(sentences)}; mend them or leave them out with task.bad_rows=drop")
     for sentence in sentences:
         log.warning("task math: %s; left out (task.bad_rows=drop)", sentence)
-    return found
+    return usable

@@ -47,11 +47,11 @@ class Selected(Fitted):
     def notes(self) -> list[str]:
         """As the task has, and how many clusters the training set comes from."""
         chosen, pool, labels = self._clustered()
-        taken = {labels[index] for index in arranged(labels, chosen.subset)[: chosen.count]}
+        chosen_clusters = {labels[index] for index in arranged(labels, chosen.subset)[: chosen.count]}
         return [
             *self.task.notes(),
-            f"task.subset={chosen.subset}: {chosen.count} training prompts from {len(taken)} of {len(set(labels))} "
-            f"clusters of the pool's {len(pool)} prompts",
+            f"task.subset={chosen.subset}: {chosen.count} training prompts from {len(chosen_clusters)} of "
+            f"{len(set(labels))} clusters of the pool's {len(pool)} prompts",
         ]
 
     def _clustered(self) -> tuple[Selection, list[Prompt], tuple[int, ...]]:
@@ -59,8 +59,8 @@ class Selected(Fitted):
         assert chosen is not None
         remedy = f"there are {len(pool)} prompts to choose from: ask for fewer"
         require(chosen.count <= len(pool), "task.num_prompts", chosen.count, remedy)
-        asked = tuple((prompt.text, prompt.chat, prompt.system, prompt.examples) for prompt in pool)
-        return chosen, pool, _labels(self.model, asked, chosen.clusters)
+        contents = tuple((prompt.text, prompt.chat, prompt.system, prompt.examples) for prompt in pool)
+        return chosen, pool, _labels(self.model, contents, chosen.clusters)
 
 
 def selected(task: Task, model: ModelConfig) -> Task:
@@ -70,7 +70,7 @@ def selected(task: Task, model: ModelConfig) -> Task:
 
 
 @functools.lru_cache(maxsize=4)
-def _labels(model: ModelConfig, asked: tuple[Asked, ...], clusters: int) -> tuple[int, ...]:
+def _labels(model: ModelConfig, contents: tuple[Asked, ...], clusters: int) -> tuple[int, ...]:
     """The cluster of each prompt. Prompts that occur again count once, and the order of the pool plays no part."""
     # Only here a model is needed: processes that build a task to judge responses do without transformers.
     from trainer.policy.embeddings import cached, prompt_embeddings
@@ -79,15 +79,17 @@ def _labels(model: ModelConfig, asked: tuple[Asked, ...], clusters: int) -> tupl
 
     tokenizer = load_tokenizer(model)
     tokens = {
-        each: prompt_ids(tokenizer, Prompt(id=each[0], text=each[0], chat=each[1], system=each[2], examples=each[3]))
-        for each in dict.fromkeys(asked)
+        content: prompt_ids(
+            tokenizer, Prompt(id=content[0], text=content[0], chat=content[1], system=content[2], examples=content[3])
+        )
+        for content in dict.fromkeys(contents)
     }
     distinct = sorted(set(tokens.values()))
     embeddings = prompt_embeddings(model, distinct)
     digest = hashlib.sha256(f"{VERSION}\n{embeddings.shape}\n{clusters}\n".encode() + embeddings.tobytes()).hexdigest()
-    found = cached("clusters", digest[:32], lambda: kmeans(embeddings, clusters))
-    label = dict(zip(distinct, found.tolist(), strict=True))
-    return tuple(label[tokens[each]] for each in asked)
+    assignment = cached("clusters", digest[:32], lambda: kmeans(embeddings, clusters))
+    label = dict(zip(distinct, assignment.tolist(), strict=True))
+    return tuple(label[tokens[content]] for content in contents)
 
 
 def kmeans(embeddings: NDArray[np.float32], clusters: int) -> NDArray[np.int64]:

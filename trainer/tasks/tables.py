@@ -149,8 +149,8 @@ def _from_hub(source: str, columns: Sequence[str], optional: Sequence[str]) -> I
 
 
 def _needed(names: Sequence[str], columns: Sequence[str], optional: Sequence[str]) -> list[str]:
-    wanted = {name if name in names else name.split(".")[0] for name in (*columns, *optional)}
-    return [name for name in names if name in wanted]
+    needed = {name if name in names else name.split(".")[0] for name in (*columns, *optional)}
+    return [name for name in names if name in needed]
 
 
 def _require_columns(source: str, names: Sequence[str], columns: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How a task's question becomes a prompt: line breaks of a command line, and who speaks.
+"""How a task's question becomes a prompt: line breaks given on a command line, and the roles of a chat.
 
 It must not know a tokenizer.
 """

@@ -53,10 +53,10 @@ class VerifierPool:
     def _one(self, request: tuple[str, Mapping[str, object]]) -> Scores:
         worker = self._idle.get()
         try:
-            found = worker.ask(json.dumps(request))
+            answer = worker.ask(json.dumps(request))
         finally:
             self._idle.put(worker)
-        return found if isinstance(found, dict) else dict.fromkeys(self._names)
+        return answer if isinstance(answer, dict) else dict.fromkeys(self._names)
 
     def close(self) -> None:
         """End the processes."""

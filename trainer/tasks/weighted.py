@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.batch.types import Verdict
 from trainer.contract.components import build_component
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.tasks.verifier_pool import Scores
 from trainer.tasks.verifiers.base import Verifier
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.contract.config import ROOT
 from trainer.contract.errors import reason
+from trainer.contract.paths import ROOT
 from trainer.runtime.signals import signals_held_back
 from trainer.storage.record import RunFolder
 
@@ -114,8 +114,8 @@ def follow(run_dir: str, source: int) -> int:
             if ended:
                 time.sleep(min(pause, 1.0))
                 continue
-            told, ended = _listen(source, pause)
-            durable = max(durable, *told, -1)
+            steps, ended = _listen(source, pause)
+            durable = max(durable, *steps, -1)
 
 
 def _listen(source: int, seconds: float) -> tuple[list[int], bool]:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.contract.config import ConfigError
 from trainer.contract.files import alone, write_atomic
 from trainer.contract.liveness import is_alive
 from trainer.contract.records import DamagedRecord, read_records
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import Status
 from trainer.contract.store import connect
 from trainer.storage.record import RunFolder
@@ -86,9 +86,9 @@ def log_evaluation(folder: RunFolder, metrics: Mapping[str, float], step: int) -
     from mlflow.entities import Metric
 
     client, _ = connect(str(tracking["uri"]), str(tracking.get("experiment") or "rlvr-entropy"))
-    now = int(1000 * time.time())
-    named = {mlflow_name(f"evaluate/{key.removeprefix('eval/')}"): value for key, value in metrics.items()}
-    points = [Metric(key, value, now, step) for key, value in named.items()]
+    timestamp_ms = int(1000 * time.time())
+    by_name = {mlflow_name(f"evaluate/{key.removeprefix('eval/')}"): value for key, value in metrics.items()}
+    points = [Metric(key, value, timestamp_ms, step) for key, value in by_name.items()]
     for start in range(0, len(points), METRICS_A_CALL):
         client.log_batch(str(run_id), metrics=points[start : start + METRICS_A_CALL])
     return True
@@ -186,9 +186,9 @@ class MlflowCopy:
         if rewound or "token" not in note:
             note = {"token": uuid.uuid4().hex}
             write_atomic(self.folder.mirror, json.dumps(note) + "\n")
-        found = _find(client, experiment_id, note["token"])
-        if found:
-            run = found[0]
+        runs = _find(client, experiment_id, note["token"])
+        if runs:
+            run = runs[0]
         else:
             start = int(1000 * min(times.values(), default=time.time()))
             run = client.create_run(experiment_id, start_time=start, tags={"record": note["token"]} | tags(self.config))
@@ -244,8 +244,8 @@ class MlflowCopy:
         table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
         client.log_text(self._run_id, json.dumps(table, allow_nan=False), f"{path.stem}.json")
         self._tables[path.name] = end
-        shown = json.dumps([{"path": f"{name.removesuffix('l')}", "type": "table"} for name in sorted(self._tables)])
-        client.set_tag(self._run_id, "mlflow.loggedArtifacts", shown)
+        listing = json.dumps([{"path": f"{name.removesuffix('l')}", "type": "table"} for name in sorted(self._tables)])
+        client.set_tag(self._run_id, "mlflow.loggedArtifacts", listing)
 
     def _send_rollouts(self, client: MlflowClient, until: int | None) -> None:
         """``tokens.jsonl`` as compressed columns, for pandas: ``rollouts.parquet``; and the steps kept in

@@ -10,8 +10,8 @@ import logging
 from importlib.metadata import version
 from pathlib import Path
 
-from trainer.contract.config import ConfigError
 from trainer.contract.errors import reason
+from trainer.contract.settings import ConfigError
 from trainer.contract.store import connect
 from trainer.storage.record import RunFolder
 from trainer.tracking.mlflow_copy import store_of

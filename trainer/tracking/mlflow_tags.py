@@ -76,7 +76,7 @@ def mlflow_name(key: str) -> str:
     refused = r"[^\w\-. /]"  # colons too, though MLflow takes them: so a name can be read back
     if posixpath.normpath(key) != key or key.startswith((".", "/")):
         refused = r"[^\w\- ]"
-    name = re.sub(refused, lambda found: f":{ord(found[0]):x}:", key)
+    name = re.sub(refused, lambda match: f":{ord(match[0]):x}:", key)
     if len(name) <= NAME_LENGTH:
         return name
     start, digest = name[: NAME_LENGTH - 18].rstrip("/"), hashlib.sha256(key.encode(errors="replace")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The gradient of one mini-batch's loss, in micro-batches, and the sums of what was seen on the way.
+"""The gradient of one mini-batch's loss, in micro-batches, and the sums for the metrics.
 
 It must not step the optimiser, and it does not know which method fills a slot.
 """
@@ -55,12 +55,13 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model: moments, and master weights and loss scale where there are any."""
-        return self.optimizer.state_dict() | self.masters.state() | self.loss_scale.state()
+        moments: dict[str, Any] = self.optimizer.state_dict()
+        return moments | self.masters.state() | self.loss_scale.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
-        own = (master_weights.NAME, loss_scale.NAME)
-        self.optimizer.load_state_dict({key: value for key, value in state.items() if key not in own})
+        other_keys = (master_weights.NAME, loss_scale.NAME)
+        self.optimizer.load_state_dict({key: value for key, value in state.items() if key not in other_keys})
         self.masters.load(state)
         self.loss_scale.load(state)
 
@@ -96,11 +97,11 @@ def old_statistics(learner: Learner, objective: Objective) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _MicroBatch:
     """Rows that go through the model together, and their terms where that has happened already."""
 
     index: Tensor
-    live: bool
+    with_gradient: bool
     """Whether gradient is wanted."""
     terms: TokenTerms | None = None
 
@@ -125,13 +126,13 @@ def differentiate(
     """
     fresh = mini.old_logprobs is None
     terms_first = objective.needs_current or (fresh and objective.needs_old)
-    way = _terms_first if terms_first else _terms_along
-    own = way(learner, objective, mini, context, state)
-    _differentiate_auxiliary(learner, objective, context, state, own.stats)
+    method = _terms_first if terms_first else _terms_along
+    result = method(learner, objective, mini, context, state)
+    _differentiate_auxiliary(learner, objective, context, state, result.stats)
     total = StepStats()
-    for stats in learner.ranks.gather(own.stats):
+    for stats in learner.ranks.gather(result.stats):
         total.merge(stats)
-    return replace(own, stats=total)
+    return replace(result, stats=total)
 
 
 def _terms_first(
@@ -144,9 +145,9 @@ def _terms_first(
     """
     policy, ranks, fresh = learner.policy, learner.ranks, mini.old_logprobs is None
     names = _names(learner, objective, mini)
-    parts = _parts(learner, objective, mini)
+    parts = _micro_batches(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
-    keep = max(ranks.gather(sum(part.live for part in parts))) <= 1
+    keep = max(ranks.gather(sum(part.with_gradient for part in parts))) <= 1
     for number, part in enumerate(parts):
         values = _forward(policy, mini, part, names, graph=keep)
         fill(terms, part.index, values)
@@ -168,7 +169,7 @@ def _terms_along(
     rank."""
     policy, fresh = learner.policy, mini.old_logprobs is None
     names = _names(learner, objective, mini)
-    parts = _parts(learner, objective, mini)
+    parts = _micro_batches(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
     mini = objective.prepare(mini, None, context, state)
     scale = objective.reduction.scale(mini)
@@ -198,21 +199,23 @@ def _backward(
         learner.accelerator.backward(learner.loss_scale.scaled(loss))
 
 
-def _parts(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_Part]:
+def _micro_batches(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_MicroBatch]:
     """This rank's micro-batches, those with gradient first."""
-    live = objective.rows_with_gradient(mini)
+    with_gradient = objective.rows_with_gradient(mini)
     return [
-        _Part(index=rows[index], live=wanted)
-        for wanted in (True, False)
-        if len(rows := (live == wanted).nonzero().squeeze(1))
+        _MicroBatch(index=rows[index], with_gradient=needs_gradient)
+        for needs_gradient in (True, False)
+        if len(rows := (with_gradient == needs_gradient).nonzero().squeeze(1))
         for index in learner.policy.micro_batch_indices(
             mini.rows(rows), rank=learner.ranks.rank, world=learner.ranks.world
         )
     ]
 
 
-def _forward(policy: Policy, mini: TokenBatch, part: _Part, names: Iterable[str], *, graph: bool = True) -> TokenTerms:
-    with torch.set_grad_enabled(part.live and graph):
+def _forward(
+    policy: Policy, mini: TokenBatch, part: _MicroBatch, names: Iterable[str], *, graph: bool = True
+) -> TokenTerms:
+    with torch.set_grad_enabled(part.with_gradient and graph):
         return policy.terms(mini.rows(part.index).to(policy.device), names)
 
 
@@ -221,10 +224,10 @@ def _differentiate_auxiliary(
 ) -> None:
     """Add the gradient of rows that regularizers bring along."""
     policy, ranks = learner.policy, learner.ranks
-    for _, regularizer, own in objective.auxiliary(context, state):
-        for index in policy.micro_batch_indices(own.rows, rank=ranks.rank, world=ranks.world):
-            rows = own.rows.rows(index).to(policy.device)
-            terms = policy.terms(rows, regularizer.statistics, temperature=own.temperature)
+    for _, regularizer, extra in objective.auxiliary(context, state):
+        for index in policy.micro_batch_indices(extra.rows, rank=ranks.rank, world=ranks.world):
+            rows = extra.rows.rows(index).to(policy.device)
+            terms = policy.terms(rows, regularizer.statistics, temperature=extra.temperature)
             values = regularizer.auxiliary_loss(terms, rows)
             loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
             stats.add("policy/loss", loss.detach(), 0.0)

@@ -1,6 +1,4 @@
-"""Sampler and trainer must describe the same policy: the log-prob consistency check of every batch, and how far the two
-are from it.
-"""
+"""The log-prob consistency check of every batch: sampler and trainer must describe the same policy."""
 
 from __future__ import annotations
 
@@ -52,24 +50,24 @@ def gap_metrics(batch: TokenBatch) -> dict[str, float]:
         outside_frac                    share of tokens with rho outside :data:`USUAL`
     """
     largest, mean = logprob_gap(batch)
-    found = {"logprob_gap_max": largest, "logprob_gap_mean": mean}
-    whole = torch.where(batch.mask, _difference(batch).double(), 0.0)
-    tokens, rows = whole[batch.mask], whole.sum(dim=1)[batch.mask.any(dim=1)]
+    metrics = {"logprob_gap_max": largest, "logprob_gap_mean": mean}
+    gaps = torch.where(batch.mask, _difference(batch).double(), 0.0)
+    tokens, rows = gaps[batch.mask], gaps.sum(dim=1)[batch.mask.any(dim=1)]
     if len(tokens):
         low, high = USUAL
         ratio = bounded(tokens).exp()
-        found |= {
+        metrics |= {
             "k3": k3(tokens).mean().item(),
-            "ess_frac": effective_share(tokens),
+            "ess_frac": effective_sample_fraction(tokens),
             "outside_frac": ((ratio < low) | (ratio > high)).double().mean().item(),
             "sequence_gap_max": rows.abs().max().item(),
             "sequence_gap_mean": rows.abs().mean().item(),
-            "sequence_ess_frac": effective_share(rows),
+            "sequence_ess_frac": effective_sample_fraction(rows),
         }
-    return {f"engine/{name}": value for name, value in found.items()}
+    return {f"engine/{name}": value for name, value in metrics.items()}
 
 
-def effective_share(log_ratio: Float[Tensor, " M"]) -> float:
+def effective_sample_fraction(log_ratio: Float[Tensor, " M"]) -> float:
     """Kish's effective sample size over the number of samples, ``(sum w)^2 / (M sum w^2)`` with ``w = exp(log_ratio)``;
     from 1 / M to 1, dimensionless."""
     weights = bounded(log_ratio).exp()

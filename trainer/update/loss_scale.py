@@ -1,5 +1,5 @@
-"""Loss scaling for float16: gradients are multiplied out of the range where it underflows, updates whose gradient
-overflowed are skipped, and the scale follows.
+"""Loss scaling for float16: the loss is scaled so that gradients do not underflow, updates with an overflowing gradient
+are skipped, and the scale adapts.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.batch.collate import mini_batches
 from trainer.batch.types import StepStats, TokenBatch, TokenTerms
-from trainer.contract.config import derive_seed
+from trainer.contract.seeds import derive_seed
 from trainer.metrics.accounting import KEPT_RATIO, RATIO
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Context, State
@@ -37,7 +37,7 @@ class NonFiniteLoss(RuntimeError):
 class UpdateObserver(Protocol):
     """Looks at every optimiser update of a step without moving a number of it."""
 
-    def before_step(self, done: Differentiated, context: Context, state: State, clip: float) -> None:
+    def before_step(self, result: Differentiated, context: Context, state: State, clip: float) -> None:
         """The gradient of the mini-batch is in the parameters, multiplied by ``clip``; the optimiser has not moved."""
         ...
 
@@ -80,22 +80,22 @@ def update(
         for part, index in enumerate(mini_batches(batch.group, optim.updates_per_rollout, generator)):
             number = epoch * optim.updates_per_rollout + part
             mini = batch if len(index) == batch.num_rows else batch.rows(index)
-            here = replace(context, update=number, num_updates=optim.num_updates)
-            done = differentiate(learner, objective, mini, here, state)
+            update_context = replace(context, update=number, num_updates=optim.num_updates)
+            result = differentiate(learner, objective, mini, update_context, state)
             if batch.old_logprobs is None:
                 with watch("old"):
-                    batch = _with_old_terms(learner, objective, batch, index, done.terms)
+                    batch = _with_old_terms(learner, objective, batch, index, result.terms)
                 check_gap(batch, learner.dtype, learner.gap_bounds)
-            stats.merge(done.stats)
+            stats.merge(result.stats)
             if note_ratios:
-                _note_ratios(ratios, index, objective, done, share=1 / optim.epochs)
-            clip = _clip_gradient(learner, done, stats, version + number)
+                _note_ratios(ratios, index, objective, result, share=1 / optim.epochs)
+            clip = _clip_gradient(learner, result, stats, version + number)
             if clip is None:
                 learner.forget_gradient()
                 continue
             if observer is not None:
                 with watch("ledger"):
-                    observer.before_step(done, here, state, clip)
+                    observer.before_step(result, update_context, state, clip)
             learner.step()
             learner.forget_gradient()
             if observer is not None:
@@ -106,10 +106,10 @@ def update(
 
 @torch.no_grad()
 def _note_ratios(
-    ratios: dict[str, Tensor], index: Tensor, objective: Objective, done: Differentiated, *, share: float
+    ratios: dict[str, Tensor], index: Tensor, objective: Objective, result: Differentiated, *, share: float
 ) -> None:
     """Add the ratios of an update's rows to the columns of the whole batch, and those of tokens it did not clip."""
-    rows, terms = done.batch, done.terms
+    rows, terms = result.batch, result.terms
     assert rows.old_logprobs is not None
     ratio = torch.where(rows.mask, importance_ratio(terms.logprobs, rows.old_logprobs), 0.0) * share
     policy = objective.surrogate(terms, replace(rows, advantages=objective.advantage.adjusted(terms, rows)))
@@ -123,23 +123,23 @@ def _with_old_terms(
     """The batch with old terms: ``terms`` for the rows at ``index``, for the rest the sampler's or those of a pass."""
     if len(index) == batch.num_rows:
         return with_old_terms(batch, terms)
-    rest = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
-    others = _sampled_terms(learner, objective, batch.rows(rest))
-    whole = learner.policy.empty_terms(batch, old_statistics(learner, objective))
-    for rows, part in ((index, terms), (rest, others)):
-        fill(whole, rows, part)
-    return with_old_terms(batch, whole)
+    remaining = torch.ones(batch.num_rows, dtype=torch.bool).index_fill(0, index, False).nonzero().squeeze(1)
+    others = _sampled_terms(learner, objective, batch.rows(remaining))
+    all_terms = learner.policy.empty_terms(batch, old_statistics(learner, objective))
+    for rows, part in ((index, terms), (remaining, others)):
+        fill(all_terms, rows, part)
+    return with_old_terms(batch, all_terms)
 
 
 def _sampled_terms(learner: Learner, objective: Objective, rows: TokenBatch) -> TokenTerms:
-    """Log-probs and entropy at the sampling weights, from whoever knows them."""
-    wanted = old_statistics(learner, objective)
-    if learner.dtype in EXACT and rows.sampler_entropy is not None and not wanted:
+    """Log-probs and entropy at the sampling weights: the sampler's where exact enough, else those of a forward pass."""
+    statistics = old_statistics(learner, objective)
+    if learner.dtype in EXACT and rows.sampler_entropy is not None and not statistics:
         return TokenTerms(logprobs=rows.sampler_logprobs, entropy=rows.sampler_entropy, extras={})
-    return measure(learner, rows, wanted)
+    return measure(learner, rows, statistics)
 
 
-def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, version: int) -> float | None:
+def _clip_gradient(learner: Learner, result: Differentiated, stats: StepStats, version: int) -> float | None:
     """Sum the gradient over ranks, clip it, and set the learning rate; ``version`` counts the steps taken before.
 
     Returns the factor of gradient clipping, or None where the scaled gradient overflowed: then the update is skipped.
@@ -149,8 +149,8 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
     learner.loss_scale.unscale(parameters)
     # A loss is counted once per mini-batch, however many parts it was computed in.
     stats.counts["policy/loss"] += 1
-    if not torch.isfinite(torch.tensor(done.stats.sums["policy/loss"])):
-        raise NonFiniteLoss("the loss", done.batch)
+    if not torch.isfinite(torch.tensor(result.stats.sums["policy/loss"])):
+        raise NonFiniteLoss("the loss", result.batch)
     max_norm, clip = learner.optim.max_grad_norm or float("inf"), 1.0
     norm = learner.accelerator.clip_grad_norm_(parameters, max_norm)
     if norm is not None:
@@ -162,7 +162,7 @@ def _clip_gradient(learner: Learner, done: Differentiated, stats: StepStats, ver
         if skipped:
             return None
         if not finite:
-            raise NonFiniteLoss("the gradient", done.batch)
+            raise NonFiniteLoss("the gradient", result.batch)
         stats.add("policy/grad_norm", norm)
         clip = min(1.0, max_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ has it
     warmup = learner.optim.warmup_steps

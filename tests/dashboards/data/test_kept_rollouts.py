@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from pyarrow import parquet
 
 import dashboards
-from dashboards.store.store import open_store
+from dashboards.store.open import open_store
 from dashboards.sweep.artifacts import ROLLOUT_COLUMNS
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import dashboards
 from dashboards.__main__ import main
-from dashboards.store.store import open_store
+from dashboards.store.open import open_store
 from dashboards.sweep.run import load
 
 CONFIG = """

@@ -80,7 +80,7 @@ def test_main_effects_and_interaction_by_hand() -> None:
     assert interaction.effect.p_value == pytest.approx(0.42265, abs=1e-5)
     assert size.name == "Prompts: 64 minus 8, mean over choice"
     assert subset.name == "Choice: random minus clustered, mean over prompts"
-    assert interaction.name == "Interaction: 64 minus 8 at random, less the same at clustered"
+    assert interaction.name == "Interaction: 64 minus 8 at random, minus the same at clustered"
 
 
 def test_without_an_interaction_the_effects_add_up_and_its_difference_is_none() -> None:

@@ -12,7 +12,7 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from dashboards.store.client import ClientStore
-from dashboards.store.store import open_store
+from dashboards.store.open import open_store
 from dashboards.sweep.artifacts import load_provenance, load_reliability, load_samples, table_records
 from dashboards.sweep.load import SweepData, build_sweep, find_parent, list_sweeps, load_sweep
 from dashboards.sweep.summary import cell_finals, final_table, hypothesis_result, level_rows

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from sweeps.__main__ import main
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
 Sweep = Callable[..., int]
@@ -34,13 +35,6 @@ def slow(tmp_path: Path) -> subprocess.Popen[bytes]:
     )
     wait_for(lambda: "RUNNING" in states(tmp_path) and any((tmp_path / "outputs" / "runs").glob("*/metrics.jsonl")))
     return launcher
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_status_lists_cells_and_why_one_failed(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:

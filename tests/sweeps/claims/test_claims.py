@@ -17,7 +17,7 @@ from sweeps.claims.claim import Claim, chosen_claims, load_claims
 from sweeps.claims.looks import look_levels, spent
 from sweeps.claims.request import asked
 from sweeps.compose.compose import CONF
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 Sweep = Callable[..., int]
 Capture = pytest.CaptureFixture[str]

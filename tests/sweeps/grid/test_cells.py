@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.grid.cells import Cell
 from sweeps.grid.sweep import Sweep, sweep_name
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 Make = Callable[..., list[Cell]]
 

@@ -7,7 +7,7 @@ import pytest
 from sweeps.plan.estimate import Estimate
 from sweeps.plan.plan import aligned, duration, require_affordable
 from sweeps.queues.local import LocalQueue
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 
 def test_a_sweep_above_the_cap_is_refused_and_the_remedy_named() -> None:

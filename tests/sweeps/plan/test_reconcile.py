@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.plan.reconcile import Action, reconcile, unknown_liveness
-from trainer.contract.config import ConfigError
 from trainer.contract.liveness import lock
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import write_status
 
 TABLE = {

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from sweeps.queues import gpus, local
 from sweeps.queues.local import LocalPool, LocalQueue
 from sweeps.queues.worker import Job
 from sweeps.runs.run_folder import write_run
-from trainer.contract.config import ROOT, ConfigError
-from trainer.contract.settings import filled
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, filled
 from trainer.contract.status import read_status, write_status
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
@@ -192,13 +193,6 @@ def processes(mentioning: Path) -> list[int]:
         if str(mentioning).encode() in command:
             found.append(int(folder.name))
     return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+
+from waiting import wait_for
 
 from sweeps.queues.processes import MARK, children, kill_marked, marked
 
@@ -17,13 +17,6 @@ subprocess.Popen([sys.executable, "-c", inner], start_new_session=True)
 time.sleep(600)
 """  # noqa: E501
 """A process with a child in a session of its own, which has one in yet another: as ranks and engines are started."""
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_mark_reaches_grandchildren_in_sessions_of_their_own_even_when_orphaned() -> None:

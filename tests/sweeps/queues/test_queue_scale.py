@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 
 def test_the_simulation_goes_through_every_phase(tmp_path: Path) -> None:

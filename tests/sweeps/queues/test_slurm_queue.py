@@ -13,8 +13,8 @@ from sweeps.queues.scheduler import Scheduler, ask
 from sweeps.queues.slurm import SlurmQueue
 from sweeps.queues.worker import Job
 from sweeps.runs.run_folder import write_run
-from trainer.contract.config import ROOT, ConfigError
-from trainer.contract.settings import filled
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError, filled
 from trainer.contract.status import read_status, write_status
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"

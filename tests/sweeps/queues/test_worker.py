@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from sweeps.queues.worker import Job, RunsFailed
 from sweeps.runs.run_folder import write_run
-from trainer.contract.config import ROOT
 from trainer.contract.liveness import lock
+from trainer.contract.paths import ROOT
 from trainer.contract.status import read_status, write_status
 
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
@@ -189,10 +190,3 @@ def started(*run_dirs: Path) -> subprocess.Popen[bytes]:
     wait_for(lambda: len(starts(run_dirs[0])) == 1)
     time.sleep(0.3)
     return process
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)

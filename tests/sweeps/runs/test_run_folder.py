@@ -14,10 +14,11 @@ import yaml
 from sweeps.queues.liveness import is_alive
 from sweeps.queues.scheduler import Scheduler
 from sweeps.runs.run_folder import read_run, write_run
-from trainer.contract.config import ROOT, ConfigError
 from trainer.contract.identity import signature
 from trainer.contract.liveness import is_locked, lock
+from trainer.contract.paths import ROOT
 from trainer.contract.run_folder import next_attempt
+from trainer.contract.settings import ConfigError
 from trainer.contract.status import Status, read_status, write_status
 
 CONFIG = {"seed": 0, "optim": {"lr": 1e-4, "eps": 1e-08, "betas": [0.9, 0.95]}, "model": {"path": None, "dtype": "no"}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 LEARNER = ROOT / "tests" / "helpers" / "fake_learner.py"
 QUIET = ("tracking=none", f"launcher.trainer=[{LEARNER}]")

@@ -18,7 +18,7 @@ from sweeps.queues.local import LocalQueue
 from sweeps.search.job import TrialJob, _PruningWatcher
 from sweeps.search.settings import Search as Search_
 from sweeps.search.store import find, open_storage
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 NAME = "search-clip"
 Search = Callable[..., int]

@@ -17,7 +17,7 @@ from sweeps.search.overview import expected_runs
 from sweeps.search.settings import SearchObjective, settings
 from sweeps.search.space import override, parameters, probes, suggest
 from sweeps.search.store import pruner, sampler, trial_by_number
-from trainer.contract.config import component_defaults
+from trainer.contract.component_source import component_defaults
 
 SPACE = {
     "method": {"type": "categorical", "choices": ["grpo", "steer", "aer"]},

@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
+from waiting import wait_for
 
 from sweeps.search.space import override
 from sweeps.search.store import find, open_storage
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 
 LEARNER = ROOT / "tests" / "helpers" / "fake_learner.py"
 TRIALS, STEPS = 5, 6
@@ -29,13 +28,6 @@ def start(output: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"FAKE_STEP_S": "0.25"}
     place = [f"launcher.trainer=[{LEARNER}]", override("output", str(output))]
     return subprocess.Popen([*command, *settings, *place], cwd=ROOT, text=True, env=environment, **pipes)  # type: ignore[call-overload]
-
-
-def wait_for(condition: Callable[[], object], patience_s: float = 60.0) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.05)
 
 
 def running(output: Path) -> list[Path]:

@@ -18,21 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.compose.compose import CONF
-from trainer.contract.config import (
-    LIST_SLOTS,
-    PLAIN_GROUPS,
-    ROOT,
-    SINGLE_SLOTS,
-    CheckpointConfig,
-    ConfigError,
-    ModelConfig,
-    OptimConfig,
-    component_defaults,
-    derive_seed,
-    nearest,
-)
+from trainer.contract.component_source import component_defaults
+from trainer.contract.config import LIST_SLOTS, PLAIN_GROUPS, SINGLE_SLOTS, CheckpointConfig, ModelConfig, OptimConfig
 from trainer.contract.identity import NOT_IDENTITY, group_signature, identity, signature
-from trainer.contract.settings import filled
+from trainer.contract.paths import ROOT
+from trainer.contract.seeds import derive_seed
+from trainer.contract.settings import ConfigError, filled, nearest
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -171,7 +162,7 @@ def test_a_default_that_has_to_be_computed_is_refused(tmp_path: Path, monkeypatc
     folder = tmp_path / "trainer"
     folder.mkdir()
     (folder / "odd_one.py").write_text("class Odd:\n    size: int = max(1, 2)\n    needed: float\n")
-    monkeypatch.setattr("trainer.contract.config.ROOT", tmp_path)
+    monkeypatch.setattr("trainer.contract.component_source.ROOT", tmp_path)
     with pytest.raises(ConfigError, match=r"Odd\.size needs a literal default"):
         component_defaults("trainer.odd_one.Odd")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.contract.config import ConfigError
 from trainer.contract.errors import is_unreachable, reason, unusable
+from trainer.contract.settings import ConfigError
 
 AUTOFLUSH = (
     "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block if this autoflush is "

@@ -14,7 +14,8 @@ from runs import TARGETS, run_config
 
 import trainer
 from sweeps.compose.compose import CONF
-from trainer.contract.config import LIST_SLOTS, PLAIN_GROUPS, SINGLE_SLOTS, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.config import LIST_SLOTS, PLAIN_GROUPS, SINGLE_SLOTS
 from trainer.contract.identity import ADDED, group_signature, identity, signature
 from trainer.setup.build import BASES
 

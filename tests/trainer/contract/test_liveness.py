@@ -13,13 +13,13 @@ import pytest
 from runs import write_run
 
 from trainer.__main__ import main
-from trainer.contract.config import ROOT
-from trainer.contract.liveness import Taken, beats, handed_on, having, holder, is_locked, lock
+from trainer.contract.liveness import Taken, handed_on, has_heartbeat, holder, holding, is_locked, lock
+from trainer.contract.paths import ROOT
 
 HAVE = """
-import sys; from pathlib import Path; from trainer.contract.liveness import Taken, having
+import sys; from pathlib import Path; from trainer.contract.liveness import Taken, holding
 try:
-    with having(Path(sys.argv[1])): print("have it", flush=True); sys.stdin.read()
+    with holding(Path(sys.argv[1])): print("have it", flush=True); sys.stdin.read()
 except Taken as taken:
     print(taken)
 """
@@ -34,13 +34,13 @@ def another(run_dir: Path, **environment: str) -> subprocess.Popen[str]:
 def test_the_second_says_who_has_the_run(tmp_path: Path) -> None:
     first = another(tmp_path)
     assert first.stdout is not None and first.stdout.readline() == "have it\n"
-    with pytest.raises(Taken, match=rf"process {first.pid} on {socket.gethostname()} since 20\d\d-"), having(tmp_path):
+    with pytest.raises(Taken, match=rf"process {first.pid} on {socket.gethostname()} since 20\d\d-"), holding(tmp_path):
         pass
-    assert beats(tmp_path), "whoever has a run shows signs of life"
+    assert has_heartbeat(tmp_path), "whoever has a run shows signs of life"
     first.kill()
     first.wait()
     assert not is_locked(tmp_path)
-    with having(tmp_path):
+    with holding(tmp_path):
         found = holder(tmp_path)
         assert found is not None and found.pid == os.getpid()
         assert another(tmp_path).communicate("")[0].startswith(f"{tmp_path} is being trained by process {os.getpid()}")
@@ -65,7 +65,7 @@ def test_a_second_trainer_leaves_with_a_sentence_and_touches_nothing(
     folder = write_run(tmp_path)
     first = another(tmp_path)
     assert first.stdout is not None and first.stdout.readline() == "have it\n"
-    while not beats(tmp_path):
+    while not has_heartbeat(tmp_path):
         time.sleep(0.01)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert main([str(tmp_path)]) == 30

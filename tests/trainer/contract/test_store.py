@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from trainer.contract import store
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 from trainer.contract.store import connect, require_answer
 
 KILLS = 8

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from trainer.contract.cache import cache_folder, how_to_get, located
-from trainer.contract.config import ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.settings import ConfigError
 from trainer.downloads import problems
 from trainer.downloads.__main__ import main
 from trainer.downloads.folders import SOURCE, made_once

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from trainer.batch.types import Prompt, Rollout, Verdict
-from trainer.contract.config import ROOT, component_defaults
+from trainer.contract.component_source import component_defaults
+from trainer.contract.paths import ROOT
 from trainer.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from trainer.metrics.table import check
 

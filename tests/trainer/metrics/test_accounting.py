@@ -16,7 +16,6 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.metrics.accounting import (
     TokenChange,
     account,
-    average_ranks,
     compare,
     exact,
     quadrants,
@@ -24,6 +23,7 @@ from trainer.metrics.accounting import (
     steer_released,
     token_change,
 )
+from trainer.metrics.calibration import average_ranks
 from trainer.metrics.estimators import covariance
 from trainer.metrics.table import check
 
@@ -179,7 +179,7 @@ def test_ranks_and_correlations_agree_with_scipy() -> None:
     generator = torch.Generator().manual_seed(0)
     first = torch.randint(0, 9, (300,), generator=generator).double()
     second = first + torch.randint(0, 9, (300,), generator=generator)
-    assert average_ranks(first).tolist() == stats.rankdata(first.numpy()).tolist()
+    assert average_ranks(first.numpy()).tolist() == stats.rankdata(first.numpy()).tolist()
     fit = compare(first, second)
     assert fit.spearman == pytest.approx(float(stats.spearmanr(first, second).statistic))
     assert fit.pearson == pytest.approx(float(stats.pearsonr(first, second).statistic))

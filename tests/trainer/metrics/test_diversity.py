@@ -14,12 +14,29 @@ from hypothesis import strategies as st
 
 from trainer.batch.types import Rollout
 from trainer.metrics.diversity import (
+    ORDER,
     answer_entropy,
-    distinct_n,
+    distinct_per_group,
     diversity_metrics,
     expectation_adjusted_distinct,
     self_bleu,
 )
+from trainer.metrics.ngrams import flatten_responses, gram_tables
+
+
+def distinct(completions: Sequence[Sequence[int]], groups: Sequence[int], n: int) -> float:
+    """Mean of distinct-n over the prompts that have n-grams."""
+    responses = flatten_responses(completions, groups)
+    values = distinct_per_group(gram_tables(responses, n)[n - 1], responses)
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def bleu(
+    completions: Sequence[Sequence[int]], groups: Sequence[int], *, order: int = ORDER, smoothing: float = 0.0
+) -> float:
+    responses = flatten_responses(completions, groups)
+    return self_bleu(gram_tables(responses, order), responses, smoothing)
 
 
 def brute_force_self_bleu(
@@ -50,48 +67,48 @@ def test_distinct_n_by_hand() -> None:
     # Prompt 0: tokens 1 2 1 | 1 2 -> 2 different of 5; pairs 12 21 | 12 -> 2 different of 3 (no pair spans responses).
     # Prompt 1: tokens 5 5 5 5 -> 1 of 4; pairs 55 55 55 -> 1 of 3.
     completions, groups = [(1, 2, 1), (5, 5, 5, 5), (1, 2)], [0, 1, 0]
-    assert distinct_n(completions, groups, 1) == pytest.approx((2 / 5 + 1 / 4) / 2)
-    assert distinct_n(completions, groups, 2) == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert distinct(completions, groups, 1) == pytest.approx((2 / 5 + 1 / 4) / 2)
+    assert distinct(completions, groups, 2) == pytest.approx((2 / 3 + 1 / 3) / 2)
     # Triples: prompt 0 has one of one, prompt 1 one of two. Nobody has five tokens.
-    assert distinct_n(completions, groups, 3) == pytest.approx((1 + 1 / 2) / 2)
-    assert math.isnan(distinct_n(completions, groups, 5))
+    assert distinct(completions, groups, 3) == pytest.approx((1 + 1 / 2) / 2)
+    assert math.isnan(distinct(completions, groups, 5))
 
 
 def test_same_tokens_in_two_prompts_are_not_shared() -> None:
-    assert distinct_n([(1, 2), (1, 2)], [0, 1], 1) == 1.0
-    assert distinct_n([(1, 2), (1, 2)], [0, 0], 1) == 0.5
+    assert distinct([(1, 2), (1, 2)], [0, 1], 1) == 1.0
+    assert distinct([(1, 2), (1, 2)], [0, 0], 1) == 0.5
 
 
 def test_identical_responses_have_self_bleu_one_and_disjoint_ones_zero() -> None:
-    assert self_bleu([(1, 2, 3, 4, 5)] * 3, [0] * 3) == pytest.approx(1.0)
-    assert self_bleu([(1, 2), (1, 2)], [0, 0]) == pytest.approx(1.0), "short responses use the orders they have"
-    assert self_bleu([(1, 2, 3, 4, 5), (6, 7, 8, 9, 10)], [0, 0]) == 0.0
+    assert bleu([(1, 2, 3, 4, 5)] * 3, [0] * 3) == pytest.approx(1.0)
+    assert bleu([(1, 2), (1, 2)], [0, 0]) == pytest.approx(1.0), "short responses use the orders they have"
+    assert bleu([(1, 2, 3, 4, 5), (6, 7, 8, 9, 10)], [0, 0]) == 0.0
 
 
 def test_self_bleu_by_hand() -> None:
     # a = 1 2 3 4, b = 1 2 3 9, order 2. a against b: 3 of 4 tokens, 2 of 3 pairs, equal length:
     # sqrt(3/4 * 2/3) = sqrt(1/2). b against a: the same.
-    assert self_bleu([(1, 2, 3, 4), (1, 2, 3, 9)], [0, 0], order=2) == pytest.approx(math.sqrt(0.5))
+    assert bleu([(1, 2, 3, 4), (1, 2, 3, 9)], [0, 0], order=2) == pytest.approx(math.sqrt(0.5))
     # a = 1 2 against b = 1 2 3 4, order 1: precision 1, brevity exp(1 - 4/2) = e^-1. b against a: 2/4, no penalty.
-    assert self_bleu([(1, 2), (1, 2, 3, 4)], [0, 0], order=1) == pytest.approx((math.exp(-1) + 0.5) / 2)
+    assert bleu([(1, 2), (1, 2, 3, 4)], [0, 0], order=1) == pytest.approx((math.exp(-1) + 0.5) / 2)
 
 
 def test_counts_are_clipped_at_the_largest_count_elsewhere() -> None:
     # 1 1 1 against 1 1 and 1 2: min(3, max(2, 1)) / 3 = 2/3, length 3 against 2: no penalty.
     # 1 1 against {1 1 1, 1 2}: min(2, 3)/2 = 1, closest length 2. 1 2 against them: 1 of 2.
-    assert self_bleu([(1, 1, 1), (1, 1), (1, 2)], [0] * 3, order=1) == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert bleu([(1, 1, 1), (1, 1), (1, 2)], [0] * 3, order=1) == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
 
 
 def test_smoothing_replaces_an_empty_match() -> None:
     # No shared pair: 0 without smoothing; with 0.1: tokens 1 of 2, pairs 0.1 of 1 -> sqrt(0.05).
-    assert self_bleu([(1, 2), (1, 3)], [0, 0], order=2) == 0.0
-    assert self_bleu([(1, 2), (1, 3)], [0, 0], order=2, smoothing=0.1) == pytest.approx(math.sqrt(0.05))
+    assert bleu([(1, 2), (1, 3)], [0, 0], order=2) == 0.0
+    assert bleu([(1, 2), (1, 3)], [0, 0], order=2, smoothing=0.1) == pytest.approx(math.sqrt(0.05))
 
 
 def test_lonely_and_empty_responses_are_left_out() -> None:
-    assert math.isnan(self_bleu([(1, 2), (1, 2)], [0, 1]))
-    assert math.isnan(self_bleu([], []))
-    assert self_bleu([(), (1, 2), (1, 2)], [0] * 3) == pytest.approx(1.0)
+    assert math.isnan(bleu([(1, 2), (1, 2)], [0, 1]))
+    assert math.isnan(bleu([], []))
+    assert bleu([(), (1, 2), (1, 2)], [0] * 3) == pytest.approx(1.0)
 
 
 responses = st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=7), st.integers(0, 2)), max_size=10)
@@ -102,7 +119,7 @@ responses = st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=7), st.integ
 def test_self_bleu_equals_brute_force(pairs: list[tuple[list[int], int]], smoothing: float, order: int) -> None:
     completions, groups = [ids for ids, _ in pairs], [group for _, group in pairs]
     expected = brute_force_self_bleu(completions, groups, order, smoothing)
-    assert self_bleu(completions, groups, order=order, smoothing=smoothing) == pytest.approx(
+    assert bleu(completions, groups, order=order, smoothing=smoothing) == pytest.approx(
         expected, abs=1e-12, nan_ok=True
     )
 
@@ -112,7 +129,7 @@ def test_self_bleu_equals_brute_force(pairs: list[tuple[list[int], int]], smooth
 def test_order_of_responses_does_not_matter(pairs: list[tuple[list[int], int]]) -> None:
     def measure(order: list[tuple[list[int], int]]) -> list[float]:
         completions, groups = [ids for ids, _ in order], [group for _, group in order]
-        return [self_bleu(completions, groups), *(distinct_n(completions, groups, n) for n in (1, 2, 3))]
+        return [bleu(completions, groups), *(distinct(completions, groups, n) for n in (1, 2, 3))]
 
     assert measure(pairs[::-1]) == pytest.approx(measure(pairs), nan_ok=True)
 
@@ -124,7 +141,7 @@ def test_expectation_adjusted_distinct() -> None:
     # Uniform draws score about 1 at any length, where distinct-1 falls towards 0.
     draws = np.random.default_rng(0).integers(0, 50, size=(64, 400)).tolist()
     assert expectation_adjusted_distinct(draws, range(64), 50) == pytest.approx(1.0, abs=0.01)
-    assert distinct_n(draws, range(64), 1) < 0.13
+    assert distinct(draws, range(64), 1) < 0.13
     with pytest.raises(ValueError, match="vocabulary"):
         expectation_adjusted_distinct([(0,)], [0], 0)
 
@@ -164,11 +181,11 @@ def test_five_hundred_responses_take_milliseconds() -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        self_bleu(completions, groups)
+        bleu(completions, groups)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.05  # 3 ms on an idle core; pair by pair it takes seconds
 
 
 def test_groups_must_match() -> None:
     with pytest.raises(ValueError, match="one group per response"):
-        distinct_n([(1,)], [0, 1], 1)
+        distinct([(1,)], [0, 1], 1)

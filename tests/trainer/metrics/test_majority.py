@@ -81,14 +81,14 @@ def test_two_answers_follow_the_hypergeometric_law() -> None:
 def test_drawn_subsets_agree_with_counting_within_their_error() -> None:
     votes, n = ((2, 1), (5, 5), (8, 0), (9, 3)), 30
     for k in (2, 7, 20):
-        mean, error = majority._drawn(votes, n, k)
+        mean, error = majority._monte_carlo(votes, n, k)
         assert 0 < error <= 1 / (2 * majority.DRAWS**0.5)
-        assert abs(mean - majority._counted(votes, n, k)) < 5 * error
-        assert majority._drawn(votes, n, k) == (mean, error), "the seed is made of the counts"
+        assert abs(mean - majority._exact(votes, n, k)) < 5 * error
+        assert majority._monte_carlo(votes, n, k) == (mean, error), "the seed is made of the counts"
 
 
 def test_many_samples_with_many_answers_are_drawn_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(majority, "_counted", None)
+    monkeypatch.setattr(majority, "_exact", None)
     generator = np.random.default_rng(1)
     answers = [str(number) for number in generator.integers(0, 200, 1024)]
     assert 0 <= majority_at_k(answers, [answer == "7" for answer in answers], 256) < 0.5

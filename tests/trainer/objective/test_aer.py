@@ -9,7 +9,7 @@ import torch
 from testbench import CONTEXT, Bench, Toy, off_policy, plain
 
 from trainer.batch.types import TokenBatch
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import State
 from trainer.objective.controllers.aer import AERController
 from trainer.objective.regularizers.aer import AER, SHARE

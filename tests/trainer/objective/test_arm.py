@@ -10,7 +10,7 @@ import torch
 from testbench import Toy, on_policy, rewarded
 
 from trainer.batch.types import TokenBatch
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.arm import ARM, low_confidence
 from trainer.objective.advantages.grpo import GRPO
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from testbench import CONTEXT, PAD, Bench, ModelDesk, Toy, make_rollouts, off_policy, plain, policy, unpacked
+from testbench import CONTEXT, PAD, Bench, ModelServices, Toy, make_rollouts, off_policy, plain, policy, unpacked
 
 from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.calibrl import CalibRL
 
 
@@ -62,7 +62,7 @@ def test_slope_and_coefficient_are_settings() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoExperts(ModelDesk):
+class TwoExperts(ModelServices):
     """p0 has a long expert, p1 a short one, the others none."""
 
     def expert(self, prompt: Prompt) -> Rollout | None:

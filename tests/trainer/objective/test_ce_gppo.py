@@ -9,7 +9,7 @@ import torch
 from handmade import gradient, handmade
 from testbench import Bench, Toy, off_policy, plain
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.surrogates.ce_gppo import CEGPPO
 from trainer.objective.surrogates.ppo_clip import PPOClip
 

@@ -8,7 +8,7 @@ import pytest
 from handmade import gradient, handmade
 from testbench import Bench, Toy, off_policy, on_policy, plain
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.surrogates.cispo import CISPO
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.surrogates.unclipped import Unclipped

@@ -10,7 +10,7 @@ from handmade import HERE, handmade
 from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
 
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.objective.base import Context, SurrogateLoss
 from trainer.objective.surrogates.ppo_clip import PPOClip

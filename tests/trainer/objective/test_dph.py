@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from testbench import CONTEXT, Bench, ModelDesk, Outcome, Toy, make_rollouts, off_policy, plain, policy
+from testbench import CONTEXT, Bench, ModelServices, Outcome, Toy, make_rollouts, off_policy, plain, policy
 from torch import Tensor
 
 from trainer.batch.types import Prompt, Rollout, Verdict
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Context
 from trainer.objective.regularizers.dph import DPH
 
@@ -90,7 +90,7 @@ def test_the_forward_divergence_of_a_token_is_bounded() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Solving(ModelDesk):
+class Solving(ModelServices):
     """A base model that solves prompt p0 in 8 of 8, p1 in 7, p2 in 6 and p3 in none, and then p1 never again."""
 
     right: ClassVar[dict[str, int]] = {"p0": 8, "p1": 7, "p2": 6, "p3": 0}
@@ -108,7 +108,7 @@ class Solving(ModelDesk):
         return judged
 
 
-def stored(dph: DPH, services: ModelDesk) -> list[dict[str, Any]]:
+def stored(dph: DPH, services: ModelServices) -> list[dict[str, Any]]:
     state = dph.setup(dph.initial_state(), replace(CONTEXT, services=services))
     assert json.loads(json.dumps(state)) == state
     assert dph.excluded_prompts(state) == {entry["prompt"] for entry in state["stored"]}

@@ -10,7 +10,7 @@ from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain, policy
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.reductions import SequenceMean, TokenMean
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.policy.token_stats import token_stats

@@ -10,7 +10,7 @@ from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
 from torch import Tensor
 
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.objective.advantages.entropy_shaped import EntropyShaped
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.regularizers.epo import EPO
 

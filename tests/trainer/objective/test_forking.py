@@ -9,7 +9,7 @@ import torch
 from handmade import HERE, handmade
 from testbench import Bench, Toy, off_policy, plain, policy
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.weights.forking import Forking
 
 ENTROPIES = [0.3, 0.9, 0.1, 0.5, 0.7, 0.2, 0.8, 0.0, 0.4, 0.6]

@@ -9,7 +9,7 @@ import torch
 from handmade import gradient, handmade
 from testbench import Bench, Toy, on_policy, plain
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.reductions import SequenceMean
 from trainer.objective.surrogates.gmpo import GMPO
 

@@ -10,7 +10,7 @@ from handmade import gradient, handmade
 from testbench import Bench, Toy, off_policy, on_policy, plain
 
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.reductions import SequenceMean
 from trainer.objective.surrogates.gspo import GSPO
 from trainer.objective.surrogates.ppo_clip import PPOClip

@@ -10,7 +10,7 @@ from handmade import HERE, gradient, handmade
 from testbench import Bench, Toy, off_policy, on_policy, plain
 
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.surrogates.kl_cov import SELECTED, KLCov
 from trainer.objective.surrogates.unclipped import Unclipped
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError, OptimConfig
+from trainer.contract.config import OptimConfig
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.lp_reg import LpReg
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.policy.token_stats import token_stats

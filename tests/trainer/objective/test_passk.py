@@ -11,7 +11,7 @@ import pytest
 import torch
 from testbench import rewarded
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.grpo_passk import GRPOPassK
 from trainer.objective.advantages.passk import PassK, passk_advantages
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.metrics.estimators import MAX_LOG_RATIO
 from trainer.objective.base import SurrogateLoss
 from trainer.objective.surrogates.ppo_clip import PPOClip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from testbench import rewarded
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.qae import QAE
 
 

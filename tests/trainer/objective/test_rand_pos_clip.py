@@ -8,7 +8,7 @@ import pytest
 from handmade import HERE, handmade
 from testbench import Bench, Toy, off_policy, plain
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Context
 from trainer.objective.weights.rand_pos_clip import RandPosClip
 from trainer.objective.weights.sign import Sign

@@ -10,7 +10,7 @@ from testbench import PAD, make_rollouts
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Reduction
 from trainer.objective.reductions import Constant, SequenceMean, SequenceSum, TokenMean
 

@@ -12,8 +12,7 @@ import yaml
 from testbench import CONTEXT, Toy, on_policy
 
 from trainer.batch.types import TokenBatch
-from trainer.contract.config import ConfigError
-from trainer.contract.settings import filled
+from trainer.contract.settings import ConfigError, filled
 from trainer.objective.weights.sampler_ratio import SamplerRatio
 
 CONF = Path(__file__).parents[3] / "conf" / "weight"

@@ -11,7 +11,7 @@ import pytest
 from testbench import CONTEXT, Bench, Toy, off_policy, plain
 
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Controller
 from trainer.objective.controllers.cosine import Cosine
 from trainer.objective.controllers.linear import Linear
@@ -100,7 +100,7 @@ def test_epochs_pass_at_the_pace_of_the_prompts_trained_on(rollout: RolloutPlan)
         session: Any = SimpleNamespace(
             run=SimpleNamespace(seed=0, steps=12, rollout=rollout), sampler=SimpleNamespace(stream=stream), step=step
         )
-        session._passes = lambda steps, session=session: Session._passes(session, steps)
+        session._epoch = lambda steps, session=session: Session._epoch(session, steps)
         context = Session.context(session)
         assert (context.epoch, context.num_epochs) == (step // 4, 3)
         weights.append(ParEpoch().value({}, context))

@@ -9,7 +9,7 @@ import torch
 from testbench import CONTEXT, Bench, Toy, off_policy, plain, policy, rewarded
 
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.scope import SCOPE
 from trainer.objective.controllers.scope import SCOPEController
 

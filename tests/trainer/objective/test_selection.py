@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.objective.selection import drawn, largest, masked_covariance, quantile, share
+from trainer.objective.selection import largest, masked_covariance, num_selected, quantile, random_subset
 
 
 def column(values: list[list[float]]) -> torch.Tensor:
@@ -31,7 +31,7 @@ def test_covariance_sees_the_mask_only() -> None:
     [(2e-4, 13_000, 2), (2e-4, 100, 1), (0.3, 10, 3), (0.29, 10, 2), (1.0, 7, 7), (0.0, 7, 0), (0.5, 0, 0)],
 )
 def test_share_is_rounded_down_and_at_least_one(fraction: float, total: int, count: int) -> None:
-    assert share(fraction, total) == count
+    assert num_selected(fraction, total) == count
 
 
 def test_largest_among_masked_tokens_and_earlier_rows_first() -> None:
@@ -47,14 +47,14 @@ def test_draws_are_uniform_without_replacement_and_from_the_eligible() -> None:
     counts, repeats = torch.zeros(2, 3), 2000
     generator = torch.Generator().manual_seed(0)
     for _ in range(repeats):
-        chosen = drawn(eligible, 2, generator)
+        chosen = random_subset(eligible, 2, generator)
         assert int(chosen.sum()) == 2
         counts += chosen
     assert not counts[~eligible].any()
     # Each of four tokens is drawn with chance 1/2: 1000 times, standard deviation 22.
     assert (counts[eligible] - repeats / 2).abs().max() < 5 * 22.4
-    assert torch.equal(drawn(eligible, 9, generator), eligible)
-    assert not drawn(torch.zeros(2, 2).bool(), 3, generator).any()
+    assert torch.equal(random_subset(eligible, 9, generator), eligible)
+    assert not random_subset(torch.zeros(2, 2).bool(), 3, generator).any()
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 10, 33])

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from testbench import CONTEXT, Bench, ModelDesk, Toy, off_policy, on_policy, plain, policy, rewarded
+from testbench import CONTEXT, Bench, ModelServices, Toy, off_policy, on_policy, plain, policy, rewarded
 
 from trainer.batch.types import TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.advantages.one_sided import OneSided
 from trainer.objective.advantages.repo import REPO
@@ -159,7 +159,7 @@ def test_aer_holds_a_given_level_instead_of_a_share_of_the_first_entropy() -> No
 def test_both_estimates_of_the_entropy() -> None:
     model = Toy()
     batch = on_policy(model)
-    here = replace(CONTEXT, services=ModelDesk(policy=policy(model)))
+    here = replace(CONTEXT, services=ModelServices(policy=policy(model)))
     exact = policy(model).measure(batch).entropy[batch.mask].mean()
     assert rollout_entropy(batch, here, "exact") == pytest.approx(float(exact), abs=1e-6)
     assert rollout_entropy(batch, CONTEXT, "sampled") == pytest.approx(

@@ -8,14 +8,27 @@ from typing import Any
 
 import pytest
 import torch
-from testbench import CONTEXT, Toy, off_policy, on_policy, plain, rewarded
+from testbench import (
+    CONTEXT,
+    PAD,
+    ModelServices,
+    Toy,
+    make_rollouts,
+    off_policy,
+    on_policy,
+    plain,
+    policy,
+    rewarded,
+    unpacked,
+)
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, Verdict
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.shaping.apr import APR
+from trainer.objective.base import Context
+from trainer.objective.shaping.apr import APR, tail
 from trainer.objective.shaping.overlong import Overlong
 from trainer.objective.shaping.random_reward import RandomReward
 from trainer.objective.shaping.unlikeliness import Unlikeliness
@@ -93,30 +106,34 @@ def test_unlikeliness_in_a_group_of_one_or_without_tokens() -> None:
     assert Unlikeliness()(replace(batch, mask=torch.zeros_like(batch.mask)), CONTEXT).tolist() == [1.0]
 
 
-def test_the_tail_is_what_stands_after_the_anchor() -> None:
-    from testbench import PAD, make_rollouts
-
-    rollout = make_rollouts(groups=1, group_size=1)[0]
-    texts = ["4*7=28,28-2=26", "4*7=28,28-2=26,26/1=26", "28"]
-    anchors = [14, 14, None]
+def judged(*responses: tuple[str, int | None]) -> tuple[TokenBatch, Context]:
+    """Correct responses with the text and the anchor given, as a batch and where a shaping finds them."""
     rollouts = [
         replace(rollout, text=text, verdict=Verdict(reward=1.0, anchor=anchor))
-        for text, anchor in zip(texts, anchors, strict=True)
+        for rollout, (text, anchor) in zip(
+            make_rollouts(groups=1, group_size=len(responses), given=0), responses, strict=True
+        )
     ]
-    batch = collate(rollouts, pad_id=PAD)
-    assert batch.tail is not None and batch.tail.tolist() == [0.0, 8.0, 0.0]
-    assert APR(coef=0.5, max_tail=16)(batch, CONTEXT).tolist() == [1.0, 0.75, 1.0]
+    services = ModelServices(policy=policy(Toy()), rollouts=tuple(rollouts))
+    return collate(rollouts, pad_id=PAD), replace(CONTEXT, services=services)
 
 
-@pytest.mark.parametrize(("tail", "penalty"), [(0, 0.0), (5, 0.25), (10, 0.5), (11, 0.5), (200, 0.5)])
-def test_anchor_penalty_grows_with_the_tail_up_to_its_limit(tail: float, penalty: float) -> None:
-    batch = replace(rewarded([1.0]), tail=torch.tensor([tail]))
-    assert APR(coef=0.5, max_tail=10)(batch, CONTEXT).tolist() == pytest.approx([1 - penalty], abs=1e-7)
+def test_the_tail_is_what_stands_after_the_anchor() -> None:
+    batch, context = judged(("4*7=28,28-2=26", 14), ("4*7=28,28-2=26,26/1=26", 14), ("28", None))
+    assert context.services is not None and [tail(rollout) for rollout in context.services.rollouts] == [0, 8, 0]
+    # 0.5 * 8 / 16 is taken off the second.
+    assert APR(coef=0.5, max_tail=16)(batch, context).tolist() == [1.0, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(("after", "penalty"), [(0, 0.0), (5, 0.25), (10, 0.5), (11, 0.5), (200, 0.5)])
+def test_anchor_penalty_grows_with_the_tail_up_to_its_limit(after: int, penalty: float) -> None:
+    batch, context = judged(("1+1=2" + "x" * after, 5))
+    assert APR(coef=0.5, max_tail=10)(batch, context).tolist() == pytest.approx([1 - penalty], abs=1e-7)
 
 
 def test_what_comes_before_the_anchor_costs_nothing() -> None:
-    short, long = (replace(of_length(length, reward=1.0), tail=torch.tensor([3.0])) for length in (5, 50))
-    assert torch.equal(APR()(short, CONTEXT), APR()(long, CONTEXT))
+    batch, context = judged(("1+1=2,xx", 5), ("1+1=2,2+3=5,5+5=10,xx", 18))
+    assert APR()(batch, context).unique().tolist() == pytest.approx([1 - 0.5 * 3 / 20])
 
 
 def test_random_rewards_depend_on_run_step_and_row_alone() -> None:
@@ -170,7 +187,8 @@ def test_random_rewards_move_nothing_on_average() -> None:
 @pytest.mark.parametrize("shaping", [Overlong(factor=0.0), Unlikeliness(beta=0.0), APR(coef=0.0)])
 def test_neutral_settings_return_the_rewards_bit_for_bit(shaping: Any) -> None:
     batch = off_policy(Toy())
-    assert torch.equal(shaping(batch, CONTEXT), batch.rewards)
+    context = replace(CONTEXT, services=ModelServices(policy=policy(Toy()), rollouts=unpacked(batch)))
+    assert torch.equal(shaping(batch, context), batch.rewards)
 
 
 @pytest.mark.parametrize(

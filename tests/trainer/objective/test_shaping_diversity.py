@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from testbench import CONTEXT, ModelDesk, Toy, policy, rewarded, unpacked
+from testbench import CONTEXT, ModelServices, Toy, policy, rewarded, unpacked
 
 from trainer.batch.types import TokenBatch, Verdict
 from trainer.metrics.calibration import stated_confidence
@@ -25,8 +25,8 @@ def shown(batch: TokenBatch, answers: Sequence[str | None], texts: Sequence[str]
             unpacked(batch), batch.raw_rewards, answers, texts or [""] * len(answers), strict=True
         )
     ]
-    desk = ModelDesk(policy=policy(Toy()), rollouts=tuple(rollouts))
-    return replace(CONTEXT, services=desk, state={"counts": {}} if state is None else state)
+    services = ModelServices(policy=policy(Toy()), rollouts=tuple(rollouts))
+    return replace(CONTEXT, services=services, state={"counts": {}} if state is None else state)
 
 
 class TestOutcomeExploration:

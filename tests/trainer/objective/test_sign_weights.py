@@ -9,7 +9,7 @@ import torch
 from testbench import CONTEXT, PAD, Bench, Toy, make_rollouts, off_policy, plain
 
 from trainer.batch.collate import collate
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.weights.sign import Sign
 from trainer.policy.token_stats import token_stats
 

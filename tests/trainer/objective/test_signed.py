@@ -10,7 +10,7 @@ from testbench import CONTEXT, Bench, Toy, off_policy, plain, rewarded
 from torch import Tensor
 
 from trainer.batch.types import TokenBatch
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.objective.advantages.signed import Signed
 from trainer.objective.objective import Objective

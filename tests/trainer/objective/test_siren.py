@@ -7,12 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from testbench import CONTEXT, PAD, Bench, ModelDesk, Outcome, Toy, make_rollouts, off_policy, on_policy, plain, policy
+from testbench import (
+    CONTEXT,
+    PAD,
+    Bench,
+    ModelServices,
+    Outcome,
+    Toy,
+    make_rollouts,
+    off_policy,
+    on_policy,
+    plain,
+    policy,
+)
 from torch import Tensor, nn
 
 from trainer.batch.collate import collate
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.siren import Siren, row_quantile
 
 NAME = "top_p_entropy@0.8"
@@ -182,12 +194,12 @@ def test_everything_switched_off_is_the_mean_entropy() -> None:
 def test_the_anchor_is_measured_once_over_the_whole_rollout_batch() -> None:
     model, batch = Toy(), on_policy(Toy())
     siren = Siren(quantile=0.5)
-    here = replace(CONTEXT, services=ModelDesk(policy=policy(model)))
+    here = replace(CONTEXT, services=ModelServices(policy=policy(model)))
     state = siren.begin_step(siren.initial_state(), batch, here)
     terms = policy(model).measure(batch, siren.statistics)
     assert state["anchor"] == pytest.approx(mean(siren, batch, terms), abs=1e-12)
     assert state["anchor"] > 0.1
-    later = replace(here, step=5, services=ModelDesk(policy=policy(Toy(seed=4))))
+    later = replace(here, step=5, services=ModelServices(policy=policy(Toy(seed=4))))
     assert siren.begin_step(state, on_policy(Toy(seed=4), 4), later) == state
     free = Siren(anchor=False)
     assert free.begin_step(free.initial_state(), batch, here) == {"anchor": None}

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from testbench import CONTEXT, Bench, ModelDesk, Toy, off_policy, on_policy, plain, policy
+from testbench import CONTEXT, Bench, ModelServices, Toy, off_policy, on_policy, plain, policy
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.controllers.skywork import Skywork
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 
@@ -67,7 +67,7 @@ def test_released_constants_reach_their_maximum_after_fifty_steps() -> None:
 def test_exact_entropy_costs_a_pass_for_the_papers_gate_only() -> None:
     model = Toy()
     batch = on_policy(model)
-    here = replace(CONTEXT, services=ModelDesk(policy=policy(model)))
+    here = replace(CONTEXT, services=ModelServices(policy=policy(model)))
     entropy = float(policy(model).measure(batch).entropy[batch.mask].mean())
     for target, expected in ((entropy + 1e-6, True), (entropy - 1e-6, False)):
         exact = Skywork(estimate="exact", target_entropy=target)

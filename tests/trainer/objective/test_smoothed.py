@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from testbench import CONTEXT, Bench, ModelDesk, Toy, off_policy, plain, policy, rewarded, unpacked
+from testbench import CONTEXT, Bench, ModelServices, Toy, off_policy, plain, policy, rewarded, unpacked
 
 from trainer.batch.types import TokenBatch
 from trainer.objective.advantages.grpo import GRPO
@@ -16,7 +16,7 @@ from trainer.objective.base import Context
 
 
 def here(batch: TokenBatch, state: dict[str, Any]) -> Context:
-    return replace(CONTEXT, state=state, services=ModelDesk(policy=policy(Toy()), rollouts=unpacked(batch)))
+    return replace(CONTEXT, state=state, services=ModelServices(policy=policy(Toy()), rollouts=unpacked(batch)))
 
 
 def after(member: Smoothed, *steps: list[float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from handmade import HERE, handmade
 from testbench import CONTEXT, Bench, Toy, off_policy, plain, policy
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.metrics.accounting import TokenChange, exact, steer_published, steer_released
 from trainer.objective.surrogates.ppo_clip import PPOClip

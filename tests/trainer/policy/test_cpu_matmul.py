@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.policy import cpu_matmul as onednn
 from trainer.policy.cpu_matmul import matmul, use_onednn
 

@@ -17,14 +17,16 @@ from pathlib import Path
 import pytest
 from runs import run_config
 
-from trainer.contract.config import SHIPPED_MODEL, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.paths import SHIPPED_MODEL
 from trainer.setup.examine import model_problem
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 ASK = """
 import json, sys, time
-from trainer.contract.config import ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.settings import ConfigError
 from trainer.setup.examine import model_problem
 from trainer.policy.model import load_model, load_tokenizer
 answers = []

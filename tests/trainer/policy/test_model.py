@@ -12,8 +12,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaConfig, MambaConfig
 
-from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
 from trainer.contract.files import OutOfSpace
+from trainer.contract.paths import SHIPPED_MODEL
+from trainer.contract.settings import ConfigError
 from trainer.policy.model import context_length, load_model, load_tokenizer
 
 LOADERS = {"AutoTokenizer": load_tokenizer, "AutoModelForCausalLM": load_model}

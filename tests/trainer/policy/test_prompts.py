@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from trainer.__main__ import main
 from trainer.batch.types import Prompt
-from trainer.contract.config import ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.settings import ConfigError
 from trainer.engine.base import EngineSetup
 from trainer.engine.transformers import TransformersEngine
 from trainer.policy.model import end_tokens, load_tokenizer

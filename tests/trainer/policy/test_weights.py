@@ -14,7 +14,8 @@ from runs import run_config
 from safetensors.torch import load_file, save_file
 from small_models import edit, fatal, instruct_model
 
-from trainer.contract.config import SHIPPED_MODEL, ConfigError
+from trainer.contract.paths import SHIPPED_MODEL
+from trainer.contract.settings import ConfigError
 from trainer.policy import weights
 from trainer.policy.weights import check_weights
 from trainer.setup.checks import problems

@@ -73,7 +73,7 @@ def sampler(seed: int = 0, ranks: Ranks | None = None, engine: Echo | None = Non
     stream = PromptStream(PROMPTS, seed)
     ranks = ranks or Ranks()
     made = Sampler(
-        measure_entropies=lambda rollouts: [(0.0,) * len(r.completion_ids) for r in rollouts],
+        measure_entropies=lambda rollouts, temperature: [(0.0,) * len(r.completion_ids) for r in rollouts],
         engine=engine or Echo(),
         tokenizer=Characters(),
         task=Echoes(),

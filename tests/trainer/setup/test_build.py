@@ -9,12 +9,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from sweeps.compose.compose import compose
-from trainer.contract.config import ConfigError, OptimConfig
+from trainer.contract.components import build_component
+from trainer.contract.config import OptimConfig
 from trainer.contract.identity import signature
+from trainer.contract.settings import ConfigError
 from trainer.objective.regularizers.entropy_bonus import EntropyBonus
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.sign import Sign
-from trainer.setup.build import build_component, build_run
+from trainer.setup.build import build_run
 
 PPO = "trainer.objective.surrogates.ppo_clip.PPOClip"
 OPTIM = "trainer.contract.config.OptimConfig"

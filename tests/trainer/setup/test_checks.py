@@ -12,7 +12,7 @@ from testbench import plain
 
 from sweeps.compose.compose import compose, groups
 from sweeps.grid.cells import NOT_FROZEN
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.base import Diagnostic
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.weights.forking import Forking

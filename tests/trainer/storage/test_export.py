@@ -17,7 +17,9 @@ from small_models import CHAT, END, TURN_END, edit, fatal, instruct_model, math_
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from trainer.__main__ import main
-from trainer.contract.config import SHIPPED_MODEL, ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.paths import SHIPPED_MODEL
+from trainer.contract.settings import ConfigError
 from trainer.engine.base import EngineSetup
 from trainer.engine.vllm import VLLMEngine
 from trainer.policy.model import load_model, load_tokenizer, model_path

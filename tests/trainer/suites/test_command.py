@@ -12,7 +12,8 @@ import pytest
 from runs import MOVING, write_run
 
 from trainer.__main__ import main
-from trainer.contract.config import SHIPPED_MODEL, ConfigError
+from trainer.contract.paths import SHIPPED_MODEL
+from trainer.contract.settings import ConfigError
 from trainer.engine import transformers
 from trainer.suites import command, kept
 from trainer.suites.named import named, names

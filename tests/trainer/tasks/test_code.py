@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trainer.contract.cache import cache_folder
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.tasks.code import CodeTask
 from trainer.tasks.sandbox import start
 from trainer.tasks.sandbox.start import Limits, outcome, require_sandbox

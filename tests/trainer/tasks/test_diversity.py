@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.contract.config import ConfigError, ModelConfig
+from trainer.contract.config import ModelConfig
+from trainer.contract.settings import ConfigError
 from trainer.policy import embeddings
 from trainer.policy.embeddings import cached, prompt_embeddings
 from trainer.policy.model import backbone, load_model, load_tokenizer

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.contract.config import ROOT
-from trainer.setup.build import build_component
+from trainer.contract.components import build_component
+from trainer.contract.paths import ROOT
 from trainer.tasks.base import Task
 from trainer.tasks.equations import EquationTask, expression
 

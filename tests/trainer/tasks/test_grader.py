@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainer.contract.config import ROOT
+from trainer.contract.paths import ROOT
 from trainer.tasks import grader
 from trainer.tasks.grader import judge
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.tasks import reasoning_gym
 from trainer.tasks.base import BatchTask, Task
 from trainer.tasks.reasoning_gym import ReasoningGymTask

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from trainer.contract.config import ROOT
-from trainer.setup.build import build_component
+from trainer.contract.components import build_component
+from trainer.contract.paths import ROOT
 from trainer.tasks.jsonl import JsonlTask
 from trainer.tasks.tables import MISSING, column, records
 

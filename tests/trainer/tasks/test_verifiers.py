@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from trainer.batch.types import Prompt, Rollout, Verdict
-from trainer.contract.config import ROOT, ConfigError
+from trainer.contract.paths import ROOT
+from trainer.contract.settings import ConfigError
 from trainer.metrics.rollout import rollout_metrics
 from trainer.tasks.base import BatchTask, verify_all
 from trainer.tasks.fitted import Fitted

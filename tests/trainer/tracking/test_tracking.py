@@ -17,6 +17,7 @@ import hypothesis
 import pyarrow.parquet
 import pytest
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from trainer.contract.identity import group_signature, signature
 from trainer.contract.status import write_status
@@ -122,13 +123,6 @@ def expected(steps: range, clock: float = 1000.0) -> History:
     }
 
 
-def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     config = configuration(uri, tracking={"parent_run_id": "feed"})
     folder = run_folder(tmp_path / "run", config)
@@ -205,11 +199,11 @@ def test_only_what_a_checkpoint_holds_is_copied_before_the_end(tmp_path: Path, u
     folder = run_folder(tmp_path / "run", config)
     mirror = Mirror(folder, config)
     record(folder, range(8))
-    until(lambda: len(runs(uri)) == 1)
+    wait_for(lambda: len(runs(uri)) == 1)
     run_id = runs(uri)[0].info.run_id
     assert histories(uri, run_id) == {}
     mirror.mark_durable(5)
-    until(lambda: len(histories(uri, run_id).get("policy/entropy", [])) == 6)
+    wait_for(lambda: len(histories(uri, run_id).get("policy/entropy", [])) == 6)
     assert client(uri).get_run(run_id).info.status == "RUNNING"
     folder.write_status("PREEMPTED", 7, 12)
     assert mirror.close()
@@ -317,10 +311,10 @@ def test_a_run_removed_meanwhile_is_made_again(tmp_path: Path, uri: str, capfd: 
     mirror = Mirror(folder, config)
     record(folder, range(12))
     mirror.mark_durable(5)
-    until(lambda: bool(runs(uri)) and len(histories(uri, runs(uri)[0].info.run_id).get("policy/entropy", [])) == 6)
+    wait_for(lambda: bool(runs(uri)) and len(histories(uri, runs(uri)[0].info.run_id).get("policy/entropy", [])) == 6)
     client(uri).delete_run(runs(uri)[0].info.run_id)
     mirror.mark_durable(8)
-    until(lambda: "cannot be written" in capfd.readouterr().err)
+    wait_for(lambda: "cannot be written" in capfd.readouterr().err)
     folder.write_status("COMPLETED", 12, 12)
     assert mirror.close()
     (run,) = runs(uri)
@@ -342,7 +336,7 @@ def test_an_unreachable_server_costs_the_run_nothing(
         complaints += capfd.readouterr().err
         return "cannot be written" in complaints
 
-    until(complained)
+    wait_for(complained)
     folder.write_status("COMPLETED", 12, 12)
     assert not mirror.close(timeout=1.0)
     complaints += capfd.readouterr().err
@@ -452,7 +446,7 @@ def test_a_killed_job_does_not_stay_running(tmp_path: Path, uri: str, whole_grou
     )
     job = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
     try:
-        until(lambda: bool(runs(uri)) and len(histories(uri, runs(uri)[0].info.run_id)) == 3)
+        wait_for(lambda: bool(runs(uri)) and len(histories(uri, runs(uri)[0].info.run_id)) == 3)
         assert not sync(folder.path)  # alive: its own mirror is at work
         assert runs(uri)[0].info.status == "RUNNING"
     finally:
@@ -460,7 +454,7 @@ def test_a_killed_job_does_not_stay_running(tmp_path: Path, uri: str, whole_grou
         job.wait()
     if whole_group:
         assert sync(folder.path)
-    until(lambda: runs(uri)[0].info.status == "KILLED")
+    wait_for(lambda: runs(uri)[0].info.status == "KILLED")
     (run,) = runs(uri)
     assert run.data.tags["state"] == "LOST"
     assert histories(uri, run.info.run_id) == expected(range(5))

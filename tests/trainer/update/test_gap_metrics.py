@@ -9,7 +9,7 @@ import pytest
 import torch
 from testbench import Toy, on_policy
 
-from trainer.update.logprob_gap import EngineMismatch, check_gap, effective_share, gap_metrics
+from trainer.update.logprob_gap import EngineMismatch, check_gap, effective_sample_fraction, gap_metrics
 
 
 def test_metrics_by_hand() -> None:
@@ -32,8 +32,8 @@ def test_metrics_by_hand() -> None:
 
 
 def test_effective_share_has_the_ends_of_its_definition() -> None:
-    assert effective_share(torch.zeros(7)) == 1.0
-    assert effective_share(torch.tensor([20.0, -20.0, -20.0, -20.0])) == pytest.approx(0.25)
+    assert effective_sample_fraction(torch.zeros(7)) == 1.0
+    assert effective_sample_fraction(torch.tensor([20.0, -20.0, -20.0, -20.0])) == pytest.approx(0.25)
 
 
 def test_bounds_can_be_set_and_the_message_says_what_to_do() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig
+from trainer.contract.config import HardwareConfig, ModelConfig
+from trainer.contract.settings import ConfigError
 from trainer.policy.policy import _rounded
 from trainer.policy.precision import precision
 from trainer.update.loss_scale import LossScale

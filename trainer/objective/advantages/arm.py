@@ -1,4 +1,4 @@
-"""GRPO advantages moved from confident to hesitant responses (ARM, also ProGRPO)."""
+"""GRPO advantages, lowered for confident responses and raised for unconfident ones (ARM, also ProGRPO)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.base import Advantage, Diagnostic
-from trainer.objective.groups import group_statistics, is_correct, thrown_away
+from trainer.objective.groups import group_statistics, is_correct, needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -67,11 +67,11 @@ class ARM(Advantage):
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         yield from GRPO(eps=self.eps).diagnostics(run)
         if self.alpha and not self.skip_all_correct:
-            yield from thrown_away(run, "advantage ARM")
+            yield from needs_all_groups(run, "advantage ARM")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        own = low_confidence(batch, self.low_frac)
-        shift = group_statistics(own, batch.group).mean - own
+        confidence = low_confidence(batch, self.low_frac)
+        shift = group_statistics(confidence, batch.group).mean - confidence
         accuracy = group_statistics(is_correct(batch).double(), batch.group).mean
         corrected = (accuracy > 0) & ~(self.skip_all_correct & (accuracy == 1))
         correction = torch.where(corrected, self.alpha * shift, torch.zeros_like(shift))
@@ -84,6 +84,6 @@ def low_confidence(batch: TokenBatch, low_frac: float) -> Float[Tensor, " N"]:
     counts = batch.mask.sum(dim=1)
     most = (low_frac * counts.double() - 1e-9).ceil().long()
     logprobs = batch.sampler_logprobs.double().masked_fill(~batch.mask, torch.inf).sort(dim=1).values
-    taken = torch.arange(logprobs.shape[1], device=most.device) < most[:, None]
-    total = torch.where(taken, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
+    lowest = torch.arange(logprobs.shape[1], device=most.device) < most[:, None]
+    total = torch.where(lowest, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
     return (total / most.clamp(min=1)).exp()

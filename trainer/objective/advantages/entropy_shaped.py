@@ -11,13 +11,13 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntropyShaped(GRPO):
-    """GRPO's advantage plus a bonus where the policy hesitates, never more than a share of the advantage itself.
+    """GRPO's advantage plus a bonus for tokens of high entropy, never more than a share of the advantage itself.
 
         psi_t       = min(alpha * entropy_t, |grpo_t| / kappa)
         advantage_t = grpo_t + psi_t

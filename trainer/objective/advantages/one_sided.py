@@ -11,11 +11,11 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.advantages.signed import Signed
 from trainer.objective.base import Advantage, Diagnostic
-from trainer.objective.groups import thrown_away
+from trainer.objective.groups import needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -52,7 +52,7 @@ class OneSided(Advantage):
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         yield from GRPO(eps=self.eps).diagnostics(run)
-        yield from thrown_away(run, "advantage OneSided")
+        yield from needs_all_groups(run, "advantage OneSided")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         if self.side == 0:

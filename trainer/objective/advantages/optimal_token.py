@@ -1,4 +1,4 @@
-"""The optimal token baseline: rewards minus a baseline of its own at every position of a group."""
+"""The optimal token baseline: rewards minus a baseline that differs between the positions of a group."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def token_advantages(terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T
         reached = batch.mask[rows].double()
         # Where every response was certain so far there is no gradient, and any baseline will do: the plain mean.
         total = weight[rows].sum(dim=0, keepdim=True)
-        share = torch.where(total > 0, weight[rows], reached)
-        baseline[rows] = (share * rewards[rows]).sum(dim=0) / share.sum(dim=0).clamp(min=1e-300)
+        token_weight = torch.where(total > 0, weight[rows], reached)
+        baseline[rows] = (token_weight * rewards[rows]).sum(dim=0) / token_weight.sum(dim=0).clamp(min=1e-300)
     return (rewards - baseline).masked_fill(~batch.mask, 0.0).to(terms.logprobs.dtype)

@@ -1,4 +1,4 @@
-"""Advantages of pass@k training: a group of k responses is right if one of them is. Never sees log-probs."""
+"""Advantages of pass@k training: a group of k responses is correct if one of them is. Never sees log-probs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics, ignores_shaping, is_correct
 
@@ -26,8 +26,8 @@ class PassK(Advantage):
 
         rho            = 1 - C(n - c, k) / C(n, k)                    n responses, c of them correct
         sigma          = sqrt(rho (1 - rho))
-        advantage_i    = (1 - rho) / (sigma + eps)                                             right
-                       = (1 - rho - C(n - c - 1, k - 1) / C(n - 1, k - 1)) / (sigma + eps)     wrong
+        advantage_i    = (1 - rho) / (sigma + eps)                                             correct
+                       = (1 - rho - C(n - c - 1, k - 1) / C(n - 1, k - 1)) / (sigma + eps)     incorrect
 
     0 where c = 0 or rho = 1. ``k = 1`` is GRPO with the population standard deviation.
 
@@ -37,7 +37,7 @@ class PassK(Advantage):
     about: ClassVar[About] = About(source="Chen et al., arXiv 2508.10751; RUCAIBox/Passk_Training", status="released")
 
     k: int = 4
-    """Responses of which one has to be right."""
+    """Responses of which one has to be correct."""
     eps: float = 1e-6
     """Added to the standard deviation."""
 

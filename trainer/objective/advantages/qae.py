@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Advantage, Diagnostic
 from trainer.objective.groups import group_statistics
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QAE(Advantage):
-    """Reward less a quantile of its group, over the group's standard deviation.
+    """Reward minus a quantile of its group, over the group's standard deviation.
 
         advantage_i = (reward_i - Q_K) / (std_group + eps)
         Q_K         = inf{x: F_group(x) >= K}            rule = inf: the ceil(K * G)-th smallest reward

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
 
 
@@ -51,6 +51,6 @@ class REPO(GRPO):
 
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None
-        share = self.zeta * terms.logprobs
-        less = (1 + share).clamp(min=0) if self.keep_sign else 1 + share
-        return batch.advantages * (1 - share).where(batch.advantages > 0, less)
+        shift = self.zeta * terms.logprobs
+        for_negative = (1 + shift).clamp(min=0) if self.keep_sign else 1 + shift
+        return batch.advantages * (1 - shift).where(batch.advantages > 0, for_negative)

@@ -1,4 +1,4 @@
-"""SCOPE: GRPO mixed with correct responses as another temperature would have weighed them."""
+"""SCOPE: GRPO mixed with correct responses, weighted as if they had been sampled at another temperature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.groups import is_correct
@@ -63,8 +63,8 @@ class SCOPE(GRPO):
         return frozenset(map(_tempered, (self.hot, self.cold))) if self.pull else frozenset()
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
-        share = abs(self.pull)
-        return (1 - share) * GRPO.__call__(self, batch) + share * is_correct(batch)
+        mix = abs(self.pull)
+        return (1 - mix) * GRPO.__call__(self, batch) + mix * is_correct(batch)
 
     def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None and batch.old_logprobs is not None

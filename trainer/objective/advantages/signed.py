@@ -13,9 +13,9 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Advantage, Diagnostic
-from trainer.objective.groups import ignores_shaping, is_correct, thrown_away
+from trainer.objective.groups import ignores_shaping, is_correct, needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -54,7 +54,7 @@ class Signed(Advantage):
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         yield from ignores_shaping(run, "Signed")
-        yield from thrown_away(run, "advantage Signed")
+        yield from needs_all_groups(run, "advantage Signed")
 
     def __call__(self, batch: TokenBatch) -> Float[Tensor, " N"]:
         ones = torch.ones_like(batch.rewards)

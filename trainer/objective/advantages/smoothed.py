@@ -1,4 +1,4 @@
-"""DCPO's smoothed advantage: rewards are compared with all that their prompt has had so far."""
+"""DCPO's smoothed advantage: rewards are standardised with all earlier rewards of their prompt."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class Smoothed(GRPO):
         return {"seen": {}}
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        return {"seen": state["seen"] | _with_these(state["seen"], _prompts(context), batch.rewards)}
+        return {"seen": state["seen"] | _updated(state["seen"], _prompts(context), batch.rewards)}
 
     def in_run(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         prompts = _prompts(context)
-        now = _with_these(context.state["seen"], prompts, batch.rewards)
-        visits, count, total, squares = torch.tensor([now[prompt] for prompt in prompts], dtype=torch.float64).T
+        totals = _updated(context.state["seen"], prompts, batch.rewards)
+        visits, count, total, squares = torch.tensor([totals[prompt] for prompt in prompts], dtype=torch.float64).T
         variance = (squares - total * total / count) / (count - 1).clamp(min=1)
         ever = (batch.rewards.double() - total / count) / (variance.clamp(min=0).sqrt() + self.eps)
         ever = ever.masked_fill(variance < ALIKE, 0.0)
         new = self(batch).double()
-        first, second = ((1 - share) * new + share * ever for share in (1 / visits, 1 - 1 / visits))
+        first, second = ((1 - fraction) * new + fraction * ever for fraction in (1 / visits, 1 - 1 / visits))
         return torch.where(visits == 1, new, torch.where(first.abs() <= second.abs(), first, second)).float()
 
 
@@ -71,7 +71,7 @@ def _prompts(context: Context) -> list[str]:
     return [rollout.prompt.id for rollout in context.services.rollouts]
 
 
-def _with_these(seen: Mapping[str, Sums], prompts: Sequence[str], rewards: Tensor) -> dict[str, Sums]:
+def _updated(seen: Mapping[str, Sums], prompts: Sequence[str], rewards: Tensor) -> dict[str, Sums]:
     """The sums of the prompts of this step, its rewards included."""
     after = {
         prompt: [seen[prompt][0] + 1, *seen[prompt][1:]] if prompt in seen else [1.0, 0.0, 0.0, 0.0]

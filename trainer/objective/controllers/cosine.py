@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from trainer.contract.about import About
 from trainer.objective.base import Context, Controller, State
-from trainer.objective.controllers.ramp import between, require_span, risen
+from trainer.objective.controllers.ramp import interpolate, ramp_fraction, require_span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cosine(Controller):
     """Any coefficient, moved along half a cosine over a part of the run and held before and after it.
 
-        risen = clip((progress - from_frac) / (until_frac - from_frac), 0, 1),      progress = step / (num_steps - 1)
-        value = end + (start - end) * (1 + cos(pi * risen)) / 2
+        fraction = clip((progress - from_frac) / (until_frac - from_frac), 0, 1),      progress = step / (num_steps - 1)
+        value = end + (start - end) * (1 + cos(pi * fraction)) / 2
 
     Slow at both ends, steepest in the middle; ``from_frac = until_frac`` is a jump.
 
@@ -38,5 +38,5 @@ class Cosine(Controller):
         require_span("cosine", self.from_frac, self.until_frac)
 
     def value(self, state: State, context: Context) -> float:
-        share = risen(context.progress, self.from_frac, self.until_frac)
-        return between(self.start, self.end, share, "cosine")
+        fraction = ramp_fraction(context.progress, self.from_frac, self.until_frac)
+        return interpolate(self.start, self.end, fraction, "cosine")

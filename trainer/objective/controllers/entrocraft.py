@@ -9,7 +9,7 @@ from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.objective.base import Context, State
-from trainer.objective.controllers.ramp import Curve, between
+from trainer.objective.controllers.ramp import Curve, interpolate
 from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 
 
@@ -17,7 +17,7 @@ from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 class Entrocraft(EntropyServo):
     """Above the corridor correct responses only, which sharpens; below it incorrect ones only, which flattens.
 
-        middle = between(target_entropy, target_entropy_end, progress)
+        middle = interpolate(target_entropy, target_entropy_end, progress)
         side   = 1 if entropy > middle + width / 2;  -1 if entropy < middle - width / 2;  else 0
 
     ``entropy`` is that of the rollouts on which the step trains; ``progress`` runs from 0 to 1 over the run. ``side``
@@ -51,6 +51,6 @@ class Entrocraft(EntropyServo):
         return float(state["side"])
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        middle = between(self.target_entropy, self.target_entropy_end, context.progress, self.curve)
+        middle = interpolate(self.target_entropy, self.target_entropy_end, context.progress, self.curve)
         above = self.entropy(batch, context) - middle
         return {"side": float(above > self.width / 2) - float(above < -self.width / 2)}

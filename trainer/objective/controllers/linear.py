@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from trainer.contract.about import About
 from trainer.objective.base import Context, Controller, State
-from trainer.objective.controllers.ramp import between, require_span, risen
+from trainer.objective.controllers.ramp import interpolate, ramp_fraction, require_span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Controller):
     """Any coefficient, moved linearly over a part of the run and held before and after it.
 
-        risen = clip((progress - from_frac) / (until_frac - from_frac), 0, 1),      progress = step / (num_steps - 1)
-        value = start + (end - start) * risen
+        fraction = clip((progress - from_frac) / (until_frac - from_frac), 0, 1),      progress = step / (num_steps - 1)
+        value = start + (end - start) * fraction
 
     ``from_frac = until_frac`` is a jump. A second one takes a name of its own:
     ``+controller.second={_target_:trainer.objective.controllers.linear.Linear,target:...}``.
@@ -39,5 +39,5 @@ class Linear(Controller):
         require_span("linear", self.from_frac, self.until_frac)
 
     def value(self, state: State, context: Context) -> float:
-        share = risen(context.progress, self.from_frac, self.until_frac)
-        return between(self.start, self.end, share, "linear")
+        fraction = ramp_fraction(context.progress, self.from_frac, self.until_frac)
+        return interpolate(self.start, self.end, fraction, "linear")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from trainer.contract.about import About
-from trainer.contract.config import require
-from trainer.contract.settings import Range
+from trainer.contract.settings import Range, require
 from trainer.objective.base import Context, Controller, Diagnostic, State
 from trainer.objective.groups import moving_temperature
 

@@ -40,11 +40,11 @@ class ParEpoch(Controller):
     target: str = "weight.sign.positive"
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        drawn, prompts = run.steps * run.rollout.prompts_per_step, len(run.task.train_prompts())
-        if drawn < 2 * prompts:
+        num_drawn, prompts = run.steps * run.rollout.prompts_per_step, len(run.task.train_prompts())
+        if num_drawn < 2 * prompts:
             yield Diagnostic(
                 message=f"controller par_epoch raises a weight with every pass over the training prompts, but the run"
-                f" draws {drawn} and the task has {prompts}, so the weight is 1 throughout: use fewer prompts"
+                f" draws {num_drawn} and the task has {prompts}, so the weight is 1 throughout: use fewer prompts"
                 " (task.num_prompts) or more steps",
                 fatal=False,
             )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Controller, State
-from trainer.objective.controllers.ramp import risen
+from trainer.objective.controllers.ramp import ramp_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,4 +36,4 @@ class ParStage(Controller):
         require(0 <= self.silent_frac < 1, "controller.par_stage.silent_frac", self.silent_frac, "give a share below 1")
 
     def value(self, state: State, context: Context) -> float:
-        return risen(context.progress, self.silent_frac, 1.0)
+        return ramp_fraction(context.progress, self.silent_frac, 1.0)

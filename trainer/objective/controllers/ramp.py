@@ -1,23 +1,23 @@
-"""From the progress of a run to how far a schedule has come. Pure functions, shared by the schedules."""
+"""Interpolation between two values over a part of a run. Pure functions, shared by the schedules."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
-from trainer.contract.config import require
+from trainer.contract.settings import require
 
 Curve = Literal["linear", "cosine"]
 
 
-def between(start: float, end: float, share: float, curve: Curve) -> float:
-    """From ``start`` (share 0) to ``end`` (share 1): in a straight line, or along half a cosine."""
+def interpolate(start: float, end: float, fraction: float, curve: Curve) -> float:
+    """From ``start`` (fraction 0) to ``end`` (fraction 1): in a straight line, or along half a cosine."""
     if curve == "linear":
-        return start + (end - start) * share
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+        return start + (end - start) * fraction
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def risen(progress: float, from_frac: float, until_frac: float) -> float:
+def ramp_fraction(progress: float, from_frac: float, until_frac: float) -> float:
     """``clip((progress - from_frac) / (until_frac - from_frac), 0, 1)``; a jump at ``from_frac`` where both agree."""
     if from_frac == until_frac:
         return float(progress >= until_frac)

@@ -1,4 +1,4 @@
-"""The entropy that controllers answer to, before the first update of a step. It must not know any controller."""
+"""The entropy that drives controllers, measured before the first update of a step. It must not know any controller."""
 
 from __future__ import annotations
 

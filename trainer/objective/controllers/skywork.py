@@ -9,8 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
-from trainer.contract.settings import Range
+from trainer.contract.settings import Range, require
 from trainer.objective.base import Context, State
 from trainer.objective.controllers.rollout_entropy import EntropyServo, Estimate
 

@@ -14,13 +14,13 @@ from torch.nn.functional import leaky_relu
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Diagnostic, Regularizer
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
 
-CORRECT_ABOVE = 0.1
+RELEASED_THRESHOLD = 0.1
 """A response is correct when its reward exceeds this, as in the released code."""
 
 
@@ -92,6 +92,6 @@ class CalibRL(Regularizer):
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None
-        sign = torch.where(batch.raw_rewards > CORRECT_ABOVE, 1.0, -1.0)[:, None]
+        sign = torch.where(batch.raw_rewards > RELEASED_THRESHOLD, 1.0, -1.0)[:, None]
         guidance = leaky_relu(-sign * (terms.logprobs - batch.extras["calibrl_expert"]), self.slope)
         return self.coef * scale * batch.advantages.abs() * torch.where(batch.extras["calibrl_guided"], guidance, 0.0)

@@ -16,10 +16,9 @@ from torch import Tensor
 from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms, Verdict
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.estimators import MAX_K3, bounded, k3
 from trainer.objective.base import Auxiliary, Context, Regularizer, State
-from trainer.objective.groups import CORRECT_ABOVE
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +87,10 @@ class DPH(Regularizer):
         assert services is not None
         prompts = services.train_prompts
         tried = services.sample(prompts, samples=self.samples, purpose="dph_try")
-        correct = Counter(rollout.prompt.id for rollout in tried if rollout.reward > CORRECT_ABOVE)
+        correct = Counter(rollout.prompt.id for rollout in tried if rollout.is_correct)
         solved = [prompt for prompt in prompts if correct[prompt.id] >= self.min_correct]
-        drawn = services.sample(solved, samples=1, purpose="dph_store") if solved else []
-        stored = [rollout for rollout in drawn if rollout.reward > CORRECT_ABOVE]
+        second_try = services.sample(solved, samples=1, purpose="dph_store") if solved else []
+        stored = [rollout for rollout in second_try if rollout.is_correct]
         if not stored:
             log.warning(
                 "regularizer.dph retains nothing, so this is training without it: of %d prompts the base model solved "
@@ -116,8 +115,8 @@ class DPH(Regularizer):
             return None
         chosen = torch.randperm(len(stored), generator=context.generator("dph"))[:count].tolist()
         batch = collate([_rollout(stored[number], row) for row, number in enumerate(chosen)], pad_id=0)
-        share = batch.mask / batch.mask.sum()
-        rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": share})
+        token_weight = batch.mask / batch.mask.sum()
+        rows = replace(batch, ref_logprobs=batch.sampler_logprobs, extras={"dph_share": token_weight})
         return Auxiliary(rows=rows, temperature=context.state["temperature"])
 
     def auxiliary_loss(self, terms: TokenTerms, rows: TokenBatch) -> Float[Tensor, "N T"]:

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Regularizer, State
 from trainer.policy.distribution_stats import ENTROPY_T1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EPO(Regularizer):
-    """An entropy bonus less a penalty on tokens whose entropy leaves a corridor around the mean of earlier steps.
+    """An entropy bonus minus a penalty on tokens whose entropy leaves a corridor around the mean of earlier steps.
 
         term    = -coef * scale * ( entropy - beta_k * smooth * penalty )
         history = mean over the earlier steps of the step's mean h;     penalty = 0 in the first step

@@ -1,4 +1,4 @@
-"""Divergence from the initial model on the tokens where a response does not hesitate. Row-local; called through the
+"""Divergence from the initial model on tokens of low entropy. Row-local; called through the
 ``regularizer`` slot."""
 
 from __future__ import annotations

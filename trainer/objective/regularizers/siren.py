@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Regularizer, State
 from trainer.policy.distribution_stats import ENTROPY_T1
 
@@ -97,17 +97,17 @@ class Siren(Regularizer):
             return state
         assert context.services is not None
         terms = context.services.measure(batch, self.statistics)
-        return {"anchor": float((self._share(terms, batch.mask) * self._h(terms)).sum())}
+        return {"anchor": float((self._token_weights(terms, batch.mask) * self._h(terms)).sum())}
 
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         assert terms is not None
-        share = self._share(terms, batch.mask)
+        token_weight = self._token_weights(terms, batch.mask)
         if not self.anchor:
-            return {"siren_slope": -self.coef * share, "siren_offset": torch.zeros_like(share)}
-        mean, anchor = (share * self._h(terms)).sum(), context.state["anchor"]
+            return {"siren_slope": -self.coef * token_weight, "siren_offset": torch.zeros_like(token_weight)}
+        mean, anchor = (token_weight * self._h(terms)).sum(), context.state["anchor"]
         offset = -self.coef * (mean**2 - anchor**2) / batch.mask.sum().clamp(min=1)
         return {
-            "siren_slope": 2 * self.coef * (mean - anchor) * share,
+            "siren_slope": 2 * self.coef * (mean - anchor) * token_weight,
             "siren_offset": torch.where(batch.mask, offset, 0.0),
         }
 
@@ -117,7 +117,7 @@ class Siren(Regularizer):
     def _h(self, terms: TokenTerms) -> Float[Tensor, "N T"]:
         return terms.extras[self._name]
 
-    def _share(self, terms: TokenTerms, mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    def _token_weights(self, terms: TokenTerms, mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N T"]:
         """Weight of each token in ``mean``: 1 / (peaks of its row * rows with a sampled token), 0 off the peaks."""
         by = self._h(terms) if self.peaks_of == "nucleus" else terms.extras[ENTROPY_T1]
         peaks = mask if self.quantile is None else mask & (by > row_quantile(by, mask, self.quantile))

@@ -10,9 +10,9 @@ import torch
 
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Diagnostic
-from trainer.objective.controllers.ramp import Curve, between
+from trainer.objective.controllers.ramp import Curve, interpolate
 
 MOST_RESPONSES = 2**20
 """Of one step; a batch of more is surely a slip."""
@@ -42,7 +42,7 @@ class Source(Protocol):
         tokens, which count towards ``max_tokens``."""
         ...
 
-    def entropies(self, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
+    def entropies(self, rollouts: Sequence[Rollout], *, temperature: float) -> list[tuple[float, ...]]:
         """Full-vocabulary entropy of the sampling policy at every completion token, nats; one forward pass."""
         ...
 
@@ -98,7 +98,7 @@ class RolloutPlan:
         if self.temperature_end is None:
             return self.temperature
         progress = step / max(num_steps - 1, 1)
-        return between(self.temperature, self.temperature_end, progress, self.temperature_curve)
+        return interpolate(self.temperature, self.temperature_end, progress, self.temperature_curve)
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What is wrong or surprising about this plan in this run, before anything is queued."""

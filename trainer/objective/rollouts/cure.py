@@ -1,4 +1,4 @@
-"""Responses branch where the policy was undecided (CURE). It must not look at rewards beyond what dynamic sampling
+"""Responses branch at tokens of high entropy (CURE). It must not look at rewards beyond what dynamic sampling
 does.
 """
 
@@ -12,7 +12,7 @@ import torch
 
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Diagnostic
 from trainer.objective.rollouts.base import Groups, Source, by_group
 from trainer.objective.rollouts.dynamic import Dynamic
@@ -111,8 +111,8 @@ class Cure(Dynamic):
         first = source.sample(prompts, samples=count, temperature=temperature, max_tokens=self.max_tokens)
         if self.branches == 0:
             return by_group(first)
-        points = self._branching_points(source, first)
-        more = source.sample(
+        points = self._branching_points(source, first, temperature)
+        sampled_branches = source.sample(
             [rollout.prompt for rollout in first],
             samples=self.branches,
             temperature=temperature,
@@ -120,19 +120,24 @@ class Cure(Dynamic):
             prefixes=[rollout.completion_ids[:point] for rollout, point in zip(first, points, strict=True)],
         )
         # A call numbers its groups by what it was asked to continue; a branch belongs to its first response's prompt.
-        return by_group([*first, *(replace(branch, group=first[branch.group].group) for branch in more)])
+        return by_group([*first, *(replace(branch, group=first[branch.group].group) for branch in sampled_branches)])
 
-    def _branching_points(self, source: Source, rollouts: Sequence[Rollout]) -> list[int]:
+    def _branching_points(self, source: Source, rollouts: Sequence[Rollout], temperature: float) -> list[int]:
         """t* of each rollout."""
         tokens = sorted({token for rollout in rollouts for token in rollout.completion_ids})
         pieces = dict(zip(tokens, source.pieces(tokens), strict=True))
         worth = {token for token in tokens if len(pieces[token].strip()) >= self.min_characters}
         valid = [[t for t, token in enumerate(r.completion_ids) if t > 0 and token in worth] for r in rollouts]
         if self.choice == "critical":
-            entropies = source.entropies(rollouts)
-            valid = [critical(own, entropy, self.top_k) for own, entropy in zip(valid, entropies, strict=True)]
+            entropies = source.entropies(rollouts, temperature=temperature)
+            valid = [
+                critical(positions, entropy, self.top_k) for positions, entropy in zip(valid, entropies, strict=True)
+            ]
         generator = source.generator("branching points")
-        return [own[int(torch.randint(len(own), (), generator=generator))] if own else 0 for own in valid]
+        return [
+            positions[int(torch.randint(len(positions), (), generator=generator))] if positions else 0
+            for positions in valid
+        ]
 
 
 def critical(positions: Sequence[int], entropy: Sequence[float], top_k: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainer.batch.types import Rollout
 from trainer.contract.about import About
-from trainer.contract.config import ConfigError, require
+from trainer.contract.settings import ConfigError, require
 from trainer.objective.base import Diagnostic
 from trainer.objective.rollouts.base import Groups, RolloutPlan, Source, numbered
 
@@ -82,22 +82,22 @@ class Dynamic(RolloutPlan):
             )
 
     def collect(self, source: Source, *, step: int, num_steps: int) -> list[Rollout]:
-        temperature, wanted = self.temperature_at(step, num_steps), self.prompts_per_step
+        temperature, count = self.temperature_at(step, num_steps), self.prompts_per_step
         kept: Groups = []
         silent: Groups = []
         for _ in range(self.max_draws):
             prompts = source.next_prompts(self.prompts_per_draw)
             for group in self.groups_of(source, prompts, temperature):
                 (kept if self._keeps(group) else silent).append(group)
-            if len(kept) >= wanted:
-                return numbered(kept[:wanted])
+            if len(kept) >= count:
+                return numbered(kept[:count])
         if self.when_short == "error":
             raise ConfigError(
-                f"dynamic sampling found {len(kept)} of the {wanted} prompts of step {step} with differing rewards in "
+                f"dynamic sampling found {len(kept)} of the {count} prompts of step {step} with differing rewards in "
                 f"rollout.max_draws={self.max_draws} draws of {self.prompts_per_draw}: allow more draws, lower "
                 "rollout.prompts_per_step, train on other prompts, or set rollout.when_short=proceed"
             )
-        return numbered([*kept, *silent][:wanted])
+        return numbered([*kept, *silent][:count])
 
     def _keeps(self, group: list[Rollout]) -> bool:
         rewards = {rollout.reward for rollout in group}

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch
+from trainer.batch.types import Rollout, TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Diagnostic, Shaping
-from trainer.objective.groups import thrown_away
+from trainer.objective.groups import needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APR(Shaping):
-    """Reward less a penalty in proportion to the length of the tail, up to a limit.
+    """Reward minus a penalty in proportion to the length of the tail, up to a limit.
 
         reward'_i = reward_i - coef * min(tail_i / max_tail, 1)
 
@@ -53,7 +54,7 @@ class APR(Shaping):
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.coef:
-            yield from thrown_away(run, "shaping APR")
+            yield from needs_all_groups(run, "shaping APR")
         prompt = run.task.train_prompts()[0]
         solution = run.task.expert(prompt)
         if solution is None or run.task.verify(prompt, solution).anchor is None:
@@ -63,5 +64,12 @@ class APR(Shaping):
             )
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
-        assert batch.tail is not None
-        return batch.rewards - self.coef * (batch.tail / self.max_tail).clamp(max=1)
+        assert context.services is not None
+        tails = torch.tensor([float(tail(rollout)) for rollout in context.services.rollouts])
+        return batch.rewards - self.coef * (tails / self.max_tail).clamp(max=1)
+
+
+def tail(rollout: Rollout) -> int:
+    """Characters of the response after its anchor, 0 without one."""
+    anchor = rollout.verdict.anchor if rollout.verdict else None
+    return 0 if anchor is None else len(rollout.text) - anchor

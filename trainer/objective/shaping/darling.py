@@ -52,7 +52,9 @@ class Darling(Shaping):
         for number in torch.unique(batch.group):
             rows = (batch.group == number).nonzero().squeeze(1)
             low[rows] = batch.rewards[rows].min().clamp(max=0)
-            diversity[rows] = own_share([grams(batch.targets[row][batch.mask[row]].tolist(), self.n) for row in rows])
+            diversity[rows] = unique_fraction(
+                [grams(batch.targets[row][batch.mask[row]].tolist(), self.n) for row in rows]
+            )
         return (batch.rewards - low) * diversity.pow(self.strength).float() + low
 
 
@@ -61,7 +63,10 @@ def grams(tokens: list[int], n: int) -> set[Gram]:
     return {tuple(tokens[start : start + n]) for start in range(max(len(tokens) - n, 0) + 1)}
 
 
-def own_share(found: list[set[Gram]]) -> Float[Tensor, " G"]:
+def unique_fraction(gram_sets: list[set[Gram]]) -> Float[Tensor, " G"]:
     """Share of each set [G] that is in no other one, dimensionless."""
-    holders = Counter(gram for each in found for gram in each)
-    return torch.tensor([sum(holders[gram] == 1 for gram in each) / len(each) for each in found], dtype=torch.float64)
+    holders = Counter(gram for one_set in gram_sets for gram in one_set)
+    return torch.tensor(
+        [sum(holders[gram] == 1 for gram in one_set) / len(one_set) for one_set in gram_sets],
+        dtype=torch.float64,
+    )

@@ -15,7 +15,7 @@ from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.objective.base import Context, Diagnostic, Shaping, State
-from trainer.objective.groups import group_statistics, thrown_away
+from trainer.objective.groups import group_statistics, needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -41,7 +41,7 @@ class OutcomeExploration(Shaping):
         status="reconstructed",
         departures=(
             "the bonus goes through the advantage instead of being added to it; counts take in the present step; their "
-            "UCB-con, the bonus less a constant, is the same under any advantage with a baseline"
+            "UCB-con, the bonus minus a constant, is the same under any advantage with a baseline"
         ),
     )
 
@@ -53,22 +53,22 @@ class OutcomeExploration(Shaping):
     """What a response would lose if all of a large group had its answer."""
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return thrown_away(run, "shaping OutcomeExploration")
+        return needs_all_groups(run, "shaping OutcomeExploration")
 
     def initial_state(self) -> State:
         return {"counts": {}}
 
     def begin_step(self, state: State, batch: TokenBatch, context: Context) -> State:
-        return {"counts": _counted(state["counts"], _outcomes(context))}
+        return {"counts": _updated_counts(state["counts"], _outcomes(context))}
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         outcomes = _outcomes(context)
-        counts = _counted(context.state["counts"], outcomes)
+        counts = _updated_counts(context.state["counts"], outcomes)
         placed = list(zip(batch.group.tolist(), outcomes, strict=True))
         together = Counter(placed)
-        seen = [0 if answer is None else counts[prompt][answer] for prompt, answer in outcomes]
+        occurrences = [0 if answer is None else counts[prompt][answer] for prompt, answer in outcomes]
         same = [0 if place[1][1] is None else together[place] - 1 for place in placed]
-        seldom = torch.tensor([0.0 if count == 0 else count**-0.5 for count in seen], dtype=torch.float64)
+        seldom = torch.tensor([0.0 if count == 0 else count**-0.5 for count in occurrences], dtype=torch.float64)
         crowd = torch.tensor(same, dtype=torch.float64) / group_statistics(batch.rewards, batch.group).size
         return batch.rewards + (self.historical * seldom - self.batch * crowd).float()
 
@@ -83,7 +83,7 @@ def _outcomes(context: Context) -> list[Outcome]:
     return [(rollout.prompt.id, rollout.verdict.answer if rollout.verdict else None) for rollout in rollouts]
 
 
-def _counted(counts: dict[str, dict[str, int]], outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
+def _updated_counts(counts: dict[str, dict[str, int]], outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
     """The counts by prompt and answer with those of ``outcomes`` added."""
     after = {prompt: dict(answers) for prompt, answers in counts.items()}
     for prompt, answer in outcomes:

@@ -1,4 +1,4 @@
-"""Rewards that know nothing of the response: the control in which nothing can be learned."""
+"""Random rewards, independent of the response: a control experiment in which nothing can be learned."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Diagnostic, Shaping
-from trainer.objective.groups import thrown_away
+from trainer.objective.groups import needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -44,7 +44,7 @@ class RandomReward(Shaping):
         require(0 <= self.p <= 1, "shaping.p", self.p, "give a probability from 0 to 1")
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return thrown_away(run, "shaping RandomReward")
+        return needs_all_groups(run, "shaping RandomReward")
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         draws = torch.rand(batch.num_rows, generator=context.generator("random reward"))

@@ -1,4 +1,4 @@
-"""RLCR: a response says how sure it is, and pays for being wrong about that."""
+"""RLCR: a response states its confidence, and its Brier score is subtracted from the reward."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.objective.groups import is_correct
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RLCR(Shaping):
-    """The reward less the Brier score of the confidence that stands in the response.
+    """The reward minus the Brier score of the confidence that stands in the response.
 
         reward'_i = reward_i - weight * (q_i - [i is correct])^2,     q_i in the last <confidence>q</confidence>
 

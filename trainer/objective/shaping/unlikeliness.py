@@ -12,10 +12,10 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.calibration import average_ranks
 from trainer.objective.base import Context, Diagnostic, Shaping
-from trainer.objective.groups import is_correct, thrown_away
+from trainer.objective.groups import is_correct, needs_all_groups
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -29,8 +29,8 @@ class Unlikeliness(Shaping):
         rank_i    = responses of the group with a smaller mean log-prob per token
 
     Rank 0 is the least likely response, correct or incorrect; equal ones share the mean of their ranks. Groups that are
-    all right so get a signal. Log-probs are the sampler's: those of the weights that sampled, held to the trainer's by
-    the consistency check of every step, so no forward pass is needed. ``beta=0`` changes nothing.
+    all correct so get a signal. Log-probs are the sampler's, at the weights that sampled; the consistency check of each
+    step compares them with the trainer's, so no forward pass is needed. ``beta=0`` changes nothing.
 
     Shape: [N]; unit: reward.
     """
@@ -52,15 +52,15 @@ class Unlikeliness(Shaping):
         )
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        return thrown_away(run, "shaping Unlikeliness")
+        return needs_all_groups(run, "shaping Unlikeliness")
 
     def __call__(self, batch: TokenBatch, context: Context) -> Float[Tensor, " N"]:
         logprobs = torch.where(batch.mask, batch.sampler_logprobs.double(), torch.zeros((), dtype=torch.float64))
         means = logprobs.sum(dim=1) / batch.mask.sum(dim=1).clamp(min=1)
-        share = torch.zeros_like(means)
+        relative_rank = torch.zeros_like(means)
         for number in torch.unique(batch.group):
             rows = batch.group == number
             ranks = torch.from_numpy(average_ranks(means[rows].numpy())) - 1
-            share[rows] = ranks / len(ranks)
-        factor = torch.where(is_correct(batch), 1 - self.beta * share, torch.ones_like(share))
+            relative_rank[rows] = ranks / len(ranks)
+        factor = torch.where(is_correct(batch), 1 - self.beta * relative_rank, torch.ones_like(relative_rank))
         return batch.rewards * factor.float()

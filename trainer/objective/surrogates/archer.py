@@ -1,4 +1,4 @@
-"""Archer: wider clip thresholds where a response hesitates. Row-local; called through the ``surrogate`` slot."""
+"""Archer: wider clip thresholds at tokens of high entropy. Row-local; called through the ``surrogate`` slot."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from trainer.objective.selection import above_row_quantile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ASPO(Surrogate):
-    """A positive token that fell behind is pulled harder, one that ran ahead less: the ratio of PPO turned over.
+    """A positive token that has become rarer gets a larger gradient, a likelier one a smaller: PPO's ratio, inverted.
 
         A > 0:  weight = min(1 / ratio, max_weight);   no gradient where ratio > 1 + eps
         A < 0:  weight = min(ratio, max_weight);       no gradient where ratio < 1 - eps

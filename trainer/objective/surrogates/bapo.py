@@ -11,8 +11,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
-from trainer.contract.settings import Range
+from trainer.contract.settings import Range, require
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Context, Surrogate, SurrogateLoss
 from trainer.objective.surrogates.ppo_clip import clipped_loss

@@ -9,7 +9,7 @@ import torch
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Surrogate, SurrogateLoss
 from trainer.objective.surrogates.ppo_clip import clipped_loss
@@ -72,14 +72,14 @@ class CEGPPO(Surrogate):
             ceiling=ceiling,
             dual_clip=self.dual_clip,
         )
-        share = torch.zeros_like(terms.logprobs)
-        share = share.masked_fill(ppo.clipped_low, self.beta_low * floor)
-        share = share.masked_fill(ppo.clipped_high, self.beta_high * ceiling)
+        slope = torch.zeros_like(terms.logprobs)
+        slope = slope.masked_fill(ppo.clipped_low, self.beta_low * floor)
+        slope = slope.masked_fill(ppo.clipped_high, self.beta_high * ceiling)
         # Value 0, gradient 1: what is added moves the gradient alone.
         kept = terms.logprobs - terms.logprobs.detach()
         return replace(
             ppo,
-            loss=ppo.loss - batch.advantages * share * kept,
+            loss=ppo.loss - batch.advantages * slope * kept,
             clipped_low=ppo.clipped_low & (self.beta_low == 0),
             clipped_high=ppo.clipped_high & (self.beta_high == 0),
         )

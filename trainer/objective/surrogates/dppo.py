@@ -70,5 +70,5 @@ def binary_kl(old_logprobs: Float[Tensor, "N T"], logprobs: Float[Tensor, "N T"]
     """``KL((p_old, 1 - p_old) || (p, 1 - p))`` in nats, large and finite where p is 1 and p_old is not."""
     old, old_rest = old_logprobs.exp(), -torch.expm1(old_logprobs)
     tiny = torch.finfo(logprobs.dtype).tiny
-    rest = (-torch.expm1(logprobs)).clamp(min=tiny)
-    return old * (old_logprobs - logprobs) + old_rest * (old_rest.clamp(min=tiny).log() - rest.log())
+    complement = (-torch.expm1(logprobs)).clamp(min=tiny)
+    return old * (old_logprobs - logprobs) + old_rest * (old_rest.clamp(min=tiny).log() - complement.log())

@@ -1,4 +1,4 @@
-"""DRO: the log-prob, and a square that holds it where it was. Row-local; called through the ``surrogate`` slot."""
+"""DRO: the log-prob, and a quadratic penalty on its change. Row-local; called through the ``surrogate`` slot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Surrogate, SurrogateLoss
 
 
@@ -29,8 +29,8 @@ class DRO(Surrogate):
         source="DRO (direct reward optimisation), arXiv 2405.19107; verl's policy loss, which leaves beta to the user",
         status="released",
         departures=(
-            "as in verl the advantage stands where the paper has a reward less a learned value; beta=1 is ours: a token"
-            " of advantage 1 may grow by a factor e"
+            "as in verl the advantage stands where the paper has a reward minus a learned value; beta=1 is ours: a "
+            "token of advantage 1 may grow by a factor e"
         ),
     )
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Context, Diagnostic, Surrogate, SurrogateLoss
-from trainer.objective.selection import largest, masked_covariance, share
+from trainer.objective.selection import largest, masked_covariance, num_selected
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -80,7 +80,7 @@ class KLCov(Surrogate):
     def prepare(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> dict[str, Tensor]:
         assert batch.advantages is not None and terms is not None
         cov = masked_covariance(terms.logprobs, batch.advantages, batch.mask)
-        count = share(self.top_frac, batch.num_tokens) if self.coef else 0
+        count = num_selected(self.top_frac, batch.num_tokens) if self.coef else 0
         return {SELECTED: largest(cov, batch.mask, count)}
 
     def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:

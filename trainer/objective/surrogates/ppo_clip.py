@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Surrogate, SurrogateLoss
 

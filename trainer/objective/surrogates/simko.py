@@ -61,8 +61,8 @@ class SimKO(Surrogate):
 
     @property
     def statistics(self) -> frozenset[str]:
-        wanted = {self._candidates: self.share != 0, "top_k_mass@1": self.penalty != 1}
-        return frozenset(name for name, used in wanted.items() if used)
+        used_by = {self._candidates: self.share != 0, "top_k_mass@1": self.penalty != 1}
+        return frozenset(name for name, used in used_by.items() if used)
 
     @property
     def _candidates(self) -> str:

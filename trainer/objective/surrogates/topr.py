@@ -1,5 +1,6 @@
-"""TOPR: no ratio for what is rewarded, a tapered one for what is punished. Row-local; called through the ``surrogate``
-slot."""
+"""TOPR: no ratio for positive advantages, a bounded one for negative ones. Row-local; called through the ``surrogate``
+slot.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""VESPO: a bell of the response's importance weight in place of it. Row-local; called through the ``surrogate``
-slot."""
+"""VESPO: a bell-shaped function of the response's importance weight replaces that weight. Row-local; called through the
+``surrogate`` slot.
+"""
 
 from __future__ import annotations
 

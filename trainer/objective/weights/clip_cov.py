@@ -11,9 +11,9 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Weight
-from trainer.objective.selection import drawn, masked_covariance, share
+from trainer.objective.selection import masked_covariance, num_selected, random_subset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,5 +68,5 @@ class ClipCov(Weight):
         if context.surrogate.clip_settings:
             policy = context.surrogate(terms, batch)
             eligible &= ~policy.clipped
-        out = drawn(eligible, share(self.frac, batch.num_tokens), context.generator("clip_cov"))
+        out = random_subset(eligible, num_selected(self.frac, batch.num_tokens), context.generator("clip_cov"))
         return torch.ones_like(batch.sampler_logprobs).masked_fill(out, 0.0)

@@ -1,4 +1,4 @@
-"""Delightful policy gradients: rare failures fall silent, rare successes keep their weight."""
+"""Delightful policy gradients: rare failures lose their weight, rare successes keep it."""
 
 from __future__ import annotations
 

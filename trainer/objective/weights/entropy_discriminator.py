@@ -14,7 +14,7 @@ from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.objective.base import Context, Diagnostic, Weight
-from trainer.objective.selection import largest, share
+from trainer.objective.selection import largest, num_selected
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
@@ -100,7 +100,7 @@ class EntropyDiscriminator(Weight):
         if spread < TINY:
             return torch.zeros_like(mask)
         sided = (excess if self.baseline == "vocabulary" else excess - values.mean()) * batch.advantages.sign()
-        wanted = mask & (sided > self.mu * spread)
+        selected = mask & (sided > self.mu * spread)
         if self.sides == "negative":
-            wanted = wanted & (batch.advantages < 0)
-        return largest(sided, wanted, share(self.max_frac, batch.num_tokens))
+            selected = selected & (batch.advantages < 0)
+        return largest(sided, selected, num_selected(self.max_frac, batch.num_tokens))

@@ -1,4 +1,4 @@
-"""Lopti: a rollout batch is passed over for its unlikely tokens first, then for the likely ones."""
+"""Lopti: updates on a rollout batch use its unlikely tokens first, then the likely ones."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.contract.about import About
-from trainer.contract.config import require
+from trainer.contract.settings import require
 from trainer.objective.base import Context, Weight
-from trainer.objective.selection import drawn, share
+from trainer.objective.selection import num_selected, random_subset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,5 +48,5 @@ class RandPosClip(Weight):
     def __call__(self, batch: TokenBatch, terms: TokenTerms | None, context: Context) -> Float[Tensor, "N T"]:
         assert batch.advantages is not None
         positive = batch.mask & (batch.advantages > 0)
-        out = drawn(positive, share(self.frac, int(positive.sum())), context.generator("rand_pos_clip"))
+        out = random_subset(positive, num_selected(self.frac, int(positive.sum())), context.generator("rand_pos_clip"))
         return torch.ones_like(batch.sampler_logprobs).masked_fill(out, 0.0)

@@ -1,4 +1,4 @@
-"""Importance correction for a sampler that is not quite the policy it was meant to be. Called once per mini-batch
+"""Importance correction for a sampler whose distribution differs slightly from the policy's. Called once per mini-batch
 through the ``weight`` slot.
 """
 

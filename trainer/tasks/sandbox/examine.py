@@ -1,4 +1,4 @@
-"""Runs in a sandbox: tests of a function that lives in another one; exit code 0 if all pass.
+"""Runs in a sandbox: tests a function that runs in another sandbox; exit code 0 if all tests pass.
 
 ``test`` is Python that defines ``check(candidate)``, as in HumanEval; ``cases`` are pairs of arguments and result.
 """
@@ -28,16 +28,16 @@ def candidate(*arguments: object) -> Any:
 def main() -> None:
     """Raise for a test that fails."""
     with os.fdopen(int(sys.argv[1])) as file:
-        given = json.load(file)
-    for arguments, result in given.get("cases", ()):
+        request = json.load(file)
+    for arguments, result in request.get("cases", ()):
         answer = candidate(*arguments)
         assert (list(answer) if isinstance(answer, tuple) else answer) == result
-    if "test" in given:
+    if "test" in request:
         # The prompt comes first: some tests call a function that it defines.
         space: dict[str, Any] = {"__name__": "test"}
-        exec(compile(given["prompt"], "prompt", "exec"), space)
-        space[given["name"]] = candidate
-        exec(compile(given["test"], "test", "exec"), space)
+        exec(compile(request["prompt"], "prompt", "exec"), space)
+        space[request["name"]] = candidate
+        exec(compile(request["test"], "test", "exec"), space)
         space["check"](candidate)
 
 

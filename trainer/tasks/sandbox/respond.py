@@ -1,7 +1,7 @@
-"""Runs in a sandbox: define a response's function, and answer calls to it, a line each way.
+"""Runs in a sandbox: defines a response's function, and answers calls to it, one line of input and output per call.
 
-Arguments and results are Python literals, so that nothing but values crosses to the tests, which run in another
-sandbox. A function that raises answers ``!``.
+Arguments and results are Python literals, so that only values reach the tests, which run in another sandbox. A function
+that raises answers ``!``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 def main() -> None:
     """Until the calls end."""
     with os.fdopen(int(sys.argv[1])) as file:
-        given = json.load(file)
+        request = json.load(file)
     calls, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     space: dict[str, Any] = {"__name__": "response"}
-    exec(compile(given["program"], "response", "exec"), space)
-    name = given["name"]
+    exec(compile(request["program"], "response", "exec"), space)
+    name = request["name"]
     function = space[name] if name in space else getattr(space["Solution"](), name)
     for call in calls:
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 INSIDE = Path(__file__).with_name("inside.py")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache")
@@ -85,7 +85,7 @@ def started(code: str, payload: Any, limits: Limits, *, stdin: Any, stdout: Any)
 def outcome(code: str, payload: Any, limits: Limits, stdin: bytes) -> Outcome:
     """Run to the end, with ``stdin`` as input."""
     deadline = time.monotonic() + limits.seconds + 1
-    with _file(stdin) as given, started(code, payload, limits, stdin=given, stdout=subprocess.PIPE) as child:
+    with _file(stdin) as input_file, started(code, payload, limits, stdin=input_file, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         output = b""
         while True:
@@ -144,11 +144,11 @@ def _python() -> str:
 
 def _arguments(limits: Limits) -> str:
     home = os.path.realpath(sys.base_prefix)
-    own = [] if home == "/usr" or home.startswith("/usr/") else [home]
+    interpreter = [] if home == "/usr" or home.startswith("/usr/") else [home]
     return json.dumps(
         {
             "python": _python(),
-            "roots": [path for path in (*SYSTEM, *own) if os.path.lexists(path)],
+            "roots": [path for path in (*SYSTEM, *interpreter) if os.path.lexists(path)],
             "seconds": limits.seconds,
             "memory": limits.memory,
             "processes": limits.processes,

@@ -1,4 +1,4 @@
-"""What a verifier has to be."""
+"""The protocol of a verifier."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Code:
         limits = Limits(seconds=self.seconds, memory=self.memory_mib * MIB)
         if "name" in data:
             return float(passes(program, data, limits))
-        return float(all(_prints(program, given, expected, limits) for given, expected in data["cases"]))
+        return float(all(_prints(program, stdin, expected, limits) for stdin, expected in data["cases"]))
 
 
 def program_of(response: str, prompt: str, name: str | None) -> str:
@@ -65,18 +65,18 @@ def program_of(response: str, prompt: str, name: str | None) -> str:
         return code
     if re.search(rf"^[ \t]*def {re.escape(name)}\b", code, re.MULTILINE):
         return f"{prompt}\n{code}\n"
-    rest = blocks[-1] if blocks else response
-    end = _END.search(rest)
-    return prompt + (rest[: end.start()] if end else rest) + "\n"
+    body = blocks[-1] if blocks else response
+    end = _END.search(body)
+    return prompt + (body[: end.start()] if end else body) + "\n"
 
 
 def passes(program: str, data: Mapping[str, Any], limits: Limits) -> bool:
     """Whether a function passes its tests, each in its own sandbox."""
     tests = {key: data[key] for key in ("name", "prompt", "test", "cases") if key in data}
     deadline = time.monotonic() + limits.seconds + 1
-    asked = {"program": program, "name": data["name"]}
+    request = {"program": program, "name": data["name"]}
     pipe = subprocess.PIPE
-    with started(_RESPOND, asked, limits, stdin=pipe, stdout=pipe) as responds:
+    with started(_RESPOND, request, limits, stdin=pipe, stdout=pipe) as responds:
         assert responds.stdin is not None and responds.stdout is not None
         with started(_EXAMINE, tests, limits, stdin=responds.stdout, stdout=responds.stdin) as examines:
             # Only the two of them hold the pipes now, so that the end of one is the end of the other's.
@@ -85,9 +85,9 @@ def passes(program: str, data: Mapping[str, Any], limits: Limits) -> bool:
             return waited(examines, deadline) == 0
 
 
-def _prints(program: str, given: str, expected: str, limits: Limits) -> bool:
-    ended = outcome(_MAIN, program, limits, given.encode())
-    return ended.code == 0 and _lines(ended.output.decode(errors="replace")) == _lines(expected)
+def _prints(program: str, stdin: str, expected: str, limits: Limits) -> bool:
+    result = outcome(_MAIN, program, limits, stdin.encode())
+    return result.code == 0 and _lines(result.output.decode(errors="replace")) == _lines(expected)
 
 
 def _lines(text: str) -> Sequence[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.contract.config import ConfigError, nearest
+from trainer.contract.settings import ConfigError, nearest
 
 INSTALL = "the package reasoning-gym is not installed: run `make reasoning-gym`"
 
@@ -25,8 +25,8 @@ class Gym:
 
     def score(self, response: str, data: Mapping[str, object]) -> float:
         """0 to 1 for an extracted answer, as the data set scores it."""
-        made = dataset(self.name, json.dumps(self.settings, sort_keys=True), self.seed, self.size)
-        return float(made.score_answer(response, made[data["index"]]))
+        problems = dataset(self.name, json.dumps(self.settings, sort_keys=True), self.seed, self.size)
+        return float(problems.score_answer(response, problems[data["index"]]))
 
 
 @functools.lru_cache(maxsize=4)

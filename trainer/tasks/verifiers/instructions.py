@@ -79,7 +79,7 @@ def _sentences(text: str, its: Arguments) -> bool:
 def _paragraphs(text: str, its: Arguments) -> bool:
     """Separated by ``***``; an empty one may stand at either end only."""
     parts = [part.strip() for part in re.split(r"\s?\*\*\*\s?", text)]
-    return all(parts[1:-1]) and sum(map(bool, parts)) == its["num_paragraphs"]
+    return all(parts[1:-1]) and bool(sum(map(bool, parts)) == its["num_paragraphs"])
 
 
 def _first_word(text: str, its: Arguments) -> bool:
@@ -90,7 +90,7 @@ def _first_word(text: str, its: Arguments) -> bool:
         return False
     words = paragraphs[position - 1].split()
     first = re.split(r"[.,?!'\"]", words[0].lstrip("'\""))[0] if words else ""
-    return first.lower() == str(its["first_word"]).lower()
+    return bool(first.lower() == str(its["first_word"]).lower())
 
 
 def _postscript(text: str, its: Arguments) -> bool:
@@ -108,12 +108,12 @@ def _highlights(text: str, its: Arguments) -> bool:
     """``*between asterisks*``, single or double, with something between them."""
     single = re.findall(r"\*([^\n*]*)\*", text)
     double = re.findall(r"\*\*([^\n*]*)\*\*", text)
-    return sum(bool(part.strip()) for part in single + double) >= its["num_highlights"]
+    return bool(sum(bool(part.strip()) for part in single + double) >= its["num_highlights"])
 
 
 def _parts(text: str, its: Arguments) -> bool:
     heading = rf"\s?{re.escape(its['section_spliter'].strip())}\s?\d+\s?"
-    return len(re.findall(heading, text)) >= its["num_sections"]
+    return bool(len(re.findall(heading, text)) >= its["num_sections"])
 
 
 def _json(text: str, its: Arguments) -> bool:

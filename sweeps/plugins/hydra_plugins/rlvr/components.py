@@ -1,7 +1,7 @@
 """Hydra configuration source: completes each YAML in ``conf/`` with the defaults of the dataclass in its ``_target_``.
 
 A YAML therefore states only what differs from the defaults. These are parsed from the source by
-:func:`trainer.contract.config.component_defaults`, because importing a component would import torch.
+:func:`trainer.contract.component_source.component_defaults`, because importing a component would import torch.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from scripted_source import ScriptedSource
 
 from trainer.batch.collate import collate
 from trainer.batch.types import Rollout
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.rollouts.cure import Cure, critical
 from trainer.objective.rollouts.standard import Standard
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scripted_source import ScriptedSource
 
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 from trainer.objective.rollouts.base import RolloutPlan
 from trainer.objective.rollouts.cure import Cure
 from trainer.objective.rollouts.dynamic import Dynamic
