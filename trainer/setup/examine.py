@@ -7,6 +7,7 @@ A sweep asks for every level, so answers that depend only on the model or the ta
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from trainer.batch.types import Prompt
 from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig, require
+from trainer.policy.adapter import targets
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.precision import precision
 from trainer.policy.prompts import Length, misfits, prompt_ids
@@ -65,6 +67,7 @@ def _expected_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int
     except Exception as error:  # whatever a wrong number, name or word in config.json makes of the model's own code
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"model.path={config.path!r} has a config.json that describes no model: {reason}") from error
+    targets(model, config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -73,6 +76,13 @@ def require_device(hardware: HardwareConfig) -> None:
     cpu = hardware.device == "cpu" or not torch.cuda.is_available()
     remedy = "torch sees no GPU here; use hardware.device=cpu or install the CUDA build"
     require(not cpu or hardware.device != "cuda", "hardware.device", hardware.device, remedy)
+
+
+def require_attention(model: ModelConfig) -> None:
+    """Refuse kernels that are not installed."""
+    there = model.attention != "flash_attention_2" or importlib.util.find_spec("flash_attn") is not None
+    remedy = "the package flash_attn is not installed here: install it, or choose sdpa, eager or null"
+    require(there, "model.attention", model.attention, remedy)
 
 
 @functools.lru_cache(maxsize=4)
