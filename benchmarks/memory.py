@@ -93,7 +93,9 @@ def main() -> None:
     for name in parser.parse_args().only:
         with tempfile.TemporaryDirectory() as scratch:
             found[name] = measured(name, Path(scratch))
-        print(f"{name}: predicted {found[name]['predicted_gib']:.2f} GiB, measured {found[name]['measured_gib']:.2f} GiB")
+        print(
+            f"{name}: predicted {found[name]['predicted_gib']:.2f} GiB, measured {found[name]['measured_gib']:.2f} GiB"
+        )
     save("memory", found)
 
 

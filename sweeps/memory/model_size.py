@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class ModelSize:
     """A model's numbers."""
 
     parameters: int
-    shape: ModelShape = ModelShape()
+    shape: ModelShape = field(default_factory=ModelShape)
 
 
 def model_size(path: str | None) -> ModelSize | None:

@@ -135,7 +135,9 @@ def _engine(config: Mapping[str, Any], size: ModelSize, device: str) -> tuple[fl
     wide = BYTES[engine.get("dtype") or computed]
     weights = float(wide * size.parameters)
     if not str(engine["_target_"]).endswith(".VLLMEngine"):
-        own = int(config["rollout"]["max_tokens"]) * cache_per_token(size.shape, wide) + 4 * TILES * size.shape.vocabulary
+        own = (
+            int(config["rollout"]["max_tokens"]) * cache_per_token(size.shape, wide) + 4 * TILES * size.shape.vocabulary
+        )
         return weights, float(int(engine.get("batch_size", 1)) * own)
     if device == "cpu":
         return ENGINE_COPIES * weights, float(engine["kv_cache_gib"]) * GIB

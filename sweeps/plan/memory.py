@@ -97,8 +97,8 @@ def _problems(need: Need) -> Iterator[str]:
         if held + least > share:
             yield (
                 f"{need.name}: vLLM's share of {need.device_gib:g} GiB is {share:.1f} GiB "
-                f"(engine.gpu_memory_frac={engine['gpu_memory_frac']:g}), but its weights take {held:.1f} GiB and the "
-                f"keys and values of one response {least:.2f} GiB: raise engine.gpu_memory_frac, or take a smaller model"
+                f"(engine.gpu_memory_frac={engine['gpu_memory_frac']:g}), but its weights take {held:.1f} GiB and "
+                f"one response {least:.2f} GiB: raise engine.gpu_memory_frac, or take a smaller model"
             )
             return
     if need.total_gib > need.device_gib:

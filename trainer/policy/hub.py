@@ -47,7 +47,9 @@ def fetched(name: str, revision: str | None, *, weights: bool) -> Path:
     except HFValidationError as error:
         raise ConfigError(f"model.path={name!r} is no folder here and cannot be a hub name: {_first(error)}") from error
     except HfHubHTTPError as error:
-        raise ConfigError(f"model.path={name!r} is no folder here, and the hub refuses it: {_refusal(name, error)}") from error
+        raise ConfigError(
+            f"model.path={name!r} is no folder here, and the hub refuses it: {_refusal(name, error)}"
+        ) from error
     except Exception:  # no route, no name server, no certificate, no answer: each layer has its own error for it
         return _cached(name, revision, f"the hub did not answer within {limit} s")
     files = [file.rfilename for file in info.siblings or ()]
@@ -76,8 +78,8 @@ def _refusal(name: str, error: Exception) -> str:
     """Why the hub did not give a model, and how to get it."""
     if isinstance(error, GatedRepoError):
         return (
-            f"it is gated: accept its licence at {constants.ENDPOINT}/{name}, then say who you are (`hf auth login`, or "
-            "set HF_TOKEN)"
+            f"it is gated: accept its licence at {constants.ENDPOINT}/{name}, then say who you are (`hf auth login`, "
+            "or set HF_TOKEN)"
         )
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such model, or it is private: check the name, or say who you are (`hf auth login`)"

@@ -52,8 +52,8 @@ def test_7b_does_not_fit_80_gib_and_the_sum_is_in_the_sentence(make_cells: Make)
     # Bytes of 7 615 616 512 parameters: 2, 4, 8, 4 of them in GiB.
     assert "weights 14.2 + master weights 28.4 + AdamW 56.7 + gradients 28.4 + activations 11.8" in said
     assert said.endswith(
-        "but the device has 79.0 GiB (hardware.memory_gib, if that is wrong): train an adapter (model.lora_rank=32), or "
-        "take a smaller model or a larger device"
+        "but the device has 79.0 GiB (hardware.memory_gib, if that is wrong): train an adapter (model.lora_rank=32), "
+        "or take a smaller model or a larger device"
     )
     assert sentences(make_cells, SLURM, "model=qwen2.5-7b-math", "model.lora_rank=32", *GPU) == []
     assert sentences(make_cells, SLURM, "model=qwen2.5-1.5b", *GPU) == []
@@ -88,4 +88,3 @@ def test_the_memory_of_a_device() -> None:
     assert device_gib(cpu | {"memory_gib": 4.0}, LocalQueue()) == 4.0
     assert device_gib(cpu, LocalQueue()) == 16.0 and device_gib(gpu, LocalQueue()) is None
     assert device_gib(cpu, SlurmQueue(memory_gib=32)) == 32.0 and device_gib(cpu, SlurmQueue()) is None
-
