@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt
 from trainer.contract.config import ConfigError, HardwareConfig, ModelConfig, require
@@ -48,6 +48,7 @@ def model_problem(config: ModelConfig) -> str | None:
         described = load_config(config)
         tokenizer = load_tokenizer(config)
         end_tokens(config, tokenizer)
+        _check_vocabulary(config, tokenizer, described.get_text_config().vocab_size)
         folder = model_path(config, weights=False)
         if config.path is not None and "snapshots" in folder.parts and not any(folder.glob("*.safetensors")):
             return None  # on the hub still: its weights are looked at when they are here
@@ -57,6 +58,16 @@ def model_problem(config: ModelConfig) -> str | None:
     except ConfigError as error:
         return str(error)
     return None
+
+
+def _check_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Refuse a tokenizer that gives ids which the model has no embedding for."""
+    text, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= rows:
+        raise ConfigError(
+            f"model.path={config.path!r} has the tokenizer of another model: its token {text!r} is number {largest}, "
+            f"but the model knows {rows} tokens: copy the tokenizer of the model that it was made from"
+        )
 
 
 def _expected_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int, ...]]:
