@@ -26,6 +26,8 @@ LORA = COIN | {
     "steps": 3,
     "checkpoint.keep": 3,
     "evaluation.every": 0,
+    "accounting.every": 0,
+    "accounting.ledger_every": 0,
     "optim.lr": 1e-2,
     "optim.updates_per_rollout": 2,
     "regularizer.kl._target_": "trainer.objective.regularizers.kl_reference.KLReference",

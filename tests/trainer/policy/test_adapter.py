@@ -38,6 +38,17 @@ def adapted(folder: Path, rank: int = 3, **settings: Any) -> nn.Module:
     return model
 
 
+def exact(model: nn.Module) -> nn.Module:
+    """Norms in float64 too: transformers computes them in float32 whatever the model has."""
+    for block in list(model.modules()):
+        for name, norm in list(block.named_children()):
+            if type(norm).__name__.endswith("RMSNorm"):
+                wide = nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon, dtype=torch.float64)  # type: ignore[arg-type]
+                wide.weight.data = norm.weight.data.double()  # type: ignore[union-attr]
+                setattr(block, name, wide)
+    return model
+
+
 def logits(model: Any) -> Tensor:
     return model(input_ids=IDS, use_cache=False).logits
 
@@ -66,8 +77,8 @@ def test_it_is_drawn_from_its_seed_and_nothing_else_is(folder: Path) -> None:
 
 
 def test_the_merged_model_computes_the_same(folder: Path) -> None:
-    model = adapted(folder)
-    plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    model = exact(adapted(folder))
+    plain: Any = exact(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
     assert (logits(plain) - logits(model)).abs().max() > 1e-2
     weights = dict(merged(model))
     assert weights.keys() == plain.state_dict().keys()
@@ -80,7 +91,7 @@ def test_the_merged_model_computes_the_same(folder: Path) -> None:
 
 
 def test_its_gradient_is_that_of_finite_differences(folder: Path) -> None:
-    model = adapted(folder, rank=2, lora_targets=("q_proj", "down_proj"))
+    model = exact(adapted(folder, rank=2, lora_targets=("q_proj", "down_proj")))
     model.requires_grad_(False)
     names = [name for name in adapter_weights(model) if ".layers.1." in name]
     parameters = {name: weight.requires_grad_() for name, weight in model.named_parameters() if name in names}
@@ -107,14 +118,14 @@ def test_other_adapter_weights_stand_in_for_a_while(folder: Path) -> None:
 
 def test_peft_reads_the_adapter_and_a_checkpoint_brings_it_back(folder: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    model = adapted(folder, lora_targets=("k_proj", "gate_proj"))
+    model = exact(adapted(folder, lora_targets=("k_proj", "gate_proj")))
     for name, content in adapter_files(model, str(folder)).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    base = exact(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
     read = peft.PeftModel.from_pretrained(base, tmp_path / "adapter", autocast_adapter_dtype=False)
     torch.testing.assert_close(logits(read), logits(model), rtol=EXACT, atol=EXACT)
-    fresh = adapted(folder, lora_targets=("k_proj", "gate_proj"))
+    fresh = exact(adapted(folder, lora_targets=("k_proj", "gate_proj")))
     with torch.no_grad():
         for weight in adapter_weights(fresh).values():
             weight.zero_()
