@@ -25,7 +25,6 @@ LORA = COIN | {
     "model.lora_rank": 4,
     "steps": 3,
     "checkpoint.keep": 3,
-    "evaluation.every": 0,
     "accounting.every": 0,
     "accounting.ledger_every": 0,
     "optim.lr": 1e-2,
