@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory [--only shipped|20m|135m|lora] ...
 
-Two steps of 64 responses with vLLM in the process, micro-batches filled. Measured is ``memory/peak_gib``, the highest
-resident memory of the training process; predicted are the parts that ``plan=true`` shows (``sweeps/memory/parts.py``).
-20m has random weights in the shape of Qwen3; 135m is SmolLM2, which ``make real-model`` brings and which needs about
-6 GiB; lora is 135m with an adapter of rank 16.
+Two steps with vLLM in the process; of the larger models fewer and shorter responses. Measured is ``memory/peak_gib``,
+the highest resident memory of the training process; predicted are the parts that ``plan=true`` shows
+(``sweeps/memory/parts.py``). 20m has random weights in the shape of Qwen3; 135m is SmolLM2, which ``make real-model``
+brings; lora is 135m with an adapter of rank 16.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ from trainer.contract.identity import SCHEMA
 
 SETTINGS = (
     *("tracking.uri=null", "steps=2", "evaluation=none", "accounting=none", "checkpoint.every=100"),
-    *("hardware.device=cpu", "hardware.micro_batch_tokens=2048", "engine.kv_cache_gib=0.25"),
-    *("rollout.prompts_per_step=8", "rollout.group_size=8", "rollout.max_tokens=64"),
+    "hardware.device=cpu",
 )
 SMOLLM2 = "cache:models/SmolLM2-135M-Instruct-Q4_1"
 RUNS: dict[str, tuple[str, ...]] = {
-    "shipped": ("hardware.micro_batch_tokens=2048",),
-    "20m": (),
-    "135m": (f"model.path={SMOLLM2}",),
-    "lora": (f"model.path={SMOLLM2}", "model.lora_rank=16"),
+    "shipped": (),
+    "20m": (
+        *("hardware.micro_batch_tokens=2048", "rollout.prompts_per_step=8"),
+        *("rollout.group_size=8", "rollout.max_tokens=64"),
+    ),
+    "135m": (
+        *(f"model.path={SMOLLM2}", "hardware.micro_batch_tokens=512", "engine.kv_cache_gib=0.25"),
+        *("rollout.prompts_per_step=4", "rollout.group_size=4", "rollout.max_tokens=32"),
+    ),
 }
+RUNS["lora"] = (*RUNS["135m"], "model.lora_rank=16")
 MAKE_20M = """
 import sys, torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM

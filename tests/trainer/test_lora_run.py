@@ -46,9 +46,9 @@ def trained(folder: RunFolder) -> RunFolder:
 
 
 def test_sampler_and_trainer_agree(whole: RunFolder) -> None:
-    steps = metrics(whole)
-    assert all(step["engine/logprob_gap_max"] < 1e-4 for step in steps)
-    assert steps[1]["engine/logprob_gap_max"] > 0  # the adapter's product and the merged matrix are two computations
+    gaps = [step["engine/logprob_gap_max"] for step in metrics(whole)[:3]]  # the last line is an evaluation alone
+    assert max(gaps) < 1e-4
+    assert gaps[1] > 0  # the adapter's product and the merged matrix are two computations
 
 
 def test_the_reference_is_the_base_in_the_same_model(whole: RunFolder) -> None:
