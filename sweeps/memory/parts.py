@@ -158,5 +158,5 @@ def needs_reference(config: Mapping[str, Any]) -> bool:
 
 def _says(target: str, name: str) -> bool:
     """Whether the class at an import path sets ``name`` to true, read from its source."""
-    fields = [node for node in class_body(target)[0].body if isinstance(node, ast.AnnAssign) and node.value]
-    return any(ast.unparse(node.target) == name and ast.literal_eval(node.value) is True for node in fields)
+    fields = [node for node in class_body(target)[0].body if isinstance(node, ast.AnnAssign)]
+    return any(ast.unparse(node.target) == name and ast.unparse(node.value or node) == "True" for node in fields)

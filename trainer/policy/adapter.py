@@ -91,7 +91,7 @@ def merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @contextlib.contextmanager
 def in_place(model: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """Let ``model`` compute with other adapter weights, by name, each of its parameter's shape and dimensionless;
+    """Let ``model`` compute with other adapter weights, each [any shape] of its parameter, dimensionless, by name;
     None: with its own."""
     own = {name: parameter for name, parameter in model.named_parameters() if name in (weights or {})}
     kept = {name: parameter.data for name, parameter in own.items()}

@@ -153,7 +153,7 @@ def load_model(config: ModelConfig) -> nn.Module:
     """The model in evaluation mode (no dropout: sampler and trainer must describe the same distribution)."""
     dtype = getattr(torch, config.dtype)
     role = "as a causal language model"
-    own = {"attn_implementation": config.attention} if config.attention else {}
+    own: dict[str, Any] = {"attn_implementation": config.attention} if config.attention else {}
     model, found = _loaded(AutoModelForCausalLM, config, role, dtype=dtype, output_loading_info=True, **own)
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
