@@ -128,10 +128,10 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     require_folder(sweep.output)
     decisions = reconcile([sweep.run_dir(cell) for cell in sweep.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(sweep.cells, decisions, strict=True) if decision.to_queue]
-    queue.require_available()
-    require_gpus(config, queue)
     memory = needs([cell.config for cell in todo], queue)
     require_memory(memory)
+    queue.require_available()
+    require_gpus(config, queue)
     require_room(sweep.output, len(todo))
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
