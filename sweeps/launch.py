@@ -25,6 +25,7 @@ from sweeps.grid.cells import ResolvedConfig, cells, resolve_all
 from sweeps.grid.sweep import Sweep, save_document, sweep_name
 from sweeps.plan.check import require_gpus, start_check
 from sweeps.plan.estimate import Estimate, estimate, split_into_jobs
+from sweeps.plan.memory import memory_table, needs, require_memory
 from sweeps.plan.origin import origin
 from sweeps.plan.plan import opening_line, plan_text, require_affordable
 from sweeps.plan.reconcile import Action, Decision, reconcile, unknown_liveness
@@ -127,6 +128,8 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     require_folder(sweep.output)
     decisions = reconcile([sweep.run_dir(cell) for cell in sweep.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(sweep.cells, decisions, strict=True) if decision.to_queue]
+    memory = needs([cell.config for cell in todo], queue)
+    require_memory(memory)
     queue.require_available()
     require_gpus(config, queue)
     require_room(sweep.output, len(todo))
@@ -145,9 +148,10 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     expected = estimate(sweep, decisions, queue)
     if request.plan:
-        print(plan_text(sweep, decisions, queue, expected))
+        print("\n".join(filter(None, [plan_text(sweep, decisions, queue, expected), memory_table(memory)])))
         return 0
     require_affordable(expected, queue, request.max_hours)
+    print(memory_table(memory), end="\n" * bool(memory), flush=True)
     with room_for(sweep.output):
         tracker = Tracker(uri, config["tracking"]["experiment"]) if uri is not None else None
         return _run(sweep, request, queue, tracker, decisions, expected)

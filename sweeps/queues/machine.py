@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.queues.model_size import ModelSize, model_size
+from sweeps.memory.model_size import ModelSize, model_size, planned_size
+from sweeps.memory.parts import GIB, memory_parts
+from sweeps.memory.shape import ModelShape
 
 THREADS = ((20e6, 1), (100e6, 2), (500e6, 4))
 """(parameters, threads): a model with fewer parameters gets so many threads. In small models, synchronising threads at
@@ -24,8 +26,11 @@ every operator costs more than a second thread gains."""
 MAX_THREADS = 8
 """Threads for larger models, and for models on the hub, whose size is not known here."""
 
-PROCESS_GIB = 1.5
-"""Memory of a process before the model is loaded: 0.9 GiB resident with torch and vLLM, and some reserve."""
+RESERVE_GIB = 0.6
+"""Memory that a run on a CPU is given above its estimate: running out of memory would kill all runs."""
+
+UNKNOWN = ModelSize(parameters=7_000_000_000, shape=ModelShape())
+"""Stands for a model of which nothing is known here."""
 
 CGROUP = Path("/sys/fs/cgroup")
 _MEMORY = (
@@ -50,20 +55,10 @@ def num_slots(configs: Sequence[Mapping[str, Any]]) -> int:
 
 
 def memory_gib(config: Mapping[str, Any]) -> float:
-    """Upper estimate of the memory of a run on a CPU, GiB: running out of memory would kill all runs.
-
-    Parameters are held seven times (trainer, gradient, two Adam moments, reference policy, engine, its repacked copy).
-    Activations take about 20 numbers per token of a micro-batch, hidden unit and layer; logits of a chunk exist four
-    times.
-    """
-    hardware, ranks = config["hardware"], int(config["hardware"]["processes"])
-    size = model_size(config["model"].get("path")) or ModelSize(parameters=7_000_000_000)
-    weight = 4 if config["model"].get("dtype", "float32") == "float32" else 2
-    activations = 20 * size.hidden * size.layers * int(hardware["micro_batch_tokens"])
-    logits = 4 * size.vocabulary * int(hardware["head_chunk"])
-    numbers = 4 * (activations + logits) + 7 * weight * size.parameters
-    cache_gib = float(config["engine"].get("kv_cache_gib", 0.0))
-    return ranks * (PROCESS_GIB + cache_gib + numbers / 2**30)
+    """Upper estimate of the memory of a run on a CPU, all ranks together, GiB."""
+    model = config["model"]
+    size = planned_size(model.get("path"), model.get("revision")) or UNKNOWN
+    return int(config["hardware"]["processes"]) * (RESERVE_GIB + memory_parts(config, size).total / GIB)
 
 
 def with_device_and_threads(config: Mapping[str, Any], *, on_gpus: bool) -> dict[str, Any]:
@@ -84,6 +79,13 @@ def num_cores() -> int:
     quota, period = (_read("cpu.max") or f"{_read('cpu/cpu.cfs_quota_us')} {_read('cpu/cpu.cfs_period_us')}").split()
     allowed = len(os.sched_getaffinity(0))
     return max(1, min(allowed, math.ceil(int(quota) / int(period)))) if quota.isdigit() else allowed
+
+
+def total_gib() -> float:
+    """Memory of this machine, GiB: the smaller of the system's and of the container's limit."""
+    found = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    limits = [most for limit, *_ in _MEMORY if (most := _read(limit)) is not None and most.isdigit()]
+    return min([int(found[1]) * 1024 if found else math.inf, *map(int, limits)]) / 2**30
 
 
 def free_gib() -> float:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from sweeps.grid.sweep import save_document
 from sweeps.launch import exit_code_of, follow_up_commands, hours_allowed, jobs_folder
 from sweeps.plan.check import Check, require_gpus, start_check
+from sweeps.plan.memory import memory_table, needs, require_memory
 from sweeps.plan.origin import origin
 from sweeps.plan.register import SweepRef, require_folder, require_room
 from sweeps.queues.base import Pool
@@ -70,6 +71,8 @@ def check(context: SearchContext) -> optuna.Study | None:
     queue.require_available()
     require(not queue.detach, "launcher.detach", True, "a search needs its launcher, which asks for trials")
     require_gpus(config, queue)
+    memory = needs([config], queue)
+    require_memory(memory)
     require_room(context.output, context.settings.search.n_trials)
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
@@ -77,6 +80,7 @@ def check(context: SearchContext) -> optuna.Study | None:
     probes = [*check_cells(context), *confirmation_check_cell(context)]
     for warning in _deduplicated(start_check(probes, queue.trainer, on_this_machine=queue.is_local)):
         print(f"warning: {warning}", file=sys.stderr)
+    print(memory_table(memory), end="\n" * bool(memory), flush=True)
     if not store.exists(context.storage):
         store.require_writable(context.storage)
         return None

@@ -85,7 +85,10 @@ KINDS: dict[str, list[tuple[list[str], str]]] = {
         (["method=/grpo"], "method=/grpo does not exist: did you mean 'grpo'?"),
         (["method=[grpo]"], "method takes one choice and no list: method=grpo"),
         (["engine=nope"], "engine=nope does not exist: choose one of transformers, vllm"),
-        (["model="], "model is left empty: choose one of smollm2_135m, tiny, or leave it out"),
+        (
+            ["hardware="],
+            "hardware is left empty: choose one of a100x8, auto, cpu, gpu, h100x1, h100x8, h200x1, rtx4090, or",
+        ),
         (["surrogate=null"], "surrogate is left empty: choose one of"),
         (["surrogate=[]"], "surrogate takes one choice and no list"),
         (["weight=null"], "weight is left empty: choose one of"),

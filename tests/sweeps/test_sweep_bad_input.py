@@ -46,6 +46,7 @@ BAD = [
         "surrogate.clip_low and surrogate.clip_high are not settings of KLCov: choose surrogate=ce_gppo or cispo or",
     ),
     (["method=small/kl_covv"], "method=small/kl_covv does not exist: did you mean 'small/kl_cov'?"),
+    (["hardware.memory_gib=1"], "the shipped model on cpu cannot fit: process 0.9 + "),
     (["launcher.slots=0"], "launcher.slots=0 cannot be used: give a whole number, at least 1"),
     (["launcher.slots=two"], "launcher.slots='two' cannot be used: give a whole number, at least 1"),
     (["seed=-1"], "seed=-1 cannot be used: give a whole number, at least 0"),

@@ -36,14 +36,29 @@ class ModelConfig:
     """Run Python code that comes with the model. Off unless asked."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    attention: str | None = None
+    """eager, sdpa or flash_attention_2 of transformers. null: one that computes a prompt once for all its responses,
+    where the model allows it (hardware.share_prompts), else transformers' choice."""
+    end_tokens: tuple[str, ...] = ()
+    """Texts of tokens that end a response, beside those that the model's own files name."""
+    pad_token: str | None = None
+    """Text of the token in positions that hold nothing. null: the tokenizer's, else its end token."""
+    lora_rank: Annotated[int, Range(0, 4096)] = 0
+    """Rank r of a LoRA adapter, which is then all that is trained (trainer/policy/adapter.py); 0: all weights are."""
+    lora_alpha: Annotated[float, Range(1e-6, 1e6)] = 32.0
+    """The adapter's product is multiplied by ``lora_alpha / lora_rank``."""
+    lora_dropout: float = 0.0
+    """Only 0: the sampler has no dropout, so with one trainer and sampler would be two policies."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter, such as q_proj; empty: all but the output layer."""
 
     def __post_init__(self) -> None:
-        require(
-            self.dtype in ("float32", "bfloat16", "float16"),
-            "model.dtype",
-            self.dtype,
-            "choose float32, bfloat16 or float16",
-        )
+        known = ("float32", "bfloat16", "float16")
+        require(self.dtype in known, "model.dtype", self.dtype, f"choose {', '.join(known[:-1])} or {known[-1]}")
+        kinds, remedy = (None, "eager", "sdpa", "flash_attention_2"), "choose eager, sdpa, flash_attention_2 or null"
+        require(self.attention in kinds, "model.attention", self.attention, remedy)
+        remedy = "leave it at 0: the sampler has no dropout, so trainer and sampler would be two policies"
+        require(self.lora_dropout == 0, "model.lora_dropout", self.lora_dropout, remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +81,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "give a number of updates, at least 0")
-        require(
-            self.updates_per_rollout >= 1,
-            "optim.updates_per_rollout",
-            self.updates_per_rollout,
-            "at least 1 update is needed",
-        )
+        updates = self.updates_per_rollout
+        require(updates >= 1, "optim.updates_per_rollout", updates, "at least 1 update is needed")
         require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1 epoch is needed")
-        require(
-            self.max_grad_norm >= 0,
-            "optim.max_grad_norm",
-            self.max_grad_norm,
-            "use 0 for no clipping, or a positive norm",
-        )
+        norm = self.max_grad_norm
+        require(norm >= 0, "optim.max_grad_norm", norm, "use 0 for no clipping, or a positive norm")
         require(self.eps > 0, "optim.eps", self.eps, "it keeps a division by zero away, so it is above 0")
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "a decay is at least 0")
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "both betas lie in [0, 1)")
@@ -169,15 +176,14 @@ class HardwareConfig:
     frozen."""
     processes: int = 1
     """Ranks started by ``accelerate launch`` inside the job."""
+    memory_gib: Annotated[float, Range(0.01, 1e6)] | None = None
+    """Memory of the device that a run has to fit into, GiB: what a plan refuses by. null: not known of a GPU; on a CPU
+    this machine's."""
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), "hardware.device", self.device, "choose auto, cpu or cuda")
-        require(
-            self.mixed_precision in ("no", "bf16", "fp16"),
-            "hardware.mixed_precision",
-            self.mixed_precision,
-            "choose no, bf16 or fp16",
-        )
+        mixed = self.mixed_precision
+        require(mixed in ("no", "bf16", "fp16"), "hardware.mixed_precision", mixed, "choose no, bf16 or fp16")
         known, remedy = ("float32", "bfloat16", "float16"), "choose float32, bfloat16 or float16"
         require(self.logprob_dtype in known, "hardware.logprob_dtype", self.logprob_dtype, remedy)
         require(self.micro_batch_tokens >= 1, "hardware.micro_batch_tokens", self.micro_batch_tokens, "give at least 1")

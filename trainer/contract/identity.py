@@ -32,7 +32,12 @@ ADDED: Mapping[str, Mapping[str, object]] = {
     "Countdown": {"cluster_by": "numbers", "clusters": 64},
     "EquationTask": {"subset": "random", "clusters": 64},
     "EvaluationConfig": {"top_p": 1.0, "suite_sampling": {}},
+    "HardwareConfig": {"memory_gib": None},
     "JsonlTask": {"subset": "random", "clusters": 64},
+    "ModelConfig": {
+        **{"attention": None, "end_tokens": [], "pad_token": None},
+        **{"lora_rank": 0, "lora_alpha": 32.0, "lora_dropout": 0.0, "lora_targets": []},
+    },
     "ReasoningGymTask": {"subset": "random", "clusters": 64, "pool_size": 4096},
 }
 """Settings of a class that came after schema 2, with the value that means what was before they came: with it they are

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from trainer.contract.files import OutOfSpace, room_for
 from trainer.contract.settings import ConfigError
@@ -41,7 +47,9 @@ def fetched(name: str, revision: str | None, *, weights: bool) -> Path:
     except HFValidationError as error:
         raise ConfigError(f"model.path={name!r} is no folder here and cannot be a hub name: {_first(error)}") from error
     except HfHubHTTPError as error:
-        raise ConfigError(f"model.path={name!r} is no folder here, and the hub refuses it: {_first(error)}") from error
+        raise ConfigError(
+            f"model.path={name!r} is no folder here, and the hub refuses it: {_refusal(name, error)}"
+        ) from error
     except Exception:  # no route, no name server, no certificate, no answer: each layer has its own error for it
         return _cached(name, revision, f"the hub did not answer within {limit} s")
     files = [file.rfilename for file in info.siblings or ()]
@@ -63,7 +71,19 @@ def _download(name: str, revision: str | None, files: list[str]) -> Path:
     except OutOfSpace:
         raise
     except Exception as error:
-        raise ConfigError(f"model.path={name!r} could not be brought from the hub: {_first(error)}") from error
+        raise ConfigError(f"model.path={name!r} could not be brought from the hub: {_refusal(name, error)}") from error
+
+
+def _refusal(name: str, error: Exception) -> str:
+    """Why the hub did not give a model, and how to get it."""
+    if isinstance(error, GatedRepoError):
+        return (
+            f"it is gated: accept its licence at {constants.ENDPOINT}/{name}, then say who you are (`hf auth login`, "
+            "or set HF_TOKEN)"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such model, or it is private: check the name, or say who you are (`hf auth login`)"
+    return _first(error)
 
 
 def _cached(name: str, revision: str | None, why: str) -> Path:
@@ -76,7 +96,7 @@ def _cached(name: str, revision: str | None, why: str) -> Path:
         at = f" at revision {revision!r}" if revision else ""
         raise ConfigError(
             f"model.path={name!r}{at} is no folder here and not in the hub's cache, and {why}: give the folder of a "
-            "saved model, or download it where there is a network and set HF_HUB_OFFLINE=1 here"
+            f"saved model, or bring it where there is a network (`hf download {name}`) and set HF_HUB_OFFLINE=1 here"
         ) from error
     files = [file.name for file in folder.iterdir() if file.exists()]
     if not (_matching(files, SAFETENSORS) or _matching(files, PICKLED)):

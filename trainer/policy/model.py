@@ -16,13 +16,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainer.contract.cache import PREFIX, how_to_get, located
 from trainer.contract.config import ModelConfig
 from trainer.contract.files import OutOfSpace, room_for
 from trainer.contract.paths import SHIPPED_MODEL
 from trainer.contract.run_folder import last_checkpoint
-from trainer.contract.settings import ConfigError
+from trainer.contract.settings import ConfigError, require
 from trainer.contract.status import read_status
 from trainer.policy import hub, shared_prompt
 from trainer.policy.cpu_matmul import use_onednn
@@ -89,11 +90,22 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             f"model.path={str(config.path or folder)!r} has a tokenizer without end-of-sequence token, "
             "so no response could ever end: set eos_token"
         )
+    if config.pad_token is not None:
+        _token_id(tokenizer, config.pad_token, "model.pad_token")
+        tokenizer.pad_token = config.pad_token
     return tokenizer
 
 
+def _token_id(tokenizer: PreTrainedTokenizerBase, text: str, key: str) -> int:
+    """The id of a token that a setting names; raises :class:`ConfigError` where the vocabulary has none."""
+    found = tokenizer.get_vocab().get(text)
+    require(found is not None, key, text, "the model's vocabulary has no such token: write it as tokenizer.json does")
+    return int(found or 0)
+
+
 def end_tokens(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a response: those of the tokenizer, the configuration and the generation configuration, sorted.
+    """Ids that end a response: those of the tokenizer, the configuration and the generation configuration, and
+    ``model.end_tokens``, sorted.
 
     An instruct model often ends its turns with another token than its base model ended texts with, and says so in one
     of the three only.
@@ -102,6 +114,7 @@ def end_tokens(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     if (model_path(config, weights=False) / "generation_config.json").is_file():
         generation: GenerationConfig = _loaded(GenerationConfig, config, "by its generation_config.json", weights=False)
         stated.append(generation.eos_token_id)
+    stated.append([_token_id(tokenizer, text, "model.end_tokens") for text in config.end_tokens])
     each = [one for value in stated for one in (value if isinstance(value, list | tuple) else [value])]
     return tuple(sorted({int(one) for one in each if one is not None and int(one) >= 0}))
 
@@ -142,7 +155,8 @@ def load_model(config: ModelConfig) -> nn.Module:
     """The model in evaluation mode (no dropout: sampler and trainer must describe the same distribution)."""
     dtype = getattr(torch, config.dtype)
     role = "as a causal language model"
-    model, found = _loaded(AutoModelForCausalLM, config, role, dtype=dtype, output_loading_info=True)
+    own: dict[str, Any] = {"attn_implementation": config.attention} if config.attention else {}
+    model, found = _loaded(AutoModelForCausalLM, config, role, dtype=dtype, output_loading_info=True, **own)
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
             f"model.path={config.path!r} holds no weights for {len(missing)} tensors of {type(model).__name__}, which "
@@ -151,7 +165,13 @@ def load_model(config: ModelConfig) -> nn.Module:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     check_head(model)
-    return use_rms_norm(use_onednn(model)).eval()
+    model = use_rms_norm(use_onednn(model)).eval()
+    for block in model.modules():
+        if isinstance(block, GradientCheckpointingLayer):
+            # Blocks recompute in training mode only, and have no dropout of their own; what is in them stays in
+            # evaluation mode.
+            block.training = config.gradient_checkpointing
+    return model
 
 
 def check_head(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainer.batch.collate import micro_batches, shared_micro_batches
 from trainer.batch.types import TokenBatch, TokenTerms
 from trainer.policy import shared_prompt
+from trainer.policy.adapter import adapter_weights, in_place
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.model import backbone
 from trainer.policy.token_stats import plain_token_stats, token_stats
@@ -40,6 +41,8 @@ class Policy:
     """The model uses the attention of ``shared_prompt.py``: a prompt is computed once, and no padding at all."""
     plain_statistics: bool = False
     """Statistics by elementary operators, which have a forward mode, instead of the tiled pass and its own backward."""
+    adapter: Mapping[str, Tensor] | None = None
+    """Weights of a LoRA adapter to compute with, instead of those that the model has and that are trained."""
 
     def terms(
         self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
@@ -53,7 +56,7 @@ class Policy:
             torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
         )
         mask = batch.mask
-        with autocast:
+        with autocast, in_place(self.model, self.adapter):
             hidden = self._hidden(batch)
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         stats = (plain_token_stats if self.plain_statistics else token_stats)(
@@ -127,8 +130,15 @@ class Policy:
         return TokenTerms(logprobs=self.column(batch), entropy=self.column(batch), extras=extras)
 
     def frozen_copy(self) -> Policy:
-        """The same policy with weights that will not move: the reference model."""
+        """The same policy with weights that will not move, without gradient: the reference model. Where an adapter is
+        all that moves, a copy of the adapter serves."""
+        if own := adapter_weights(self.model):
+            return replace(self, adapter={name: weight.clone() for name, weight in own.items()})
         return replace(self, model=copy.deepcopy(self.model).requires_grad_(False))
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """What makes a frozen copy: weights [any shape], dimensionless, by name."""
+        return dict(self.model.state_dict() if self.adapter is None else self.adapter)
 
 
 def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:

@@ -11,6 +11,7 @@ log-probs, entropy, losses, sums      float32                  float32          
 log-probs of ratios                   hardware.logprob_dtype   hardware.logprob_dtype      hardware.logprob_dtype
 gradients, added up over micro-batch  float32                  float32                     float32
 master weights                        the weights themselves   the weights themselves      float32
+a LoRA adapter, its own master        float32                  float32                     float32
 AdamW's moments                       float32                  float32                     float32
 weights of the engine                 float32                  16 bit                      16 bit
 ====================================  =======================  ==========================  ======================

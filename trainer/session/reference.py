@@ -37,12 +37,14 @@ class Reference:
         """What a checkpoint needs: nothing while the initial model gives the same."""
         if self.step == 0:
             return {}
-        weights = {} if self.policy is None else dict(self.policy.model.state_dict())
+        weights = {} if self.policy is None else self.policy.frozen_weights()
         return {NAME: {"renewed_at": self.step, "weights": weights}}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
         if NAME in state:
             self.step = state[NAME]["renewed_at"]
-            if self.policy is not None:
+            if self.policy is not None and self.policy.adapter is not None:
+                self.policy = replace(self.policy, adapter=state[NAME]["weights"])
+            elif self.policy is not None:
                 self.policy.model.load_state_dict(state[NAME]["weights"])

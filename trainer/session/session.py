@@ -6,7 +6,7 @@ It must not decide what happens in a step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from trainer.engine.base import Engine, EnginePool, EngineSetup
 from trainer.objective.base import Context, State
 from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE
 from trainer.objective.rollouts.base import RolloutPlan
+from trainer.policy import adapter
 from trainer.policy.model import (
     context_length,
     end_tokens,
@@ -65,7 +66,7 @@ class Session:
     tokenizer: PreTrainedTokenizerBase
     engine: Engine
     sampler: Sampler
-    described: Mapping[str, bytes]
+    described: dict[str, bytes]
     """Files that make a folder of weights a model: its configuration and tokenizer."""
     step: int = 0
     """Steps done."""
@@ -155,23 +156,25 @@ class Session:
     def sync(self) -> None:
         """Give the engine the trainer's weights.
 
-        From the state dict, which names a tied output layer a second time: vLLM's reload leaves out what is not named.
+        Those of a state dict, which names a tied output layer a second time: vLLM's reload leaves out what is not
+        named.
         """
-        self.engine.load_weights(self.policy.model.state_dict().items(), self.version)
+        self.engine.load_weights(adapter.merged(self.policy.model), self.version)
 
     def save(self) -> None:
         """Write a checkpoint (main rank)."""
         if not self.ranks.is_main:
             return
+        model = self.policy.model
         with self.folder.timing("checkpoint"):
             self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
                 self.step,
-                model_state=self.policy.model.state_dict(),
-                tied=getattr(self.policy.model, "all_tied_weights_keys", ()),
-                described=self.described,
-                optimizer_state=self.learner.state() | self.reference.state(),
+                model_state=dict(adapter.merged(model)),
+                tied=getattr(model, "all_tied_weights_keys", ()),
+                described=self.described | adapter.adapter_files(model, str(model_path(self.run.model))),
+                optimizer_state=self.learner.state() | self.reference.state() | adapter.state(model),
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
                 keep=self.run.checkpoint.keep,
@@ -182,9 +185,10 @@ class Session:
         """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
         loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
         if loaded is not None:
-            self.policy.model.load_state_dict(loaded.model_state)
+            adapter.resume(self.policy.model, loaded.model_state, loaded.optimizer_state)
             self.reference.load(loaded.optimizer_state)
-            self.learner.load({key: value for key, value in loaded.optimizer_state.items() if key != reference.NAME})
+            names = (reference.NAME, adapter.NAME)
+            self.learner.load({key: value for key, value in loaded.optimizer_state.items() if key not in names})
             self.step = loaded.step
             self.version = loaded.state["version"]
             self.sampler.stream.position = loaded.state["position"]
@@ -209,6 +213,8 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     torch.manual_seed(derive_seed(run.seed, "torch"))
     tokenizer = load_tokenizer(run.model)
     model = load_model(run.model).to(accelerator.device)
+    shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
+    adapter.add_adapter(model, run.model, derive_seed(run.seed, adapter.NAME))
     types = precision(run.model, run.hardware, run.engine.dtype)
     policy = Policy(
         model=model,
@@ -216,7 +222,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         head_chunk=run.hardware.head_chunk,
         micro_batch_tokens=run.hardware.micro_batch_tokens,
         device=accelerator.device,
-        shares_prompts=run.hardware.share_prompts and share_prompts(model),
+        shares_prompts=shares,
         autocast_dtype=types.autocast,
         logprob_dtype=None if types.logprobs == torch.float32 else types.logprobs,
     )

@@ -13,7 +13,7 @@ from typing import Any
 from trainer.evaluation.evaluate import chosen_suites
 from trainer.objective.base import Context, Diagnostic
 from trainer.setup.build import Run, build_run
-from trainer.setup.examine import examine, require_device
+from trainer.setup.examine import examine, require_attention, require_device
 from trainer.setup.metric_checks import why_not_logged
 
 
@@ -23,6 +23,7 @@ def problems(config: Mapping[str, Any], *, here: bool = True) -> list[Diagnostic
         run = build_run(config)
         if here:
             require_device(run.hardware)
+            require_attention(run.model)
         run.engine.require_available()
         for step in (0, max(run.steps - 1, 0)):  # a schedule may end where its target cannot be
             context = Context(seed=run.seed, step=step, num_steps=run.steps)

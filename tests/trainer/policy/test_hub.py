@@ -73,14 +73,16 @@ class Hub(BaseHTTPRequestHandler):
             self._send(200, json.dumps(tree if "/tree/" in path else info).encode())
         elif path.startswith("/own/model/resolve/"):
             self._send(200, (SHIPPED_MODEL / path.rpartition("/")[2]).read_bytes(), etag=path.rpartition("/")[2])
+        elif path.startswith("/api/models/gated/"):
+            self._send(403, b"{}", code="GatedRepo")
         else:
-            self._send(404, b"{}")
+            self._send(404, b"{}", code="RepoNotFound")
 
-    def _send(self, status: int, body: bytes, etag: str | None = None) -> None:
+    def _send(self, status: int, body: bytes, etag: str | None = None, code: str | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
-        if status == 404:
-            self.send_header("X-Error-Code", "RepoNotFound")
+        if code is not None:
+            self.send_header("X-Error-Code", code)
         if etag:
             self.send_header("ETag", f'"{etag}"')
             self.send_header("X-Repo-Commit", COMMIT)
@@ -117,10 +119,15 @@ def ask(endpoint: str, home: Path, *names: str, **more: str) -> list[tuple[str, 
 
 
 def test_a_model_comes_from_the_hub_once_and_then_from_the_cache(hub: str, silent: str, tmp_path: Path) -> None:
-    found, nothing, unknown = ask(hub, tmp_path, "own/model", "own/config", "other/model")
+    found, nothing, unknown, gated = ask(hub, tmp_path, "own/model", "own/config", "other/model", "gated/model")
     assert found[0] == "4,7=11:"
     assert nothing[0] == "model.path='own/config' holds no weights on the hub: give a causal language model"
     assert unknown[0].startswith("model.path='other/model' is no folder here, and the hub refuses it: ")
+    assert unknown[0].endswith("or it is private: check the name, or say who you are (`hf auth login`)")
+    assert gated[0] == (
+        "model.path='gated/model' is no folder here, and the hub refuses it: it is gated: accept its licence at "
+        f"{hub}/gated/model, then say who you are (`hf auth login`, or set HF_TOKEN)"
+    )
     ((text, seconds),) = ask(silent, tmp_path, "own/model")
     assert text == "4,7=11:" and seconds < 30
     ((text, _),) = ask(silent, tmp_path, "own/model", HF_HUB_OFFLINE="1")

@@ -17,6 +17,7 @@ from trainer.contract.files import OutOfSpace
 from trainer.contract.paths import SHIPPED_MODEL
 from trainer.contract.settings import ConfigError
 from trainer.policy.model import context_length, load_model, load_tokenizer
+from trainer.setup.examine import require_attention
 
 LOADERS = {"AutoTokenizer": load_tokenizer, "AutoModelForCausalLM": load_model}
 
@@ -62,6 +63,15 @@ def test_weights_that_are_missing_are_refused_instead_of_made_up(tmp_path: Path)
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"no weights for 1 tensors of Qwen3ForCausalLM.*model\.norm\.weight"):
         load_model(ModelConfig(path=str(model)))
+
+
+def test_attention_is_as_chosen_and_a_kernel_that_is_not_here_is_refused() -> None:
+    model: Any = load_model(ModelConfig(attention="eager"))
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(ConfigError, match=r"model\.attention='flash' cannot be used: choose eager"):
+        ModelConfig(attention="flash")
+    with pytest.raises(ConfigError, match="the package flash_attn is not installed here"):
+        require_attention(ModelConfig(attention="flash_attention_2"))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,27 @@ def test_a_template_typed_by_hand_gets_no_second_begin_token(tmp_path: Path) -> 
     assert ids.count(BEGIN) == 1 and spelt(prompt) == typed.replace("{question}", "1+1?")
 
 
+def test_further_end_tokens_and_the_padding_are_named_by_their_text(tmp_path: Path) -> None:
+    folder = str(instruct_model(tmp_path / "model", eos_token_id=END))
+    config = ModelConfig(path=folder, end_tokens=("<|end|>",), pad_token="<|user|>")
+    text = load_tokenizer(config)
+    assert end_tokens(config, text) == (END, TURN_END) and text.pad_token == "<|user|>"
+    assert end_tokens(ModelConfig(path=folder), text) == (END,)
+    for key, value in (("end_tokens", ["<|stop|>"]), ("pad_token", "<|stop|>")):
+        run = math_run(tmp_path / "model", questions(tmp_path / "q.jsonl", "1+1?"), {f"model.{key}": value})
+        (said,) = fatal(run)
+        assert said.startswith(f"model.{key}='<|stop|>' cannot be used: the model's vocabulary has no such token")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    folder, larger = instruct_model(tmp_path / "model"), tokenizer()
+    size = len(larger)
+    larger.add_tokens(["<|more|>"])
+    larger.save_pretrained(folder)
+    (said,) = fatal(math_run(folder, questions(tmp_path / "q.jsonl", "1+1?")))
+    assert f"its token '<|more|>' is number {size}, but the model knows {size} tokens" in said
+
+
 def test_a_tokenizer_that_ends_what_it_reads_does_not_end_the_prompt() -> None:
     assert spelt(Prompt(id="p", text="1+1?"), ends=True) == "<s>1+1?"
     assert spelt(Prompt(id="p", text="1+1?</s>"), ends=True).endswith("</s></s>")  # asked for, and then the tokenizer's

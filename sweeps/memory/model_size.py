@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeps.memory.shape import KNOWN, ModelShape, shape_of
 from trainer.contract.cache import located
 from trainer.contract.paths import SHIPPED_MODEL
 from trainer.contract.run_folder import last_checkpoint
@@ -22,13 +23,10 @@ MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """Dimensions of a model; the defaults stand for those that its ``config.json`` does not name."""
+    """A model's numbers."""
 
     parameters: int
-    hidden: int = 4096
-    """Width of a layer."""
-    layers: int = 32
-    vocabulary: int = 152_000
+    shape: ModelShape = field(default_factory=ModelShape)
 
 
 def model_size(path: str | None) -> ModelSize | None:
@@ -42,21 +40,39 @@ def model_size(path: str | None) -> ModelSize | None:
     return _measured(str(last_checkpoint(folder) or folder))
 
 
+def planned_size(path: str | None, revision: str | None = None) -> ModelSize | None:
+    """:func:`model_size`, and also that of a hub name: a model of ``conf/model``, or one whose ``config.json`` is in
+    the hub's cache. For plans, which may depend on the machine; None where nothing is known."""
+    size = model_size(path)
+    if size is not None or path is None or located(path).exists():
+        return size
+    shape = KNOWN.get(path) if revision is None else None
+    return ModelSize(parameters=shape.parameters, shape=shape) if shape else _cached(path, revision)
+
+
+@functools.cache
+def _cached(name: str, revision: str | None) -> ModelSize | None:
+    from huggingface_hub import try_to_load_from_cache  # only here, because importing it takes time
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        shape = shape_of(json.loads(Path(found).read_text(encoding="utf-8"))) if isinstance(found, str) else None
+    except (HFValidationError, OSError, ValueError, TypeError, AttributeError):
+        return None
+    return ModelSize(parameters=shape.parameters, shape=shape) if shape else None
+
+
 @functools.cache
 def _measured(folder: str) -> ModelSize | None:
     try:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        text = config.get("text_config") or config
+        shape = shape_of(config)
         files = sorted(Path(folder).glob("*.safetensors"))
-        parameters = sum(map(_in_header, files)) or _in_pickles(Path(folder), text)
-        known = {name: int(text[key]) for name, key in _KEYS.items() if text.get(key)}
+        parameters = sum(map(_in_header, files)) or _in_pickles(Path(folder), config.get("text_config") or config)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
-    return ModelSize(parameters=parameters, **known) if parameters else None
-
-
-_KEYS = {"hidden": "hidden_size", "layers": "num_hidden_layers", "vocabulary": "vocab_size"}
-"""Names in transformers' ``config.json``."""
+    return ModelSize(parameters=parameters, shape=shape) if parameters else None
 
 
 def _in_header(path: Path) -> int:

@@ -1,0 +1,1 @@
+"""What a run needs of its device's memory, by part, from configuration and ``config.json`` alone."""
