@@ -65,12 +65,14 @@ def _option(action: argparse.Action, prog: str) -> str:
 def group_sections() -> Iterator[str]:
     """The groups of the configuration with their choices, and for some of them what each choice is."""
     yield "## Groups of the configuration\n"
-    yield "`GROUP=CHOICE` on the command line of `sweep.py`. Every setting with its value: `python sweep.py --cfg job`.\n"
+    yield "`GROUP=CHOICE` behind `python sweep.py`. Every setting with its value: `python sweep.py --cfg job`.\n"
     yield "| group | question | choices |\n|---|---|---|"
     known = groups()
     for group in [*(name for name in QUESTIONS if name in known), *(name for name in known if name not in QUESTIONS)]:
         choices = ", ".join(f"`{choice}`" for choice in known[group])
-        yield _row(f"`{group}`", QUESTIONS.get(group, ""), "[methods](methods.md#presets)" if group == "method" else choices)
+        yield _row(
+            f"`{group}`", QUESTIONS.get(group, ""), "[methods](methods.md#presets)" if group == "method" else choices
+        )
     for group in ("factor", "search"):
         yield f"\n### {group}: what each choice is\n"
         yield "| choice | is |\n|---|---|"
@@ -81,7 +83,9 @@ def group_sections() -> Iterator[str]:
 def _comment(path: Path) -> str:
     """The comment at the head of a choice."""
     lines = re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))
-    words = [line.removeprefix("#").strip() for line in (lines[0] if lines else "").splitlines() if "@package" not in line]
+    words = [
+        line.removeprefix("#").strip() for line in (lines[0] if lines else "").splitlines() if "@package" not in line
+    ]
     return " ".join(words)
 
 

@@ -134,6 +134,8 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     if uri is not None:
         require_answer(uri)
     check = start_check(todo, queue.trainer, on_this_machine=queue.is_local) if todo else None
+    if todo and sys.stderr.isatty():
+        print(f"checking {len(todo)} configuration{'s' * (len(todo) != 1)} ...", file=sys.stderr)
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
     liveness_warning = unknown_liveness(decisions)

@@ -55,9 +55,11 @@ def train(
     of all where the run begins (-1: nothing is recorded); ``progress`` hears of every step.
     """
     session = open_session(run, folder, engines)
+    folder.begin_phase("preparing")
     session.setup()
     main, saved = session.ranks.is_main, session.step
     durable(session.step - 1)
+    folder.begin_phase("evaluating" if run.evaluation.due(session.step, run.steps) else "first step")
     while session.step < run.steps:
         state = _asked_to_leave(session, interrupted)
         if state is None:

@@ -205,6 +205,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     require(threads is not None, "hardware.num_threads", threads, DECIDED)
     torch.set_num_threads(threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
+    folder.begin_phase("loading model")
     tokenizer = load_tokenizer(run.model)
     model = load_model(run.model).to(accelerator.device)
     types = precision(run.model, run.hardware, run.engine.dtype)
@@ -229,6 +230,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     )
     setup = engine_setup(run, tokenizer, accelerator.device)
     run, _ = fitting(run)
+    folder.begin_phase("starting engine")
     engine = engines.get(run.engine, setup)
     prompts = run.task.train_prompts()
     learner = Learner(
