@@ -19,7 +19,7 @@ from sweeps.compose.compose import CONF, groups  # noqa: E402
 
 HEADER = """# Command lines
 
-Made by `python docs/make_commands.py` from the parsers and from `conf/`; do not edit. `--help` behind any of them says the same.
+Made by `python docs/make_commands.py` from the parsers and `conf/`; do not edit. `--help` says the same.
 
 | command | is for |
 |---|---|

@@ -22,7 +22,8 @@ from sweeps.plan.schema import outdated_line, require_current
 from sweeps.queues.base import open_queue
 from sweeps.runs.progress import RunProgress
 from sweeps.runs.run_folder import read_run
-from sweeps.terminal.status import URGENT, show, status_lines
+from sweeps.terminal.progress import URGENT
+from sweeps.terminal.status import show, status_lines
 from trainer.contract.config import ConfigError
 from trainer.contract.errors import unusable
 from trainer.contract.run_folder import last_attempt

@@ -176,6 +176,8 @@ def _run(
     facts = origin(sweep.command)
     document = sweep.document() | {"provenance": facts, "output": str(sweep.output)}
     parent = tracker.open_sweep(document, _tags(sweep, facts)) if tracker is not None and request.multirun else None
+    if tracker is not None:
+        tracker.describe(sweep.name, sweep.cells[0].config["evaluation"])
     save_document(sweep.folder, document | {"multirun": request.multirun, "max_hours": _finite(request.max_hours)})
     sweep_ref = SweepRef(sweep=sweep, uri=tracker.uri if tracker else None, parent_run_id=parent, facts=facts)
     pairs = list(zip(sweep.cells, decisions, strict=True))
