@@ -20,6 +20,7 @@ from sweeps.compose.compose import CONF, groups  # noqa: E402
 HEADER = """# Command lines
 
 Made by `python docs/make_commands.py` from the parsers and `conf/`; do not edit. `--help` says the same.
+Completion in bash: `eval "$(python sweep.py -sc install=bash)"`.
 
 | command | is for |
 |---|---|
