@@ -54,6 +54,7 @@ def train(
     a search) or PREEMPTED (``interrupted`` said so). ``durable`` hears which recorded steps can no longer change, first
     of all where the run begins (-1: nothing is recorded); ``progress`` hears of every step.
     """
+    folder.begin_phase("loading model")
     session = open_session(run, folder, engines)
     folder.begin_phase("preparing")
     session.setup()

@@ -96,12 +96,11 @@ class RunProgress:
         return [(phase, max(0.0, end - begun)) for (phase, begun), end in zip(phases, ends, strict=False)]
 
     def startup_text(self) -> str:
-        """``31 s to the first step: importing 9 s, starting engine 18 s, ...``; phases below half a second are left
-        out."""
-        phases = self.startup()
-        shown = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in phases if seconds >= 0.5)
+        """``31 s to step 1: starting engine 18 s, importing 9 s, first step 4 s``: the three longest phases."""
+        phases = sorted(self.startup(), key=lambda phase: -phase[1])
+        shown = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in phases[:3] if seconds >= 0.5)
         total = sum(seconds for _, seconds in phases)
-        return f"{total:.0f} s to the first step{f': {shown}' if shown else ''}" if phases else ""
+        return f"{total:.0f} s to step 1{f': {shown}' if shown else ''}" if phases else ""
 
     def _first_step_at(self) -> float | None:
         """Unix seconds at which the newest attempt recorded its first step; None before, or where nothing tells."""

@@ -205,7 +205,6 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     require(threads is not None, "hardware.num_threads", threads, DECIDED)
     torch.set_num_threads(threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
-    folder.begin_phase("loading model")
     tokenizer = load_tokenizer(run.model)
     model = load_model(run.model).to(accelerator.device)
     types = precision(run.model, run.hardware, run.engine.dtype)
@@ -232,7 +231,6 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     run, _ = fitting(run)
     folder.begin_phase("starting engine")
     engine = engines.get(run.engine, setup)
-    prompts = run.task.train_prompts()
     learner = Learner(
         policy=policy,
         optimizer=accelerator.prepare_optimizer(optimizer),
@@ -256,7 +254,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             engine=engine,
             tokenizer=tokenizer,
             task=run.task,
-            stream=PromptStream(prompts, run.seed),
+            stream=PromptStream(run.task.train_prompts(), run.seed),
             ranks=ranks,
             seed=run.seed,
             ends=frozenset(setup.end_tokens),

@@ -137,7 +137,7 @@ def test_what_a_run_does_before_its_first_step_and_for_how_long(
     run.refresh()
     # 9 + 0.25 + 17.75 + 4 = 31
     assert run.starting is None
-    assert run.startup_text() == "31 s to the first step: importing 9 s, starting engine 18 s, first step 4 s"
+    assert run.startup_text() == "31 s to step 1: starting engine 18 s, importing 9 s, first step 4 s"
 
 
 def test_the_last_line_says_accuracy_and_entropy_before_and_after(tmp_path: Path) -> None:
