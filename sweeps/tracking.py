@@ -14,8 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.view import EXPERIMENT_NOTE, TAG, packed, sweep_note, view, view_address, view_key
 from trainer.contract.settings import ConfigError
 from trainer.contract.store import SQLITE, connect, readable_errors
+
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or an experiment."""
 
 STATUS = {"COMPLETED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED"}
 
@@ -46,10 +50,22 @@ class Tracker:
             else:
                 labels = {"kind": "sweep", "study": study}
                 run_id = str(self._client.create_run(self._experiment, run_name=study, tags=labels).info.run_id)
-            for key, value in tags.items():
+            note = sweep_note(document, self.view_address(study))
+            for key, value in {NOTE: note, **tags}.items():
                 self._client.set_tag(run_id, key, value)
             self._client.log_text(run_id, json.dumps(document, indent=1), "sweep.json")
         return run_id
+
+    def describe(self, study: str, evaluation: Mapping[str, Any]) -> None:
+        """Write the view of a study (:mod:`sweeps.view`) and, where nobody wrote one, the experiment's description."""
+        with readable_errors(self.uri):
+            self._client.set_experiment_tag(self._experiment, TAG + view_key(study), packed(view(study, evaluation)))
+            if NOTE not in self._client.get_experiment(self._experiment).tags:
+                self._client.set_experiment_tag(self._experiment, NOTE, EXPERIMENT_NOTE)
+
+    def view_address(self, study: str) -> str:
+        """The page of a study's view in the MLflow UI."""
+        return view_address(self.uri, self._experiment, study)
 
     def _sweep(self, study: str) -> Any:
         """The newest parent run of this sweep, or None."""

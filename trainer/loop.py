@@ -55,10 +55,13 @@ def train(
     a search) or PREEMPTED (``interrupted`` said so). ``durable`` hears which recorded steps can no longer change, first
     of all where the run begins (-1: nothing is recorded); ``progress`` hears of every step.
     """
+    folder.begin_phase("loading model")
     session = open_session(run, folder, engines)
+    folder.begin_phase("preparing")
     session.setup()
     main, saved = session.ranks.is_main, session.step
     durable(session.step - 1)
+    folder.begin_phase("evaluating" if run.evaluation.due(session.step, run.steps) else "first step")
     while session.step < run.steps:
         state = _asked_to_leave(session, interrupted)
         if state is None:

@@ -111,6 +111,7 @@ def _check_and_train(
 ) -> int:
     try:
         config = folder.config()
+        folder.begin_phase("checking", first=True)
         run = _checked(config)
     except ValueError as error:
         if folder.config_file.is_file():

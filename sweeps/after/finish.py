@@ -62,6 +62,7 @@ def print_locations(sweep: Sweep, tracker: Tracker | None) -> None:
     """Print where the runs are, and the command that opens MLflow."""
     if tracker is not None:
         print(f"compare    {ui_line(tracker.uri)}")
+        print(f"           {tracker.view_address(sweep.name)}")
     single = len(sweep.cells) == 1
     print(f"run        {sweep.run_dir(sweep.cells[0])}" if single else f"runs       {sweep.output / 'runs'}")
 

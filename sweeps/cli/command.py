@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sweeps.cli.completion import mended_completion
 from sweeps.cli.help import found_text, help_text
 from sweeps.compose.compose import CONF, enable_plugins
 from trainer.contract.settings import ConfigError
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         with explained(sys.argv[1:]):
             check_arguments(sys.argv[1:])
-            with choosing(sys.argv[1:]):
+            with choosing(sys.argv[1:]), mended_completion(sys.argv[1:]):
                 application()
     except KeyboardInterrupt:
         print("interrupted before anything was queued", file=sys.stderr)

@@ -21,7 +21,8 @@ from trainer.contract.identity import NOT_IDENTITY
 from trainer.contract.settings import ConfigError, nearest, require
 from trainer.contract.status import read_object
 
-MAX_NAME_LENGTH = 80
+MAX_NAME_LENGTH, MAX_CHOSEN_LENGTH = 40, 160
+"""Of a name that is made up: short enough to type, and its beginning will do. Of one that somebody chose."""
 
 Document = dict[str, Any]
 """The content of a ``sweep.json``."""
@@ -108,9 +109,7 @@ def chosen_name(config: Mapping[str, Any]) -> str | None:
     if chosen is None:
         return None
     valid = (
-        isinstance(chosen, str)
-        and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", chosen)
-        and len(chosen) <= 2 * MAX_NAME_LENGTH
+        isinstance(chosen, str) and re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", chosen) and len(chosen) <= MAX_CHOSEN_LENGTH
     )
     require(
         bool(valid),
@@ -142,7 +141,7 @@ def _shortened(name: str) -> str:
     return (
         name
         if len(name) <= MAX_NAME_LENGTH
-        else f"{name[: MAX_NAME_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        else f"{name[: MAX_NAME_LENGTH - 7]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
     )
 
 

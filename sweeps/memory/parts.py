@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeps.memory.model_size import ModelSize
 from sweeps.memory.shape import ModelShape
-from trainer.contract.config import class_body
+from trainer.contract.component_source import class_body
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -11,7 +11,7 @@ from sweeps.memory.parts import GIB, MemoryParts, cache_per_token, memory_parts
 from sweeps.plan.plan import aligned
 from sweeps.queues.base import Queue
 from sweeps.queues.machine import total_gib
-from trainer.contract.config import ConfigError
+from trainer.contract.settings import ConfigError
 
 NAMES = {"masters": "master weights", "adam": "AdamW", "kv_cache": "KV cache", "logits": "logits chunk"}
 """What the parts are called where a person reads them, if not by the name of their field."""

@@ -5,7 +5,10 @@ It formats the results of :mod:`sweeps.plan.reconcile` and :mod:`sweeps.plan.est
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from sweeps.grid.sweep import Sweep
 from sweeps.plan.estimate import Estimate
@@ -28,7 +31,7 @@ def plan_text(sweep: Sweep, decisions: Sequence[Decision], queue: Queue, expecte
     time = _estimate_text(expected, queue) if any(decision.to_queue for decision in decisions) else "nothing to run"
     return "\n".join(
         [
-            *aligned(rows),
+            *aligned(rows, screen_width()),
             "",
             f"{sweep.name}: {_many(len(decisions), 'cell')} ({size}); {actions}",
             f"estimated time: {time}",
@@ -97,7 +100,27 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest entry."""
+PIPED_WIDTH = 100
+"""Columns of what goes to a file or a pipe."""
+
+
+def screen_width(stream: TextIO | None = None) -> int:
+    """Columns that a line may have: those of the terminal, or :data:`PIPED_WIDTH`."""
+    return shutil.get_terminal_size().columns - 1 if (stream or sys.stdout).isatty() else PIPED_WIDTH
+
+
+def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """Columns as wide as their widest entry; beyond ``width`` in all, entries of the first column are shortened."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if width is not None:
+        widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 2 * len(widths[1:])))
+    fitted = [(shortened(row[0], widths[0]), *row[1:]) for row in rows]
+    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in fitted]
+
+
+def shortened(text: str, width: int) -> str:
+    """``text``, or its beginning and its end with ``...`` between, in at most ``width`` (7 or more) columns."""
+    if len(text) <= width:
+        return text
+    end = (width - 3) // 2
+    return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"

@@ -198,7 +198,8 @@ def _logs(run_dirs: Sequence[Path]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     for run_dir, attempt in zip(run_dirs, attempts, strict=True):
         (attempt / "job").write_text(_job_name())
         job = {"pid": os.getpid(), "host": socket.gethostname(), "job": _job_name()}
-        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, **job)
+        startup = (("importing", time.time()),) if run_dir == run_dirs[0] else ()  # the others come after it
+        write_status(run_dir, "QUEUED", attempt=int(attempt.name), message=None, startup=startup, **job)
     with (attempts[0] / "out").open("ab") as out, (attempts[0] / "err").open("ab") as err:
         for other in attempts[1:]:
             os.link(attempts[0] / "out", other / "out")

@@ -44,7 +44,7 @@ def sweep_document(tmp_path: Path, study: str) -> dict[str, list[dict[str, objec
 def test_one_run(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
     assert sweep() == 0
     assert list(statuses(tmp_path).values()) == ["COMPLETED"]
-    assert re.search(r"\[1/1\] completed default, seed 0 +step 3/3 +reward 0\.200", capsys.readouterr().out)
+    assert re.search(r"\[1/1\] completed default, seed 0 +reward 0\.000 to 0\.200 +entropy", capsys.readouterr().out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"], "Hydra must leave no folder of its own"
 
 

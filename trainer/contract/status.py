@@ -72,6 +72,8 @@ class Status:
     mlflow_run_id: str | None = None
     job: str | None = None
     """The queue's name for the job, e.g. ``slurm:17_3@cluster``."""
+    startup: tuple[tuple[str, float], ...] = ()
+    """What the newest attempt did before its first step: each phase, and the Unix seconds at which it began."""
 
 
 def read_status(run_dir: Path) -> Status | None:
@@ -84,7 +86,8 @@ def read_status(run_dir: Path) -> Status | None:
     valid = record.get("state") in STATES and all(isinstance(record.get(key, 0), int) for key in ("step", "steps"))
     if not valid:
         raise ConfigError(f"{path} names no state of a run: remove it, and the run goes on from its last checkpoint")
-    return Status(**{key: value for key, value in record.items() if key in known})
+    startup = tuple((str(phase), float(begun)) for phase, begun in record.get("startup") or ())
+    return Status(**{key: value for key, value in record.items() if key in known} | {"startup": startup})
 
 
 def read_object(path: Path, consequence: str) -> dict[str, Any] | None:

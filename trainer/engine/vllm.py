@@ -6,9 +6,10 @@ Started by ``loop.py`` through the ``engine`` group. It must leave the trainer's
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -73,7 +74,7 @@ class VLLMEngine:
         self.require_available()
         eager = setup.device == "cpu" if self.enforce_eager is None else self.enforce_eager
         _set_environment(setup.device, eager=eager)
-        with preserve_torch_state():
+        with preserve_torch_state(), preload_kept():
             import vllm
 
             llm = vllm.LLM(
@@ -103,6 +104,21 @@ class VLLMEngine:
         if setup.device == "cpu":
             return {"kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30)}
         return {"gpu_memory_utilization": self.gpu_memory_frac}
+
+
+@contextlib.contextmanager
+def preload_kept() -> Iterator[None]:
+    """Leave ``LD_PRELOAD`` as it was: vLLM puts libraries there for processes of its own, of which there are none here.
+
+    The loader splits it at spaces, so every process started later would complain of a path that has some.
+    """
+    before = os.environ.get("LD_PRELOAD")
+    try:
+        yield
+    finally:
+        os.environ.pop("LD_PRELOAD", None)
+        if before is not None:
+            os.environ["LD_PRELOAD"] = before
 
 
 def _set_environment(device: str, *, eager: bool) -> None:

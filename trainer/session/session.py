@@ -237,8 +237,8 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     )
     setup = engine_setup(run, tokenizer, accelerator.device)
     run, _ = fitting(run)
+    folder.begin_phase("starting engine")
     engine = engines.get(run.engine, setup)
-    prompts = run.task.train_prompts()
     learner = Learner(
         policy=policy,
         optimizer=accelerator.prepare_optimizer(optimizer),
@@ -262,7 +262,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
             engine=engine,
             tokenizer=tokenizer,
             task=run.task,
-            stream=PromptStream(prompts, run.seed),
+            stream=PromptStream(run.task.train_prompts(), run.seed),
             ranks=ranks,
             seed=run.seed,
             ends=frozenset(setup.end_tokens),

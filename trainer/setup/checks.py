@@ -6,6 +6,7 @@ It must not start an engine or load a model.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -72,7 +73,7 @@ def _shared_targets(run: Run) -> Iterator[Diagnostic]:
 
 
 def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
-    """Clip settings that do nothing: a note, or an error when a factor varies them."""
+    """Clip settings that do nothing: a note where one was set, or an error when a factor varies them."""
     surrogate, factor = run.objective.surrogate, config.get("factor") or {}
     keys = factor.get("keys") or [factor.get("key") or ""]
     clips = {"clip_regime", *(f"surrogate.{name}" for name in ("clip_low", "clip_high", *surrogate.clip_settings))}
@@ -85,7 +86,11 @@ def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
         why = "with optim.updates_per_rollout=1 the importance ratio is exactly 1, so clip settings are inert"
         if swept:
             yield Diagnostic(message=f"{varied}, but {why}: set optim.updates_per_rollout=2 or more")
-        else:
+        elif any(
+            field.name in ("clip_low", "clip_high", *surrogate.clip_settings)
+            and getattr(surrogate, field.name) != field.default
+            for field in dataclasses.fields(surrogate)
+        ):
             yield Diagnostic(message=why, fatal=False)
 
 

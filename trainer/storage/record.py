@@ -6,6 +6,7 @@ everything else is written beside and renamed. What of it is shared with ``sweep
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -205,6 +206,17 @@ class RunFolder:
         copy = {"mlflow_run_id": mlflow_run_id or self.read_mirror().get("run_id")}
         with self.timing("record"):
             write_status(self.path, state, step=step, steps=steps, message=message or None, **who, **copy)
+
+    def begin_phase(self, phase: str, *, first: bool = False) -> None:
+        """Tell whoever watches what the run does from now on, before its first step; ``first`` of this process.
+
+        A job that waits in a queue has begun with phases of its own, which stay.
+        """
+        status = self.read_status()
+        if self.writable and status is not None:
+            before = () if first and status.state != "QUEUED" else status.startup
+            with contextlib.suppress(OSError):  # nobody needs it
+                write_status(self.path, status.state, startup=(*before, (phase, time.time())))
 
     def read_status(self) -> Status | None:
         """The last status, or None before the first."""

@@ -105,7 +105,7 @@ def test_a_very_long_name_is_cut_without_meeting_another(make_cells: Make) -> No
         for prompts in long
     }
     assert len(names) == 2
-    assert max(map(len, names)) <= 80
+    assert max(map(len, names)) <= 40
 
 
 @pytest.mark.parametrize("given", ["../up", "a/b", ".hidden", "x" * 300, "a\nb"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
 from dataclasses import replace
@@ -17,6 +18,7 @@ from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, Verdict
 from trainer.engine.base import Completion, Engine, EnginePool, entropy, preserve_torch_state, scaled
 from trainer.engine.transformers import TransformersEngine
+from trainer.engine.vllm import preload_kept
 
 SEEDS = [11, 12, 13, 14, 15, 16]
 Groups = list[list[Completion]]
@@ -25,6 +27,16 @@ Groups = list[list[Completion]]
 def sample(engine: Engine, bench: Any, **changes: Any) -> Groups:
     settings = {"samples": 4, "temperature": 1.0, "max_tokens": 24, "seeds": SEEDS} | changes
     return engine.generate(settings.pop("prompts", bench.prompts), **settings)
+
+
+def test_libraries_that_vllm_preloads_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (None, "/mine.so"):
+        monkeypatch.delenv("LD_PRELOAD", raising=False)
+        if before is not None:
+            monkeypatch.setenv("LD_PRELOAD", before)
+        with preload_kept():
+            monkeypatch.setenv("LD_PRELOAD", "/a b/libgomp.so")
+        assert os.environ.get("LD_PRELOAD") == before
 
 
 def tokens(groups: Groups) -> list[list[tuple[int, ...]]]:

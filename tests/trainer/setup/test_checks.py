@@ -32,8 +32,12 @@ def test_more_than_one_update_is_nothing_to_remark_on() -> None:
     assert found(["optim.epochs=2"]) == []
 
 
-def test_one_update_is_a_warning_because_clipping_does_nothing() -> None:
-    (problem,) = found()
+def test_the_default_has_nothing_to_remark_on() -> None:
+    assert found() == []
+
+
+def test_a_clip_threshold_at_one_update_is_a_warning_because_it_does_nothing() -> None:
+    (problem,) = found(["surrogate.clip_high=0.28"])
     assert not problem.fatal
     assert problem.message.startswith("with optim.updates_per_rollout=1 the importance ratio is exactly 1")
 
@@ -84,7 +88,7 @@ def test_the_shipped_clip_factors_take_enough_updates_and_are_refused_without(na
 
 
 def test_other_factors_with_one_update_are_only_warned() -> None:
-    (problem,) = found(["factor=off_policy_updates"])
+    (problem,) = found(["factor=off_policy_updates", "surrogate.clip_high=0.28"])
     assert not problem.fatal
 
 
