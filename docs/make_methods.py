@@ -21,7 +21,7 @@ from sweeps.cli.help import comment  # noqa: E402
 from sweeps.compose.compose import CONF, compose, groups  # noqa: E402
 from trainer.contract.about import SLOTS, about, furthest, members  # noqa: E402
 from trainer.contract.components import build_component  # noqa: E402
-from trainer.contract.config import LIST_SLOTS
+from trainer.contract.config import LIST_SLOTS  # noqa: E402
 
 COSTS = ROOT / "benchmarks" / "results" / "methods.json"
 HEADER = """# Methods
