@@ -138,7 +138,8 @@ def adapter_files(model: nn.Module, base: str) -> dict[str, bytes]:
     weights = adapter_weights(model)
     if not weights:
         return {}
-    described = model.peft_config[ADAPTER].to_dict() | {"base_model_name_or_path": base}
+    settings: Any = model.peft_config
+    described = settings[ADAPTER].to_dict() | {"base_model_name_or_path": base}
     tensors = {f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": value for name, value in weights.items()}
     text = json.dumps(described, indent=2, sort_keys=True, default=sorted)
     return {f"{NAME}/adapter_config.json": text.encode(), f"{NAME}/adapter_model.safetensors": save(tensors)}
