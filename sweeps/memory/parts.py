@@ -1,6 +1,6 @@
 """The memory of one rank by part: pure functions of a resolved configuration and the size of its model.
 
-An estimate from above, for what is alive at once while a mini-batch is differentiated. ``docs/clusters.md`` has it
+An estimate from above, for what is alive at once while a mini-batch is differentiated. ``docs/models.md`` has it
 beside measurements; what types the parts have is decided in ``trainer/policy/precision.py``.
 """
 

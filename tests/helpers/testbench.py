@@ -99,6 +99,11 @@ def policy(
     )
 
 
+def anchor_of(tokens: Sequence[int]) -> int | None:
+    """A place for the anchor of a response that depends on its tokens alone, so that rows may change places."""
+    return 1 if len(tokens) % 2 else None
+
+
 def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given: int = 2) -> list[Rollout]:
     """Random responses of 1 to 7 tokens; the first ``given`` start with two given tokens; rewards 0, 0.5 and 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -124,7 +129,7 @@ def make_rollouts(seed: int = 0, *, groups: int = 4, group_size: int = 3, given:
                     group=group,
                     weight_version=0,
                     num_context=context,
-                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1]), anchor=1 if member else None),
+                    verdict=Verdict(reward=ints(0, 3, 1)[0] / 2, answer=str(tokens[-1]), anchor=anchor_of(tokens)),
                 )
             )
     return rollouts
@@ -294,21 +299,23 @@ def started(objective: Objective, context: Context = CONTEXT) -> dict[str, Any]:
 
 
 def unpacked(batch: TokenBatch) -> tuple[Rollout, ...]:
-    """A rollout for every row, with the prompt of its group and the batch's tokens and rewards."""
+    """A rollout for every row, with the prompt of its group, the batch's tokens and rewards, and text and anchor as
+    :func:`make_rollouts` gives them."""
     rollouts = []
     for row in range(batch.num_rows):
         given, length = int(batch.prompt_lengths[row]), int(batch.lengths[row])
+        tokens = tuple(batch.targets[row, given - 1 : length].tolist())
         rollouts.append(
             Rollout(
                 prompt=Prompt(id=f"p{int(batch.group[row])}", text="q"),
                 prompt_ids=tuple(batch.inputs[row, :given].tolist()),
-                completion_ids=tuple(batch.targets[row, given - 1 : length].tolist()),
+                completion_ids=tokens,
                 sampler_logprobs=tuple(batch.sampler_logprobs[row, given - 1 : length].tolist()),
                 finish_reason="length" if batch.truncated[row] else "stop",
-                text="",
+                text=" ".join(map(str, tokens)),
                 group=int(batch.group[row]),
                 weight_version=0,
-                verdict=Verdict(reward=float(batch.raw_rewards[row]), answer=str(int(batch.targets[row, length - 1]))),
+                verdict=Verdict(reward=float(batch.raw_rewards[row]), answer=str(tokens[-1]), anchor=anchor_of(tokens)),
             )
         )
     return tuple(rollouts)
