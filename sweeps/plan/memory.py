@@ -38,17 +38,30 @@ class Need:
 
 def needs(configs: Sequence[Mapping[str, Any]], queue: Queue) -> list[Need]:
     """The distinct needs among configurations; those of a model of which nothing is known here are left out."""
-    found: dict[tuple[str, MemoryParts], Need] = {}
+    distinct: dict[tuple[str, MemoryParts], Need] = {}
     for config in configs:
-        model, hardware = config["model"], config["hardware"]
-        size = planned_size(model.get("path"), model.get("revision"))
-        if size is not None:
-            name = f"{model.get('path') or 'the shipped model'} on {_device(hardware)}"
-            parts, ranks = memory_parts(config, size), int(hardware["processes"]) if hardware["device"] == "cpu" else 1
-            gib = device_gib(hardware, queue)
-            need = Need(name=name, parts=parts, ranks=ranks, device_gib=gib, config=config, size=size)
-            found.setdefault((name, parts), need)
-    return list(found.values())
+        try:
+            need = _need(config, queue)
+        except (KeyError, TypeError, ValueError):
+            continue  # a setting that cannot be: the trainer's check, which comes next, says so in a sentence
+        if need is not None:
+            distinct.setdefault((need.name, need.parts), need)
+    return list(distinct.values())
+
+
+def _need(config: Mapping[str, Any], queue: Queue) -> Need | None:
+    model, hardware = config["model"], config["hardware"]
+    size = planned_size(model.get("path"), model.get("revision"))
+    if size is None:
+        return None
+    return Need(
+        name=f"{model.get('path') or 'the shipped model'} on {_device(hardware)}",
+        parts=memory_parts(config, size),
+        ranks=int(hardware["processes"]) if hardware["device"] == "cpu" else 1,
+        device_gib=device_gib(hardware, queue),
+        config=config,
+        size=size,
+    )
 
 
 def _device(hardware: Mapping[str, Any]) -> str:
