@@ -102,7 +102,8 @@ def markdown(verdicts: Sequence[Verdict], sweep: SweepData, beside: Column | Non
     """The table as Markdown, with one line a test; what goes with the entropy; and the rule."""
     revision = sweep.provenance.get("git revision", "")
     made = f"Made by `{sweep.command}`" + (f" at revision `{revision}`." if revision else ".")
-    lines = ["# Claims of the literature", "", made, ""]
+    runs = f"{len(sweep.completed)} of {len(sweep.cells)} runs are completed; a claim without its arms is not run."
+    lines = ["# Claims of the literature", "", f"{made} {runs}", ""]
     columns = ["", "claim", "verdict", "seeds", "p", "Holm", *([beside.name] if beside else []), "tests"]
     lines += [counted(verdicts), "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for verdict in verdicts:
