@@ -32,6 +32,9 @@ TILES = 4
 NARROWEST = 64
 """Columns of the thinnest tile."""
 
+PROMPT_TOKENS = 512
+"""Of a prompt, from above: a question in a chat template."""
+
 SHORT = 64
 """Attention over so many keys keeps its scores, on a CPU (``trainer/policy/shared_prompt.py``)."""
 
@@ -121,7 +124,22 @@ def activations(config: Mapping[str, Any], shape: ModelShape, *, narrow: bool) -
         block += 4 * (rank * len(inputs) + (sum(inputs) if narrow else 0))
     ends = 3 * 4 * d  # the embedding, the last hidden state and its gradient
     kept = shape.layers * width * d + block if model.get("gradient_checkpointing") else shape.layers * block
-    return float(int(hardware["micro_batch_tokens"]) * (kept + block + ends))
+    return float(tokens_at_once(config) * (kept + block + ends))
+
+
+def tokens_at_once(config: Mapping[str, Any]) -> int:
+    """Tokens of the largest micro-batch: ``hardware.micro_batch_tokens``, or all of a mini-batch where that is less.
+
+    A mini-batch has its share of the step's responses, each of ``rollout.max_tokens`` at most, and their prompts,
+    which are not known here: :data:`PROMPT_TOKENS` each, once for all responses where they are shared.
+    """
+    most, rollout = int(config["hardware"]["micro_batch_tokens"]), config.get("rollout")
+    if not rollout:
+        return most
+    prompts = -(-int(rollout["prompts_per_step"]) // int(config["optim"]["updates_per_rollout"]))
+    responses = prompts * int(rollout["group_size"])
+    shared = config["hardware"].get("share_prompts") and config["model"].get("attention") is None
+    return min(most, responses * int(rollout["max_tokens"]) + (prompts if shared else responses) * PROMPT_TOKENS)
 
 
 def _targets(model: Mapping[str, Any], shape: ModelShape) -> tuple[str, ...]:

@@ -207,12 +207,10 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
     started = f"{ranks.world} rank(s) were started; several take `accelerate launch`, which the queue does by itself"
     require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
-    threads = run.hardware.num_threads
-    require(threads is not None, "hardware.num_threads", threads, DECIDED)
-    torch.set_num_threads(threads or 1)
+    require(run.hardware.num_threads is not None, "hardware.num_threads", None, DECIDED)
+    torch.set_num_threads(run.hardware.num_threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
-    tokenizer = load_tokenizer(run.model)
-    model = load_model(run.model).to(accelerator.device)
+    tokenizer, model = load_tokenizer(run.model), load_model(run.model).to(accelerator.device)
     shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
     adapter.add_adapter(model, run.model, derive_seed(run.seed, adapter.NAME))
     types = precision(run.model, run.hardware, run.engine.dtype)

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from sweeps.memory.model_size import ModelSize
-from sweeps.memory.parts import SHORT, TILE, MemoryParts, cache_per_token, memory_parts, needs_reference
+from sweeps.memory.parts import (
+    SHORT,
+    TILE,
+    MemoryParts,
+    cache_per_token,
+    memory_parts,
+    needs_reference,
+    tokens_at_once,
+)
 from sweeps.memory.shape import KNOWN, ModelShape
 from trainer.contract.paths import ROOT
 
@@ -28,7 +36,8 @@ def config(model: dict[str, Any] | None = None, hardware: dict[str, Any] | None 
         "model": {"dtype": "bfloat16", "gradient_checkpointing": True} | (model or {}),
         "hardware": base | {"head_chunk": 4096, "processes": 1} | (hardware or {}),
         "engine": VLLM,
-        "rollout": {"max_tokens": 3072},
+        "rollout": {"prompts_per_step": 512, "group_size": 8, "max_tokens": 3072},
+        "optim": {"updates_per_rollout": 16},
         "regularizer": {},
     } | rest
 
@@ -113,3 +122,17 @@ def test_numbers_of_the_trainer_are_the_trainers() -> None:
 
     assert constant("trainer/policy/token_stats.py", "TILE") == TILE
     assert constant("trainer/policy/shared_prompt.py", "SHORT") == SHORT
+
+
+def test_a_small_mini_batch_is_the_largest_micro_batch() -> None:
+    """Eight prompts in two updates: 4 x 16 responses of 16 tokens are 1024 tokens, and their prompts 4 x 512 shared,
+    or 64 x 512 for each response anew."""
+    config: dict[str, Any] = {
+        "hardware": {"micro_batch_tokens": 16384, "share_prompts": True},
+        "model": {"attention": None},
+        "optim": {"updates_per_rollout": 2},
+        "rollout": {"prompts_per_step": 8, "group_size": 16, "max_tokens": 16},
+    }
+    assert tokens_at_once(config) == 1024 + 4 * 512
+    assert tokens_at_once(config | {"model": {"attention": "sdpa"}}) == 16384  # 1024 + 64 * 512 are more than that
+    assert tokens_at_once(config | {"hardware": {"micro_batch_tokens": 100, "share_prompts": True}}) == 100

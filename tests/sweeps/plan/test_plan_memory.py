@@ -60,7 +60,8 @@ def test_7b_does_not_fit_80_gib_and_the_sum_is_in_the_sentence(make_cells: Make)
 
 
 def test_what_takes_most_is_what_to_lower(make_cells: Make) -> None:
-    (said,) = sentences(make_cells, LocalQueue(), "hardware.micro_batch_tokens=1000000", "hardware.device=cpu")
+    long = ("hardware.micro_batch_tokens=1000000", "rollout.max_tokens=4000")
+    (said,) = sentences(make_cells, LocalQueue(), *long, "hardware.device=cpu")
     assert said.endswith("set model.gradient_checkpointing=true, or lower hardware.micro_batch_tokens=1000000")
     (said,) = sentences(make_cells, LocalQueue(), "engine.kv_cache_gib=20", "hardware.device=cpu")
     assert said.endswith("lower engine.kv_cache_gib")
