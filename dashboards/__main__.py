@@ -234,7 +234,7 @@ def _claims(options: argparse.Namespace) -> None:
     from dashboards.claims.beside import Beside
     from dashboards.claims.page import write_claims
     from dashboards.claims.text import markdown, verdicts_table
-    from dashboards.page.page import write_atomically
+    from dashboards.store.files import write_atomically
 
     beside = Beside.of(load_study(options.beside_uri or options.uri, options.beside)) if options.beside else None
     path = write_claims(study, results, options.output or _REPORTS / f"{_file_name(study.sweep.name)}.html", beside)

@@ -15,11 +15,12 @@ from dashboards.page.figures import base_figure, curve, plain, whisker
 from dashboards.page.figures_compare import reward_entropy
 from dashboards.page.figures_ledger import cumulated, estimator_ranking, measured_against_predicted
 from dashboards.page.links import shown_uri
-from dashboards.page.page import Panel, Section, render, write_atomically
+from dashboards.page.page import Panel, Section, render
 from dashboards.page.palette import Style, styles_of
 from dashboards.page.sections import ledger_data
 from dashboards.statistics.format import NONE, number
 from dashboards.statistics.intervals import t_interval
+from dashboards.store.files import write_atomically
 from dashboards.sweep.correlations import against_entropy
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY

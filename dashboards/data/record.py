@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards.page.page import write_atomically
+from dashboards.store.files import write_atomically
 from dashboards.store.record import METRICS, STUDY, RecordStore, is_record
 from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.glossary import GLOSSARY_FILE

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from dashboards.page.legend import legend_mark
-from dashboards.page.page import render, write_atomically
+from dashboards.page.page import render
 from dashboards.page.palette import level_styles
 from dashboards.page.sections import ledger_data, primary_metric, report_sections
 from dashboards.page.shared import page_scripts, shared_context
 from dashboards.page.why import why
 from dashboards.statistics.format import number
 from dashboards.statistics.intervals import PairedEffect, holm
+from dashboards.store.files import write_atomically
 from dashboards.sweep.artifacts import load_reliability
 from dashboards.sweep.hypothesis import RULE
 from dashboards.sweep.ledger import all_causes

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dashboards.page.packing import compact_json
-from dashboards.page.page import render, write_atomically
+from dashboards.page.page import render
 from dashboards.page.tokens import response_row
+from dashboards.store.files import write_atomically
 from dashboards.store.store import files_in
 
 MOST_KEPT = 1000

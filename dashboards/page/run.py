@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dashboards.page.page import render, write_atomically
+from dashboards.page.page import render
 from dashboards.page.palette import level_styles
 from dashboards.page.sections import ledger_data, report_sections
 from dashboards.page.shared import page_scripts, shared_context
+from dashboards.store.files import write_atomically
 from dashboards.sweep.artifacts import load_reliability
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.load import SweepData

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dashboards.page.links import shown_uri
-from dashboards.page.page import render, write_atomically
+from dashboards.page.page import render
 from dashboards.page.terminal import aligned
 from dashboards.statistics.format import NONE, interval_text, p_text, signed
+from dashboards.store.files import write_atomically
 from dashboards.store.open import open_store
 from dashboards.store.store import RunRecord, Store
 from dashboards.sweep.glossary import Metric

@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Any
 
 from dashboards.page.links import shown_uri
-from dashboards.page.page import Section, render, write_atomically
+from dashboards.page.page import Section, render
 from dashboards.page.report import attach_page
 from dashboards.search.conclusion import conclude
 from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
@@ -21,6 +21,7 @@ from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, S
 from dashboards.search.outcome import Saving, front, saving, tuned_trials
 from dashboards.search.sections import parameter_columns, search_sections
 from dashboards.statistics.format import number
+from dashboards.store.files import write_atomically
 from dashboards.store.open import open_store
 from dashboards.sweep.load import find_parent, list_sweeps
 

@@ -19,12 +19,13 @@ from mlflow.tracking import MlflowClient
 from dashboards.page.contamination import contamination_rows
 from dashboards.page.links import shown_uri
 from dashboards.page.packing import compact_json, unpacked
-from dashboards.page.page import content_policy, write_atomically
+from dashboards.page.page import content_policy
 from dashboards.page.palette import DARK
 from dashboards.page.report import log_report, report_html, write_report
 from dashboards.page.terminal import WIDTH, aligned, level_table
 from dashboards.page.tokens import MOST_RESPONSES, MOST_TOKENS, viewer_responses
 from dashboards.page.verdicts import load_verdicts, verdicts_text, write_verdicts
+from dashboards.store.files import write_atomically
 from dashboards.sweep.artifacts import load_contamination
 from dashboards.sweep.glossary import parse_glossary
 from dashboards.sweep.load import SweepData, load_sweep
