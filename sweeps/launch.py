@@ -186,7 +186,9 @@ def _run(
     sweep_ref = SweepRef(sweep=sweep, uri=tracker.uri if tracker else None, parent_run_id=parent, facts=facts)
     pairs = list(zip(sweep.cells, decisions, strict=True))
     todo = [cell for cell, decision in pairs if decision.to_queue]
-    job_cells = split_into_jobs([cell for cell in sweep.in_queue_order if cell in todo], queue.job_size(len(todo)))
+    signatures = {cell.signature for cell in todo}
+    ordered = [cell for cell in sweep.in_queue_order if cell.signature in signatures]
+    job_cells = split_into_jobs(ordered, queue.job_size(len(todo)))
     register(sweep_ref, todo)
     adopted = adopt(sweep_ref, [cell for cell, decision in pairs if decision.action in (Action.KEEP, Action.LEAVE)])
     jobs = [

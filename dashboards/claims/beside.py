@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dashboards.claims.judge import CONTRADICTED, NO_RUNS, REPRODUCED, Verdict
+from dashboards.claims.sentences import test_line
 from dashboards.claims.study import ClaimStudy, verdicts
-from dashboards.claims.text import test_line
 from dashboards.statistics.format import NONE
 
 _DECIDED = {REPRODUCED, CONTRADICTED}

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from dashboards.claims.beside import Beside
 from dashboards.claims.judge import RULE, TestResult, Verdict
+from dashboards.claims.sentences import result_text, test_line
 from dashboards.claims.study import ClaimStudy
-from dashboards.claims.text import CORRELATIONS, Column, correlation_rows, counted, result_text, test_line
+from dashboards.claims.text import CORRELATIONS, correlation_rows, counted
 from dashboards.page.figures import base_figure, curve, plain, whisker
 from dashboards.page.figures_compare import reward_entropy
 from dashboards.page.figures_ledger import cumulated, estimator_ranking, measured_against_predicted
@@ -29,7 +31,7 @@ from dashboards.sweep.summary import level_laws
 _PAIR = "#9aa5b1"
 
 
-def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path, beside: Column | None = None) -> Path:
+def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path, beside: Beside | None = None) -> Path:
     """Write the page to ``path`` and return it; ``beside`` is a second study of the same claims."""
     sections = [_section(study, verdict) for verdict in verdicts]
     context = {
@@ -50,7 +52,7 @@ def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path, bes
     return write_atomically(render("claims.html.j2", context, with_figures=True), path)
 
 
-def _row(verdict: Verdict, beside: Column | None) -> dict[str, object]:
+def _row(verdict: Verdict, beside: Beside | None) -> dict[str, object]:
     """What the template shows of a claim."""
     return {
         "verdict": verdict,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Protocol
 
-from dashboards.claims.judge import NO_RUNS, RULE, Comparison, TestResult, Verdict
+from dashboards.claims.beside import Beside
+from dashboards.claims.judge import NO_RUNS, RULE, Verdict
+from dashboards.claims.sentences import test_line
 from dashboards.page.terminal import WIDTH, aligned
 from dashboards.statistics.format import NONE, interval_text, number, p_text, signed
 from dashboards.statistics.intervals import Interval
@@ -22,24 +23,7 @@ CORRELATIONS = (
 )
 
 
-class Column(Protocol):
-    """A second study of the same claims: :class:`dashboards.claims.beside.Beside`."""
-
-    @property
-    def name(self) -> str:
-        """The study."""
-        ...
-
-    def outcome(self, verdict: Verdict) -> str:
-        """Its word for the same claim."""
-        ...
-
-    def lines(self, verdict: Verdict) -> list[str]:
-        """Its numbers for the same claim."""
-        ...
-
-
-def verdicts_table(verdicts: Sequence[Verdict], beside: Column | None = None) -> str:
+def verdicts_table(verdicts: Sequence[Verdict], beside: Beside | None = None) -> str:
     """One row a claim, and the verdict of a second study where there is one."""
     header = ["claim", "", "verdict", "seeds", "p", "Holm", *([beside.name] if beside else [])]
     statement = _STATEMENT - (22 if beside else 0)
@@ -74,31 +58,7 @@ def _order(word: str) -> int:
     return ("reproduced", "contradicted", "not decided", NO_RUNS).index(word)
 
 
-def test_line(result: TestResult) -> str:
-    """What is compared, and of what has runs the numbers and the outcome."""
-    if result.outcome == NO_RUNS:
-        return f"{result.test.words}."
-    return f"{result.test.words}: {result_text(result)} → {result.outcome}."
-
-
-def result_text(result: TestResult) -> str:
-    """The numbers of a test: mean over seeds with its interval, and what the seeds could have shown."""
-    if result.test.region is None:
-        return f"Friedman's test over {len(result.table)} seeds: {p_text(result.p_value)}"
-    return "; ".join(map(comparison_text, result.comparisons)) or "no seed has all arms"
-
-
-def comparison_text(item: Comparison) -> str:
-    """``+0.13 (+0.05 to +0.21), p = 0.01``."""
-    if not item.numbers:
-        return "no seed has all arms"
-    text = f"{signed(item.interval.mean)} ({interval_text(item.interval, sign=True)}), {p_text(item.p_value)}"
-    if not math.isnan(item.resolution):
-        text += f"; these seeds show a distance of {number(item.resolution)} from the bound with 80 % power"
-    return text
-
-
-def markdown(verdicts: Sequence[Verdict], sweep: SweepData, beside: Column | None = None) -> str:
+def markdown(verdicts: Sequence[Verdict], sweep: SweepData, beside: Beside | None = None) -> str:
     """The table as Markdown, with one line a test; what goes with the entropy; and the rule."""
     revision = sweep.provenance.get("git revision", "")
     made = f"Made by `{sweep.command}`" + (f" at revision `{revision}`." if revision else ".")

@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import linregress, spearmanr
+from scipy.stats import linregress
 
 from dashboards.statistics.law import early_steps, fit_law, prediction_error
+from dashboards.sweep.correlations import MIN_STEPS, logged_pairs, rank_correlation
 from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD
 from dashboards.sweep.summary import FINAL_STEPS, final_steps
-
-_MIN_STEPS = 5
-"""Below this many steps a correlation or a slope within a run is not computed."""
 
 Runs = Mapping[str, pd.DataFrame]
 """Arm -> frame of the run of one seed."""
@@ -82,23 +80,20 @@ def deviation(frame: pd.DataFrame, metric: str, target: float | str) -> float:
 
 def correlation(frame: pd.DataFrame, x: str, y: str, rank: bool = True) -> float:
     """Correlation of two metrics over the steps that have both: Spearman's, or Pearson's without ``rank``."""
-    pairs = _pairs(frame, x, y)
-    if len(pairs) < _MIN_STEPS or (pairs.std() == 0).any():
+    pairs = logged_pairs(frame, x, y).to_numpy()
+    if rank:
+        return rank_correlation(pairs, MIN_STEPS)
+    if len(pairs) < MIN_STEPS or (np.ptp(pairs, axis=0) == 0).any():
         return math.nan
-    first, second = pairs.to_numpy().T
-    return float(spearmanr(first, second).statistic if rank else np.corrcoef(first, second)[0, 1])
+    return float(np.corrcoef(*pairs.T)[0, 1])
 
 
 def slope(frame: pd.DataFrame, x: str, y: str) -> float:
     """Least-squares slope of y on x over the steps that have both."""
-    pairs = _pairs(frame, x, y)
-    if len(pairs) < _MIN_STEPS or pairs.iloc[:, 0].std() == 0:
+    pairs = logged_pairs(frame, x, y)
+    if len(pairs) < MIN_STEPS or pairs.iloc[:, 0].std() == 0:
         return math.nan
     return float(linregress(*pairs.to_numpy().T).slope)
-
-
-def _pairs(frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    return frame[[x, y]].dropna() if {x, y} <= set(frame) else pd.DataFrame({x: [], y: []})
 
 
 def share_below(frame: pd.DataFrame, metric: str, bound: float = 0.0) -> float:
@@ -123,14 +118,14 @@ def lead(frame: pd.DataFrame, first: str, over: list[str]) -> float:
 
 def law_error(frame: pd.DataFrame, fraction: float) -> float:
     """RMSE of R = -a e^H + b, fitted on the first ``fraction`` of the steps, over the others; in units of reward."""
-    pairs = _pairs(frame, ENTROPY, SAMPLED_REWARD)
+    pairs = logged_pairs(frame, ENTROPY, SAMPLED_REWARD)
     first = max(early_steps(len(pairs)), math.ceil(fraction * len(pairs)))
     return prediction_error(pairs[ENTROPY], pairs[SAMPLED_REWARD], first)
 
 
 def law_fit(frame: pd.DataFrame, fraction: float) -> float:
     """R^2 of R = -a e^H + b over the first ``fraction`` of the steps (1: all)."""
-    pairs = _pairs(frame, ENTROPY, SAMPLED_REWARD)
+    pairs = logged_pairs(frame, ENTROPY, SAMPLED_REWARD)
     law = fit_law(*pairs.head(math.ceil(fraction * len(pairs))).to_numpy().T)
     return law.r_squared.mean if law is not None else math.nan
 

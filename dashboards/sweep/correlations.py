@@ -16,7 +16,7 @@ from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD, evaluation_keys
 from dashboards.sweep.summary import final_table, metric_keys
 
-_STEPS = 5
+MIN_STEPS = 5
 """Below this many steps that have both, a run has no correlation."""
 _LEVELS = 4
 """Below this many levels that have both, a seed has no correlation."""
@@ -94,8 +94,7 @@ def within_runs(runs: Sequence[tuple[int, pd.DataFrame]], entropy: str, metric: 
     """
     by_seed: dict[int, list[float]] = {}
     for seed, frame in runs:
-        both = frame[[entropy, metric]].dropna() if {entropy, metric} <= set(frame) else pd.DataFrame()
-        if not math.isnan(rho := rank_correlation(both.to_numpy(), _STEPS)):
+        if not math.isnan(rho := rank_correlation(logged_pairs(frame, entropy, metric).to_numpy(), MIN_STEPS)):
             by_seed.setdefault(seed, []).append(rho)
     return [float(np.mean(values)) for values in by_seed.values()]
 
@@ -104,6 +103,11 @@ def across_levels(entropy: pd.DataFrame, metric: pd.DataFrame) -> list[float]:
     """One number a seed: Spearman's correlation over its levels of two [seed, level] tables of final values."""
     pairs = [pd.concat([entropy.loc[seed], metric.loc[seed]], axis=1).dropna().to_numpy() for seed in entropy.index]
     return [rho for pair in pairs if not math.isnan(rho := rank_correlation(pair, _LEVELS))]
+
+
+def logged_pairs(frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """[steps that have both metrics, 2]; empty where one was not logged."""
+    return frame[[x, y]].dropna() if {x, y} <= set(frame) else pd.DataFrame({x: [], y: []})
 
 
 def rank_correlation(pairs: np.ndarray, least: int) -> float:

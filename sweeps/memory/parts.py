@@ -133,9 +133,7 @@ def tokens_at_once(config: Mapping[str, Any]) -> int:
     A mini-batch has its share of the step's responses, each of ``rollout.max_tokens`` at most, and their prompts,
     which are not known here: :data:`PROMPT_TOKENS` each, once for all responses where they are shared.
     """
-    most, rollout = int(config["hardware"]["micro_batch_tokens"]), config.get("rollout")
-    if not rollout:
-        return most
+    most, rollout = int(config["hardware"]["micro_batch_tokens"]), config["rollout"]
     prompts = -(-int(rollout["prompts_per_step"]) // int(config["optim"]["updates_per_rollout"]))
     responses = prompts * int(rollout["group_size"])
     shared = config["hardware"].get("share_prompts") and config["model"].get("attention") is None

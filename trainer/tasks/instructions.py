@@ -51,10 +51,11 @@ class InstructionTask:
 
     def notes(self) -> list[str]:
         """How many rows were left out, and what training on an evaluation set costs."""
-        rows = self._rows()
-        unjudged = sum(not _can_be_judged(row) for _, row in rows)
-        notes = [f"task ifeval: {unjudged} of {len(rows)} rows ask for a language and are left out: install langdetect"]
-        notes = notes if unjudged else []
+        rows, notes = self._rows(), list[str]()
+        if unjudged := sum(not _can_be_judged(row) for _, row in rows):
+            notes.append(
+                f"task ifeval: {unjudged} of {len(rows)} rows ask for a language and are left out: install langdetect"
+            )
         if self.heldout_every > 1:
             notes.append(
                 f"task ifeval: most prompts of {self.path} are trained on, so a model that comes out cannot be "
