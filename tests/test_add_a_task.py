@@ -39,6 +39,6 @@ def test_the_guide_works_as_written(tmp_path: Path) -> None:
     by_hand = run(checkout, "-m", "pytest", "tests/trainer/tasks/test_sums.py")
     assert by_hand.returncode == 0, by_hand.stdout[-3000:]
     trained = run(checkout, "sweep.py", "task=sums", "study=smoke", "engine=transformers", "task.number_max=30")
-    assert trained.returncode == 0 and "step 2/2" in trained.stdout, trained.stdout + trained.stderr
+    assert trained.returncode == 0 and "[1/1] completed" in trained.stdout, trained.stdout + trained.stderr
     refused = run(checkout, "sweep.py", "task=sums", "task.num_prompts=1000")
     assert refused.returncode == 2 and "there are 190 problems" in refused.stderr

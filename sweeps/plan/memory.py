@@ -27,6 +27,8 @@ class Need:
     """Processes that share the device: all of a run on a CPU, one on a GPU."""
     device_gib: float | None
     """None: not known here."""
+    setting: str
+    """What says how much that is."""
     config: Mapping[str, Any]
     size: ModelSize
 
@@ -59,6 +61,7 @@ def _need(config: Mapping[str, Any], queue: Queue) -> Need | None:
         parts=memory_parts(config, size),
         ranks=int(hardware["processes"]) if hardware["device"] == "cpu" else 1,
         device_gib=device_gib(hardware, queue),
+        setting="launcher.memory_gib" if _of_job(hardware, queue) else "hardware.memory_gib",
         config=config,
         size=size,
     )
@@ -75,8 +78,13 @@ def device_gib(hardware: Mapping[str, Any], queue: Queue) -> float | None:
         return float(hardware["memory_gib"])
     if hardware["device"] != "cpu":
         return None
-    given = getattr(queue, "memory_gib", None)
-    return float(given) if given is not None else total_gib() if queue.is_local else None
+    return _of_job(hardware, queue) or (total_gib() if queue.is_local else None)
+
+
+def _of_job(hardware: Mapping[str, Any], queue: Queue) -> float | None:
+    """Memory that a run on CPUs asks Slurm for, GiB."""
+    given = getattr(queue, "memory_gib", None) if hardware["device"] == "cpu" else None
+    return float(given) if given is not None and hardware.get("memory_gib") is None else None
 
 
 def memory_table(found: Sequence[Need]) -> str:
@@ -120,7 +128,7 @@ def _problems(need: Need) -> Iterator[str]:
         times = f"{need.ranks} ranks x ({sums})" if need.ranks > 1 else sums
         yield (
             f"{need.name} cannot fit: {times} = {need.total_gib:.1f} GiB, but the device has {need.device_gib:.1f} GiB "
-            f"(hardware.memory_gib, if that is wrong): {_remedy(need)}"
+            f"({need.setting}, if that is wrong): {_remedy(need)}"
         )
 
 

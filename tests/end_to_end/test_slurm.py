@@ -22,7 +22,7 @@ from trainer.storage.record import RunFolder
 
 pytestmark = pytest.mark.slow
 FAKE = ROOT / "tests" / "helpers" / "fake_trainer.py"
-SLURM = ("launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.memory_gib=1", "tracking=none")
+SLURM = ("launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.memory_gib=4", "tracking=none")
 STAND_IN = (*SLURM, f"launcher.trainer=[{FAKE}]", "launcher.time_min=60")
 HOSTILE = "out 'put' \"ü\" $x;#&"
 
@@ -206,7 +206,7 @@ def test_members_have_gpus_of_their_own(node: SlurmNode, sweep: Sweep) -> None:
 
 
 def test_two_ranks_of_a_job_start_on_its_gpus_and_both_hear_of_preemption(node: SlurmNode, sweep: Sweep) -> None:
-    two = ("launcher.gpus=2", "hardware.processes=2")
+    two = ("launcher.gpus=2", "launcher.memory_gib=8", "hardware.processes=2")
     launcher = sweep.start("-m", "seed=16", "steps=14", *STAND_IN, *two)
     wait_for(lambda: sweep.statuses() and sweep.statuses()[0]["step"] >= 2)
     job = job_of(sweep.runs[0])

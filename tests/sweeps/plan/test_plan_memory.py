@@ -80,7 +80,9 @@ def test_vllms_share_has_to_hold_its_weights(make_cells: Make) -> None:
 def test_ranks_on_a_cpu_share_its_memory_and_those_on_gpus_do_not(make_cells: Make) -> None:
     assert sentences(make_cells, LocalQueue(), "hardware.device=cpu") == []
     (said,) = sentences(make_cells, LocalQueue(), "hardware.device=cpu", "hardware.processes=8")
-    assert "cannot fit: 8 ranks x (process 0.9 + " in said and "16.0 GiB" in said
+    assert "cannot fit: 8 ranks x (process 0.9 + " in said and "16.0 GiB (hardware.memory_gib, if" in said
+    (said,) = sentences(make_cells, SlurmQueue(memory_gib=1), "hardware.device=cpu")
+    assert "the device has 1.0 GiB (launcher.memory_gib, if that is wrong)" in said
     assert sentences(make_cells, SLURM, "model=qwen2.5-1.5b", "hardware=h100x8", "launcher=slurm") == []
 
 
