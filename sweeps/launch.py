@@ -128,8 +128,6 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     require_folder(sweep.output)
     decisions = reconcile([sweep.run_dir(cell) for cell in sweep.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(sweep.cells, decisions, strict=True) if decision.to_queue]
-    memory = needs([cell.config for cell in todo], queue)
-    require_memory(memory)
     queue.require_available()
     require_gpus(config, queue)
     require_room(sweep.output, len(todo))
@@ -148,6 +146,8 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
         *([liveness_warning] if liveness_warning else []),
     ]:
         print(f"warning: {warning}", file=sys.stderr)
+    memory = needs([cell.config for cell in todo], queue)
+    require_memory(memory)
     expected = estimate(sweep, decisions, queue)
     if request.plan:
         print("\n".join(filter(None, [plan_text(sweep, decisions, queue, expected), memory_table(memory)])))

@@ -71,8 +71,6 @@ def check(context: SearchContext) -> optuna.Study | None:
     queue.require_available()
     require(not queue.detach, "launcher.detach", True, "a search needs its launcher, which asks for trials")
     require_gpus(config, queue)
-    memory = needs([config], queue)
-    require_memory(memory)
     require_room(context.output, context.settings.search.n_trials)
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
@@ -80,6 +78,8 @@ def check(context: SearchContext) -> optuna.Study | None:
     probes = [*check_cells(context), *confirmation_check_cell(context)]
     for warning in _deduplicated(start_check(probes, queue.trainer, on_this_machine=queue.is_local)):
         print(f"warning: {warning}", file=sys.stderr)
+    memory = needs([config], queue)
+    require_memory(memory)
     print(memory_table(memory), end="\n" * bool(memory), flush=True)
     if not store.exists(context.storage):
         store.require_writable(context.storage)
