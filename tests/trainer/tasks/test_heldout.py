@@ -20,5 +20,5 @@ def test_every_second_prompt_from_the_first_is_held_out() -> None:
 
 def test_a_set_that_is_held_out_altogether_says_so_where_it_should_train() -> None:
     assert heldout_part(PROMPTS, 1) == PROMPTS and heldout_notes(1, "task x: f") == []
-    with pytest.raises(ConfigError, match="task x: f leaves no prompt to train on; raise task.heldout_every"):
+    with pytest.raises(ConfigError, match=r"task x: f leaves no prompt to train on; raise task\.heldout_every"):
         training_part(PROMPTS, 1, "task x: f")
