@@ -66,7 +66,7 @@ def summary(search: SearchData, confirmation: Confirmation) -> dict[str, Any]:
             "asked": search.n_trials,
             **{mark.label: len(search.of_state(state)) for state, mark in MARKS.items()},
         },
-        "winners": {
+        "best_trials": {
             level: {"trial": trial.number, "values": list(trial.values), "params": dict(trial.params)}
             for level, trial in tuned_trials(search).items()
         },
@@ -98,9 +98,9 @@ def _comparison(item: TunedComparison) -> dict[str, Any]:
         "bootstrap_high": item.effect.bootstrap.high,
         "p_value": item.effect.p_value,
         "reported": item.reported,
-        "curse": item.selection_bias.mean,
-        "curse_low": item.selection_bias.low,
-        "curse_high": item.selection_bias.high,
+        "selection_bias": item.selection_bias.mean,
+        "selection_bias_low": item.selection_bias.low,
+        "selection_bias_high": item.selection_bias.high,
     }
     return {
         "level": item.level,
@@ -133,7 +133,7 @@ def search_html(search: SearchData, confirmation: Confirmation) -> str:
         "facts": _facts(search, saved),
         "missing": _missing(search, confirmation),
         "sections": sections,
-        "winners": [_tuned_trial(search, level, trial) for level, trial in tuned_trials(search).items()],
+        "best_trials": [_tuned_trial(search, level, trial) for level, trial in tuned_trials(search).items()],
         "confirmation": confirmation,
         "saved": saved,
         "duration": duration(saved.seconds),
@@ -202,7 +202,9 @@ def _missing(search: SearchData, confirmation: Confirmation) -> list[str]:
         warnings.append(confirmation.missing)
     if confirmation.used_before:
         seeds = ", ".join(map(str, confirmation.used_before))
-        warnings.append(f"The confirmation used seeds that the search had used ({seeds}): they flatter the winner.")
+        warnings.append(
+            f"The confirmation used seeds that the search had used ({seeds}): they flatter the tuned configuration."
+        )
     return warnings
 
 

@@ -62,8 +62,8 @@ def _confirmation(search: SearchData, confirmation: Confirmation) -> Section:
         return Section(id="confirm", title=title, intro=confirmation.missing)
     figure = effects(confirmation.comparisons, "Tuned against untuned")
     intro = (
-        "A search keeps the luckiest of its trials, so the value it reports for the winner is too good. Here the "
-        "winner meets the untuned default again, on seeds that the search never used"
+        "A search keeps the luckiest of its trials, so the value it reports for the best is too good. Here the "
+        "best one meets the untuned default again, on seeds that the search never used"
         + (" and on suites it never looked at." if any(item.unseen for item in confirmation.comparisons) else ".")
     )
     return Section(id="confirm", title=title, intro=intro, panels=_panels([(figure, _EFFECTS_NOTE, True)]))

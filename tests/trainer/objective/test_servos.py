@@ -151,7 +151,7 @@ class TestMultiplicative:
 
 def test_aer_holds_a_given_level_instead_of_a_share_of_the_first_entropy() -> None:
     for target, expected in ((None, 0.5 * (0.25 * 1.0 - 1.0)), (2.0, 0.5 * (2.0 - 1.0))):
-        servo = AERController(anchor=0.25, gain=0.5, start=1.0, target_entropy=target)
+        servo = AERController(target_frac=0.25, gain=0.5, start=1.0, target_entropy=target)
         state = servo.end_step(servo.initial_state(), {"policy/entropy_t1": 1.0})
         assert state["coef"] == pytest.approx(1.0 + expected)
 
