@@ -1,4 +1,4 @@
-"""A second study of the same claims beside the first: another model, another machine, a repetition."""
+"""A second study of the same claims in a column of its own: another model, another machine, or a repetition."""
 
 from __future__ import annotations
 

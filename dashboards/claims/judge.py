@@ -1,4 +1,4 @@
-"""The verdict on a claim, from one number a seed. The rule is fixed before results are seen (:data:`RULE`).
+"""The verdict on a claim, from one number per seed. The rule is fixed before results are seen (:data:`RULE`).
 
 Seeds are the unit: arms are compared within a seed, and every interval and p-value is that of a mean over seeds.
 """

@@ -1,5 +1,4 @@
-"""What can be known of a model, its prompts and the machine without loading weights: looked at before anything is
-queued.
+"""Checks of model, prompts and machine that need no weights in memory; made before anything is queued.
 
 A sweep asks for every level, so answers that depend only on the model or the task are kept.
 """
