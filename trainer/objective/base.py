@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.seeds import derive_seed
 from trainer.objective.run_services import RunServices
@@ -210,7 +210,7 @@ class Surrogate(Component):
         pass."""
         return True
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         """Loss [N, T] before weights, mask and reduction, in units of the advantage."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 

@@ -9,7 +9,7 @@ import torch
 from testbench import Bench, Toy, off_policy, plain, policy, rewarded
 from torch import Tensor
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.surrogates.simko import SimKO
 
@@ -28,7 +28,7 @@ def gradients(simko: SimKO, advantage: float, ratio: float, likeliest: float = 0
     entropy[0, 1] = 1.0
     extras = {f"top_k_logprobs@{simko.top_k}": candidates, "top_k_mass@1": torch.full_like(shape, likeliest)}
     batch = replace(batch, old_logprobs=(logprobs / 1.0).detach() - torch.tensor(ratio).log())
-    found = simko(TokenTerms(logprobs=logprobs, entropy=entropy, extras=extras), batch)
+    found = simko(TokenTerms(logprobs=logprobs, entropy=entropy, extras=extras), ScoredBatch.of(batch))
     of_sampled, of_candidates = torch.autograd.grad(found.loss[mask].sum(), [logprobs, candidates], allow_unused=True)
     nothing = torch.zeros_like(shape)
     return found.loss[mask].detach(), of_sampled[mask], (nothing if of_candidates is None else of_candidates)[mask]

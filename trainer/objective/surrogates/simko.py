@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import importance_ratio
@@ -68,8 +68,7 @@ class SimKO(Surrogate):
     def _candidates(self) -> str:
         return f"top_k_logprobs@{self.top_k}"
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         advantages, ratio = batch.advantages, importance_ratio(terms.logprobs, batch.old_logprobs)
         forking = above_row_quantile(terms.entropy, batch.mask, self.quantile)
         if self.smoothing:
