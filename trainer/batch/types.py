@@ -174,20 +174,15 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBatch(TokenBatch):
-    """Rows as a surrogate gets them: old log-probs and advantages are there."""
+    """Rows as the policy loss gets them: old log-probs and advantages are there."""
 
     old_logprobs: Float[Tensor, "N T"]
     advantages: Float[Tensor, "N T"]
 
     @staticmethod
-    def of(batch: TokenBatch, advantages: Float[Tensor, "N T"] | None = None) -> ScoredBatch:
-        """The same rows, with ``advantages`` (reward units or standard deviations) in place of their own where given.
-
-        Raises ValueError where the rows have no old log-probs or no advantages yet.
-        """
+    def of(batch: TokenBatch) -> ScoredBatch:
+        """The same rows. Raises ValueError where they have no old log-probs or no advantages yet."""
         columns: dict[str, Any] = {spec.name: getattr(batch, spec.name) for spec in fields(TokenBatch)}
-        if advantages is not None:
-            columns["advantages"] = advantages
         if absent := [name for name in ("old_logprobs", "advantages") if columns[name] is None]:
             raise ValueError(f"rows without {absent[0]} have no policy loss: fill it in first")
         return ScoredBatch(**columns)

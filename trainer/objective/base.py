@@ -151,10 +151,9 @@ class Advantage(Component):
         ``context`` has state and services."""
         return self(batch)
 
-    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
+    def adjusted(self, terms: TokenTerms, batch: ScoredBatch) -> Float[Tensor, "N T"]:
         """Advantages as the surrogate sees them; ``terms`` are the current policy's, detached. Row-local, in the
         units of ``batch.advantages`` and 0 where ``batch.advantages`` is 0."""
-        assert batch.advantages is not None
         return batch.advantages
 
 

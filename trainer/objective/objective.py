@@ -195,7 +195,9 @@ class Objective:
 
     def policy_loss(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
         """The surrogate's loss [N, T] of some rows, in units of the advantage, with advantages as it sees them."""
-        return self.surrogate(terms, ScoredBatch.of(batch, self.advantage.adjusted(terms.detach(), batch)))
+        scored = ScoredBatch.of(batch)
+        adjusted = self.advantage.adjusted(terms.detach(), scored)
+        return self.surrogate(terms, dataclasses.replace(scored, advantages=adjusted))
 
     def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
         """Scalar loss of some rows (units of the reward) and the surrogate's own output.

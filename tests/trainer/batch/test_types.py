@@ -87,14 +87,13 @@ def test_columns_are_zero_off_the_mask() -> None:
         assert column[batch.mask].all()
 
 
-def test_a_surrogate_gets_rows_with_old_log_probs_and_advantages() -> None:
+def test_the_policy_loss_gets_rows_with_old_log_probs_and_advantages() -> None:
     batch = off_policy(Toy())
-    advantages = torch.full_like(batch.sampler_logprobs, 2.0)
-    scored = ScoredBatch.of(batch, advantages)
-    assert scored.advantages is advantages and scored.old_logprobs is batch.old_logprobs and batch.advantages is None
+    batch = replace(batch, advantages=torch.full_like(batch.sampler_logprobs, 2.0))
+    scored = ScoredBatch.of(batch)
+    assert scored.advantages is batch.advantages and scored.old_logprobs is batch.old_logprobs
     part = scored.rows(torch.tensor([1]))
     assert isinstance(part, ScoredBatch) and part.advantages.shape[0] == 1
-    with pytest.raises(ValueError, match="rows without advantages have no policy loss"):
-        ScoredBatch.of(batch)
-    with pytest.raises(ValueError, match="rows without old_logprobs have no policy loss"):
-        ScoredBatch.of(replace(batch, old_logprobs=None), advantages)
+    for absent in ("advantages", "old_logprobs"):
+        with pytest.raises(ValueError, match=f"rows without {absent} have no policy loss"):
+            ScoredBatch.of(replace(batch, **{absent: None}))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from testbench import CONTEXT, Bench, Toy, off_policy, plain, policy, rewarded
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.scope import SCOPE
 from trainer.objective.controllers.scope import SCOPEController
@@ -47,7 +47,7 @@ def test_a_token_weighs_what_the_other_temperature_makes_of_its_probability() ->
     terms = TokenTerms(logprobs=ones, entropy=ones)
     for share, weight in ((0.5, 5 / 3), (-0.5, 5 / 17)):
         scope = SCOPE(pull=share, hot=2.0, cold=0.5)
-        found = scope.adjusted(terms, replace(batch, extras=extras))
+        found = scope.adjusted(terms, ScoredBatch.of(replace(batch, extras=extras)))
         torch.testing.assert_close(found[0], 1.0 + 0.5 * (weight - 1) * ones[0])
         assert found[1].unique().tolist() == [-1.0], "an incorrect response has no share"
         assert scope.old_statistics <= set(policy(model).measure(batch, scope.old_statistics).extras)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from testbench import CONTEXT, Bench, ModelServices, Toy, off_policy, on_policy, plain, policy, rewarded
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.advantages.one_sided import OneSided
@@ -112,8 +112,9 @@ class TestREPO:
     )
     def test_by_hand(self, advantage: float, p: float, expected: float) -> None:
         """zeta = 1/2: 1 - ln(0.1) / 2 = 2.15129 and so on; the fourth one turns its sign unless that is kept."""
-        batch = replace(rewarded([1.0]), advantages=torch.tensor([[advantage]]))
         terms = TokenTerms(logprobs=torch.tensor([[p]]).log(), entropy=torch.zeros(1, 1))
+        advantages = torch.tensor([[advantage]])
+        batch = ScoredBatch.of(replace(rewarded([1.0]), old_logprobs=terms.logprobs, advantages=advantages))
         free, kept = (REPO(zeta=0.5, keep_sign=keep).adjusted(terms, batch) for keep in (False, True))
         assert float(free) == pytest.approx(expected, abs=1e-5)
         assert float(kept) == pytest.approx(0.0 if (advantage, p) == (-1.0, 0.1) else expected, abs=1e-5)
