@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from testbench import CONTEXT, PAD, make_rollouts
+from testbench import CONTEXT, PAD, make_rollouts, widened
 from torch import Tensor
 
 from trainer.batch.collate import collate
@@ -34,6 +34,7 @@ def handmade(
     spread = torch.zeros_like(current) if entropy is None else torch.tensor(entropy, dtype=torch.float64)
     old_values = current.clone() if old is None else torch.tensor(old, dtype=torch.float64)
     template = collate(make_rollouts(groups=1, group_size=len(current), given=0), pad_id=PAD)
+    template = widened(template, current.shape[1] - template.inputs.shape[1])
     batch = ScoredBatch.of(
         replace(
             template,

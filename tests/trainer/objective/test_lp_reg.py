@@ -215,7 +215,7 @@ def test_variants_ask_for_statistics_where_they_look() -> None:
     [
         ({"coef": -1.0}, r"lp_reg\.coef=-1"),
         ({"min_p": 1.5}, r"lp_reg\.min_p=1.5"),
-        ({"lowest": -0.1}, r"lp_reg\.lowest_frac=-0.1"),
+        ({"lowest_frac": -0.1}, r"lp_reg\.lowest_frac=-0.1"),
     ],
 )
 def test_out_of_range_is_refused(setting: dict[str, Any], words: str) -> None:

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain
+from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain, widened
 from torch import Tensor
 
 from trainer.batch.collate import collate
@@ -24,7 +24,7 @@ def tokens(ratios: list[float], advantages: list[float]) -> tuple[TokenTerms, Sc
     template = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     ones = torch.ones(1, len(ratios))
     batch = replace(
-        template,
+        widened(template, len(ratios) - template.inputs.shape[1]),
         mask=ones.bool(),
         old_logprobs=torch.full((1, len(ratios)), -1.25, dtype=torch.float64),  # exact in binary
         advantages=torch.tensor([advantages], dtype=torch.float64),

@@ -112,10 +112,11 @@ class TestREPO:
     )
     def test_by_hand(self, advantage: float, p: float, expected: float) -> None:
         """zeta = 1/2: 1 - ln(0.1) / 2 = 2.15129 and so on; the fourth one turns its sign unless that is kept."""
-        terms = TokenTerms(logprobs=torch.tensor([[p]]).log(), entropy=torch.zeros(1, 1))
-        advantages = torch.tensor([[advantage]])
-        batch = ScoredBatch.of(replace(rewarded([1.0]), old_logprobs=terms.logprobs, advantages=advantages))
-        free, kept = (REPO(zeta=0.5, keep_sign=keep).adjusted(terms, batch) for keep in (False, True))
+        batch = rewarded([1.0])
+        ones = torch.ones_like(batch.sampler_logprobs)
+        terms = TokenTerms(logprobs=(p * ones).log(), entropy=torch.zeros_like(ones))
+        batch = ScoredBatch.of(replace(batch, old_logprobs=terms.logprobs, advantages=advantage * ones))
+        free, kept = (REPO(zeta=0.5, keep_sign=keep).adjusted(terms, batch)[0, 0] for keep in (False, True))
         assert float(free) == pytest.approx(expected, abs=1e-5)
         assert float(kept) == pytest.approx(0.0 if (advantage, p) == (-1.0, 0.1) else expected, abs=1e-5)
 
