@@ -140,14 +140,15 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
     liveness_warning = unknown_liveness(decisions)
-    for warning in [
+    warnings = [
         *(check.result() if check else []),
         *_store_warning(queue, uri),
         *([liveness_warning] if liveness_warning else []),
-    ]:
-        print(f"warning: {warning}", file=sys.stderr)
+    ]
     memory = needs([cell.config for cell in todo], queue)
     require_memory(memory)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     expected = estimate(sweep, decisions, queue)
     if request.plan:
         print("\n".join(filter(None, [plan_text(sweep, decisions, queue, expected), memory_table(memory)])))

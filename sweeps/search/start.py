@@ -76,10 +76,11 @@ def check(context: SearchContext) -> optuna.Study | None:
     if uri is not None:
         require_answer(uri)
     probes = [*check_cells(context), *confirmation_check_cell(context)]
-    for warning in _deduplicated(start_check(probes, queue.trainer, on_this_machine=queue.is_local)):
-        print(f"warning: {warning}", file=sys.stderr)
+    warnings = _deduplicated(start_check(probes, queue.trainer, on_this_machine=queue.is_local))
     memory = needs([config], queue)
     require_memory(memory)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(memory_table(memory), end="\n" * bool(memory), flush=True)
     if not store.exists(context.storage):
         store.require_writable(context.storage)
