@@ -1,6 +1,6 @@
 """What a step has to compute and move at the least, and what this machine can do at the most.
 
-Counts are of matrix products (2 operations per multiply-add) and of weights read; everything else a step does is
+Counts are of matmuls (2 operations per multiply-add) and of weights read; everything else a step does is
 overhead by this reckoning, which is the point.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A decoder-only transformer, as far as its matrix products go."""
+    """A decoder-only transformer, as far as its matmuls go."""
 
     layers: int
     width: int

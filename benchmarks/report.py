@@ -187,15 +187,15 @@ def methods(data: dict[str, Any]) -> list[str]:
 
 
 def servos(data: dict[str, Any]) -> list[str]:
-    """Entropy that every servo reached for every target, and the score there."""
+    """Entropy that every controller reached for every target, and the score there."""
     lines: list[list[object]] = []
     for level, found in data["table"].items():
-        target, _, servo = level.partition(", method servo/")
+        target, _, controller = level.partition(", method servo/")
         spreads = ("" if found[key][1] is None else f" ± {found[key][1]:.3f}" for key in SHOWN)
         shown = [f"{found[key][0]:.3f}{spread}" for key, spread in zip(SHOWN, spreads, strict=True)]
-        lines.append([target, f"`{servo}`", found["seeds"], *shown])
+        lines.append([target, f"`{controller}`", found["seeds"], *shown])
     named = ["entropy, nats", "deviation, nats", "reward", "held-out avg@16", "held-out pass@16"]
-    return rows(["target, nats", "servo", "seeds", *named], lines)
+    return rows(["target, nats", "controller", "seeds", *named], lines)
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {

@@ -21,7 +21,7 @@ LAST = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class LevelPair:
     """Two levels of a factor, and which way the literature says entropy goes from the first to the second."""
 
     study: str
@@ -32,23 +32,21 @@ class Comparison:
 
 
 COMPARISONS = (
-    Comparison(study="off_policy_updates", first="1", second="4", sign=-1, claim="more updates per rollout: lower"),
-    Comparison(study="off_policy_updates", first="4", second="8", sign=-1, claim="more updates per rollout: lower"),
-    Comparison(study="data_diversity", first="8", second="64", sign=1, claim="more distinct prompts: higher"),
-    Comparison(study="data_diversity", first="64", second="512", sign=1, claim="more distinct prompts: higher"),
-    Comparison(study="temperature", first="0.6", second="1", sign=1, claim="higher sampling temperature: higher"),
-    Comparison(study="clip_high", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
-    Comparison(study="clip_high", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
-    Comparison(study="clip_high, random rewards", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
-    Comparison(
-        study="clip_high, random rewards", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"
-    ),
-    Comparison(
+    LevelPair(study="off_policy_updates", first="1", second="4", sign=-1, claim="more updates per rollout: lower"),
+    LevelPair(study="off_policy_updates", first="4", second="8", sign=-1, claim="more updates per rollout: lower"),
+    LevelPair(study="data_diversity", first="8", second="64", sign=1, claim="more distinct prompts: higher"),
+    LevelPair(study="data_diversity", first="64", second="512", sign=1, claim="more distinct prompts: higher"),
+    LevelPair(study="temperature", first="0.6", second="1", sign=1, claim="higher sampling temperature: higher"),
+    LevelPair(study="clip_high", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
+    LevelPair(study="clip_high", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
+    LevelPair(study="clip_high, random rewards", first="0.2", second="0.5", sign=1, claim="higher upper clip: higher"),
+    LevelPair(study="clip_high, random rewards", first="0.02", second="0.5", sign=1, claim="higher upper clip: higher"),
+    LevelPair(
         study="advantage_weights", first="positive only", second="negative only", sign=1, claim="negative only: higher"
     ),
-    Comparison(study="advantage_weights", first="positive only", second="both", sign=1, claim="both signs: higher"),
-    Comparison(study="entropy_coefficient", first="0", second="0.03", sign=1, claim="entropy bonus: higher"),
-    Comparison(study="entropy_coefficient", first="0.03", second="0.3", sign=1, claim="larger bonus: explodes"),
+    LevelPair(study="advantage_weights", first="positive only", second="both", sign=1, claim="both signs: higher"),
+    LevelPair(study="entropy_coefficient", first="0", second="0.03", sign=1, claim="entropy bonus: higher"),
+    LevelPair(study="entropy_coefficient", first="0.03", second="0.3", sign=1, claim="larger bonus: explodes"),
 )
 
 
@@ -107,7 +105,7 @@ def row(*values: object) -> str:
     return f"| {' | '.join(map(str, values))} |"
 
 
-def compared(item: Comparison, table: dict[tuple[str, int], str], runs: Path) -> str:
+def compared(item: LevelPair, table: dict[tuple[str, int], str], runs: Path) -> str:
     """The row of one comparison, over the seeds that both levels have."""
     cells = [f"{item.study}: {item.first} → {item.second}", item.claim]
     seeds = [seed for level, seed in table if level == item.first and (item.second, seed) in table]

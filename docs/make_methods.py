@@ -41,7 +41,7 @@ NONE = "none"
 
 
 def presets() -> list[str]:
-    """Names of all presets, those for the embedded default after the papers' own; not those that a search wrote."""
+    """Names of all presets, those for the shipped default after the papers' own; not those that a search wrote."""
     return sorted((name for name in groups()["method"] if not name.startswith("tuned/")), key=_order)
 
 

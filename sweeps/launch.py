@@ -128,8 +128,6 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     require_folder(sweep.output)
     decisions = reconcile([sweep.run_dir(cell) for cell in sweep.cells], request.retry, request.only_waiting)
     todo = [cell for cell, decision in zip(sweep.cells, decisions, strict=True) if decision.to_queue]
-    memory = needs([cell.config for cell in todo], queue)
-    require_memory(memory)
     queue.require_available()
     require_gpus(config, queue)
     require_room(sweep.output, len(todo))
@@ -142,11 +140,14 @@ def run_sweep(sweep: Sweep, request: Request) -> int:
     if uri is not None and not request.plan:
         importlib.import_module("mlflow.tracking")  # takes seconds: they pass while the check runs
     liveness_warning = unknown_liveness(decisions)
-    for warning in [
+    warnings = [
         *(check.result() if check else []),
         *_store_warning(queue, uri),
         *([liveness_warning] if liveness_warning else []),
-    ]:
+    ]
+    memory = needs([cell.config for cell in todo], queue)
+    require_memory(memory)
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     expected = estimate(sweep, decisions, queue)
     if request.plan:

@@ -155,3 +155,13 @@ def test_files_and_functions_stay_readable() -> None:
                 if lines > MAX_FUNCTION_LINES:
                     offenders.append(f"{where}:{node.lineno} {node.name} has {lines} lines")
     assert offenders == []
+
+
+def test_a_class_name_stands_for_one_class() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in [*files("trainer"), *files("sweeps"), *files("dashboards")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert homes["Prompt"]
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}

@@ -1,4 +1,4 @@
-"""The verdict on a claim, from one number a seed. The rule is fixed before results are seen (:data:`RULE`).
+"""The verdict on a claim, from one number per seed. The rule is fixed before results are seen (:data:`RULE`).
 
 Seeds are the unit: arms are compared within a seed, and every interval and p-value is that of a mean over seeds.
 """
@@ -60,7 +60,7 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ClaimVerdict:
     """A claim with the results of its tests."""
 
     claim: Claim
@@ -78,14 +78,14 @@ RunTable = Mapping[tuple[str, int], pd.DataFrame]
 """(level, seed) -> frame [step, metric] of a completed run."""
 
 
-def judge(claims: Sequence[Claim], runs: RunTable) -> list[Verdict]:
+def judge(claims: Sequence[Claim], runs: RunTable) -> list[ClaimVerdict]:
     """The verdict on every claim, with Holm's p over those that have one."""
     verdicts = [judge_claim(claim, runs) for claim in claims]
     adjusted = holm([verdict.p_value for verdict in verdicts])
     return [replace(verdict, holm_p=p) for verdict, p in zip(verdicts, adjusted, strict=True)]
 
 
-def judge_claim(claim: Claim, runs: RunTable) -> Verdict:
+def judge_claim(claim: Claim, runs: RunTable) -> ClaimVerdict:
     """Reproduced if all tests are, contradicted if one is at the claim's level over the number of its tests."""
     # A contradiction is looked for in every test of the claim, so it takes its share of alpha.
     share = claim.alpha / len(claim.tests)
@@ -93,7 +93,7 @@ def judge_claim(claim: Claim, runs: RunTable) -> Verdict:
     outcomes = {result.outcome for result in results}
     word = next((word for word in (CONTRADICTED, NO_RUNS, UNDECIDED) if word in outcomes), REPRODUCED)
     # The claim's tests must all hold, so its p is the largest (intersection-union).
-    return Verdict(
+    return ClaimVerdict(
         claim=claim,
         results=results,
         outcome=word,

@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from dashboards.claims.beside import Beside
-from dashboards.claims.judge import RULE, TestResult, Verdict
+from dashboards.claims.judge import RULE, ClaimVerdict, TestResult
 from dashboards.claims.sentences import result_text, test_line
 from dashboards.claims.study import ClaimStudy
 from dashboards.claims.text import CORRELATIONS, correlation_rows, counted
@@ -31,7 +31,7 @@ from dashboards.sweep.summary import level_laws
 _PAIR = "#9aa5b1"
 
 
-def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path, beside: Beside | None = None) -> Path:
+def write_claims(study: ClaimStudy, verdicts: Sequence[ClaimVerdict], path: Path, beside: Beside | None = None) -> Path:
     """Write the page to ``path`` and return it; ``beside`` is a second study of the same claims."""
     sections = [_section(study, verdict) for verdict in verdicts]
     context = {
@@ -52,7 +52,7 @@ def write_claims(study: ClaimStudy, verdicts: Sequence[Verdict], path: Path, bes
     return write_atomically(render("claims.html.j2", context, with_figures=True), path)
 
 
-def _row(verdict: Verdict, beside: Beside | None) -> dict[str, object]:
+def _row(verdict: ClaimVerdict, beside: Beside | None) -> dict[str, object]:
     """What the template shows of a claim."""
     return {
         "verdict": verdict,
@@ -65,11 +65,11 @@ def _row(verdict: Verdict, beside: Beside | None) -> dict[str, object]:
     }
 
 
-def _id(verdict: Verdict) -> str:
+def _id(verdict: ClaimVerdict) -> str:
     return f"claim-{verdict.claim.number}"
 
 
-def _section(study: ClaimStudy, verdict: Verdict) -> Section:
+def _section(study: ClaimStudy, verdict: ClaimVerdict) -> Section:
     """Curves of what the claim is about, and the numbers of each test."""
     claim = verdict.claim
     ordered = any(result.test.compare in ("trend", "peak") for result in verdict.results)
@@ -85,12 +85,12 @@ def _section(study: ClaimStudy, verdict: Verdict) -> Section:
     return Section(id=_id(verdict), title=f"{claim.number}. {claim.statement}", intro=claim.caveat, panels=panels)
 
 
-def _curves(verdict: Verdict) -> list[str]:
+def _curves(verdict: ClaimVerdict) -> list[str]:
     """Entropy, and the other metrics of the claim that are curves; at most four."""
     return list(dict.fromkeys([ENTROPY, *sorted(verdict.claim.metrics)]))[:4]
 
 
-def _explanations(part: SweepData, verdict: Verdict, styles: Sequence[Style]) -> Iterator[go.Figure | None]:
+def _explanations(part: SweepData, verdict: ClaimVerdict, styles: Sequence[Style]) -> Iterator[go.Figure | None]:
     """What the report of a sweep shows of the claim's subject: reward against entropy for the law, the ranking of
     estimators, predicted against measured change, and the ledger of a claim that was contradicted."""
     kinds = {next(iter(result.test.value)) for result in verdict.results}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dashboards.claims.claim import Claim, parse_claim
-from dashboards.claims.judge import CONTRADICTED, REPRODUCED, RunTable, Verdict, judge
+from dashboards.claims.judge import CONTRADICTED, REPRODUCED, ClaimVerdict, RunTable, judge
 from dashboards.page.why import why
 from dashboards.store.open import open_store
 from dashboards.store.store import RunRecord, Store
@@ -69,7 +69,7 @@ def claims_of(document: Mapping[str, Any]) -> tuple[Claim, ...]:
     return tuple(sorted(map(parse_claim, document.get("claims") or ()), key=lambda claim: claim.number))
 
 
-def verdicts(study: ClaimStudy) -> list[Verdict]:
+def verdicts(study: ClaimStudy) -> list[ClaimVerdict]:
     """The verdicts of a study; a contradicted claim on entropy says what the ledger says of it."""
     found = judge(study.claims, study.runs)
     if not any(verdict.outcome == CONTRADICTED for verdict in found):
@@ -78,7 +78,7 @@ def verdicts(study: ClaimStudy) -> list[Verdict]:
     return [replace(verdict, why=_why(study, ledgers, verdict)) for verdict in found]
 
 
-def _why(study: ClaimStudy, ledgers: Sequence[Account], verdict: Verdict) -> str:
+def _why(study: ClaimStudy, ledgers: Sequence[Account], verdict: ClaimVerdict) -> str:
     """The ledger's sentence on the first test on entropy that was contradicted, with the claim's names of its arms."""
     claim = verdict.claim
     for result in verdict.results:
@@ -89,7 +89,7 @@ def _why(study: ClaimStudy, ledgers: Sequence[Account], verdict: Verdict) -> str
     return ""
 
 
-def undecided(found: Sequence[Verdict]) -> list[int]:
+def undecided(found: Sequence[ClaimVerdict]) -> list[int]:
     """Numbers of the claims that are not decided yet."""
     return [verdict.claim.number for verdict in found if verdict.outcome not in (REPRODUCED, CONTRADICTED)]
 

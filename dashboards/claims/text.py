@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from dashboards.claims.beside import Beside
-from dashboards.claims.judge import NO_RUNS, RULE, Verdict
+from dashboards.claims.judge import NO_RUNS, RULE, ClaimVerdict
 from dashboards.claims.sentences import test_line
 from dashboards.page.terminal import WIDTH, aligned
 from dashboards.statistics.format import NONE, interval_text, number, p_text, signed
@@ -23,7 +23,7 @@ CORRELATIONS = (
 )
 
 
-def verdicts_table(verdicts: Sequence[Verdict], beside: Beside | None = None) -> str:
+def verdicts_table(verdicts: Sequence[ClaimVerdict], beside: Beside | None = None) -> str:
     """One row a claim, and the verdict of a second study where there is one."""
     header = ["claim", "", "verdict", "seeds", "p", "Holm", *([beside.name] if beside else [])]
     statement = _STATEMENT - (22 if beside else 0)
@@ -42,11 +42,11 @@ def verdicts_table(verdicts: Sequence[Verdict], beside: Beside | None = None) ->
     return "\n".join([*aligned(left, rule_after=1), "", *textwrap.wrap(counted(verdicts), WIDTH)])
 
 
-def _ps(verdict: Verdict) -> tuple[float, float]:
+def _ps(verdict: ClaimVerdict) -> tuple[float, float]:
     return verdict.p_value, verdict.holm_p
 
 
-def counted(verdicts: Sequence[Verdict]) -> str:
+def counted(verdicts: Sequence[ClaimVerdict]) -> str:
     """``9 reproduced, 3 contradicted, 18 not decided; 6 hold after Holm's correction over the table.``"""
     outcomes = [verdict.outcome for verdict in verdicts]
     words = ", ".join(f"{outcomes.count(word)} {word}" for word in dict.fromkeys(sorted(outcomes, key=_order)))
@@ -58,7 +58,7 @@ def _order(word: str) -> int:
     return ("reproduced", "contradicted", "not decided", NO_RUNS).index(word)
 
 
-def markdown(verdicts: Sequence[Verdict], sweep: SweepData, beside: Beside | None = None) -> str:
+def markdown(verdicts: Sequence[ClaimVerdict], sweep: SweepData, beside: Beside | None = None) -> str:
     """The table as Markdown, with one line a test; what goes with the entropy; and the rule."""
     revision = sweep.provenance.get("git revision", "")
     made = f"Made by `{sweep.command}`" + (f" at revision `{revision}`." if revision else ".")

@@ -58,7 +58,7 @@ def end(frame: pd.DataFrame, metric: str) -> float:
 
 
 def change(frame: pd.DataFrame, metric: str) -> float:
-    """:func:`end` less the first logged value."""
+    """:func:`end` minus the first logged value."""
     logged = series(frame, metric)
     return end(frame, metric) - float(logged.iloc[0]) if len(logged) > 1 else math.nan
 
@@ -111,7 +111,7 @@ def share_of(frame: pd.DataFrame, metric: str, among: list[str]) -> float:
 
 def lead(frame: pd.DataFrame, first: str, over: list[str]) -> float:
     """How far one estimator's correlation with the influence of tokens is above the best of the others: the mean over
-    steps of ``ledger/corr_FIRST`` less the largest mean of the others."""
+    steps of ``ledger/corr_FIRST`` minus the largest mean of the others."""
     means = {name: float(series(frame, f"ledger/corr_{name}").mean()) for name in [first, *over]}
     return means[first] - max(means[name] for name in over)
 

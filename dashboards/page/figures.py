@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.page.palette import Style
-from dashboards.statistics.intervals import UNBOUNDED, Interval, Range, bounded_interval
+from dashboards.statistics.intervals import UNBOUNDED, Bounds, Interval, bounded_interval
 from dashboards.sweep.load import SweepData
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -64,7 +64,7 @@ def base_figure(title: str, x_title: str, y_title: str, *, legend: str, height: 
     return figure
 
 
-def seed_curve(points: pd.DataFrame, bounds: Range = UNBOUNDED) -> pd.DataFrame:
+def seed_curve(points: pd.DataFrame, bounds: Bounds = UNBOUNDED) -> pd.DataFrame:
     """One row a step: mean, low, high and the number of seeds n, from the points (step, value) of one level.
 
     Low and high are the range over seeds below 5 of them, from 5 on the 95 % t interval within ``bounds``.
@@ -89,7 +89,7 @@ def curve(sweep: SweepData, metric: str, styles: Sequence[Style], *, title: str 
 
 
 def level_curves(
-    points: pd.DataFrame, styles: Sequence[Style], title: str, y_title: str, legend: str, bounds: Range = UNBOUNDED
+    points: pd.DataFrame, styles: Sequence[Style], title: str, y_title: str, legend: str, bounds: Bounds = UNBOUNDED
 ) -> go.Figure | None:
     """Value against step from points (level, step, value, one a seed); None below two steps with a value."""
     points = points[points["value"].notna()]

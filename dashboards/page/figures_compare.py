@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboards.page.figures import INK, base_figure, plain, whisker
 from dashboards.page.palette import Style
-from dashboards.statistics.intervals import PairedEffect, Range, bounded_interval
+from dashboards.statistics.intervals import Bounds, PairedEffect, bounded_interval
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD, evaluation_keys, suite_name
 from dashboards.sweep.summary import LevelLaw, cell_finals, entropy_reward, final_table
@@ -50,7 +50,7 @@ def final_by_level(sweep: SweepData, metric: str, styles: Sequence[Style]) -> go
     return figure
 
 
-def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bounds: Range) -> None:
+def _add_level_points(figure: go.Figure, rows: pd.DataFrame, style: Style, bounds: Bounds) -> None:
     interval, x = bounded_interval(rows["value"], bounds), plain(style.label)
     figure.add_trace(
         go.Scatter(

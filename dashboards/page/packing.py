@@ -1,4 +1,4 @@
-"""Makes what a page carries small: figures with five significant digits, scripts and data compressed.
+"""Compresses the contents of a page: figures with five significant digits, scripts and data as gzip.
 
 A packed text is gzip in base64, which the page's ``unpack.js`` turns back; plotly.js is two fifths of its size then. No
 character of base64 can open or close a tag, so packed text is inert whatever it holds.

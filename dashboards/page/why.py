@@ -1,4 +1,4 @@
-"""The first screen's answer to "why": which causes of the ledger carried the difference between two levels, in words.
+"""The sentence at the top of a report that explains a difference: the causes in the ledger that contributed most to it.
 
 Computed from the cumulated accounts; a cause is named only with its interval.
 """

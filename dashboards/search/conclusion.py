@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dashboards.search.confirm import Comparison, Confirmation
-from dashboards.search.load import Search
+from dashboards.search.confirm import Confirmation, TunedComparison
+from dashboards.search.load import SearchData
 from dashboards.search.outcome import front
 from dashboards.statistics.format import interval_text, number, p_text, signed
 from dashboards.statistics.intervals import holm
@@ -23,7 +23,7 @@ class Conclusion:
     sentence: str
 
 
-def conclude(search: Search, confirmation: Confirmation) -> Conclusion:
+def conclude(search: SearchData, confirmation: Confirmation) -> Conclusion:
     """One sentence: tuned against untuned where that was measured, else what the search reports so far."""
     if not search.complete:
         return Conclusion(badge="No result", style="inconclusive", sentence="No trial has completed with a value.")
@@ -35,7 +35,7 @@ def conclude(search: Search, confirmation: Confirmation) -> Conclusion:
     return _several(measured)
 
 
-def _unconfirmed(search: Search) -> str:
+def _unconfirmed(search: SearchData) -> str:
     best = front(search)
     if not search.single:
         return f"{len(best)} trials are on the Pareto front; none has been measured again on fresh seeds."
@@ -49,7 +49,7 @@ def _unconfirmed(search: Search) -> str:
     )
 
 
-def _single(items: list[Comparison]) -> Conclusion:
+def _single(items: list[TunedComparison]) -> Conclusion:
     """The conclusion for one objective; unseen suites are added to its sentence."""
     item = next((item for item in items if not item.unseen), items[0])
     difference = item.effect.difference
@@ -75,7 +75,7 @@ def _single(items: list[Comparison]) -> Conclusion:
     return Conclusion(badge=badge, style=style, sentence=sentence)
 
 
-def _difference(item: Comparison) -> str:
+def _difference(item: TunedComparison) -> str:
     difference = item.effect.difference
     inside = f"{difference.count} fresh {'seed' if difference.count == 1 else 'seeds'}"
     if difference.count > 1:
@@ -84,7 +84,7 @@ def _difference(item: Comparison) -> str:
     return f"{signed(difference.mean)} ({inside})"
 
 
-def _several(items: list[Comparison]) -> Conclusion:
+def _several(items: list[TunedComparison]) -> Conclusion:
     """The conclusion for several objectives: numbers of comparisons that are better and worse, Holm-corrected."""
     adjusted = holm([item.effect.p_value for item in items])
     decided = zip(items, adjusted, strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.search.load import Search, SearchObjective, read_document
+from dashboards.search.load import OptimizedMetric, SearchData, read_document
 from dashboards.search.outcome import tuned_trials
 from dashboards.statistics.intervals import Interval, PairedEffect, bounded_interval, paired_effect
 from dashboards.sweep.hypothesis import MIN_SEEDS
@@ -23,12 +23,12 @@ from dashboards.sweep.names import evaluation_keys, suite_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class TunedComparison:
     """One tuned configuration compared with the untuned default in one metric, on the fresh seeds that both have."""
 
     level: str
     trial: int
-    objective: SearchObjective
+    objective: OptimizedMetric
     unseen: bool
     """Whether the metric belongs to a suite that no objective of the search used."""
     tuned: Interval
@@ -55,7 +55,7 @@ class Comparison:
 class Confirmation:
     """All comparisons on the fresh seeds."""
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[TunedComparison, ...]
     seeds: tuple[int, ...]
     """Seeds on which at least one level has completed."""
     completed: int
@@ -66,12 +66,12 @@ class Confirmation:
     """Seeds that the search had used as well, on which the tuned configuration is favoured."""
 
     @property
-    def main(self) -> Comparison | None:
+    def main(self) -> TunedComparison | None:
         """The comparison in the objective of a search with a single one."""
         return next((item for item in self.comparisons if not item.unseen), None)
 
 
-def load_confirmation(search: Search) -> Confirmation:
+def load_confirmation(search: SearchData) -> Confirmation:
     """The confirmation as far as its runs have completed."""
     if not search.confirm_sweep:
         return Confirmation(
@@ -108,10 +108,10 @@ def load_confirmation(search: Search) -> Confirmation:
 
 
 def _missing(
-    search: Search,
+    search: SearchData,
     planned: int,
     runs: Mapping[tuple[str, int], Any],
-    objectives: Sequence[tuple[SearchObjective, bool]],
+    objectives: Sequence[tuple[OptimizedMetric, bool]],
 ) -> str:
     """A note on runs that have not completed, and on suites without values."""
     sentences = []
@@ -124,7 +124,7 @@ def _missing(
     return " ".join(sentences)
 
 
-def _level(cell: Mapping[str, Any], search: Search) -> str | None:
+def _level(cell: Mapping[str, Any], search: SearchData) -> str | None:
     return next((str(cell.get(key)) for key in ("level", "label") if str(cell.get(key)) in search.confirm_levels), None)
 
 
@@ -150,15 +150,15 @@ def run_points(run_dir: Path) -> dict[str, list[float]] | None:
     return {key: [value for _, value in sorted(steps.items())] for key, steps in points.items()}
 
 
-def value_of(points: Mapping[str, Sequence[float]], objective: SearchObjective) -> float:
+def value_of(points: Mapping[str, Sequence[float]], objective: OptimizedMetric) -> float:
     """Mean of the last ``objective.last`` values of the objective's metric; NaN if it was not logged."""
     tail = points.get(objective.metric, ())[-objective.last :]
     return float(np.mean(tail)) if tail else math.nan
 
 
 def unseen_objectives(
-    search: Search, runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]]
-) -> list[SearchObjective]:
+    search: SearchData, runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]]
+) -> list[OptimizedMetric]:
     """The objectives on suites that the search did not use; for a suite without them, avg@k and pass@k of largest k.
 
     These suites are ``confirm.suites`` of the search, else all that were evaluated and are in no objective.
@@ -182,9 +182,9 @@ def _widest(logged: set[str], suite: str) -> list[str]:
     return [key for kind in ("avg", "pass") for key in [item.key for item in of_suite if item.kind == kind][-1:]]
 
 
-def _objective(search: Search, metric: str, maximize: bool, last: int) -> SearchObjective:
+def _objective(search: SearchData, metric: str, maximize: bool, last: int) -> OptimizedMetric:
     known = search.glossary.describe(metric)
-    return SearchObjective(metric=metric, maximize=maximize, label=known.label, last=last, unit=known.unit)
+    return OptimizedMetric(metric=metric, maximize=maximize, label=known.label, last=last, unit=known.unit)
 
 
 def _suite(metric: str) -> str | None:
@@ -198,10 +198,10 @@ def _moved(metric: str, suite: str) -> str:
 
 
 def _comparisons(
-    search: Search,
+    search: SearchData,
     runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]],
-    objectives: Sequence[tuple[SearchObjective, bool]],
-) -> list[Comparison]:
+    objectives: Sequence[tuple[OptimizedMetric, bool]],
+) -> list[TunedComparison]:
     untuned = next((level for level, number in search.confirm_levels.items() if number is None), None)
     seeds = sorted({seed for _, seed in runs})
     comparisons = []
@@ -212,7 +212,7 @@ def _comparisons(
             tuned = bounded_interval(tuned_values, bounds)
             reported = math.nan if unseen or not trial.values else trial.values[position]
             comparisons.append(
-                Comparison(
+                TunedComparison(
                     level=level,
                     trial=trial.number,
                     objective=objective,
@@ -231,7 +231,7 @@ def _column(
     runs: Mapping[tuple[str, int], Mapping[str, Sequence[float]]],
     level: str | None,
     seeds: Sequence[int],
-    objective: SearchObjective,
+    objective: OptimizedMetric,
 ) -> list[float]:
     return [value_of(runs.get((str(level), seed), {}), objective) for seed in seeds]
 

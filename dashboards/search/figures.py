@@ -10,8 +10,8 @@ import optuna
 import plotly.graph_objects as go
 
 from dashboards.page.figures import INK, base_figure, plain, whisker
-from dashboards.search.confirm import Comparison
-from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, TrialRecord
+from dashboards.search.confirm import TunedComparison
+from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, SearchData, TrialRecord
 from dashboards.search.outcome import Importance, best_so_far, front
 
 
@@ -53,7 +53,7 @@ def trial_text(trial: TrialRecord) -> str:
     return "<br>".join([*lines, plain(trial.reason)] if trial.reason else lines)
 
 
-def history(search: Search, position: int = 0) -> go.Figure | None:
+def history(search: SearchData, position: int = 0) -> go.Figure | None:
     """Value against trial number, every state with its own mark, and the best value so far as a line.
 
     Trials without a value stand at the bottom of the figure.
@@ -105,7 +105,7 @@ def _value_or_reported(trial: TrialRecord, position: int) -> float:
     return trial.intermediate[max(trial.intermediate)] if trial.intermediate else math.nan
 
 
-def intermediate(search: Search) -> go.Figure | None:
+def intermediate(search: SearchData) -> go.Figure | None:
     """Reported value against training step, a line a trial; pruned ones end in a cross."""
     reporting = [trial for trial in search.trials if trial.intermediate]
     if not reporting:
@@ -142,7 +142,7 @@ def intermediate(search: Search) -> go.Figure | None:
     return figure
 
 
-def timeline(search: Search) -> go.Figure | None:
+def timeline(search: SearchData) -> go.Figure | None:
     """Optuna's own timeline of trials, in this project's colours."""
     begun = [trial for trial in search.frozen if trial.datetime_start is not None]
     if not begun:
@@ -197,7 +197,7 @@ def importance_bars(importances: Sequence[Importance], keys: Sequence[str], labe
     return figure
 
 
-def effects(comparisons: Sequence[Comparison], title: str) -> go.Figure | None:
+def effects(comparisons: Sequence[TunedComparison], title: str) -> go.Figure | None:
     """Tuned minus untuned with 95 % t intervals, a row a comparison, zero marked; filled where better is certain."""
     measured = [item for item in comparisons if item.effect.difference.count]
     if not measured:

@@ -18,7 +18,7 @@ from plotly.colors import sample_colorscale
 
 from dashboards.page.figures import base_figure, plain
 from dashboards.search.figures import BEST, MARKS, short_name, trial_text, value_text
-from dashboards.search.load import COMPLETE, Search, SearchObjective, TrialRecord
+from dashboards.search.load import COMPLETE, OptimizedMetric, SearchData, TrialRecord
 from dashboards.search.outcome import front, single_study
 
 MAX_LINES = 150
@@ -29,7 +29,7 @@ _ABSENT = -0.13
 """Position of a trial on the axis of a parameter that it does not have."""
 
 
-def slice_plot(search: Search, key: str, position: int, keys: Sequence[str]) -> go.Figure | None:
+def slice_plot(search: SearchData, key: str, position: int, keys: Sequence[str]) -> go.Figure | None:
     """Objective against one parameter over the completed trials that have it; later trials darker, the best as a
     star."""
     rows = [trial for trial in search.complete if key in trial.params and trial.values]
@@ -96,7 +96,7 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else plain(value_text(value))
 
 
-def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[str]) -> go.Figure | None:
+def contour(search: SearchData, position: int, pair: Sequence[str], keys: Sequence[str]) -> go.Figure | None:
     """Optuna's own contour of the objective over two numeric parameters; None below five trials that have both."""
     rows = [trial for trial in search.complete if trial.values and all(key in trial.params for key in pair)]
     spread = all(len({trial.params[key] for trial in rows}) > 2 for key in pair)
@@ -124,13 +124,13 @@ def contour(search: Search, position: int, pair: Sequence[str], keys: Sequence[s
     return figure
 
 
-def numeric(search: Search, keys: Sequence[str]) -> list[str]:
+def numeric(search: SearchData, keys: Sequence[str]) -> list[str]:
     """Those of ``keys`` that are numbers, in their order."""
     kinds = {key: kind for trial in search.trials for key, kind in trial.distributions.items()}
     return [key for key in keys if not isinstance(kinds[key], CategoricalDistribution)]
 
 
-def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
+def pareto(search: SearchData, pair: tuple[int, int]) -> go.Figure | None:
     """Two objectives against each other: completed trials, the Pareto front of all objectives as stars."""
     rows = [trial for trial in search.complete if trial.values]
     if not rows:
@@ -161,7 +161,7 @@ def pareto(search: Search, pair: tuple[int, int]) -> go.Figure | None:
     return figure
 
 
-def _axis_title(objective: SearchObjective) -> str:
+def _axis_title(objective: OptimizedMetric) -> str:
     return f"{objective.label}, {'more' if objective.maximize else 'less'} is better"
 
 
@@ -175,7 +175,7 @@ class _Axis:
     ticks: tuple[tuple[float, str], ...]
 
 
-def parallel(search: Search, keys: Sequence[str], position: int = 0) -> go.Figure | None:
+def parallel(search: SearchData, keys: Sequence[str], position: int = 0) -> go.Figure | None:
     """A line a completed trial over all parameters and the objectives, coloured by one objective, the best one last."""
     objective = search.objectives[position]
     rows = [trial for trial in search.complete if trial.values]
@@ -273,7 +273,7 @@ def _parameter_axis(key: str, name: str, rows: Sequence[TrialRecord]) -> _Axis:
     )
 
 
-def _value_axis(objective: SearchObjective, position: int, rows: Sequence[TrialRecord]) -> _Axis:
+def _value_axis(objective: OptimizedMetric, position: int, rows: Sequence[TrialRecord]) -> _Axis:
     values = [trial.values[position] for trial in rows]
     low, high = min(values), max(values)
     ticks = ((0.0, value_text(low)), (1.0, value_text(high)))

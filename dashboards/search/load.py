@@ -28,7 +28,7 @@ MAX_FRONT_MEMBERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchObjective:
+class OptimizedMetric:
     """A metric that the search maximizes or minimizes."""
 
     metric: str
@@ -77,12 +77,12 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class SearchData:
     """A search with all its trials, at the time of reading."""
 
     name: str
     folder: Path
-    objectives: tuple[SearchObjective, ...]
+    objectives: tuple[OptimizedMetric, ...]
     trials: tuple[TrialRecord, ...]
     settings: Mapping[str, Any]
     """The resolved search: sampler, pruner, seeds, rungs, confirmation and so on, as plain data."""
@@ -124,7 +124,7 @@ class Search:
         return next((trial for trial in self.trials if trial.number == number), None)
 
 
-def load_search(folder: Path) -> Search:
+def load_search(folder: Path) -> SearchData:
     """The search whose sweep folder this is.
 
     Raises ValueError in one sentence when there is no study, or the storage cannot be read.
@@ -139,7 +139,7 @@ def load_search(folder: Path) -> Search:
     levels = attributes.get("confirm_levels") or {}
     trials_read = tuple(_trial(trial) for trial in trials)
     glossary = _glossary(folder.parent.parent / "runs", trials_read)
-    return Search(
+    return SearchData(
         name=folder.name,
         folder=folder,
         settings=settings,
@@ -198,10 +198,10 @@ def open_study(folder: Path, where: str) -> optuna.Study:
         raise ValueError(f"the study {folder.name!r} cannot be read from {location}: {reason}") from error
 
 
-def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glossary) -> tuple[SearchObjective, ...]:
+def _objectives(study: optuna.Study, settings: Mapping[str, Any], glossary: Glossary) -> tuple[OptimizedMetric, ...]:
     stated = settings.get("objectives") or [{} for _ in study.directions]
     return tuple(
-        SearchObjective(
+        OptimizedMetric(
             metric=(metric := str(item.get("metric") or f"objective {position + 1}")),
             maximize=direction == optuna.study.StudyDirection.MAXIMIZE,
             label=label if (label := str(item.get("label") or metric)) != metric else label_of(metric),

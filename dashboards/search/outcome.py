@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from dashboards.search.load import MAX_FRONT_MEMBERS, PRUNED, Search, TrialRecord
+from dashboards.search.load import MAX_FRONT_MEMBERS, PRUNED, SearchData, TrialRecord
 
 MIN_TRIALS_FOR_IMPORTANCE = 4
 """Completed trials that are needed for importances."""
@@ -44,7 +44,7 @@ class Importance:
     """0 to 1; the shares of the parameters evaluated together add up to 1."""
 
 
-def front(search: Search) -> tuple[TrialRecord, ...]:
+def front(search: SearchData) -> tuple[TrialRecord, ...]:
     """The best completed trial of a single objective; of several objectives the Pareto front (trials not dominated)."""
     scored = [(trial, _oriented(search, trial)) for trial in search.complete if _is_scored(trial)]
     if search.single:
@@ -53,7 +53,7 @@ def front(search: Search) -> tuple[TrialRecord, ...]:
     return tuple(sorted(members, key=lambda trial: (-_oriented(search, trial)[0], trial.number)))
 
 
-def tuned_trials(search: Search) -> dict[str, TrialRecord]:
+def tuned_trials(search: SearchData) -> dict[str, TrialRecord]:
     """The trials that are the result of the search, by the name of their level in the confirmation.
 
     These are the confirmed trials; without a confirmation the best as ``tuned``, or up to four trials of the front as
@@ -66,7 +66,7 @@ def tuned_trials(search: Search) -> dict[str, TrialRecord]:
     return {"tuned" if search.single else f"tuned-{rank}": trial for rank, trial in enumerate(best, start=1)}
 
 
-def best_so_far(search: Search, position: int = 0) -> list[tuple[int, float]]:
+def best_so_far(search: SearchData, position: int = 0) -> list[tuple[int, float]]:
     """(trial number, best value of the objective at ``position`` among completed trials up to it)."""
     sign, best, points = search.objectives[position].sign, -math.inf, []
     for trial in search.complete:
@@ -76,7 +76,7 @@ def best_so_far(search: Search, position: int = 0) -> list[tuple[int, float]]:
     return points
 
 
-def saving(search: Search) -> Saving:
+def saving(search: SearchData) -> Saving:
     """Steps and seconds not taken by pruned trials, at the trial's own speed or, without one, at the mean speed."""
     ended = [trial for trial in search.trials if trial.ended is not None]
     pruned = [trial for trial in ended if trial.state == PRUNED]
@@ -98,14 +98,14 @@ def _pace(trial: TrialRecord) -> float | None:
     return trial.seconds / trial.steps_run if timed else None
 
 
-def parameters(search: Search) -> list[str]:
+def parameters(search: SearchData) -> list[str]:
     """Every parameter that a trial has, in the order of the space, then of appearance."""
     used = dict.fromkeys(key for trial in search.trials for key in trial.params)
     space = [str(key) for key in search.settings.get("space") or {} if key in used]
     return list(dict.fromkeys([*space, *used]))
 
 
-def importances(search: Search, position: int = 0) -> tuple[list[Importance], str]:
+def importances(search: SearchData, position: int = 0) -> tuple[list[Importance], str]:
     """Importances for one objective, largest first, by Optuna's default evaluator; or none, and why.
 
     The evaluator is PED-ANOVA (arXiv 2304.10255), in its conditional form (2601.20800) for parameters that only some
@@ -132,7 +132,7 @@ def importances(search: Search, position: int = 0) -> tuple[list[Importance], st
     return [Importance(parameter=key, share=float(shares[key])) for key in ordered], ""
 
 
-def single_study(search: Search, position: int, numbers: set[int]) -> optuna.Study:
+def single_study(search: SearchData, position: int, numbers: set[int]) -> optuna.Study:
     """An in-memory study of one objective with the completed trials of those numbers, for Optuna's own functions."""
     study = optuna.create_study(direction="maximize" if search.objectives[position].maximize else "minimize")
     study.add_trials(
@@ -151,7 +151,7 @@ def _is_scored(trial: TrialRecord) -> bool:
     return bool(trial.values) and all(math.isfinite(value) for value in trial.values)
 
 
-def _oriented(search: Search, trial: TrialRecord) -> tuple[float, ...]:
+def _oriented(search: SearchData, trial: TrialRecord) -> tuple[float, ...]:
     """Values with their sign changed where smaller is better."""
     return tuple(objective.sign * value for objective, value in zip(search.objectives, trial.values, strict=True))
 

@@ -15,9 +15,9 @@ from dashboards.page.links import shown_uri
 from dashboards.page.page import Section, render
 from dashboards.page.report import attach_page
 from dashboards.search.conclusion import conclude
-from dashboards.search.confirm import Comparison, Confirmation, load_confirmation
+from dashboards.search.confirm import Confirmation, TunedComparison, load_confirmation
 from dashboards.search.figures import MARKS, value_text
-from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Search, TrialRecord, load_search
+from dashboards.search.load import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, SearchData, TrialRecord, load_search
 from dashboards.search.outcome import Saving, front, saving, tuned_trials
 from dashboards.search.sections import parameter_columns, search_sections
 from dashboards.statistics.format import number
@@ -52,12 +52,12 @@ def write_summary(folder: Path) -> Path:
     return _write_summary(search, load_confirmation(search))
 
 
-def _write_summary(search: Search, confirmation: Confirmation) -> Path:
+def _write_summary(search: SearchData, confirmation: Confirmation) -> Path:
     text = json.dumps(summary(search, confirmation), indent=1, allow_nan=False)
     return write_atomically(f"{text}\n", search.folder / "report" / SUMMARY)
 
 
-def summary(search: Search, confirmation: Confirmation) -> dict[str, Any]:
+def summary(search: SearchData, confirmation: Confirmation) -> dict[str, Any]:
     """The numbers of the report as plain data; null where there is none."""
     saved = saving(search)
     return {
@@ -66,7 +66,7 @@ def summary(search: Search, confirmation: Confirmation) -> dict[str, Any]:
             "asked": search.n_trials,
             **{mark.label: len(search.of_state(state)) for state, mark in MARKS.items()},
         },
-        "winners": {
+        "best_trials": {
             level: {"trial": trial.number, "values": list(trial.values), "params": dict(trial.params)}
             for level, trial in tuned_trials(search).items()
         },
@@ -87,7 +87,7 @@ def summary(search: Search, confirmation: Confirmation) -> dict[str, Any]:
     }
 
 
-def _comparison(item: Comparison) -> dict[str, Any]:
+def _comparison(item: TunedComparison) -> dict[str, Any]:
     numbers = {
         "tuned": item.tuned.mean,
         "untuned": item.untuned.mean,
@@ -98,9 +98,9 @@ def _comparison(item: Comparison) -> dict[str, Any]:
         "bootstrap_high": item.effect.bootstrap.high,
         "p_value": item.effect.p_value,
         "reported": item.reported,
-        "curse": item.selection_bias.mean,
-        "curse_low": item.selection_bias.low,
-        "curse_high": item.selection_bias.high,
+        "selection_bias": item.selection_bias.mean,
+        "selection_bias_low": item.selection_bias.low,
+        "selection_bias_high": item.selection_bias.high,
     }
     return {
         "level": item.level,
@@ -118,7 +118,7 @@ def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def search_html(search: Search, confirmation: Confirmation) -> str:
+def search_html(search: SearchData, confirmation: Confirmation) -> str:
     """The page as text."""
     sections, saved = search_sections(search, confirmation), saving(search)
     ended_at = [trial.ended for trial in search.trials if trial.ended]
@@ -133,7 +133,7 @@ def search_html(search: Search, confirmation: Confirmation) -> str:
         "facts": _facts(search, saved),
         "missing": _missing(search, confirmation),
         "sections": sections,
-        "winners": [_tuned_trial(search, level, trial) for level, trial in tuned_trials(search).items()],
+        "best_trials": [_tuned_trial(search, level, trial) for level, trial in tuned_trials(search).items()],
         "confirmation": confirmation,
         "saved": saved,
         "duration": duration(saved.seconds),
@@ -166,7 +166,7 @@ def heading(name: str) -> str:
     return ", ".join([f"Search: {words[0]}", *(word.replace("-", " ") for word in words[1:])])
 
 
-def _question(search: Search) -> str:
+def _question(search: SearchData) -> str:
     objectives = [
         f"{'most' if objective.maximize else 'least'} {objective.label[:1].lower()}{objective.label[1:]}"
         for objective in search.objectives
@@ -176,7 +176,7 @@ def _question(search: Search) -> str:
     return f"Which {values} give the {' and the '.join(objectives)}?"
 
 
-def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
+def _facts(search: SearchData, saved: Saving) -> list[tuple[str, str]]:
     facts = [(f"of {search.n_trials} trials completed", str(len(search.complete)))]
     facts += [
         (MARKS[state].label, str(count))
@@ -190,7 +190,7 @@ def _facts(search: Search, saved: Saving) -> list[tuple[str, str]]:
     return facts + ([("seeds a trial" if len(seeds) > 1 else "seed a trial", str(len(seeds)))] if seeds else [])
 
 
-def _missing(search: Search, confirmation: Confirmation) -> list[str]:
+def _missing(search: SearchData, confirmation: Confirmation) -> list[str]:
     """Warnings: what an unfinished search lacks, and what weakens its results."""
     ended = sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in search.trials)
     warnings = []
@@ -202,11 +202,13 @@ def _missing(search: Search, confirmation: Confirmation) -> list[str]:
         warnings.append(confirmation.missing)
     if confirmation.used_before:
         seeds = ", ".join(map(str, confirmation.used_before))
-        warnings.append(f"The confirmation used seeds that the search had used ({seeds}): they flatter the winner.")
+        warnings.append(
+            f"The confirmation used seeds that the search had used ({seeds}): they flatter the tuned configuration."
+        )
     return warnings
 
 
-def _tuned_trial(search: Search, level: str, trial: TrialRecord) -> dict[str, Any]:
+def _tuned_trial(search: SearchData, level: str, trial: TrialRecord) -> dict[str, Any]:
     return {
         "level": level,
         "trial": trial,
@@ -220,7 +222,7 @@ def _shell(overrides: Sequence[str]) -> str:
     return " ".join(quote(item) for item in overrides if not item.startswith("seed="))
 
 
-def _presets(search: Search) -> list[dict[str, str]]:
+def _presets(search: SearchData) -> list[dict[str, str]]:
     """The preset files in the search's folder: name, command and text."""
     presets = []
     for path in sorted(search.folder.glob("tuned*.yaml")):
@@ -247,7 +249,7 @@ def _row(trial: TrialRecord, best: bool) -> dict[str, Any]:
     }
 
 
-def _provenance(search: Search) -> list[tuple[str, str]]:
+def _provenance(search: SearchData) -> list[tuple[str, str]]:
     begun = [trial.begun for trial in search.trials if trial.begun]
     ended_at = [trial.ended for trial in search.trials if trial.ended]
     facts = {"first trial begun": str(min(begun).replace(microsecond=0))} if begun else {}
@@ -270,7 +272,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix.removesuffix(" \u203a "): str(value)}
 
 
-def _glossary(search: Search, sections: list[Section]) -> list[Any]:
+def _glossary(search: SearchData, sections: list[Section]) -> list[Any]:
     keys = [objective.metric for objective in search.objectives]
     keys += [str(key) for section in sections for panel in section.panels for key in panel.figure.layout.meta or ()]
     return [metric for key in dict.fromkeys(keys) if (metric := search.glossary.describe(key)).definition]

@@ -15,7 +15,7 @@ from dashboards.page.sections_behaviour import without_gap
 from dashboards.search.confirm import Confirmation
 from dashboards.search.figures import effects, history, importance_bars, intermediate, short_name, timeline
 from dashboards.search.figures_space import MAX_LINES, contour, numeric, parallel, pareto, slice_plot
-from dashboards.search.load import COMPLETE, Search
+from dashboards.search.load import COMPLETE, SearchData
 from dashboards.search.outcome import Importance, importances, parameters, saving
 
 MAX_SLICES = 18
@@ -34,7 +34,7 @@ _EFFECTS_NOTE = (
 )
 
 
-def search_sections(search: Search, confirmation: Confirmation) -> list[Section]:
+def search_sections(search: SearchData, confirmation: Confirmation) -> list[Section]:
     """Every section with figures or a sentence in their place, in reading order."""
     all_importances = [importances(search, position) for position in range(len(search.objectives))]
     sections = [
@@ -56,20 +56,20 @@ def _panels(candidates: Sequence[tuple[go.Figure | None, str, bool]]) -> list[Pa
     ]
 
 
-def _confirmation(search: Search, confirmation: Confirmation) -> Section:
+def _confirmation(search: SearchData, confirmation: Confirmation) -> Section:
     title = "Confirmation on fresh seeds"
     if not confirmation.comparisons:
         return Section(id="confirm", title=title, intro=confirmation.missing)
     figure = effects(confirmation.comparisons, "Tuned against untuned")
     intro = (
-        "A search keeps the luckiest of its trials, so the value it reports for the winner is too good. Here the "
-        "winner meets the untuned default again, on seeds that the search never used"
+        "A search keeps the luckiest of its trials, so the value it reports for the best is too good. Here the "
+        "best one meets the untuned default again, on seeds that the search never used"
         + (" and on suites it never looked at." if any(item.unseen for item in confirmation.comparisons) else ".")
     )
     return Section(id="confirm", title=title, intro=intro, panels=_panels([(figure, _EFFECTS_NOTE, True)]))
 
 
-def _history(search: Search) -> Section:
+def _history(search: SearchData) -> Section:
     if not search.trials:
         return Section(id="history", title="History", intro="No trial has been started yet.")
     note = (
@@ -83,7 +83,7 @@ def _history(search: Search) -> Section:
     return Section(id="history", title="History", panels=_panels(candidates))
 
 
-def _front(search: Search) -> Section:
+def _front(search: SearchData) -> Section:
     title = "Pareto front"
     if not any(trial.values for trial in search.complete):
         return Section(id="front", title=title, intro="No trial has completed: there is no front yet.")
@@ -97,7 +97,7 @@ def _front(search: Search) -> Section:
     )
 
 
-def _importances(search: Search, by_objective: Sequence[tuple[list[Importance], str]]) -> Section:
+def _importances(search: SearchData, by_objective: Sequence[tuple[list[Importance], str]]) -> Section:
     keys, candidates, sentences = parameters(search), [], []
     for position, ((shares, why), objective) in enumerate(zip(by_objective, search.objectives, strict=True)):
         if not shares:
@@ -116,7 +116,7 @@ def _importances(search: Search, by_objective: Sequence[tuple[list[Importance], 
     return Section(id="importances", title="What mattered", intro=intro, panels=_panels(candidates))
 
 
-def _slices(search: Search) -> Section:
+def _slices(search: SearchData) -> Section:
     keys = parameters(search)
     positions = range(len(search.objectives)) if len(keys) * len(search.objectives) <= MAX_SLICES else range(1)
     candidates = [(slice_plot(search, key, position, keys), "", False) for key in keys for position in positions]
@@ -129,7 +129,7 @@ def _slices(search: Search) -> Section:
     return Section(id="slices", title="One parameter at a time", intro=intro, panels=panels)
 
 
-def _parallel(search: Search, by_objective: Sequence[tuple[list[Importance], str]]) -> Section:
+def _parallel(search: SearchData, by_objective: Sequence[tuple[list[Importance], str]]) -> Section:
     title, keys = "All parameters together", parameters(search)
     figure = parallel(search, keys)
     if figure is None:
@@ -142,7 +142,7 @@ def _parallel(search: Search, by_objective: Sequence[tuple[list[Importance], str
     return Section(id="parallel", title=title, panels=_panels([(figure, note, True)]))
 
 
-def _intermediate(search: Search) -> Section:
+def _intermediate(search: SearchData) -> Section:
     title = "Pruning"
     figure, saved = intermediate(search), saving(search)
     if figure is None:
@@ -154,7 +154,7 @@ def _intermediate(search: Search) -> Section:
     return Section(id="pruning", title=title, intro=SAVING, panels=_panels([(figure, note, True)]))
 
 
-def _timeline(search: Search) -> Section:
+def _timeline(search: SearchData) -> Section:
     figure = timeline(search)
     if figure is None:
         return Section(id="timeline", title="When the trials ran", intro="No trial has been started yet.")
@@ -162,7 +162,7 @@ def _timeline(search: Search) -> Section:
     return Section(id="timeline", title="When the trials ran", panels=_panels([(figure, note, True)]))
 
 
-def parameter_columns(search: Search) -> list[tuple[str, str]]:
+def parameter_columns(search: SearchData) -> list[tuple[str, str]]:
     """(key, short name) of every parameter."""
     keys = parameters(search)
     return [(key, short_name(key, keys)) for key in keys]

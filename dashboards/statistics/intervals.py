@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class Bounds:
     """The values a quantity can take, ends included; infinite where there is no end."""
 
     low: float = -math.inf
@@ -42,13 +42,13 @@ class Range:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
-    def of_differences(self) -> Range:
+    def of_differences(self) -> Bounds:
         """The range of the difference of two such quantities."""
         width = self.high - self.low
-        return Range(low=-width, high=width)
+        return Bounds(low=-width, high=width)
 
 
-UNBOUNDED = Range()
+UNBOUNDED = Bounds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +93,18 @@ def t_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     return Interval(mean=mean, low=mean - half, high=mean + half, count=count)
 
 
-def bounded_interval(values: ArrayLike, bounds: Range, confidence: float = CONFIDENCE) -> Interval:
+def bounded_interval(values: ArrayLike, bounds: Bounds, confidence: float = CONFIDENCE) -> Interval:
     """The t interval of a mean whose quantity has a range: :func:`within` it."""
     return within(t_interval(values, confidence), bounds)
 
 
-def normal_interval(mean: float, standard_error: float, bounds: Range, count: int) -> Interval:
+def normal_interval(mean: float, standard_error: float, bounds: Bounds, count: int) -> Interval:
     """mean +- 1.96 standard errors, :func:`within` ``bounds``: for an error that is an average over many problems."""
     half = float(ndtri(0.5 + CONFIDENCE / 2)) * standard_error
     return within(Interval(mean=mean, low=mean - half, high=mean + half, count=count), bounds)
 
 
-def within(interval: Interval, bounds: Range) -> Interval:
+def within(interval: Interval, bounds: Bounds) -> Interval:
     """A symmetric interval transformed so that it lies within ``bounds``.
 
     With two finite bounds the interval is computed on the logit scale by the delta method. With m the mean and h the
@@ -126,7 +126,7 @@ def within(interval: Interval, bounds: Range) -> Interval:
     return replace(interval, low=low, high=high)
 
 
-def clipped(interval: Interval, bounds: Range) -> Interval:
+def clipped(interval: Interval, bounds: Bounds) -> Interval:
     """The part of an interval within ``bounds``; coverage stays, because values outside are impossible."""
     if math.isnan(interval.low) or not bounds.low <= interval.mean <= bounds.high:
         return interval  # there is none, or the range was not that of this quantity
@@ -190,7 +190,7 @@ def chi_quadrature(freedom: int) -> tuple[Floats, Floats]:
     return np.sqrt(chi2.ppf((nodes + 1) / 2, freedom) / freedom), weights / 2
 
 
-def paired_effect(values: ArrayLike, reference: ArrayLike, bounds: Range = UNBOUNDED, seed: int = 0) -> PairedEffect:
+def paired_effect(values: ArrayLike, reference: ArrayLike, bounds: Bounds = UNBOUNDED, seed: int = 0) -> PairedEffect:
     """Compare [n] values with the [n] reference values of the same seeds; pairs with a NaN are left out.
 
     ``bounds`` is the range of the values. The t interval of the difference is cut off at the largest possible one, so

@@ -1,4 +1,4 @@
-"""Files that hold their old content or all of the new one."""
+"""Atomic writes: a file holds its old content or all of the new one."""
 
 from __future__ import annotations
 

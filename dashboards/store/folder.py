@@ -1,7 +1,7 @@
 """Reads one run from its folder, ``OUTPUT/runs/SIGNATURE``, as a store that holds only this run.
 
 Metrics are those of ``metrics.jsonl`` and ``timings.jsonl``; a table such as ``samples.json`` is the ``.jsonl`` of that
-name. A last line without its end is left out: the run is writing it, or died over it.
+name. An incomplete last line is left out: the run is writing it, or was killed while writing.
 """
 
 from __future__ import annotations

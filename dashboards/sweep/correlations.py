@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from dashboards.statistics.intervals import Interval, Range, bounded_interval
+from dashboards.statistics.intervals import Bounds, Interval, bounded_interval
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.load import SweepData
 from dashboards.sweep.names import ENTROPY, SAMPLED_REWARD, evaluation_keys
@@ -20,7 +20,7 @@ MIN_STEPS = 5
 """Below this many steps that have both, a run has no correlation."""
 _LEVELS = 4
 """Below this many levels that have both, a seed has no correlation."""
-_RANGE = Range(low=-1.0, high=1.0)
+_RANGE = Bounds(low=-1.0, high=1.0)
 _OF_BATCHES = (
     SAMPLED_REWARD,
     "rollout/length_mean",

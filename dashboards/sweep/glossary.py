@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboards.statistics.intervals import UNBOUNDED, Range
+from dashboards.statistics.intervals import UNBOUNDED, Bounds
 from dashboards.sweep.names import label_of
 
 GLOSSARY_FILE = "metrics.json"
@@ -30,7 +30,7 @@ class Metric:
     """Empty if no run logged one."""
     better: str = ""
     """higher, lower, or empty where neither is better."""
-    range: Range = UNBOUNDED
+    range: Bounds = UNBOUNDED
     """The values it can take, in its unit."""
 
     @property
@@ -48,7 +48,7 @@ class GlossaryEntry:
     unit: str
     definition: str
     better: str
-    range: Range
+    range: Bounds
 
     @property
     def literal(self) -> int:
@@ -101,5 +101,5 @@ def _entry(row: Mapping[str, Any]) -> GlossaryEntry:
         unit=str(row.get("unit") or ""),
         definition=str(row.get("definition") or ""),
         better=str(row.get("better") or ""),
-        range=Range(low=-math.inf if low is None else float(low), high=math.inf if high is None else float(high)),
+        range=Bounds(low=-math.inf if low is None else float(low), high=math.inf if high is None else float(high)),
     )

@@ -15,10 +15,10 @@ import pandas as pd
 
 from dashboards.statistics.intervals import (
     UNBOUNDED,
+    Bounds,
     Floats,
     Interval,
     PairedEffect,
-    Range,
     bounded_interval,
     holm,
     normal_interval,
@@ -255,7 +255,7 @@ def level_laws(sweep: SweepData) -> list[LevelLaw]:
         if not fitted:
             continue
 
-        def over_seeds(intervals: list[Interval], bounds: Range = UNBOUNDED) -> Interval:
+        def over_seeds(intervals: list[Interval], bounds: Bounds = UNBOUNDED) -> Interval:
             return intervals[0] if len(intervals) == 1 else bounded_interval([i.mean for i in intervals], bounds)
 
         early = [prediction_error(entropy, reward, early_steps(len(entropy))) for _, entropy, reward in fitted]
@@ -267,9 +267,9 @@ def level_laws(sweep: SweepData) -> list[LevelLaw]:
                 a=over_seeds([law.a for law, _, _ in fitted]),
                 b=over_seeds([law.b for law, _, _ in fitted]),
                 ceiling=over_seeds([law.ceiling for law, _, _ in fitted]),
-                r_squared=over_seeds([law.r_squared for law, _, _ in fitted], Range(low=0.0, high=1.0)),
-                error_early=bounded_interval(early, Range(low=0.0)),
-                error_36=bounded_interval(paper, Range(low=0.0)),
+                r_squared=over_seeds([law.r_squared for law, _, _ in fitted], Bounds(low=0.0, high=1.0)),
+                error_early=bounded_interval(early, Bounds(low=0.0)),
+                error_36=bounded_interval(paper, Bounds(low=0.0)),
             )
         )
     return fits

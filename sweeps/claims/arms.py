@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.claims.claim import Claim
+from sweeps.claims.claim import ClaimConfig
 from sweeps.compose.compose import Composed
 from sweeps.compose.explain import explained
 from sweeps.compose.overrides import merged
@@ -42,7 +42,7 @@ class Arms:
 
 
 def arms(
-    claims: Sequence[Claim],
+    claims: Sequence[ClaimConfig],
     shared: Sequence[str],
     seeds: Sequence[int],
     resolve: Resolver,
@@ -69,7 +69,12 @@ def arms(
 
 
 def _arm(
-    claim: Claim, arm: str, shared: Sequence[str], seeds: Sequence[int], resolve: Resolver, levels: dict[str, Level]
+    claim: ClaimConfig,
+    arm: str,
+    shared: Sequence[str],
+    seeds: Sequence[int],
+    resolve: Resolver,
+    levels: dict[str, Level],
 ) -> tuple[Level, list[Cell]]:
     """The level of an arm and its cells; a configuration that an earlier arm had is that arm's level."""
     words = claim.arms[arm]
@@ -88,7 +93,7 @@ def _arm(
     return level, [cell_of(member, level) for member in made]
 
 
-def document(claim: Claim, arms: dict[str, str]) -> dict[str, Any]:
+def document(claim: ClaimConfig, arms: dict[str, str]) -> dict[str, Any]:
     """A claim as ``sweep.json`` lists it."""
     return {
         "number": claim.number,
@@ -100,12 +105,12 @@ def document(claim: Claim, arms: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def cheapest_first(claims: Sequence[Claim], costs: Mapping[int, Mapping[str, float]]) -> list[Claim]:
+def cheapest_first(claims: Sequence[ClaimConfig], costs: Mapping[int, Mapping[str, float]]) -> list[ClaimConfig]:
     """The claims in an order in which each next one adds the least to what has been run.
 
     ``costs``: claim -> level of each of its arms -> cost of a run.
     """
-    left, done, ordered = list(claims), set[str](), list[Claim]()
+    left, done, ordered = list(claims), set[str](), list[ClaimConfig]()
     while left:
         best = min(left, key=lambda claim: (_added(costs[claim.number], done), claim.number))
         left.remove(best)

@@ -18,7 +18,7 @@ _NEEDED = ("number", "statement", "source", "arms", "tests")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class ClaimConfig:
     """A statement, the arms that are compared, and the tests."""
 
     number: int
@@ -31,7 +31,7 @@ class Claim:
     caveat: str = ""
 
 
-def load_claims(testbed: str | None = None, folder: Path = FOLDER) -> list[Claim]:
+def load_claims(testbed: str | None = None, folder: Path = FOLDER) -> list[ClaimConfig]:
     """The claims of a folder by number; with ``testbed`` only those that have arms for that study, and these.
 
     Raises :class:`ConfigError` with a sentence for the first file that cannot be used.
@@ -46,7 +46,7 @@ def load_claims(testbed: str | None = None, folder: Path = FOLDER) -> list[Claim
     return sorted(claims, key=lambda claim: claim.number)
 
 
-def _claim(path: Path, testbed: str | None) -> Claim | None:
+def _claim(path: Path, testbed: str | None) -> ClaimConfig | None:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -65,7 +65,7 @@ def _claim(path: Path, testbed: str | None) -> Claim | None:
         raise ConfigError(f"{path}: arms is a mapping of names to lists of overrides")
     named = {str(arm): (*shared, *_overrides(path, f"arms.{arm}", words or ())) for arm, words in arms.items()}
     tests = tuple(test for test in document["tests"] if set(map(str, test.get("arms") or ())) <= set(named))
-    return Claim(
+    return ClaimConfig(
         number=int(document["number"]),
         statement=str(document["statement"]),
         source=str(document["source"]),
@@ -81,7 +81,7 @@ def _overrides(path: Path, key: str, words: Any) -> tuple[str, ...]:
     return tuple(map(str, words))
 
 
-def chosen_claims(claims: Sequence[Claim], wanted: Sequence[int]) -> list[Claim]:
+def chosen_claims(claims: Sequence[ClaimConfig], wanted: Sequence[int]) -> list[ClaimConfig]:
     """The claims with these numbers, all without any. Raises :class:`ConfigError` for a number that does not exist."""
     known = {claim.number: claim for claim in claims}
     if absent := [number for number in wanted if number not in known]:

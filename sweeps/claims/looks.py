@@ -1,4 +1,5 @@
-"""Seeds added in planned looks (``until=decided``), with the level of each look, so that looking often stays honest."""
+"""Group-sequential tests (``until=decided``): seeds are added in planned looks, each with a significance level of its
+own, so that the error rate over all looks holds."""
 
 from __future__ import annotations
 

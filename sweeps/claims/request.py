@@ -1,4 +1,4 @@
-"""What ``python sweep.py -m study=claims ...`` asks for, read from its words."""
+"""What ``python sweep.py -m study=claims ...`` asks for, parsed from its arguments."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeps.after.results import check_claims, undecided
 from sweeps.claims.arms import Arms, Resolver, arms, cheapest_first, cost, remembering
-from sweeps.claims.claim import Claim, chosen_claims, load_claims
+from sweeps.claims.claim import ClaimConfig, chosen_claims, load_claims
 from sweeps.claims.looks import look_levels
 from sweeps.claims.request import DECIDED, Asked, asked
 from sweeps.compose.compose import batch_composer
@@ -38,16 +38,16 @@ DEFAULTS = ("claims", "testbed", "until", "hours", "seeds", "looks")
 class Study:
     """A study of claims that has been checked."""
 
-    claims: tuple[Claim, ...]
+    claims: tuple[ClaimConfig, ...]
     asked: Asked
     resolve: Resolver
 
-    def arms(self, claims: Sequence[Claim], seeds: Sequence[int], levels: dict[str, Level] | None = None) -> Arms:
+    def arms(self, claims: Sequence[ClaimConfig], seeds: Sequence[int], levels: dict[str, Level] | None = None) -> Arms:
         """The cells of some of the claims."""
         shared = [*([f"study={self.asked.testbed}"] if self.asked.testbed else []), *self.asked.words]
         return arms(claims, shared, seeds, self.resolve, levels)
 
-    def sweep(self, parts: Sequence[tuple[Claim, Sequence[int], dict[str, Any]]]) -> Sweep:
+    def sweep(self, parts: Sequence[tuple[ClaimConfig, Sequence[int], dict[str, Any]]]) -> Sweep:
         """One sweep of claims, each with its own seeds and with what its document says besides."""
         cells: dict[str, Cell] = {}
         documents: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def _within_hours(study: Study, hours: float) -> Study:
     return Study(claims=study.claims[:low], asked=study.asked, resolve=study.resolve)
 
 
-def _estimate(study: Study, claims: Sequence[Claim]) -> Estimate | None:
+def _estimate(study: Study, claims: Sequence[ClaimConfig]) -> Estimate | None:
     sweep = study.sweep([(claim, study.asked.seeds, {}) for claim in claims])
     decisions = reconcile([sweep.run_dir(cell) for cell in sweep.cells], None, False)
     if not any(decision.to_queue for decision in decisions):
@@ -145,7 +145,7 @@ def _in_looks(study: Study, request: Request) -> int:
     A decided claim keeps the seeds and the level of its look: more seeds for an arm that it shares change nothing.
     """
     first, code = study.asked.seeds[0], 0
-    settled: dict[int, tuple[Claim, Sequence[int], dict[str, Any]]] = {}
+    settled: dict[int, tuple[ClaimConfig, Sequence[int], dict[str, Any]]] = {}
     open_claims = list(study.claims)
     for number, (count, level) in enumerate(
         zip(study.asked.looks, look_levels(study.asked.looks), strict=True), start=1

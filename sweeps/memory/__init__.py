@@ -1,1 +1,1 @@
-"""What a run needs of its device's memory, by part, from configuration and ``config.json`` alone."""
+"""Estimates the memory of a run on its device, by part, from its configuration and the model's ``config.json``."""

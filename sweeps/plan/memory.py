@@ -39,32 +39,25 @@ class Need:
 
 
 def needs(configs: Sequence[Mapping[str, Any]], queue: Queue) -> list[Need]:
-    """The distinct needs among configurations; those of a model of which nothing is known here are left out."""
+    """The distinct needs among configurations that the trainer has checked; those of a model of which nothing is known
+    here are left out."""
     distinct: dict[tuple[str, MemoryParts], Need] = {}
     for config in configs:
-        try:
-            need = _need(config, queue)
-        except (KeyError, TypeError, ValueError):
-            continue  # a setting that cannot be: the trainer's check, which comes next, says so in a sentence
-        if need is not None:
-            distinct.setdefault((need.name, need.parts), need)
+        model, hardware = config["model"], config["hardware"]
+        size = planned_size(model.get("path"), model.get("revision"))
+        if size is None:
+            continue
+        need = Need(
+            name=f"{model.get('path') or 'the shipped model'} on {_device(hardware)}",
+            parts=memory_parts(config, size),
+            ranks=int(hardware["processes"]) if hardware["device"] == "cpu" else 1,
+            device_gib=device_gib(hardware, queue),
+            setting="launcher.memory_gib" if _of_job(hardware, queue) else "hardware.memory_gib",
+            config=config,
+            size=size,
+        )
+        distinct.setdefault((need.name, need.parts), need)
     return list(distinct.values())
-
-
-def _need(config: Mapping[str, Any], queue: Queue) -> Need | None:
-    model, hardware = config["model"], config["hardware"]
-    size = planned_size(model.get("path"), model.get("revision"))
-    if size is None:
-        return None
-    return Need(
-        name=f"{model.get('path') or 'the shipped model'} on {_device(hardware)}",
-        parts=memory_parts(config, size),
-        ranks=int(hardware["processes"]) if hardware["device"] == "cpu" else 1,
-        device_gib=device_gib(hardware, queue),
-        setting="launcher.memory_gib" if _of_job(hardware, queue) else "hardware.memory_gib",
-        config=config,
-        size=size,
-    )
 
 
 def _device(hardware: Mapping[str, Any]) -> str:

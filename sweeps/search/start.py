@@ -71,14 +71,15 @@ def check(context: SearchContext) -> optuna.Study | None:
     queue.require_available()
     require(not queue.detach, "launcher.detach", True, "a search needs its launcher, which asks for trials")
     require_gpus(config, queue)
-    memory = needs([config], queue)
-    require_memory(memory)
     require_room(context.output, context.settings.search.n_trials)
     uri = absolute(config["tracking"]["uri"])
     if uri is not None:
         require_answer(uri)
     probes = [*check_cells(context), *confirmation_check_cell(context)]
-    for warning in _deduplicated(start_check(probes, queue.trainer, on_this_machine=queue.is_local)):
+    warnings = _deduplicated(start_check(probes, queue.trainer, on_this_machine=queue.is_local))
+    memory = needs([config], queue)
+    require_memory(memory)
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(memory_table(memory), end="\n" * bool(memory), flush=True)
     if not store.exists(context.storage):

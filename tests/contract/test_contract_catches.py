@@ -12,7 +12,7 @@ import torch
 from contract_checks import CHECKS, Case, from_member
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.objective.base import (
     Component,
     Context,
@@ -152,7 +152,7 @@ class Remembers(Controller):
 class Flipped(Surrogate):
     """Value and gradient have nothing to do with each other."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         out = PPOClip()(terms, batch)
         return SurrogateLoss(
             loss=2 * out.loss.detach() - out.loss, clipped_low=out.clipped_low, clipped_high=out.clipped_high

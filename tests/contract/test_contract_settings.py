@@ -56,7 +56,9 @@ CASES = {
     "steer linear": from_member("weight", Steer(mode="linear", estimator="released", clip_indicator=False)),
     "aer": from_member("regularizer", AER(coef=0.3, accuracy_max=0.8)),
     "aer driven": Case(
-        objective=plain(regularizer={"aer": AER()}, controller={"aer": AERController(start=0.2, anchor=2.0, gain=0.1)}),
+        objective=plain(
+            regularizer={"aer": AER()}, controller={"aer": AERController(start=0.2, target_frac=2.0, gain=0.1)}
+        ),
         members={"controller.aer": AERController()},
     ),
     "skywork exact": Case(

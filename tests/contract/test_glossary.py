@@ -8,7 +8,7 @@ import pytest
 
 from dashboards.sweep import names
 from dashboards.sweep.glossary import parse_glossary
-from trainer.metrics.table import METRICS, Metric, find, glossary_json
+from trainer.metrics.table import METRICS, DeclaredMetric, find, glossary_json
 
 EXAMPLES = {"<suite>": "heldout", "<k>": "8", "<n>": "16", "<component>": "skywork", "<estimator>": "exact",
             "<quadrant>": "positive_likely", "<digit>": "4", "<predictor>": "surprisal"}  # fmt: skip
@@ -16,7 +16,7 @@ GLOSSARY = parse_glossary(glossary_json(), "this checkout")
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
-def test_a_report_reads_the_declared_definition_unit_and_range(metric: Metric) -> None:
+def test_a_report_reads_the_declared_definition_unit_and_range(metric: DeclaredMetric) -> None:
     key, meaning = metric.key, metric.meaning
     for placeholder, example in EXAMPLES.items():
         key, meaning = key.replace(placeholder, example), meaning.replace(placeholder, example)

@@ -181,7 +181,7 @@ def poisoned(batch: TokenBatch) -> TokenBatch:
 
 
 def widened(batch: TokenBatch, extra: int) -> TokenBatch:
-    """The same rows with ``extra`` more positions of padding."""
+    """The same rows with ``extra`` more positions of padding; a negative number cuts positions off."""
 
     def pad(value: Tensor | None) -> Tensor | None:
         return value if value is None or value.ndim == 1 else nn.functional.pad(value, (0, extra))

@@ -55,14 +55,14 @@ def driven(controller: Controller, key: str, seen: Sequence[float | None]) -> li
 
 
 def test_the_temperature_goes_up_after_a_stage_less_diverse_than_the_first() -> None:
-    rising = TemperatureByDiversity(stage=2, increment=0.25, highest=1.375)
+    rising = TemperatureByDiversity(stage=2, increment=0.25, temperature_max=1.375)
     # Stages: mean 0.5 (the level); 0.5, not below; 0.45; 0.3, of which an eighth is left to the ceiling; 0.2.
     seen = [0.6, 0.4, 0.7, 0.3, 0.5, 0.4, 0.3, 0.3, 0.2, 0.2]
     assert driven(rising, "diversity/ngram", seen) == [1.0] * 6 + [1.25] * 2 + [1.375] * 3
 
 
 def test_a_step_without_any_ngram_is_left_out_and_a_temperature_above_the_ceiling_stays() -> None:
-    rising = TemperatureByDiversity(stage=1, increment=0.25, highest=0.5)
+    rising = TemperatureByDiversity(stage=1, increment=0.25, temperature_max=0.5)
     assert driven(rising, "diversity/ngram", [0.5, None, 0.25]) == [1.0] * 4
 
 

@@ -345,7 +345,7 @@ def test_controllers_leave_zero_and_go_on_where_they_were(engines: EnginePool, t
         "controller.skywork.target_entropy": 9.0,
         "regularizer.aer._target_": f"{objective}.regularizers.aer.AER",
         "controller.aer._target_": f"{objective}.controllers.aer.AERController",
-        "controller.aer.anchor": 2.0,
+        "controller.aer.target_frac": 2.0,
         "weight.sign._target_": f"{objective}.weights.sign.Sign",
         "controller.par_entropy_guided._target_": f"{objective}.controllers.par_entropy_guided.ParEntropyGuided",
     }

@@ -7,7 +7,7 @@ Letters: N rollouts, T positions, V vocabulary, P prompts, G group size. Log-pro
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -167,9 +167,25 @@ class TokenBatch:
         return self._map(lambda value: value.to(device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
-        columns = {name: getattr(self, name) for name in self.__slots__ if name != "extras"}
+        columns = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "extras"}
         changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in columns.items()}
-        return TokenBatch(**changed, extras={name: change(value) for name, value in self.extras.items()})
+        return replace(self, **changed, extras={name: change(value) for name, value in self.extras.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredBatch(TokenBatch):
+    """Rows as the policy loss gets them: old log-probs and advantages are there."""
+
+    old_logprobs: Float[Tensor, "N T"]
+    advantages: Float[Tensor, "N T"]
+
+    @staticmethod
+    def of(batch: TokenBatch) -> ScoredBatch:
+        """The same rows. Raises ValueError where they have no old log-probs or no advantages yet."""
+        columns: dict[str, Any] = {spec.name: getattr(batch, spec.name) for spec in fields(TokenBatch)}
+        if absent := [name for name in ("old_logprobs", "advantages") if columns[name] is None]:
+            raise ValueError(f"rows without {absent[0]} have no policy loss: fill it in first")
+        return ScoredBatch(**columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

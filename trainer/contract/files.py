@@ -1,4 +1,4 @@
-"""Atomic writes: a file is whole or not there. A full disk is reported in one sentence.
+"""Atomic writes: a file is complete or absent. A full disk is reported in one sentence.
 
 Used by everything that writes into an output folder. It must not know what is in the files.
 """

@@ -1,4 +1,4 @@
-"""Where the project itself lies."""
+"""Paths of the project: its root folder, and the model that ships with it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files of JSON lines in step order (``metrics.jsonl`` and others): appending to them, and reading them as they grow.
 
-Written by the trainer, read by everything that shows or copies a run. A last line without its end is still being
+Written by the trainer, read by everything that shows or copies a run. An incomplete last line is still being
 written and is left out; a line that was damaged later is an error.
 """
 

@@ -1,4 +1,4 @@
-"""The seed of every random generator, from what it is for."""
+"""Seeds of random generators: a hash of the seed of the run and of what the generator is for."""
 
 from __future__ import annotations
 

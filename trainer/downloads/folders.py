@@ -1,4 +1,4 @@
-"""Folders of the cache that are whole or not there, with a record of where their files came from.
+"""Folders of the cache, written atomically, with a record of where their files came from.
 
 ``SOURCE.json`` holds the pinned requirement and the SHA-256 of every file, so that a second call knows that there is
 nothing to do and a damaged folder is made again.

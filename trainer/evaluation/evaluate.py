@@ -2,7 +2,7 @@
 
 Responses come from a function that is passed in, so this file knows no engine; it must not train or log.
 
-**Noise.** The sampling seed of a suite depends on the suite's name and ``EvaluationConfig.seed`` only, not on the run's
+**RNG.** The sampling seed of a suite depends on the suite's name and ``EvaluationConfig.seed`` only, not on the run's
 seed or step. So every run and every step answers the same problems with the same RNG stream, and a difference between
 two of them is a paired difference. A fresh stream for a final check is ``evaluation.seed=1``.
 """

@@ -3,7 +3,7 @@
     g_H . delta = sum_i I_i + regularizers + momentum + weight decay        (an identity, for every update)
 
 ``g_H`` is the gradient of the mean entropy of a fixed sample of the step's responses, ``delta`` what the optimiser did
-to the weights. What was measured on the same contexts less what is predicted is second order: the drift that noise
+to the weights. What was measured on the same contexts minus what is predicted is second order: the drift that noise
 alone can cause. It must leave weights, gradients, optimiser and random states as they were.
 """
 

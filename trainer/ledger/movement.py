@@ -1,4 +1,4 @@
-"""One optimiser update, element by element, as what the gradient, the momentum and the weight decay each did.
+"""One optimiser update split, element by element, into the parts of gradient, momentum and weight decay.
 
 Pure functions of the optimiser's state *before* the update; they must not step it.
 """

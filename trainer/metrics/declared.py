@@ -117,7 +117,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "entropy/mutual_information",
         "nats",
         "mean",
-        "of response and prompt among 8 prompts of the step: mean of log p(response after its prompt) less the log of "
+        "of response and prompt among 8 prompts of the step: mean of log p(response after its prompt) minus the log of "
         "its mean probability after all of them; at most log 8, and 0 if responses say nothing of their prompts",
     ),
     ("entropy/kl_step", "nats", "mean", "k3 estimate of KL(policy before, after): first order holds while it is small"),

@@ -1,7 +1,7 @@
 """How much a response says of its prompt: mutual information within the prompts of a step.
 
-Entropy does not tell answers that differ because their prompts do from answers that are one template with noise; this
-does. Source: RAGEN-2 (arXiv 2604.06268), whose exact estimator was not recovered: reconstructed as below.
+Entropy cannot tell responses that depend on their prompt from one template with noise; mutual information can.
+Source: RAGEN-2 (arXiv 2604.06268), whose exact estimator was not recovered: reconstructed as below.
 """
 
 from __future__ import annotations

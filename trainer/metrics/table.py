@@ -31,7 +31,7 @@ PLACEHOLDERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class DeclaredMetric:
     """One declared metric, or a family of them if the key has placeholders."""
 
     key: str
@@ -62,8 +62,8 @@ class Metric:
         return re.compile("".join(PLACEHOLDERS[part] if part in PLACEHOLDERS else re.escape(part) for part in parts))
 
 
-METRICS: tuple[Metric, ...] = tuple(
-    Metric(key=key, unit=unit, reduction=reduction, meaning=meaning) for key, unit, reduction, meaning in ROWS
+METRICS: tuple[DeclaredMetric, ...] = tuple(
+    DeclaredMetric(key=key, unit=unit, reduction=reduction, meaning=meaning) for key, unit, reduction, meaning in ROWS
 )
 """All declarations, in the order of the glossary."""
 
@@ -77,7 +77,7 @@ def check(keys: Iterable[str]) -> None:
 
 
 @functools.cache
-def find(key: str) -> Metric | None:
+def find(key: str) -> DeclaredMetric | None:
     """The declaration that covers ``key``, or None. Remembered, because the same keys come every step."""
     exact, families = _compiled()
     return exact.get(key) or next((metric for pattern, metric in families if pattern.fullmatch(key)), None)
@@ -134,7 +134,7 @@ def _ends(ends: Ends) -> str:
     return f"\u2265 {low:g}" if high is None else f"\u2264 {high:g}" if low is None else f"{low:g} to {high:g}"
 
 
-def _prose(metric: Metric) -> str:
+def _prose(metric: DeclaredMetric) -> str:
     """The meaning with ``<k>`` as ``k``: Markdown takes angle brackets for HTML."""
     return re.sub(r"<(\w+)>", r"\1", metric.meaning)
 
@@ -168,7 +168,7 @@ def headlines_markdown() -> str:
 
 
 @functools.cache
-def _compiled() -> tuple[dict[str, Metric], list[tuple[re.Pattern[str], Metric]]]:
+def _compiled() -> tuple[dict[str, DeclaredMetric], list[tuple[re.Pattern[str], DeclaredMetric]]]:
     exact = {metric.key: metric for metric in METRICS if "<" not in metric.key}
     return exact, [(metric.pattern, metric) for metric in METRICS if "<" in metric.key]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.seeds import derive_seed
 from trainer.objective.run_services import RunServices
@@ -151,10 +151,9 @@ class Advantage(Component):
         ``context`` has state and services."""
         return self(batch)
 
-    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
+    def adjusted(self, terms: TokenTerms, batch: ScoredBatch) -> Float[Tensor, "N T"]:
         """Advantages as the surrogate sees them; ``terms`` are the current policy's, detached. Row-local, in the
         units of ``batch.advantages`` and 0 where ``batch.advantages`` is 0."""
-        assert batch.advantages is not None
         return batch.advantages
 
 
@@ -210,7 +209,7 @@ class Surrogate(Component):
         pass."""
         return True
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         """Loss [N, T] before weights, mask and reduction, in units of the advantage."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.settings import ConfigError, nearest
 from trainer.objective.base import (
     Advantage,
@@ -193,6 +193,12 @@ class Objective:
             if auxiliary_rows is not None:
                 yield name, regularizer, auxiliary_rows
 
+    def policy_loss(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+        """The surrogate's loss [N, T] of some rows, in units of the advantage, with advantages as it sees them."""
+        scored = ScoredBatch.of(batch)
+        adjusted = self.advantage.adjusted(terms.detach(), scored)
+        return self.surrogate(terms, dataclasses.replace(scored, advantages=adjusted))
+
     def loss(self, terms: TokenTerms, batch: TokenBatch, scale: Float[Tensor, "N 1"]) -> tuple[Tensor, SurrogateLoss]:
         """Scalar loss of some rows (units of the reward) and the surrogate's own output.
 
@@ -211,9 +217,7 @@ class Objective:
         """Each token's contribution to :meth:`loss`, by member: ``policy`` first, then ``regularizer.<name>``; 0 off
         the mask; in units of the loss. And the surrogate's own output."""
         assert batch.weights is not None
-        policy = self.surrogate(
-            terms, dataclasses.replace(batch, advantages=self.advantage.adjusted(terms.detach(), batch))
-        )
+        policy = self.policy_loss(terms, batch)
         zero = torch.zeros((), dtype=policy.loss.dtype, device=policy.loss.device)
         parts = {"policy": torch.where(batch.mask, scale * batch.weights * policy.loss, zero)}
         for name, regularizer in sorted(self.regularizer.items()):

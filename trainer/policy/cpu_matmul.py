@@ -31,7 +31,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
 
 
 def use_onednn(model: nn.Module) -> nn.Module:
-    """Give the linear layers of ``model`` these products, if it is a float32 model on a CPU; returns ``model``.
+    """Give the linear layers of ``model`` these matmuls, if it is a float32 model on a CPU; returns ``model``.
 
     Parameters, their names and subclasses of ``nn.Linear`` stay as they are.
     """

@@ -2,8 +2,8 @@
 
 A name may carry numbers: ``"top_p_entropy@0.8"`` is ``top_p_entropy(logits, targets, 0.8)``. Gradients are
 autograd's; a part without gradient is detached here. ``logits`` have been divided by ``temperature``: what is said
-to be at temperature 1 multiplies by it again. No two numbers of the size of the logits are ever subtracted but from
-the largest logit: at 10^4 their rounding would be all that is left.
+to be at temperature 1 multiplies by it again. For numerical stability logits are subtracted from
+the largest logit only: at 10^4 any other difference of two large numbers would be rounding error.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Length:
+class PromptLength:
     """Size of one prompt."""
 
     id: str
@@ -90,8 +90,8 @@ class Length:
 
 
 def misfits(
-    where: str, lengths: Sequence[Length], key: str, max_tokens: int, context: int | None
-) -> tuple[list[Length], str]:
+    where: str, lengths: Sequence[PromptLength], key: str, max_tokens: int, context: int | None
+) -> tuple[list[PromptLength], str]:
     """Prompts without tokens, or that leave no room for a response in the model's context, and a sentence on them.
 
     ``key`` is the setting that ``max_tokens`` comes from; ``context`` None knows no end.

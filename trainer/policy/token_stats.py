@@ -23,7 +23,7 @@ TILE = {"cpu": 2**21, "cuda": 2**26}
 GPU enough for each kernel to fill it."""
 
 MIN_SIDE = 64
-"""Rows or columns of the thinnest tile: a thinner one would leave the matrix products waiting for memory."""
+"""Rows or columns of the thinnest tile: a thinner one would leave the matmuls waiting for memory."""
 
 ROWS_ADDED = 4096
 """Rows of a gradient that are made at one time before they are added."""

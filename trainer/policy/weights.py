@@ -1,4 +1,4 @@
-"""Weight files read without a model: whole, finite, and those that the configuration describes.
+"""Checks weight files without loading a model: complete, finite, with the names and shapes of ``config.json``.
 
 It must not load a model, and must not need memory for one.
 """

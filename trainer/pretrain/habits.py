@@ -1,10 +1,9 @@
-"""The writers of the pretraining traces: some rare and skilled, most frequent and not, each with words of their own.
+"""Simulated authors of the pretraining traces: few of them skilled, each with filler words of its own.
 
-A language model is pretrained on text by many hands. Its policy is a mixture of them: what it writes first decides
-whose habits it goes on with, and reinforcement learning soon moves weight to those who tend to be right, among them
-ones that are rare at first. Much of its entropy is wording that changes nothing for the reward. The traces of the tiny
-model have both, so that what reinforcement learning does to a mixture can be watched. Read by
-:mod:`trainer.pretrain.data`; no run reads it.
+A language model is pretrained on text of many authors, so its policy is a mixture of them: the first tokens of a
+response decide which author's style it continues, and reinforcement learning moves probability to authors whose answers
+tend to be correct, some of them rare at first. Much of the entropy is wording that does not change the reward. The
+traces of the tiny model have both properties. Used by :mod:`trainer.pretrain.data`; no run reads it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Signals that are for the run alone. Used where a run starts threads or processes of its own."""
+"""Keeps SIGUSR1 and SIGUSR2 from threads and child processes, so that only the main thread of a run handles them."""
 
 from __future__ import annotations
 

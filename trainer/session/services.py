@@ -1,4 +1,4 @@
-"""What rollout plans and objective members may ask of a run: samples, forward passes, expert responses.
+"""What rollout components and members of the objective may ask of a run: samples, forward passes, expert responses.
 
 Made by ``session.py``. It must not change weights or state.
 """

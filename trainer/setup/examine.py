@@ -1,5 +1,4 @@
-"""What can be known of a model, its prompts and the machine without loading weights: looked at before anything is
-queued.
+"""Checks of model, prompts and machine that need no weights in memory; made before anything is queued.
 
 A sweep asks for every level, so answers that depend only on the model or the task are kept.
 """
@@ -23,7 +22,7 @@ from trainer.contract.settings import ConfigError, require
 from trainer.policy.adapter import targets
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
 from trainer.policy.precision import precision
-from trainer.policy.prompts import Length, misfits, prompt_ids
+from trainer.policy.prompts import PromptLength, misfits, prompt_ids
 from trainer.policy.weights import check_shapes, check_weights
 from trainer.setup.build import Run
 from trainer.tasks.base import Task
@@ -99,24 +98,24 @@ def require_attention(model: ModelConfig) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def prompt_lengths(task: str, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
+def prompt_lengths(task: str, model: ModelConfig, evaluated: bool) -> dict[str, tuple[PromptLength, ...]]:
     """Sizes of every prompt of a task (its node, as JSON) by suite; ``train`` first, the others if ``evaluated``."""
     return measured_prompts(selected(build_component(json.loads(task), "task"), model), model, evaluated)
 
 
-def measured_prompts(task: Task, model: ModelConfig, evaluated: bool) -> dict[str, tuple[Length, ...]]:
+def measured_prompts(task: Task, model: ModelConfig, evaluated: bool) -> dict[str, tuple[PromptLength, ...]]:
     """:func:`prompt_lengths` of a task."""
     tokenizer = load_tokenizer(model)
 
-    def size(prompt: Prompt) -> Length:
+    def size(prompt: Prompt) -> PromptLength:
         where = str(prompt.data.get("where", prompt.id))
-        return Length(id=prompt.id, where=where, tokens=len(prompt_ids(tokenizer, prompt)))
+        return PromptLength(id=prompt.id, where=where, tokens=len(prompt_ids(tokenizer, prompt)))
 
     suites = {"train": task.train_prompts(), **(task.suites() if evaluated else {})}
     return {name: tuple(map(size, prompts)) for name, prompts in suites.items()}
 
 
-def check_lengths(run: Run, lengths: Mapping[str, Sequence[Length]]) -> tuple[frozenset[str], list[str]]:
+def check_lengths(run: Run, lengths: Mapping[str, Sequence[PromptLength]]) -> tuple[frozenset[str], list[str]]:
     """Ids of prompts that leave no room for a response in the model's context, and a sentence on those of each suite.
 
     Raises :class:`ConfigError` where the task does not say ``bad_rows=drop``, and for a suite that would lose them all.

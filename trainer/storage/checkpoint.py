@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checksummed, the last few kept, never unpickled.
+"""Checkpoints: written atomically, checksummed, the last few kept, never unpickled.
 
 ``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last, manifest.json; with
 the model's own files beside them (``export.py``) it is a folder that transformers loads. Must not decide when to

@@ -1,6 +1,6 @@
 """All responses of a step, token by token, as one compressed Parquet file: ``RUN/rollouts/step-000010.parquet``.
 
-A file is there whole or not at all, and equal responses are equal bytes. It must not know what makes a response.
+A file is written atomically, and equal responses give equal bytes. It must not know what makes a response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The words after ``python -m trainer evaluate RUN_OR_MODEL``."""
+"""Parses the arguments after ``python -m trainer evaluate RUN_OR_MODEL``."""
 
 from __future__ import annotations
 

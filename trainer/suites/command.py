@@ -28,7 +28,7 @@ from trainer.engine.base import EngineConfig, EngineSetup
 from trainer.evaluation.contamination import overlaps
 from trainer.evaluation.evaluate import EvaluationConfig, chosen_suites, evaluate
 from trainer.policy.model import context_length, end_tokens, load_config, load_tokenizer, model_path
-from trainer.policy.prompts import Length, misfits, prompt_ids
+from trainer.policy.prompts import PromptLength, misfits, prompt_ids
 from trainer.policy.weights import weight_files
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
@@ -212,9 +212,11 @@ def _overlap(request: Plan, name: str, sampled: list[Rollout]) -> dict[str, floa
     return {f"eval/{row.suite}/contaminated_frac": row.share for row in overlapping}
 
 
-def _lengths(tokenizer: Any, prompts: list[Prompt]) -> list[Length]:
+def _lengths(tokenizer: Any, prompts: list[Prompt]) -> list[PromptLength]:
     return [
-        Length(id=prompt.id, where=str(prompt.data.get("where", prompt.id)), tokens=len(prompt_ids(tokenizer, prompt)))
+        PromptLength(
+            id=prompt.id, where=str(prompt.data.get("where", prompt.id)), tokens=len(prompt_ids(tokenizer, prompt))
+        )
         for prompt in prompts
     ]
 

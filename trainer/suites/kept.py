@@ -1,6 +1,6 @@
 """Responses of an evaluation, kept on disk as they come, so that an interrupted one goes on where it was.
 
-The noise of a prompt's samples depends on the prompt alone, so the parts may come from different attempts.
+The RNG stream of a prompt's samples depends on the prompt alone, so the parts may come from different attempts.
 """
 
 from __future__ import annotations

@@ -7,28 +7,28 @@ problems are then all in its suite ``heldout``.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trainer.batch.types import Prompt, Verdict
+from trainer.batch.types import Prompt
 from trainer.contract.paths import ROOT
 from trainer.contract.settings import ConfigError, filled, nearest
-from trainer.tasks.base import Task, verify_all
+from trainer.tasks.base import Task
+from trainer.tasks.fitted import Fitted
 from trainer.tasks.jsonl import JsonlTask
 
 FOLDER = ROOT / "trainer" / "assets" / "suites"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """The suite ``heldout`` of a task, under a name of its own and with nothing to train on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut(Fitted):
+    """The suite ``heldout`` of ``task``, under a name of its own and with nothing to train on."""
 
     name: str
-    task: Task
 
     def train_prompts(self) -> list[Prompt]:
         """None."""
@@ -37,22 +37,6 @@ class HeldOut:
     def suites(self) -> dict[str, list[Prompt]]:
         """The one suite."""
         return {self.name: self.task.suites()["heldout"]}
-
-    def notes(self) -> list[str]:
-        """Those of the task."""
-        return self.task.notes()
-
-    def verify(self, prompt: Prompt, text: str) -> Verdict:
-        """As the task does."""
-        return self.task.verify(prompt, text)
-
-    def verify_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
-        """As the task does."""
-        return verify_all(self.task, pairs)
-
-    def expert(self, prompt: Prompt) -> str | None:
-        """As the task does."""
-        return self.task.expert(prompt)
 
 
 def names() -> list[str]:
@@ -73,4 +57,4 @@ def named(name: str, settings: Mapping[str, Any]) -> Task:
     if (target := node.pop("_target_", None)) is None:
         return filled(JsonlTask, node | {"suite_paths": {name: node["path"]}}, where)
     module, _, kind = target.rpartition(".")
-    return HeldOut(name, filled(getattr(importlib.import_module(module), kind), node, where))
+    return HeldOut(name=name, task=filled(getattr(importlib.import_module(module), kind), node, where))

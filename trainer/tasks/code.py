@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import ConfigError, Range
+from trainer.tasks.heldout import heldout_notes, heldout_part, training_part
 from trainer.tasks.sandbox.start import require_sandbox
 from trainer.tasks.tables import MISSING, column, records, require_source
 from trainer.tasks.template import CHAT, PromptFormat, with_line_breaks
@@ -60,23 +61,15 @@ class CodeTask:
 
     def train_prompts(self) -> list[Prompt]:
         """Problems that are not held out."""
-        prompts = [prompt for number, prompt in enumerate(self._prompts("train")) if number % self.heldout_every]
-        if not prompts:
-            raise ConfigError(f"task code: {self.path} leaves no problem to train on; raise task.heldout_every")
-        return prompts
+        return training_part(self._prompts("train"), self.heldout_every, f"task code: {self.path}")
 
     def suites(self) -> dict[str, list[Prompt]]:
         """``heldout``."""
-        return {"heldout": self._prompts("heldout")[:: self.heldout_every]}
+        return {"heldout": heldout_part(self._prompts("heldout"), self.heldout_every)}
 
     def notes(self) -> list[str]:
         """What training on an evaluation set costs."""
-        if self.heldout_every == 1:
-            return []
-        return [
-            f"task code: most problems of {self.path} are trained on, so a model that comes out cannot be evaluated on "
-            "the whole of it; suite heldout is not trained on"
-        ]
+        return heldout_notes(self.heldout_every, f"task code: {self.path}")
 
     def verify(self, prompt: Prompt, text: str) -> Verdict:
         """See the class; never raises on any ``text``."""

@@ -1,8 +1,8 @@
 """Whether two final answers are the same: equations, lists, units, words and numbers here, expressions by a
 function.
 
-Each level takes its part away and hands the rest down; what is left at the end goes to ``algebra``. Results are
-True, False or None, which means that the two cannot be compared. It must not import sympy.
+An equation is split into sides, a list into items, a quantity into number and unit; expressions that remain go to
+``algebra``. Results are True, False, or None where the two cannot be compared. It must not import sympy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which prompts of a pool are trained on: at random, or by clusters of similar ones, for low or high diversity.
 
-Three orders of one pool; the training set is the first ``count`` of an order, so that sets of different sizes nest. It
-must not know what makes prompts similar: it gets a cluster for each.
+There are three orders of one pool; the training set is the first ``count`` of an order, so that a smaller set is part
+of a larger one. It gets the cluster of each prompt and must not know what makes prompts similar.
 """
 
 from __future__ import annotations

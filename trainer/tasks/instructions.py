@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from trainer.batch.types import Prompt, Verdict
 from trainer.contract.settings import ConfigError, Range
+from trainer.tasks.heldout import heldout_notes, heldout_part, training_part
 from trainer.tasks.tables import MISSING, column, records, require_source
 from trainer.tasks.template import CHAT, PromptFormat, with_line_breaks
 from trainer.tasks.verifier_pool import shared_pool
@@ -40,26 +41,18 @@ class InstructionTask:
 
     def train_prompts(self) -> list[Prompt]:
         """Prompts that are not held out."""
-        prompts = [prompt for number, prompt in enumerate(self._prompts("train")) if number % self.heldout_every]
-        if not prompts:
-            raise ConfigError(f"task ifeval: {self.path} leaves no prompt to train on; raise task.heldout_every")
-        return prompts
+        return training_part(self._prompts("train"), self.heldout_every, f"task ifeval: {self.path}")
 
     def suites(self) -> dict[str, list[Prompt]]:
         """``heldout``."""
-        return {"heldout": self._prompts("heldout")[:: self.heldout_every]}
+        return {"heldout": heldout_part(self._prompts("heldout"), self.heldout_every)}
 
     def notes(self) -> list[str]:
         """How many rows were left out, and what training on an evaluation set costs."""
-        rows, notes = self._rows(), list[str]()
+        rows, notes = self._rows(), heldout_notes(self.heldout_every, f"task ifeval: {self.path}")
         if unjudged := sum(not _can_be_judged(row) for _, row in rows):
             notes.append(
                 f"task ifeval: {unjudged} of {len(rows)} rows ask for a language and are left out: install langdetect"
-            )
-        if self.heldout_every > 1:
-            notes.append(
-                f"task ifeval: most prompts of {self.path} are trained on, so a model that comes out cannot be "
-                "evaluated on the whole of it; suite heldout is not trained on"
             )
         return notes
 

@@ -1,7 +1,7 @@
 """A process beside the run that copies its folder to MLflow while the run goes on.
 
 The loop holds a :class:`Mirror`, whose process runs :func:`follow`. A process and not a thread, because mlflow in a
-thread held the interpreter, and so a training step, for up to 0.3 s. Must never raise into, or wait in, a step.
+thread held the GIL, and so a training step, for up to 0.3 s. Must never raise into, or wait in, a step.
 """
 
 from __future__ import annotations

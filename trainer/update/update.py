@@ -112,7 +112,7 @@ def _note_ratios(
     rows, terms = result.batch, result.terms
     assert rows.old_logprobs is not None
     ratio = torch.where(rows.mask, importance_ratio(terms.logprobs, rows.old_logprobs), 0.0) * share
-    policy = objective.surrogate(terms, replace(rows, advantages=objective.advantage.adjusted(terms, rows)))
+    policy = objective.policy_loss(terms, rows)
     for name, values in ((RATIO, ratio), (KEPT_RATIO, ratio.masked_fill(policy.clipped, 0.0))):
         ratios[name][index, : values.shape[1]] += values.to(ratios[name].dtype)
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from dashboards.search.conclusion import conclude
 from dashboards.search.confirm import Confirmation, load_confirmation, value_of
-from dashboards.search.load import Search, SearchObjective, load_search
+from dashboards.search.load import OptimizedMetric, SearchData, load_search
 from dashboards.search.outcome import best_so_far, front, importances, parameters, saving, tuned_trials
 
 PRUNED, FAIL, RUNNING = TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
@@ -29,7 +29,7 @@ def ended(state: TrialState, **facts: object) -> FakeTrial:
     return FakeTrial(params={KEY: 0.2}, state=state, **facts)  # type: ignore[arg-type]
 
 
-def loaded(output: Path, *trials: FakeTrial, **facts: object) -> Search:
+def loaded(output: Path, *trials: FakeTrial, **facts: object) -> SearchData:
     return load_search(write_search(output, FakeSearch(trials=trials, **facts)))  # type: ignore[arg-type]
 
 
@@ -40,7 +40,7 @@ def test_the_study_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert first.values == (0.3,) and first.seed_values == {0: (0.3,), 1: (0.3,)}
     assert pruned.values == (0.1,) and pruned.reason == "median" and pruned.intermediate == {5: 0.1}
     assert first.overrides == ("method=small/skywork", f"{KEY}=0.2")
-    assert search.objectives == (SearchObjective(metric=AVG, maximize=True, label="avg@16, held-out", last=2),)
+    assert search.objectives == (OptimizedMetric(metric=AVG, maximize=True, label="avg@16, held-out", last=2),)
     assert search.storage == str(search.folder / "study.journal") and search.n_trials == 24
 
 
@@ -153,7 +153,9 @@ def confirmation(output: Path, levels: dict[str, list[float]], reported: float =
     return load_confirmation(search)
 
 
-def confirmed_search(output: Path, levels: dict[str, list[float]], reported: float = 0.7, **facts: object) -> Search:
+def confirmed_search(
+    output: Path, levels: dict[str, list[float]], reported: float = 0.7, **facts: object
+) -> SearchData:
     confirm = {level: [{AVG: value, OOD: value / 2} for value in values] for level, values in levels.items()}
     return loaded(output, complete(0.1), complete(reported), confirm=confirm, confirmed={"tuned": 1}, **facts)
 
@@ -239,7 +241,7 @@ def test_without_a_confirmation_the_reported_value_is_said_to_flatter(tmp_path: 
 
 
 def test_a_value_is_the_mean_of_the_last_recorded_ones() -> None:
-    objective = SearchObjective(metric="m", maximize=True, label="m", last=2)
+    objective = OptimizedMetric(metric="m", maximize=True, label="m", last=2)
     assert value_of({"m": [9.0, 0.2, 0.4]}, objective) == pytest.approx(0.3)
     assert value_of({"m": [0.4]}, objective) == 0.4 and math.isnan(value_of({}, objective))
 

@@ -74,8 +74,10 @@ def test_the_summary_has_the_numbers_of_the_page(finished: Path, page: str) -> N
     assert "<b>450</b>" in page
     main, unseen = document["confirmation"]["comparisons"]
     assert (main["metric"], main["unseen"], unseen["unseen"]) == (AVG, False, True)
-    assert main["curse"] == pytest.approx(main["reported"] - main["tuned"]) and unseen["curse"] is None
-    assert document["winners"]["tuned"]["trial"] == main["trial"]
+    assert (
+        main["selection_bias"] == pytest.approx(main["reported"] - main["tuned"]) and unseen["selection_bias"] is None
+    )
+    assert document["best_trials"]["tuned"]["trial"] == main["trial"]
 
 
 def test_parts_of_a_section_by_objective_and_pair(several: Path) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import nct
 
 from dashboards.statistics.intervals import (
+    Bounds,
     Interval,
-    Range,
     bootstrap_interval,
     bounded_interval,
     clipped,
@@ -63,7 +63,7 @@ def test_t_interval_covers_95_percent_of_normal_samples_of_three() -> None:
     assert covered == pytest.approx(0.95, abs=0.014)
 
 
-SHARE = Range(low=0.0, high=1.0)
+SHARE = Bounds(low=0.0, high=1.0)
 
 
 def test_a_proportion_has_its_interval_within_0_and_1() -> None:
@@ -77,9 +77,9 @@ def test_a_proportion_has_its_interval_within_0_and_1() -> None:
 
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=6),
-    st.sampled_from([SHARE, Range(low=0.0), Range(high=1.0), Range(low=-1.0, high=1.0)]),
+    st.sampled_from([SHARE, Bounds(low=0.0), Bounds(high=1.0), Bounds(low=-1.0, high=1.0)]),
 )
-def test_no_interval_leaves_its_range_or_its_mean(values: list[float], bounds: Range) -> None:
+def test_no_interval_leaves_its_range_or_its_mean(values: list[float], bounds: Bounds) -> None:
     interval = bounded_interval(values, bounds)
     if interval.count > 1:
         assert bounds.low <= interval.low <= interval.mean + 1e-12

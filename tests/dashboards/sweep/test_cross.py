@@ -14,13 +14,13 @@ from fake_study import CLIP_HIGH, FakeSpec, write_study
 
 from dashboards.page.report import report_html
 from dashboards.page.terminal import WIDTH, level_table
-from dashboards.statistics.intervals import Range
+from dashboards.statistics.intervals import Bounds
 from dashboards.sweep.cross import cross_effects, evaluate_cross, over_factor, over_other
 from dashboards.sweep.factor import Factor, Grid, parse_factor
 from dashboards.sweep.glossary import Metric
 from dashboards.sweep.load import load_sweep
 
-METRIC = Metric(key="policy/entropy", label="Policy entropy", unit="nats", range=Range(low=0.0))
+METRIC = Metric(key="policy/entropy", label="Policy entropy", unit="nats", range=Bounds(low=0.0))
 SIZES, SUBSETS = ("8", "64"), ("random", "clustered")
 STATED = {"key": "task.subset", "label": "Choice", "direction": "increase", "levels": ["clustered", "random", "spread"]}
 DOCUMENT: dict[str, Any] = {

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.statistics.intervals import Range
+from dashboards.statistics.intervals import Bounds
 from dashboards.statistics.power import seeds_to_equivalence
 from dashboards.sweep.factor import Factor, Hypothesis, parse_factor
 from dashboards.sweep.glossary import Metric
@@ -16,7 +16,7 @@ from dashboards.sweep.hypothesis import evaluate_hypothesis
 
 RISING = Hypothesis(metric="policy/entropy", direction=1)
 FACTOR = Factor(name="clip", key="k", label="Upper clip", ordered=True, hypothesis=RISING)
-METRIC = Metric(key="policy/entropy", label="Policy entropy", unit="nats", range=Range(low=0.0))
+METRIC = Metric(key="policy/entropy", label="Policy entropy", unit="nats", range=Bounds(low=0.0))
 LABELS = {"a": "0.2", "b": "0.3", "c": "0.4"}
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from dashboards.search.conclusion import conclude
-from dashboards.search.confirm import Comparison, Confirmation
-from dashboards.search.load import Search, SearchObjective
+from dashboards.search.confirm import Confirmation, TunedComparison
+from dashboards.search.load import OptimizedMetric, SearchData
 from dashboards.statistics.intervals import paired_effect, t_interval
 from dashboards.sweep.factor import Factor, Hypothesis
 from dashboards.sweep.glossary import Metric
@@ -71,14 +71,14 @@ def test_a_real_movement_is_found() -> None:
 @pytest.mark.parametrize(("comparisons", "seeds"), [(1, 3), (1, 5), (4, 3)])
 def test_a_tuned_configuration_like_the_untuned_one_is_rarely_called_better(comparisons: int, seeds: int) -> None:
     generator, badges = np.random.default_rng([comparisons, seeds]), []
-    search = cast("Search", SimpleNamespace(complete=(None,), single=comparisons == 1))
-    objective = SearchObjective(metric="eval/heldout/avg_at_16", maximize=True, label="avg@16")
+    search = cast("SearchData", SimpleNamespace(complete=(None,), single=comparisons == 1))
+    objective = OptimizedMetric(metric="eval/heldout/avg_at_16", maximize=True, label="avg@16")
     for _ in range(STUDIES):
         items = []
         for level in range(comparisons):
             tuned, untuned = generator.normal(size=(2, seeds))
             items.append(
-                Comparison(
+                TunedComparison(
                     level=f"tuned-{level}",
                     trial=level,
                     objective=objective,

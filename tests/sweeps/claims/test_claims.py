@@ -13,7 +13,7 @@ import pytest
 from sweeps.after.results import check_claims
 from sweeps.claims import start as start_module
 from sweeps.claims.arms import cheapest_first
-from sweeps.claims.claim import Claim, chosen_claims, load_claims
+from sweeps.claims.claim import ClaimConfig, chosen_claims, load_claims
 from sweeps.claims.looks import look_levels, spent
 from sweeps.claims.request import asked
 from sweeps.compose.compose import CONF
@@ -24,8 +24,10 @@ Capture = pytest.CaptureFixture[str]
 DEFAULTS = {"claims": "all", "testbed": None, "until": None, "hours": None, "seeds": [20, 21], "looks": [3, 5]}
 
 
-def claim(number: int, **arms: str) -> Claim:
-    return Claim(number=number, statement="S", source="P", arms={arm: (text,) for arm, text in arms.items()}, tests=())
+def claim(number: int, **arms: str) -> ClaimConfig:
+    return ClaimConfig(
+        number=number, statement="S", source="P", arms={arm: (text,) for arm, text in arms.items()}, tests=()
+    )
 
 
 def document(tmp_path: Path, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from testbench import PAD, Toy, make_rollouts, off_policy, policy
 
 from trainer.batch.collate import collate
-from trainer.batch.types import StepStats, TokenBatch, TokenTerms, masked_sum
+from trainer.batch.types import ScoredBatch, StepStats, TokenBatch, TokenTerms, masked_sum
 
 
 def test_means_are_of_sums_and_not_of_means() -> None:
@@ -85,3 +85,15 @@ def test_columns_are_zero_off_the_mask() -> None:
     for column in (batch.sampler_logprobs, terms.logprobs, terms.entropy, terms.extras["sum_p2_logp_h"]):
         assert not column[~batch.mask].any()
         assert column[batch.mask].all()
+
+
+def test_the_policy_loss_gets_rows_with_old_log_probs_and_advantages() -> None:
+    batch = off_policy(Toy())
+    batch = replace(batch, advantages=torch.full_like(batch.sampler_logprobs, 2.0))
+    scored = ScoredBatch.of(batch)
+    assert scored.advantages is batch.advantages and scored.old_logprobs is batch.old_logprobs
+    part = scored.rows(torch.tensor([1]))
+    assert isinstance(part, ScoredBatch) and part.advantages.shape[0] == 1
+    for absent in ("advantages", "old_logprobs"):
+        with pytest.raises(ValueError, match=f"rows without {absent} have no policy loss"):
+            ScoredBatch.of(replace(batch, **{absent: None}))

@@ -68,12 +68,12 @@ def test_the_coefficient_stays_at_the_target_and_moves_with_the_deviation() -> N
 
 
 def test_the_target_is_anchored_to_the_first_step_only() -> None:
-    controller = AERController(gain=1.0, anchor=0.5)
+    controller = AERController(gain=1.0, target_frac=0.5)
     assert drive(controller, [0.2, 5.0, 0.05]) == pytest.approx([0, 0, 0, 0.05])
 
 
 def test_a_coefficient_that_started_at_zero_reaches_the_loss() -> None:
-    objective = plain(regularizer={"aer": AER()}, controller={"aer": AERController(anchor=2.0, gain=1.0)})
+    objective = plain(regularizer={"aer": AER()}, controller={"aer": AERController(target_frac=2.0, gain=1.0)})
     bench, batch = Bench(Toy()), graded(0.25, 0.5)
     first = bench.step(objective, batch)
     assert first.distance(bench.step(plain(), batch)) == 0.0
@@ -94,6 +94,6 @@ def test_settings_out_of_range_are_refused() -> None:
         (key, value), *_ = setting.items()
         with pytest.raises(ConfigError, match=rf"regularizer\.aer\.{key}={value}"):
             AER(**setting)
-    for key in ("anchor", "gain", "start"):
+    for key in ("target_frac", "gain", "start"):
         with pytest.raises(ConfigError, match=rf"controller\.aer\.{key}=-1"):
             AERController(**{key: -1.0})

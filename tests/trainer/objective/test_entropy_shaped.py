@@ -9,7 +9,7 @@ import torch
 from testbench import CONTEXT, Bench, Toy, off_policy, on_policy, plain, policy
 from torch import Tensor
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.settings import ConfigError
 from trainer.loop import with_advantages
 from trainer.objective.advantages.entropy_shaped import EntropyShaped
@@ -19,7 +19,8 @@ def adjusted(shaped: EntropyShaped, advantage: float, entropy: float) -> float:
     batch = on_policy(Toy(), groups=1, group_size=1)
     value = torch.full(batch.mask.shape, entropy)
     terms = TokenTerms(logprobs=-value, entropy=value)
-    return float(shaped.adjusted(terms, replace(batch, advantages=torch.full(batch.mask.shape, advantage)))[0, 0])
+    batch = replace(batch, old_logprobs=-value, advantages=torch.full(batch.mask.shape, advantage))
+    return float(shaped.adjusted(terms, ScoredBatch.of(batch))[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,10 @@ def test_kappa_one_can_cancel_a_negative_advantage_and_no_more() -> None:
 
 
 def test_no_sign_ever_flips() -> None:
-    batch = with_advantages(off_policy(Toy()), plain(), CONTEXT)
+    batch = ScoredBatch.of(with_advantages(off_policy(Toy()), plain(), CONTEXT))
     terms = policy(Toy()).measure(batch)
     shaped = EntropyShaped(alpha=50.0).adjusted(terms, batch)
-    assert torch.equal(shaped.sign(), batch.advantages.double().sign())  # type: ignore[union-attr]
+    assert torch.equal(shaped.sign(), batch.advantages.double().sign())
 
 
 def test_gradient_is_that_of_the_plain_loss_with_the_shaped_advantages_held_fixed() -> None:
@@ -56,7 +57,8 @@ def test_gradient_is_that_of_the_plain_loss_with_the_shaped_advantages_held_fixe
     ours = Bench(model).step(plain(advantage=EntropyShaped()), batch).gradient
     ready = with_advantages(batch, plain(), CONTEXT)
     terms = policy(model).terms(ready)
-    fixed = EntropyShaped().adjusted(terms.detach(), ready)
+    scored = ScoredBatch.of(replace(ready, old_logprobs=terms.logprobs.detach()))
+    fixed = EntropyShaped().adjusted(terms.detach(), scored)
     assert not fixed.requires_grad
     loss = -(fixed * terms.logprobs)[ready.mask].sum() / ready.num_tokens
     grads: tuple[Tensor, ...] = torch.autograd.grad(loss, list(model.parameters()))

@@ -62,7 +62,7 @@ def test_one_token_estimate_by_hand() -> None:
     # Second token: log proxy = log 0.09/0.99; d = -log 0.99 = 0.0100503; exp(d) - d - 1 = 1/99 - d = 5.0674e-05.
     low, column = math.log(0.09), {"old_min_p_logmass@0.02": [MASS] * 2, "old_min_p_kept@0.02": [kept(0.09)] * 2}
     batch = line([-1.0, -1.0], old_logprobs=[low, low], **column)
-    member, terms = released(coef=1.0, lowest=1.0), terms_of([low, low])
+    member, terms = released(coef=1.0, lowest_frac=1.0), terms_of([low, low])
     extras = member.prepare(batch, terms, CONTEXT)
     assert extras["lp_reg_selected"].tolist() == [[True, True]]
     assert extras["lp_reg_proxy"].exp().tolist() == [pytest.approx([0.090909] * 2, abs=1e-6)]
@@ -96,7 +96,7 @@ def test_published_selection_is_low_negative_and_kept() -> None:
     advantages = [-1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0, 1.0]
     survivors = [kept(p) for p in probabilities]
     terms = terms_of([math.log(p) for p in probabilities], **{NAMES[0]: [MASS] * 8, NAMES[1]: survivors})
-    found = selected(LpReg(lowest=0.5), line(advantages), terms)
+    found = selected(LpReg(lowest_frac=0.5), line(advantages), terms)
     assert found == [True, False, False, True, False, False, False, False]
 
 
@@ -107,37 +107,39 @@ def test_released_selection_counts_negative_tokens_and_asks_for_less_than_the_pr
     before = [0.05, 0.04, 0.01, 0.5, 0.6, 0.7, 0.001]
     columns = {"old_min_p_logmass@0.02": [MASS] * 7, "old_min_p_kept@0.02": [kept(p) for p in before]}
     batch = line([-1.0] * 6 + [1.0], old_logprobs=[math.log(p) for p in before], **columns)
-    found = selected(released(lowest=0.5), batch, terms_of([math.log(p) for p in now]))
+    found = selected(released(lowest_frac=0.5), batch, terms_of([math.log(p) for p in now]))
     assert found == [True, False, False, False, False, False, False]
 
 
-@pytest.mark.parametrize(("lowest", "count"), [(0.0, 0), (0.1, 0), (0.2, 2), (0.39, 3), (1.0, 10)])
-def test_released_share_is_floored_and_one_token_is_none(lowest: float, count: int) -> None:
+@pytest.mark.parametrize(("lowest_frac", "count"), [(0.0, 0), (0.1, 0), (0.2, 2), (0.39, 3), (1.0, 10)])
+def test_released_share_is_floored_and_one_token_is_none(lowest_frac: float, count: int) -> None:
     columns = {"old_min_p_logmass@0.02": [MASS] * 10, "old_min_p_kept@0.02": [kept(0.05)] * 10}
     logprobs = [math.log(0.05 + 0.01 * number) for number in range(10)]
     batch = line([-1.0] * 10, old_logprobs=logprobs, **columns)
-    assert sum(selected(released(lowest=lowest), batch, terms_of(logprobs))) == count
+    assert sum(selected(released(lowest_frac=lowest_frac), batch, terms_of(logprobs))) == count
 
 
-@pytest.mark.parametrize(("lowest", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.39, 3)])
-def test_published_share_is_floored(lowest: float, count: int) -> None:
+@pytest.mark.parametrize(("lowest_frac", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.39, 3)])
+def test_published_share_is_floored(lowest_frac: float, count: int) -> None:
     logprobs = [math.log(0.05 + 0.01 * number) for number in range(10)]
     terms = terms_of(logprobs, **{NAMES[0]: [MASS] * 10, NAMES[1]: [kept(0.05)] * 10})
-    assert sum(selected(LpReg(lowest=lowest), line([-1.0] * 10), terms)) == count
+    assert sum(selected(LpReg(lowest_frac=lowest_frac), line([-1.0] * 10), terms)) == count
 
 
 def test_a_filtered_token_is_never_protected_however_low() -> None:
     columns = {"old_min_p_logmass@0.02": [MASS] * 3, "old_min_p_kept@0.02": [kept(0.01)] * 3}
     noise = [math.log(0.01)] * 3
-    assert not any(selected(released(lowest=1.0), line([-1.0] * 3, old_logprobs=noise, **columns), terms_of(noise)))
+    assert not any(
+        selected(released(lowest_frac=1.0), line([-1.0] * 3, old_logprobs=noise, **columns), terms_of(noise))
+    )
     terms = terms_of(noise, **{NAMES[0]: [MASS] * 3, NAMES[1]: [kept(0.01)] * 3})
-    assert not any(selected(LpReg(lowest=1.0), line([-1.0] * 3), terms))
+    assert not any(selected(LpReg(lowest_frac=1.0), line([-1.0] * 3), terms))
 
 
 def test_without_a_floor_and_on_policy_the_proxy_is_the_policy_and_nobody_is_below_it() -> None:
     model = Toy()
     batch = off_policy(model)
-    member = released(min_p=0.0, lowest=1.0)
+    member = released(min_p=0.0, lowest_frac=1.0)
     terms = policy(model).measure(batch, member.old_statistics)
     here = replace(
         batch,
@@ -146,13 +148,13 @@ def test_without_a_floor_and_on_policy_the_proxy_is_the_policy_and_nobody_is_bel
         extras={f"old_{name}": value for name, value in terms.extras.items()},
     )
     assert not member.prepare(here, terms, CONTEXT)["lp_reg_selected"].any()
-    floor = released(min_p=0.3, lowest=1.0)
+    floor = released(min_p=0.3, lowest_frac=1.0)
     terms = policy(model).measure(batch, floor.old_statistics)
     here = replace(here, extras={f"old_{name}": value for name, value in terms.extras.items()})
     assert floor.prepare(here, terms, CONTEXT)["lp_reg_selected"].any()
 
 
-@pytest.mark.parametrize("member", [LpReg(lowest=0.8, min_p=0.05), released(lowest=0.8, min_p=0.05)])
+@pytest.mark.parametrize("member", [LpReg(lowest_frac=0.8, min_p=0.05), released(lowest_frac=0.8, min_p=0.05)])
 def test_no_selection_is_the_base_loss(member: LpReg) -> None:
     model, batch = Toy(), off_policy(Toy())
     base = Bench(model).step(plain(surrogate=BASE), batch)
@@ -165,7 +167,7 @@ def test_no_selection_is_the_base_loss(member: LpReg) -> None:
 
     assert with_member(member) > 1e-4 * base.size
     assert with_member(replace(member, coef=0.0)) == 0.0
-    assert with_member(replace(member, lowest=0.01)) == 0.0
+    assert with_member(replace(member, lowest_frac=0.01)) == 0.0
     assert with_member(member, torch.ones(batch.num_rows)) == 0.0  # equal rewards: no negative advantage
 
 
@@ -213,7 +215,7 @@ def test_variants_ask_for_statistics_where_they_look() -> None:
     [
         ({"coef": -1.0}, r"lp_reg\.coef=-1"),
         ({"min_p": 1.5}, r"lp_reg\.min_p=1.5"),
-        ({"lowest": -0.1}, r"lp_reg\.lowest=-0.1"),
+        ({"lowest_frac": -0.1}, r"lp_reg\.lowest_frac=-0.1"),
     ],
 )
 def test_out_of_range_is_refused(setting: dict[str, Any], words: str) -> None:

@@ -70,7 +70,9 @@ def test_k_below_one_is_refused() -> None:
 
 
 def test_only_the_leader_learns_by_its_lead() -> None:
-    assert GRPOPassK(divide=False)(rewarded([0.2, 0.9, 0.5, 0.0])).tolist() == pytest.approx([0, 0.4, 0, 0], abs=1e-7)
+    assert GRPOPassK(divide_by_std=False)(rewarded([0.2, 0.9, 0.5, 0.0])).tolist() == pytest.approx(
+        [0, 0.4, 0, 0], abs=1e-7
+    )
     deviation = stdev([0.2, 0.9, 0.5, 0.0])
     got = GRPOPassK(eps=0.0)(rewarded([0.2, 0.9, 0.5, 0.0])).tolist()
     assert got == pytest.approx([0, 0.4 / deviation, 0, 0], abs=1e-6)
@@ -78,6 +80,6 @@ def test_only_the_leader_learns_by_its_lead() -> None:
 
 def test_several_best_or_one_alone_have_no_lead() -> None:
     batch = rewarded([1, 1, 0, 1, 0, 1], [0, 0, 0, 3, 3, 7])
-    assert GRPOPassK(divide=False)(batch).tolist() == [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert GRPOPassK(divide_by_std=False)(batch).tolist() == [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     for rewards in ([0.0] * 4, [1.0] * 4, [0.5]):
         assert torch.equal(GRPOPassK(eps=0.0)(rewarded(rewards)), torch.zeros(len(rewards)))

@@ -8,29 +8,29 @@ from itertools import product
 
 import pytest
 import torch
-from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain
+from testbench import PAD, Bench, Toy, make_rollouts, off_policy, plain, widened
 from torch import Tensor
 
 from trainer.batch.collate import collate
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.settings import ConfigError
 from trainer.metrics.estimators import MAX_LOG_RATIO
 from trainer.objective.base import SurrogateLoss
 from trainer.objective.surrogates.ppo_clip import PPOClip
 
 
-def tokens(ratios: list[float], advantages: list[float]) -> tuple[TokenTerms, TokenBatch]:
+def tokens(ratios: list[float], advantages: list[float]) -> tuple[TokenTerms, ScoredBatch]:
     """One row of tokens with these ratios and advantages; log-probs are a float64 leaf."""
     template = collate(make_rollouts(groups=1, group_size=1, given=0), pad_id=PAD)
     ones = torch.ones(1, len(ratios))
     batch = replace(
-        template,
+        widened(template, len(ratios) - template.inputs.shape[1]),
         mask=ones.bool(),
         old_logprobs=torch.full((1, len(ratios)), -1.25, dtype=torch.float64),  # exact in binary
         advantages=torch.tensor([advantages], dtype=torch.float64),
     )
     logprobs = (torch.tensor([ratios], dtype=torch.float64).log() - 1.25).requires_grad_()
-    return TokenTerms(logprobs=logprobs, entropy=torch.zeros_like(logprobs)), batch
+    return TokenTerms(logprobs=logprobs, entropy=torch.zeros_like(logprobs)), ScoredBatch.of(batch)
 
 
 def evaluate(surrogate: PPOClip, ratios: list[float], advantages: list[float]) -> tuple[SurrogateLoss, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from testbench import CONTEXT, Bench, Toy, off_policy, plain, policy, rewarded
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.scope import SCOPE
 from trainer.objective.controllers.scope import SCOPEController
@@ -40,14 +40,14 @@ def test_rows_by_hand() -> None:
 def test_a_token_weighs_what_the_other_temperature_makes_of_its_probability() -> None:
     """p = [1/5, 4/5] is [1/3, 2/3] at twice the temperature and [1/17, 16/17] at half of it."""
     model = Toy()
-    batch = replace(rewarded([1.0, 0.0]), advantages=torch.tensor([[1.0], [-1.0]]))
+    batch = rewarded([1.0, 0.0])
     ones = torch.ones_like(batch.sampler_logprobs)
-    batch = replace(batch, old_logprobs=(ones / 5).log())
+    batch = replace(batch, old_logprobs=(ones / 5).log(), advantages=torch.tensor([[1.0], [-1.0]]) * ones)
     extras = {"old_tempered_logprobs@2.0": (ones / 3).log(), "old_tempered_logprobs@0.5": (ones / 17).log()}
     terms = TokenTerms(logprobs=ones, entropy=ones)
     for share, weight in ((0.5, 5 / 3), (-0.5, 5 / 17)):
         scope = SCOPE(pull=share, hot=2.0, cold=0.5)
-        found = scope.adjusted(terms, replace(batch, extras=extras))
+        found = scope.adjusted(terms, ScoredBatch.of(replace(batch, extras=extras)))
         torch.testing.assert_close(found[0], 1.0 + 0.5 * (weight - 1) * ones[0])
         assert found[1].unique().tolist() == [-1.0], "an incorrect response has no share"
         assert scope.old_statistics <= set(policy(model).measure(batch, scope.old_statistics).extras)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from testbench import CONTEXT, Bench, ModelServices, Toy, off_policy, on_policy, plain, policy, rewarded
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.settings import ConfigError
 from trainer.objective.advantages.grpo import GRPO
 from trainer.objective.advantages.one_sided import OneSided
@@ -112,9 +112,11 @@ class TestREPO:
     )
     def test_by_hand(self, advantage: float, p: float, expected: float) -> None:
         """zeta = 1/2: 1 - ln(0.1) / 2 = 2.15129 and so on; the fourth one turns its sign unless that is kept."""
-        batch = replace(rewarded([1.0]), advantages=torch.tensor([[advantage]]))
-        terms = TokenTerms(logprobs=torch.tensor([[p]]).log(), entropy=torch.zeros(1, 1))
-        free, kept = (REPO(zeta=0.5, keep_sign=keep).adjusted(terms, batch) for keep in (False, True))
+        batch = rewarded([1.0])
+        ones = torch.ones_like(batch.sampler_logprobs)
+        terms = TokenTerms(logprobs=(p * ones).log(), entropy=torch.zeros_like(ones))
+        batch = ScoredBatch.of(replace(batch, old_logprobs=terms.logprobs, advantages=advantage * ones))
+        free, kept = (REPO(zeta=0.5, keep_sign=keep).adjusted(terms, batch)[0, 0] for keep in (False, True))
         assert float(free) == pytest.approx(expected, abs=1e-5)
         assert float(kept) == pytest.approx(0.0 if (advantage, p) == (-1.0, 0.1) else expected, abs=1e-5)
 
@@ -151,7 +153,7 @@ class TestMultiplicative:
 
 def test_aer_holds_a_given_level_instead_of_a_share_of_the_first_entropy() -> None:
     for target, expected in ((None, 0.5 * (0.25 * 1.0 - 1.0)), (2.0, 0.5 * (2.0 - 1.0))):
-        servo = AERController(anchor=0.25, gain=0.5, start=1.0, target_entropy=target)
+        servo = AERController(target_frac=0.25, gain=0.5, start=1.0, target_entropy=target)
         state = servo.end_step(servo.initial_state(), {"policy/entropy_t1": 1.0})
         assert state["coef"] == pytest.approx(1.0 + expected)
 

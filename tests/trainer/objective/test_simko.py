@@ -9,7 +9,7 @@ import torch
 from testbench import Bench, Toy, off_policy, plain, policy, rewarded
 from torch import Tensor
 
-from trainer.batch.types import TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.objective.surrogates.simko import SimKO
 
@@ -28,21 +28,21 @@ def gradients(simko: SimKO, advantage: float, ratio: float, likeliest: float = 0
     entropy[0, 1] = 1.0
     extras = {f"top_k_logprobs@{simko.top_k}": candidates, "top_k_mass@1": torch.full_like(shape, likeliest)}
     batch = replace(batch, old_logprobs=(logprobs / 1.0).detach() - torch.tensor(ratio).log())
-    found = simko(TokenTerms(logprobs=logprobs, entropy=entropy, extras=extras), batch)
+    found = simko(TokenTerms(logprobs=logprobs, entropy=entropy, extras=extras), ScoredBatch.of(batch))
     of_sampled, of_candidates = torch.autograd.grad(found.loss[mask].sum(), [logprobs, candidates], allow_unused=True)
     nothing = torch.zeros_like(shape)
     return found.loss[mask].detach(), of_sampled[mask], (nothing if of_candidates is None else of_candidates)[mask]
 
 
 def test_the_candidates_share_the_gradient_of_a_forking_token_and_the_value_stays() -> None:
-    loss, sampled, candidates = gradients(SimKO(share=0.25), advantage=2.0, ratio=0.5)
+    loss, sampled, candidates = gradients(SimKO(smoothing=0.25), advantage=2.0, ratio=0.5)
     assert loss.tolist() == [-1.0, -1.0]
     assert sampled.tolist() == [-1.0, -0.75]
     assert candidates.tolist() == [0.0, -0.25]
 
 
 def test_where_the_sampled_tokens_ratio_is_clipped_nobody_gets_any() -> None:
-    loss, sampled, candidates = gradients(SimKO(share=0.25), advantage=1.0, ratio=2.0)
+    loss, sampled, candidates = gradients(SimKO(smoothing=0.25), advantage=1.0, ratio=2.0)
     assert loss.tolist() == pytest.approx([-1.2, -1.2])
     assert not sampled.any() and not candidates.any()
 
@@ -51,7 +51,7 @@ def test_a_favourite_is_punished_more_and_anybody_else_as_ever() -> None:
     simko = SimKO(penalty=1.5)
     assert gradients(simko, -1.0, 1.0, likeliest=0.25)[1].tolist() == [1.0, 1.5]
     assert gradients(simko, -1.0, 1.0, likeliest=0.5)[1].tolist() == [1.0, 1.0]
-    assert gradients(replace(simko, share=0.0), 1.0, 1.0, likeliest=0.25)[1].tolist() == [-1.0, -1.0]
+    assert gradients(replace(simko, smoothing=0.0), 1.0, 1.0, likeliest=0.25)[1].tolist() == [-1.0, -1.0]
 
 
 def test_the_statistics_are_the_models() -> None:
@@ -59,14 +59,14 @@ def test_the_statistics_are_the_models() -> None:
     terms = policy(Toy()).measure(batch, simko.statistics)
     assert set(terms.extras) == {"top_k_logprobs@2", "top_k_mass@1"}
     assert (terms.extras["top_k_mass@1"][batch.mask] >= terms.logprobs[batch.mask].exp() - 1e-6).all()
-    assert SimKO(share=0.0, penalty=1.0).statistics == frozenset()
+    assert SimKO(smoothing=0.0, penalty=1.0).statistics == frozenset()
 
 
 def test_with_one_candidate_and_the_whole_share_only_the_favourite_moves() -> None:
     """In the model: a step along SimKO's gradient raises the likeliest token where PPO's raises the sampled one."""
     batch = off_policy(Toy())
     ppo, simko = (
-        Bench(Toy()).step(plain(surrogate=s), batch) for s in (PPOClip(), SimKO(share=1.0, top_k=1, penalty=1.0))
+        Bench(Toy()).step(plain(surrogate=s), batch) for s in (PPOClip(), SimKO(smoothing=1.0, top_k=1, penalty=1.0))
     )
     assert simko.distance(ppo) > 1e-3
     assert simko.stats.means() == ppo.stats.means() | {"policy/grad_norm": simko.stats.means()["policy/grad_norm"]}

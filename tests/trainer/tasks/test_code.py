@@ -244,7 +244,7 @@ def test_livecodebench_rows(tmp_path: Path) -> None:
     assert task.verify(first, "print(sum(map(int, input().split())))").reward == 1.0
     assert task.verify(second, f"```python\n{function['starter_code']}\n        return a + b\n```").reward == 1.0
     assert task.verify(second, f"```python\n{function['starter_code']}\n        return a - b\n```").reward == 0.0
-    with pytest.raises(ConfigError, match="leaves no problem to train on"):
+    with pytest.raises(ConfigError, match="leaves no prompt to train on"):
         task.train_prompts()
 
 

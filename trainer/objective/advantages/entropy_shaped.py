@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
@@ -52,8 +52,7 @@ class EntropyShaped(GRPO):
         require(self.alpha >= 0, "advantage.alpha", self.alpha, "give at least 0")
         require(self.kappa >= 1, "advantage.kappa", self.kappa, "below 1 the bonus could turn an advantage's sign")
 
-    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
-        assert batch.advantages is not None
+    def adjusted(self, terms: TokenTerms, batch: ScoredBatch) -> Float[Tensor, "N T"]:
         # An entropy of 0 may come out a hair below 0, and a token without an advantage must stay without.
         bonus = self.alpha * terms.entropy.clamp(min=0)
         return batch.advantages + torch.minimum(bonus, batch.advantages.abs() / self.kappa)

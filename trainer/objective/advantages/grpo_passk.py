@@ -29,12 +29,12 @@ class GRPOPassK(Advantage):
     ``r_second`` is the second largest reward, equal to ``r_max`` where several are best: then nobody leads. With
     rewards 0 and 1 only groups with exactly one correct response train. A group of one gives 0.
 
-    Shape: [N]; unit: standard deviations, or reward with ``divide=False``.
+    Shape: [N]; unit: standard deviations, or reward with ``divide_by_std=False``.
     """
 
     about: ClassVar[About] = About(source="arXiv 2503.19595 as in verl (grpo_passk)", status="released")
 
-    divide: bool = True
+    divide_by_std: bool = True
     """Divide by the group's standard deviation (ddof 1)."""
     eps: float = 1e-6
     """Added to the standard deviation."""
@@ -56,5 +56,5 @@ class GRPOPassK(Advantage):
             if len(rows) > 1:
                 best = rewards[rows].topk(2)
                 lead[rows[best.indices[0]]] = best.values[0] - best.values[1]
-        std = group_statistics(batch.rewards, batch.group).std + self.eps if self.divide else 1.0
+        std = group_statistics(batch.rewards, batch.group).std + self.eps if self.divide_by_std else 1.0
         return (lead / std).where(lead > 0, torch.zeros_like(lead)).float()

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.objective.advantages.dr_grpo import DrGRPO
 from trainer.objective.base import Advantage, Context, Diagnostic
@@ -56,8 +56,7 @@ class OptimalToken(Advantage):
         terms = context.services.measure(batch, {"sum_p2"})
         return {COLUMN: token_advantages(terms, batch)}
 
-    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
-        assert batch.advantages is not None
+    def adjusted(self, terms: TokenTerms, batch: ScoredBatch) -> Float[Tensor, "N T"]:
         return torch.where(batch.advantages != 0, batch.extras[COLUMN].to(batch.advantages.dtype), batch.advantages)
 
 

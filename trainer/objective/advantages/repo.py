@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.advantages.grpo import GRPO
@@ -49,8 +49,7 @@ class REPO(GRPO):
         GRPO.__post_init__(self)
         require(self.zeta >= 0, "advantage.zeta", self.zeta, "give at least 0")
 
-    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
-        assert batch.advantages is not None
+    def adjusted(self, terms: TokenTerms, batch: ScoredBatch) -> Float[Tensor, "N T"]:
         shift = self.zeta * terms.logprobs
         for_negative = (1 + shift).clamp(min=0) if self.keep_sign else 1 + shift
         return batch.advantages * (1 - shift).where(batch.advantages > 0, for_negative)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
@@ -66,8 +66,7 @@ class SCOPE(GRPO):
         mix = abs(self.pull)
         return (1 - mix) * GRPO.__call__(self, batch) + mix * is_correct(batch)
 
-    def adjusted(self, terms: TokenTerms, batch: TokenBatch) -> Float[Tensor, "N T"]:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def adjusted(self, terms: TokenTerms, batch: ScoredBatch) -> Float[Tensor, "N T"]:
         if self.pull == 0:
             return batch.advantages
         weight = importance_ratio(

@@ -15,7 +15,7 @@ from trainer.objective.base import Context, Controller, State
 class AERController(Controller):
     """A coefficient that rises while the entropy is below its target and falls while it is above.
 
-        target_entropy = anchor * entropy of the first step, unless it is given
+        target_entropy = target_frac * entropy of the first step, unless it is given
         coef           = max(0, coef + gain * (target_entropy - entropy))          after every step
 
     ``entropy`` is the full-vocabulary entropy of the step's rollouts at temperature 1 (``policy/entropy_t1``), which a
@@ -29,14 +29,14 @@ class AERController(Controller):
         source=(
             '"Revisiting Entropy Regularization", arXiv 2510.10959, of which the abstract and summaries were read: '
             "a target anchored to the initial entropy, and a global coefficient adjusted to hold it, are theirs; a "
-            "summary puts the best anchor (tau) near 0.4"
+            "summary puts the best share (tau) near 0.4"
         ),
         status="reconstructed",
         departures="the update rule and its gain are assumed",
     )
 
     target: str = "regularizer.aer.coef"
-    anchor: float = 0.4
+    target_frac: float = 0.4
     """Share of the initial entropy that is held (tau)."""
     target_entropy: Annotated[float, Range(0, 100)] | None = None
     """Nats per token that are held; null: the share of the initial entropy."""
@@ -46,7 +46,9 @@ class AERController(Controller):
     """Coefficient of the first step."""
 
     def __post_init__(self) -> None:
-        require(self.anchor >= 0, "controller.aer.anchor", self.anchor, "give a share of the initial entropy")
+        require(
+            self.target_frac >= 0, "controller.aer.target_frac", self.target_frac, "give a share of the initial entropy"
+        )
         require(self.gain >= 0, "controller.aer.gain", self.gain, "give a gain of at least 0")
         require(self.start >= 0, "controller.aer.start", self.start, "give a coefficient of at least 0")
 
@@ -59,6 +61,6 @@ class AERController(Controller):
     def end_step(self, state: State, metrics: Mapping[str, float]) -> State:
         entropy, initial = metrics["policy/entropy_t1"], state["initial_entropy"]
         initial = entropy if initial is None else initial
-        target = self.anchor * initial if self.target_entropy is None else self.target_entropy
+        target = self.target_frac * initial if self.target_entropy is None else self.target_entropy
         coef = max(0.0, state["coef"] + self.gain * (target - entropy))
         return {"coef": coef, "initial_entropy": initial}

@@ -1,4 +1,4 @@
-"""Interpolation between two values over a part of a run. Pure functions, shared by the schedules."""
+"""Interpolation between two values over a part of a run: pure functions that the schedules share."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ class TemperatureByDiversity(Controller):
 
         diversity_s     = mean over the steps of stage s of diversity/ngram
         temperature_1   = rollout.temperature
-        temperature_s+1 = min(temperature_s + increment, highest)    if diversity_s < diversity_1, else temperature_s
+        temperature_s+1 = min(temperature_s + increment, temperature_max)    if diversity_s < diversity_1
+                          temperature_s                                      otherwise
 
     The trainer divides its logits by the temperature that the step was sampled at.
 
@@ -44,7 +45,7 @@ class TemperatureByDiversity(Controller):
     """Steps of a stage."""
     increment: Annotated[float, Range(0, 100)] = 0.05
     """What is added between two stages."""
-    highest: Annotated[float, Range(0.01, 100)] = 1.5
+    temperature_max: Annotated[float, Range(0.01, 100)] = 1.5
     """Where it ends."""
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
@@ -72,7 +73,7 @@ class TemperatureByDiversity(Controller):
     def _next_stage(self, state: State) -> State:
         diversity, temperature = state["total"] / self.stage, state["temperature"]
         level = diversity if state["level"] is None else state["level"]
-        raised = max(temperature, min(temperature + self.increment, self.highest))
+        raised = max(temperature, min(temperature + self.increment, self.temperature_max))
         return {
             "temperature": raised if diversity < level else temperature,
             "level": level,

@@ -30,9 +30,9 @@ class LpReg(Regularizer):
         term     = coef * scale * divergence                                   on the selected tokens
 
     ``variant="published"``: the proxy is that of the current policy, held fixed; the share is
-    ``floor(lowest * n)`` of all n sampled tokens; the divergence is the full ``KL(proxy || p) = -log sum_kept p``.
-    ``variant="released"``: the proxy is that of the sampling policy; the share is ``floor(lowest * n)`` of the n tokens
-    of negative advantage, at least 2 or none, and only those below their proxy; the divergence is the one-token
+    ``floor(lowest_frac * n)`` of all n sampled tokens; the divergence is the full ``KL(proxy || p) = -log sum_kept p``.
+    ``variant="released"``: the proxy is that of the sampling policy; the share is ``floor(lowest_frac * n)`` of the n
+    tokens of negative advantage, at least 2 or none, and only those below their proxy; the divergence is the one-token
     estimate ``min(exp(d) - d - 1, 10)`` with ``d = clamp(log proxy(token) - logprobs, -20, 20)``.
     The filter looks at the model's own probabilities, and the temperature divides the logits of what it keeps, as in
     the code's ``apply_min_p``. ``coef=0`` is plain GRPO.
@@ -60,14 +60,16 @@ class LpReg(Regularizer):
     """Weight of the divergence (beta)."""
     min_p: float = 0.02
     """Tokens below this share of the likeliest token's probability are noise (kappa)."""
-    lowest: float = 0.01
+    lowest_frac: float = 0.01
     """Share of tokens that counts as unlikely (rho); the paper takes 0.01 for Qwen3-14B and 0.005 for Qwen2.5-32B."""
     variant: Literal["published", "released"] = "published"
 
     def __post_init__(self) -> None:
         require(self.coef >= 0, "regularizer.lp_reg.coef", self.coef, "a weight is at least 0")
         require(0 <= self.min_p <= 1, "regularizer.lp_reg.min_p", self.min_p, "give a share from 0 to 1")
-        require(0 <= self.lowest <= 1, "regularizer.lp_reg.lowest", self.lowest, "give a share from 0 to 1")
+        require(
+            0 <= self.lowest_frac <= 1, "regularizer.lp_reg.lowest_frac", self.lowest_frac, "give a share from 0 to 1"
+        )
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         if self.variant == "released" and run.optim.num_updates == 1:
@@ -94,11 +96,11 @@ class LpReg(Regularizer):
         assert terms is not None and batch.advantages is not None and batch.old_logprobs is not None
         negative = batch.mask & (batch.advantages < 0)
         if self.variant == "published":
-            low = _lowest(terms.logprobs, batch.mask, self.lowest, at_least=1)
+            low = _lowest(terms.logprobs, batch.mask, self.lowest_frac, at_least=1)
             return {"lp_reg_selected": negative & low & (terms.extras[self._names[1]] > 0)}
         mass, kept = (batch.extras[f"old_{name}"] for name in self._names)
         proxy = batch.old_logprobs - mass
-        low = _lowest(terms.logprobs, negative, self.lowest, at_least=2)
+        low = _lowest(terms.logprobs, negative, self.lowest_frac, at_least=2)
         selected = negative & low & (kept > 0) & (terms.logprobs < proxy)
         return {"lp_reg_selected": selected, "lp_reg_proxy": proxy}
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import importance_ratio
@@ -46,8 +46,7 @@ class Archer(Surrogate):
     clip_entropic: Annotated[float, Range(0, 1)] = 0.5
     """The same for entropic tokens."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         ratio = importance_ratio(terms.logprobs, batch.old_logprobs)
         entropic = above_row_quantile(terms.entropy, batch.mask, self.quantile)
         floor = torch.full_like(ratio, 1 - self.clip).masked_fill(entropic, 1 - self.clip_entropic)

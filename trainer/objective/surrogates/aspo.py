@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import importance_ratio
@@ -48,8 +48,7 @@ class ASPO(Surrogate):
     max_weight: Annotated[float, Range(1)] = 3.0
     """Upper bound on the weight."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         advantages = batch.advantages
         with torch.no_grad():
             ratio = importance_ratio(terms.logprobs, batch.old_logprobs)

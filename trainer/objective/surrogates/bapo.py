@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range, require
 from trainer.metrics.estimators import importance_ratio
@@ -94,8 +94,7 @@ class BAPO(Surrogate):
                 break
         return low, high
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         ratio = importance_ratio(terms.logprobs, batch.old_logprobs)
         floor, ceiling = (batch.extras[name][:, None].expand_as(ratio) for name in (LOW, HIGH))
         return clipped_loss(ratio, batch, floor=floor, ceiling=ceiling, dual_clip=None)

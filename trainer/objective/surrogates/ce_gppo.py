@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
@@ -62,8 +62,7 @@ class CEGPPO(Surrogate):
         require(high >= 0, "surrogate.clip_high", high, "give a number of at least 0")
         require(dual is None or dual > 1, "surrogate.dual_clip", dual, "give a number above 1, or null for none")
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         floor, ceiling = 1 - self.clip_low, 1 + self.clip_high
         ppo = clipped_loss(
             importance_ratio(terms.logprobs, batch.old_logprobs),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
@@ -51,8 +51,7 @@ class CISPO(Surrogate):
         require(low is None or 0 <= low <= 1, "surrogate.clip_low", low, "give a number from 0 to 1, or null for none")
         require(high is None or high >= 0, "surrogate.clip_high", high, "give a number of at least 0, or null for none")
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         ratio = importance_ratio(terms.logprobs.detach(), batch.old_logprobs)
         if self.clip_low is not None:
             ratio = ratio.clamp(min=1 - self.clip_low)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import importance_ratio
@@ -48,8 +48,7 @@ class DCPO(Surrogate):
     max_ratio: Annotated[float, Range(1)] = 10.0
     """Largest upper bound."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         low, high = self.bounds(batch.old_logprobs)
         ratio = importance_ratio(terms.logprobs, batch.old_logprobs)
         return clipped_loss(ratio, batch, floor=low, ceiling=high, dual_clip=None)

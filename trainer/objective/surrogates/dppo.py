@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import importance_ratio
@@ -49,8 +49,7 @@ class DPPO(Surrogate):
     max_ratio: Annotated[float, Range(1)] = 20.0
     """Upper bound on the ratio as a weight."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         with torch.no_grad():
             logprobs, old = terms.logprobs, batch.old_logprobs
             away = (total_variation if self.divergence == "tv" else binary_kl)(old, logprobs) > self.delta

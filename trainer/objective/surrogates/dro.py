@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Surrogate, SurrogateLoss
@@ -46,8 +46,7 @@ class DRO(Surrogate):
     def silent_without_advantage(self) -> bool:
         return False
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         gap = terms.logprobs - batch.old_logprobs
         never = torch.zeros_like(batch.mask)
         loss = -(batch.advantages * terms.logprobs - self.beta / 2 * gap * gap)

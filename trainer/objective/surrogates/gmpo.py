@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import bounded
@@ -46,8 +46,7 @@ class GMPO(Surrogate):
         require(self.clip_low >= 0, "surrogate.clip_low", self.clip_low, "give a number of nats, at least 0")
         require(self.clip_high >= 0, "surrogate.clip_high", self.clip_high, "give a number of nats, at least 0")
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         advantages = batch.advantages
         gap = bounded(terms.logprobs - batch.old_logprobs)
         high = batch.mask & (advantages > 0) & (gap > self.clip_high)

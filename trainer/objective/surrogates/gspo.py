@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Surrogate, SurrogateLoss
@@ -46,8 +46,7 @@ class GSPO(Surrogate):
         require(0 <= low <= 1, "surrogate.clip_low", low, "give a number from 0 to 1 (a ratio is positive)")
         require(high >= 0, "surrogate.clip_high", high, "give a number of at least 0")
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         advantages, zero = batch.advantages, torch.zeros((), device=batch.mask.device)
         with torch.no_grad():
             moved = torch.where(batch.mask, terms.logprobs - batch.old_logprobs, zero)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
@@ -83,8 +83,7 @@ class KLCov(Surrogate):
         count = num_selected(self.top_frac, batch.num_tokens) if self.coef else 0
         return {SELECTED: largest(cov, batch.mask, count)}
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         loss = -batch.advantages * importance_ratio(terms.logprobs, batch.old_logprobs)
         gap = (terms.logprobs - batch.old_logprobs).abs()
         penalised = batch.extras[SELECTED] & (gap.detach() > self.dead_zone)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.objective.base import Surrogate, SurrogateLoss
@@ -37,5 +37,5 @@ class LUSPO(Surrogate):
     clip_high: Annotated[float, Range(0)] = 4e-4
     """Upper threshold on it."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         return GSPO(clip_low=self.clip_low, clip_high=self.clip_high)(terms, batch)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
@@ -61,8 +61,7 @@ class PPOClip(Surrogate):
         require(high is None or high >= 0, "surrogate.clip_high", high, "give a number of at least 0, or null for none")
         require(dual is None or dual > 1, "surrogate.dual_clip", dual, "give a number above 1, or null for none")
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         return clipped_loss(
             importance_ratio(terms.logprobs, batch.old_logprobs),
             batch,
@@ -73,11 +72,10 @@ class PPOClip(Surrogate):
 
 
 def clipped_loss(
-    ratio: Float[Tensor, "N T"], batch: TokenBatch, *, floor: Bound, ceiling: Bound, dual_clip: float | None
+    ratio: Float[Tensor, "N T"], batch: ScoredBatch, *, floor: Bound, ceiling: Bound, dual_clip: float | None
 ) -> SurrogateLoss:
     """The loss of :class:`PPOClip` with the ratio kept within [``floor``, ``ceiling``]: numbers, or one of each for
     every token [N, T] (both then); None for no bound. Dimensionless bounds."""
-    assert batch.advantages is not None
     advantages = batch.advantages
     plain = -advantages * ratio
     if floor is None and ceiling is None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.metrics.estimators import importance_ratio
@@ -37,8 +37,7 @@ class SAPO(Surrogate):
         for name in ("tau_positive", "tau_negative"):
             require(getattr(self, name) > 0, f"surrogate.{name}", getattr(self, name), "a temperature is above 0")
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         ratio = importance_ratio(terms.logprobs, batch.old_logprobs)
         tau = torch.full_like(ratio, self.tau_negative).masked_fill(batch.advantages > 0, self.tau_positive)
         loss = -batch.advantages * (4 / tau) * torch.sigmoid(tau * (ratio - 1))

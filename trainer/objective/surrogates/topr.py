@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import importance_ratio
@@ -45,8 +45,7 @@ class TOPR(Surrogate):
     negative: Annotated[float, Range(0)] = 1.0
     """Weight of tokens of negative advantage."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         taper = self.negative * importance_ratio(terms.logprobs.detach(), batch.old_logprobs).clamp(max=1.0)
         weight = taper.masked_fill(batch.advantages > 0, self.positive)
         never = torch.zeros_like(batch.mask)

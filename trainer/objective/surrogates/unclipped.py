@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Surrogate, SurrogateLoss
@@ -30,8 +30,7 @@ class Unclipped(Surrogate):
         status="published",
     )
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         never = torch.zeros_like(batch.mask)
         loss = -batch.advantages * importance_ratio(terms.logprobs, batch.old_logprobs)
         return SurrogateLoss(loss=loss, clipped_low=never, clipped_high=never)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import Range
 from trainer.metrics.estimators import bounded
@@ -51,8 +51,7 @@ class VESPO(Surrogate):
     lambda_negative: Annotated[float, Range(0)] = 2.0
     """Rate of the decay in w for negative advantages."""
 
-    def __call__(self, terms: TokenTerms, batch: TokenBatch) -> SurrogateLoss:
-        assert batch.advantages is not None and batch.old_logprobs is not None
+    def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         with torch.no_grad():
             moved = bounded(terms.logprobs - batch.old_logprobs).masked_fill(~batch.mask, 0.0)
             log_w = moved.sum(dim=1, keepdim=True).clamp(*LOG_WEIGHT)

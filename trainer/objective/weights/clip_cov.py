@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Context, Weight
@@ -66,7 +66,7 @@ class ClipCov(Weight):
         cov = masked_covariance(terms.logprobs, batch.advantages, batch.mask)
         eligible = batch.mask & (cov > self.cov_low) & (cov < self.cov_high)
         if context.surrogate.clip_settings:
-            policy = context.surrogate(terms, batch)
+            policy = context.surrogate(terms, ScoredBatch.of(batch))
             eligible &= ~policy.clipped
         out = random_subset(eligible, num_selected(self.frac, batch.num_tokens), context.generator("clip_cov"))
         return torch.ones_like(batch.sampler_logprobs).masked_fill(out, 0.0)

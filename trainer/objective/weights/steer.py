@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.batch.types import TokenBatch, TokenTerms
+from trainer.batch.types import ScoredBatch, TokenBatch, TokenTerms
 from trainer.contract.about import About
 from trainer.contract.settings import require
 from trainer.objective.base import Context, Weight
@@ -111,7 +111,7 @@ class Steer(Weight):
             inner = (1 - p) ** self.one_minus_pi_power * (p.log() + entropy)
         change = (push * inner).nan_to_num(0.0, 0.0, 0.0)
         if self.clip_indicator and context.surrogate.clip_settings:
-            policy = context.surrogate(terms, batch)
+            policy = context.surrogate(terms, ScoredBatch.of(batch))
             change = change.masked_fill(policy.clipped, 0.0)
         return change
 

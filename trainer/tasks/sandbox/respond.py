@@ -1,7 +1,7 @@
 """Runs in a sandbox: defines a response's function, and answers calls to it, one line of input and output per call.
 
-Arguments and results are Python literals, so that only values reach the tests, which run in another sandbox. A function
-that raises answers ``!``.
+Arguments and results are Python literals, so that only values reach the tests, which run in another sandbox. The answer
+of a function that raises is ``!``.
 """
 
 from __future__ import annotations
