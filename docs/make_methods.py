@@ -73,6 +73,8 @@ def forward_passes(built: list[Any]) -> str:
         asked.append("1 over the responses that branch")
     if any(getattr(member, "needs_reference", False) for member in built):
         asked.append("1 of the reference a step")
+    if any(getattr(member, "needs_states", False) for member in built):
+        asked.append("1 of the reference a step, without output layer")
     if any(getattr(member, "needs_current", False) for member in built):
         asked.append("1 per update")
     elif any(getattr(member, "needs_old", False) for member in built):

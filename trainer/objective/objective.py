@@ -86,6 +86,11 @@ class Objective:
         """Whether any member reads the reference model's log-probs."""
         return any(member.needs_reference for _, member in self.components())
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether any member asks for hidden states of the reference model."""
+        return any(member.needs_states for _, member in self.components())
+
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What any member finds wrong or surprising about the run."""
         for _, member in self.components():
