@@ -41,8 +41,8 @@ class FlowRL(Surrogate):
         source="FlowRL, arXiv 2509.15207; the authors' recipe for verl (flowrl)",
         status="released",
         departures=(
-            "the mean is over all tokens of the prompt, theirs leaves out the last; a response keeps its dropout over the "
-            "epochs of a step"
+            "the mean is over all tokens of the prompt, theirs leaves out the last; a response keeps its dropout over "
+            "the epochs of a step"
         ),
     )
 
