@@ -45,7 +45,7 @@ class RunServices(Protocol):
         ...
 
     def states(self, batch: TokenBatch) -> Float[Tensor, "N D"]:
-        """Mean over each row's sampled positions of the last hidden states of the reference model, which is frozen, on
+        """Mean over each row's sampled positions of the last hidden states of the reference model, dimensionless, on
         the CPU: one forward pass without the output layer, for members with ``needs_states``."""
         ...
 

@@ -19,10 +19,12 @@ DECIDED = "a run folder says what it is computed on; start runs through sweep.py
 
 
 def make_accelerator(run: Run) -> Accelerator:
-    """Accelerate's handle on device and ranks; raises :class:`ConfigError` for a device that is undecided or absent."""
+    """Accelerate's handle on device and ranks; raises :class:`ConfigError` for what is undecided, or a device that is
+    absent."""
     device = run.hardware.device
     cpu = device == "cpu" or not torch.cuda.is_available()
     require(device != "auto", "hardware.device", device, DECIDED)
+    require(run.hardware.num_threads is not None, "hardware.num_threads", None, DECIDED)
     require_device(run.hardware)
     # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
     handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]

@@ -47,6 +47,7 @@ class SessionServices:
         return measure(self.learner, batch, statistics)
 
     def states(self, batch: TokenBatch) -> Float[Tensor, "N D"]:
+        """Of the reference policy, dimensionless; every rank measures its share."""
         assert self.reference is not None, "a member that asks for states declares needs_states"
         ranks = self.learner.ranks
         return ranks.sum(self.reference.mean_states(batch, rank=ranks.rank, world=ranks.world))

@@ -27,7 +27,7 @@ from trainer.policy.precision import precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.session import reference
-from trainer.session.devices import DECIDED, engine_setup, make_accelerator
+from trainer.session.devices import engine_setup, make_accelerator
 from trainer.session.reference import Reference
 from trainer.session.services import SessionServices, completion_entropies
 from trainer.setup.build import Run
@@ -200,7 +200,6 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
     started = f"{ranks.world} rank(s) were started; several take `accelerate launch`, which the queue does by itself"
     require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
-    require(run.hardware.num_threads is not None, "hardware.num_threads", None, DECIDED)
     torch.set_num_threads(run.hardware.num_threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
     tokenizer, model = load_tokenizer(run.model), load_model(run.model).to(accelerator.device)
@@ -247,9 +246,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         folder=folder,
         ranks=ranks,
         learner=learner,
-        reference=Reference(
-            policy.frozen_copy() if run.objective.needs_reference or run.objective.needs_states else None
-        ),
+        reference=Reference(policy.frozen_copy() if run.objective.keeps_reference else None),
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(

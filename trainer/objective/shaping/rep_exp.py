@@ -50,7 +50,7 @@ class RepExp(Shaping):
 
     coef: Annotated[float, Range(0, 1000)] = 0.01
     """Bonus of a leverage of 1 (beta)."""
-    ridge: Annotated[float, Range(1e-12, 1e12)] = 0.01
+    ridge: Annotated[float, Range(1e-12, 1e6)] = 0.01
     """lambda."""
     dimension: Annotated[int, Range(1, 100_000)] = 32
     """Of the projected states; the authors take 32 for GSM8K and MATH, 128 for long responses."""

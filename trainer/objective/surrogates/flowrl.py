@@ -50,7 +50,7 @@ class FlowRL(Surrogate):
     forced_reduction: ClassVar[str | None] = "SequenceMean"
     detached: ClassVar[frozenset[str]] = frozenset({"logprobs"})
 
-    beta: Annotated[float, Range(0, 10_000)] = 15.0
+    beta: Annotated[float, Range(1e-6, 10_000)] = 15.0
     """Nats per token of a response that is one unit of advantage better."""
     layers: Annotated[int, Range(1, 16)] = 3
     """Linear layers of log Z."""
