@@ -84,4 +84,5 @@ def leverages(states: Float[Tensor, "G d"], ridge: float) -> Float[Tensor, " G"]
     """``h_i^T (H^T H + ridge I)^-1 h_i`` of rows minus their mean, dimensionless, from 0 to below 1."""
     centred = states - states.mean(dim=0)
     gram = centred.T @ centred + ridge * torch.eye(states.shape[1], dtype=states.dtype)
-    return (centred * torch.linalg.solve(gram, centred.T).T).sum(dim=1)
+    solved: Tensor = torch.linalg.solve(gram, centred.T)
+    return (centred * solved.T).sum(dim=1)
