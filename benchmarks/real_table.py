@@ -2,7 +2,8 @@
 
     benchmarks/real.sh && python -m benchmarks.real_table [outputs/records/real]
 
-Reads the records that real.sh writes, or the committed ones. Two seeds have no useful interval, so the entropy of each is shown.
+Reads the records that real.sh writes, or the committed ones. Two seeds have no useful interval, so the entropy of
+each is shown.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def ledger(wide: pd.DataFrame) -> str:
     """Sums of the measured and of the predicted change over the steps that have a ledger, nats."""
     found = wide.dropna(subset=["ledger/measured", "ledger/predicted"])
     if found.empty:
-        return "–"
+        return "-"
     measured, predicted = found["ledger/measured"], found["ledger/predicted"]
-    return f"{measured.mean():+.4f} / {predicted.mean():+.4f}"
+    return f"{measured.mean():+.4f}, {predicted.mean():+.4f}"
 
 
 def lines(study: dashboards.Frames) -> list[str]:
@@ -66,7 +67,14 @@ def main(folder: Path) -> None:
     """Print a Markdown table for every record in ``folder``."""
     for record in sorted(path for path in folder.iterdir() if path.is_dir()):
         print(f"\n**{record.name.replace('_', ' ')}**\n")
-        print(row("level", "entropy at temperature 1, nats (each seed)", *AT_THE_END.values(), "ledger, measured / predicted"))
+        print(
+            row(
+                "level",
+                "entropy at temperature 1, nats (each seed)",
+                *AT_THE_END.values(),
+                "ledger: measured, predicted",
+            )
+        )
         print(row(*["---"] * (3 + len(AT_THE_END))))
         print("\n".join(lines(dashboards.load(record.name, str(record)))))
 

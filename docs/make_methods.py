@@ -36,8 +36,27 @@ preset has that of the member furthest from a paper, of those it adds to plain G
 the released scripts' constants, whatever its members are. *Passes*:
 forward passes beside the one with gradient that every update makes; those "per update" are saved where a mini-batch
 fits one micro-batch.
+
+Presets are listed by what they act on; one that acts on several things stands under the first of these questions, and
+its third column has the rest.
 """
+HEAD = "| preset | what | beside plain GRPO | status | statistics | forward passes | time of a step / GRPO |"
 NONE = "none"
+PARITY = ROOT / "benchmarks" / "results" / "parity.json"
+QUESTIONS = {
+    "controller": "What holds entropy, or a coefficient, where it should be over a run?",
+    "rollout": "Which prompts and responses are trained on?",
+    "surrogate": "Which gradient does a token get, and how far may its probability move?",
+    "shaping": "What is rewarded?",
+    "weight": "Which tokens count, and how much?",
+    "regularizer": "What is added to the loss?",
+    "advantage": "How is a response judged against its group?",
+    "clip": "Which gradient does a token get, and how far may its probability move?",
+    "reduction": "How are the losses of tokens averaged?",
+}
+"""What a preset acts on, by slot; the first that it changes is the one that it is listed under. PPO's surrogate with
+other thresholds often only comes along, so it is asked late."""
+BASELINE = "What is everything compared with?"
 
 
 def presets() -> list[str]:
@@ -73,6 +92,8 @@ def forward_passes(built: list[Any]) -> str:
         asked.append("1 over the responses that branch")
     if any(getattr(member, "needs_reference", False) for member in built):
         asked.append("1 of the reference a step")
+    if any(getattr(member, "needs_states", False) for member in built):
+        asked.append("1 of the reference a step, without output layer")
     if any(getattr(member, "needs_current", False) for member in built):
         asked.append("1 per update")
     elif any(getattr(member, "needs_old", False) for member in built):
@@ -97,15 +118,22 @@ def status(config: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     return f"**{found}**" if found == "reconstructed" else found
 
 
-def preset_table() -> str:
-    """One row a preset."""
+def question(config: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """What the preset acts on: the first of :data:`QUESTIONS` that it answers otherwise than plain GRPO."""
+    plain = members(base)
+    slots = set()
+    for path, node in members(config).items():
+        if node != plain.get(path):
+            slot = path.partition(".")[0]
+            slots.add("clip" if slot == "surrogate" and str(node["_target_"]).endswith(".PPOClip") else slot)
+    return next((asked for slot, asked in QUESTIONS.items() if slot in slots), BASELINE)
+
+
+def preset_tables() -> Iterator[str]:
+    """The presets by question, one row each."""
     costs = json.loads(COSTS.read_text())["data"]["step_ratio"] if COSTS.exists() else {}
     base = _resolved(["method=grpo"])
-    rows = [
-        "| preset | what | beside plain GRPO | status of its members | statistics | forward passes "
-        "| time of a step / GRPO |",
-        "|---" * 7 + "|",
-    ]
+    tables: dict[str, list[str]] = {asked: [] for asked in (BASELINE, *QUESTIONS.values())}
     for name in presets():
         config = _resolved([f"method={name}"])
         built = [build_component(node, path) for path, node in members(config).items()]
@@ -120,8 +148,34 @@ def preset_table() -> str:
             forward_passes(built),
             cost,
         )
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+        row = "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        tables[question(config, base)].append(row)
+    for asked, rows in tables.items():
+        if rows:
+            yield f"### {asked}\n"
+            yield from (HEAD, "|---" * 7 + "|", *rows, "")
+
+
+def parity_section() -> Iterator[str]:
+    """Our members against the peers' own functions, as ``benchmarks/parity.py`` found them."""
+    if not PARITY.exists():
+        return
+    document = json.loads(PARITY.read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(document["peers"].items()))
+    yield "## Held against TRL and verl\n"
+    agreed = f"{document['data']['agrees']:.0e}"
+    yield f"`{document['command']}` calls functions of {versions} and these members on the same random batch:"
+    yield "float64, loss and gradient by every log-prob. Differences are the largest one over the largest number; below"
+    yield f"{agreed} the two agree (some sums are float32 on one side).\n"
+    yield "| method | their function | what is compared | difference | agrees | remark |"
+    yield "|---" * 6 + "|"
+    for row in document["data"]["compared"]:
+        what, size = row.get("of", NONE), f"{row['difference']:.0e}" if "difference" in row else ""
+        agrees = row["missing"] if "missing" in row else "yes" if row["agrees"] else "**no**"
+        compared = f"{what} and loss" if "loss" in row else what
+        cells = (row["method"], f"{row['peer']}: `{row['function']}`", compared, size, agrees, row["note"])
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
 
 
 def component_sections() -> Iterator[str]:
@@ -161,7 +215,8 @@ def _resolved(overrides: list[str]) -> dict[str, Any]:
 
 def pages() -> dict[Path, str]:
     """What the generated page should say."""
-    text = "\n".join([HEADER, "## Presets\n", preset_table(), "", *component_sections()]).rstrip() + "\n"
+    parts = [HEADER, "## Presets\n", *preset_tables(), *parity_section(), *component_sections()]
+    text = "\n".join(parts).rstrip() + "\n"
     return {ROOT / "docs" / "methods.md": text}
 
 

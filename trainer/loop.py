@@ -116,7 +116,7 @@ def train_step(session: Session, watch: Stopwatch) -> dict[str, float]:
         objective = run.objective.controlled(session.state, context)
         batch = with_advantages(batch, objective, with_services, session.state)
     with watch("reference"):
-        if session.reference.policy is not None:
+        if objective.needs_reference:
             terms = measure(session.learner, batch, policy=session.reference.policy)
             batch = replace(batch, ref_logprobs=terms.logprobs)
     with watch("prepare"):

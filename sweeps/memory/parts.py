@@ -13,6 +13,7 @@ from typing import Any
 
 from sweeps.memory.model_size import ModelSize
 from sweeps.memory.shape import ModelShape
+from trainer.contract.about import members
 from trainer.contract.component_source import class_body
 
 GIB = 2**30
@@ -167,9 +168,9 @@ def cache_per_token(shape: ModelShape, wide: int) -> int:
 
 
 def needs_reference(config: Mapping[str, Any]) -> bool:
-    """Whether a regularizer measures from a frozen copy of the model, as its class says."""
-    nodes = (config.get("regularizer") or {}).values()
-    return any(_says(str(node["_target_"]), "needs_reference") for node in nodes)
+    """Whether a member measures from a frozen copy of the model, as its class says."""
+    targets = [str(node["_target_"]) for node in members(config).values()]
+    return any(_says(target, name) for target in targets for name in ("needs_reference", "needs_states"))
 
 
 def _says(target: str, name: str) -> bool:

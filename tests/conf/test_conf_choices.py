@@ -132,9 +132,9 @@ def test_no_preset_sets_a_clip_that_its_number_of_updates_makes_inert(name: str)
     assert updates > 1 or not clips or name in ON_POLICY
 
 
-UPDATES = {"siren": 16, "steer": 16, "qae": 16, "forking_tokens": 16, "cure": 16, "dapo": 16} | {
+UPDATES = {"siren": 16, "steer": 16, "qae": 16, "forking_tokens": 16, "cure": 16, "dapo": 16, "flowrl": 16} | {
     **dict.fromkeys(("dph_alpha", "dph_forward", "dph_js"), 2),
-    **dict.fromkeys(("nsr", "psr", "w_reinforce", "calibrl", "gspo"), 4),
+    **dict.fromkeys(("nsr", "psr", "w_reinforce", "calibrl", "gspo", "rep_exp"), 4),
     **dict.fromkeys(("clip_cov", "kl_cov"), 8),
 }
 """Rollout batch over mini-batch of the papers (specification 1.2, 1.4, 3, 4, 5, 7, 9, 10, 13.1, 14.3, 14.4)."""

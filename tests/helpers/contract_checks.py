@@ -24,6 +24,7 @@ from testbench import (
     ModelServices,
     Outcome,
     Toy,
+    equipped,
     off_policy,
     on_policy,
     on_ranks,
@@ -174,7 +175,7 @@ def _off_policy_terms(case: Case) -> tuple[TokenBatch, TokenTerms]:
     batch = off_policy(model)
     old = policy(model).measure(batch, case.objective.old_statistics).extras
     batch = replace(batch, extras={f"old_{name}": value for name, value in old.items()})
-    return batch, policy(model).measure(batch, case.objective.statistics)
+    return batch, policy(equipped(model, case.objective)).measure(batch, case.objective.statistics)
 
 
 def _same(one: Outcome, other: Outcome) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainer.batch.collate import collate
@@ -29,6 +30,7 @@ from trainer.objective.shaping.none import NoShaping
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.policy import shared_prompt
 from trainer.policy.policy import Policy
+from trainer.policy.prompt_head import add_head
 from trainer.runtime.ranks import Ranks
 from trainer.update.gradient import Learner
 from trainer.update.update import UpdateObserver, update
@@ -97,6 +99,13 @@ def policy(
         device=torch.device("cpu"),
         shares_prompts=getattr(getattr(model, "config", None), "_attn_implementation", "") == shared_prompt.NAME,
     )
+
+
+def equipped(model: nn.Module, objective: Objective) -> nn.Module:
+    """A copy of the model with the network on prompts that the objective's surrogate asks for."""
+    model = copy.deepcopy(model)
+    add_head(model, objective.surrogate.prompt_head, seed=5)
+    return model
 
 
 def anchor_of(tokens: Sequence[int]) -> int | None:
@@ -245,7 +254,7 @@ class Bench:
 
     def step(self, objective: Objective, batch: TokenBatch, state: dict[str, Any] | None = None) -> Outcome:
         """Advantages, weights, one update, in the order of ``loop.train_step``; ``self.model`` stays as it is."""
-        model = copy.deepcopy(self.model)
+        model = equipped(self.model, objective)
         actor = policy(
             model,
             micro_batch_tokens=self.micro_batch_tokens,
@@ -348,6 +357,9 @@ class ModelServices:
 
     def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
         return self.policy.measure(batch, statistics)
+
+    def states(self, batch: TokenBatch) -> Float[Tensor, "N D"]:
+        return self.policy.mean_states(batch)
 
     def expert(self, prompt: Prompt) -> Rollout | None:
         return replace(make_rollouts(100 + int(prompt.id[1:]), groups=1, group_size=1, given=0)[0], prompt=prompt)

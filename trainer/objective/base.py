@@ -20,6 +20,7 @@ from trainer.objective.run_services import RunServices
 
 if TYPE_CHECKING:
     from trainer.objective.run_settings import RunSettings
+    from trainer.policy.prompt_head import PromptHead
 
 State = dict[str, Any]
 """What a component remembers between steps: JSON-able, stored in every checkpoint."""
@@ -80,6 +81,9 @@ class Component:
     """``prepare`` reads what ``old_`` says of the batch: costs the same, in the first update of a step only."""
     needs_reference: ClassVar[bool] = False
     """Reads ``batch.ref_logprobs``: a frozen copy of the initial model is kept, one more forward pass a step."""
+    needs_states: ClassVar[bool] = False
+    """Asks ``services.states``: a frozen copy of the initial model is kept, one more forward pass a step, without its
+    output layer."""
     about: ClassVar[About]
     """Source, status and departures; every member states its own."""
     neutral: ClassVar[dict[str, object] | None] = None
@@ -208,6 +212,11 @@ class Surrogate(Component):
         """Whether a token of advantage 0 gets exactly no gradient; rows without any advantage then skip the backward
         pass."""
         return True
+
+    def prompt_head(self, width: int) -> PromptHead | None:
+        """A network on the mean hidden state [D = ``width``] of a row's prompt, trained beside the policy, whose number
+        is ``terms.extras["prompt_head"]`` where ``statistics`` name it; None: there is none."""
+        return None
 
     def __call__(self, terms: TokenTerms, batch: ScoredBatch) -> SurrogateLoss:
         """Loss [N, T] before weights, mask and reduction, in units of the advantage."""

@@ -86,6 +86,16 @@ class Objective:
         """Whether any member reads the reference model's log-probs."""
         return any(member.needs_reference for _, member in self.components())
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether any member asks for hidden states of the reference model."""
+        return any(member.needs_states for _, member in self.components())
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether there has to be a reference model at all."""
+        return self.needs_reference or self.needs_states
+
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
         """What any member finds wrong or surprising about the run."""
         for _, member in self.components():

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from jaxtyping import Float
+from torch import Tensor
+
 from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms
 
 
@@ -39,6 +42,11 @@ class RunServices(Protocol):
 
     def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
         """Log-probs, entropy and ``statistics`` of rows, without gradient: one forward pass."""
+        ...
+
+    def states(self, batch: TokenBatch) -> Float[Tensor, "N D"]:
+        """Mean over each row's sampled positions of the last hidden states of the reference model, dimensionless, on
+        the CPU: one forward pass without the output layer, for members with ``needs_states``."""
         ...
 
     def expert(self, prompt: Prompt) -> Rollout | None:

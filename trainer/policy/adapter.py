@@ -2,7 +2,8 @@
 
 ``A`` [r, in] is drawn, ``B`` [out, r] begins at 0, so that training starts from the model itself. Both are float32 at
 least. Source: Hu et al., arXiv 2106.09685; the layers are peft's. Whoever samples or stores weights gets them merged,
-under the names of the model without adapter. A model without adapter passes through all of this unchanged.
+under the names of the model without adapter, and without the network on prompts (``prompt_head.py``). A model that has
+neither passes through all of this unchanged.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from trainer.contract.config import ModelConfig
 from trainer.contract.settings import ConfigError, require
+from trainer.policy import prompt_head
 from trainer.policy.cpu_matmul import use_onednn
 
 ADAPTER = "default"
@@ -80,7 +82,7 @@ def merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     weights = model.state_dict()
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "base_layer")}
     for name, tensor in weights.items():
-        if _is_adapter(name):
+        if _is_adapter(name) or prompt_head.is_head(name):
             continue
         path, found, rest = name.rpartition(".base_layer.")
         layer: Any = layers.get(path) if found else None
@@ -120,7 +122,7 @@ def resume(model: nn.Module, weights: Mapping[str, Tensor], kept: Mapping[str, A
     """
     own = adapter_weights(model)
     if not own:
-        model.load_state_dict(weights)
+        model.load_state_dict({**weights, **prompt_head.head_weights(model)})
         return
     for name, tensor in model.state_dict().items():
         if name in weights and not torch.equal(tensor.cpu(), weights[name]):

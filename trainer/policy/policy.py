@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from trainer.batch.collate import micro_batches, shared_micro_batches
 from trainer.batch.types import TokenBatch, TokenTerms
-from trainer.policy import shared_prompt
+from trainer.policy import prompt_head, shared_prompt
 from trainer.policy.adapter import adapter_weights, in_place
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.model import backbone
 from trainer.policy.token_stats import plain_token_stats, token_stats
+
+HiddenStates = Callable[[Bool[Tensor, "N T"]], Float[Tensor, "M D"]]
+"""Last hidden states at the positions of a mask, row by row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +55,11 @@ class Policy:
         """
         temperature = self.temperature if temperature is None else temperature
         alike = {ENTROPY_T1} & set(statistics) if temperature == 1 else set()
-        autocast = (
-            torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
-        )
+        of_prompts = {prompt_head.NAME} & set(statistics)
         mask = batch.mask
-        with autocast, in_place(self.model, self.adapter):
-            hidden = self._hidden(batch)
+        with self._computing():
+            states = self._hidden(batch)
+        hidden = states(mask)
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         stats = (plain_token_stats if self.plain_statistics else token_stats)(
             hidden.to(head.weight.dtype),  # as the model's own head would round
@@ -65,13 +67,14 @@ class Policy:
             batch.targets[mask],
             bias=getattr(head, "bias", None),
             temperature=temperature,
-            statistics=set(statistics) - alike,
+            statistics=set(statistics) - alike - of_prompts,
             chunk=self.head_chunk,
         )
         if self.logprob_dtype is not None:
             stats["logprobs"] = _rounded(stats["logprobs"], self.logprob_dtype)
         full = {name: _scatter(value, mask) for name, value in stats.items()}
         full |= dict.fromkeys(alike, full["entropy"])
+        full |= {name: self._of_prompt(states, batch) for name in of_prompts}
         return TokenTerms(logprobs=full.pop("logprobs"), entropy=full.pop("entropy"), extras=full)
 
     @property
@@ -81,16 +84,47 @@ class Policy:
         bias = getattr(head, "bias", None)
         return int(head.weight.shape[0]) if bias is None else int((bias != -torch.inf).sum())
 
-    def _hidden(self, batch: TokenBatch) -> Float[Tensor, "M D"]:
-        """Hidden states of the sampled positions, row by row."""
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """The types and the adapter that the model computes with."""
+        autocast = (
+            torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
+        )
+        with autocast, in_place(self.model, self.adapter):
+            yield
+
+    def _hidden(self, batch: TokenBatch) -> HiddenStates:
+        """Hidden states of every real position, to be asked for by a mask."""
         if self.shares_prompts:
             packed = shared_prompt.pack_tokens(batch.inputs, batch.lengths, batch.prompt_lengths)
-            return shared_prompt.hidden_states(backbone(self.model), packed).index_select(0, packed.rows[batch.mask])
+            states = shared_prompt.hidden_states(backbone(self.model), packed)
+            return lambda mask: states.index_select(0, packed.rows[mask])
         # Rows are padded on the right and attention is causal, so padding cannot reach a real position: no mask.
         hidden: Tensor = backbone(self.model)(
             input_ids=batch.inputs, position_ids=batch.positions, use_cache=False
         ).last_hidden_state
-        return hidden[batch.mask]
+        return lambda mask: hidden[mask]
+
+    def _of_prompt(self, states: HiddenStates, batch: TokenBatch) -> Float[Tensor, "N T"]:
+        """What the network on the prompts' mean hidden states says, at every sampled position of a row."""
+        head: Any = getattr(self.model, prompt_head.NAME)
+        in_prompt = torch.arange(batch.inputs.shape[1], device=batch.mask.device) < batch.prompt_lengths[:, None]
+        features = _row_means(states(in_prompt), in_prompt).to(head.last.weight.dtype)
+        values: Tensor = head(features, batch.extras.get(prompt_head.SEED))
+        return torch.where(batch.mask, values[:, None], torch.zeros((), dtype=values.dtype, device=values.device))
+
+    @torch.no_grad()
+    def mean_states(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> Float[Tensor, "N D"]:
+        """Mean over each row's sampled positions of the last hidden states, that is of those the tokens were sampled
+        from; dimensionless, float32 at least, on the CPU; 0 in rows without any, and in those of other ranks."""
+        head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
+        means = self.column(batch).new_zeros(batch.num_rows, head.weight.shape[1])
+        for index in self.micro_batch_indices(batch, rank=rank, world=world):
+            rows = batch.rows(index).to(self.device)
+            with self._computing():
+                states = self._hidden(rows)
+            means[index] = _row_means(states(rows.mask).to(means.dtype), rows.mask).cpu()
+        return means
 
     def micro_batch_indices(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
         """Row indices [n] of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
@@ -153,6 +187,12 @@ def fill(terms: TokenTerms, index: Tensor, part: TokenTerms) -> None:
 def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
     """The numbers of a narrower type in the type that they have, with the gradient of the identity."""
     return values + (values.detach().to(dtype).to(values.dtype) - values.detach())
+
+
+def _row_means(states: Float[Tensor, "M D"], mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N D"]:
+    """Mean of each row's states; row by row, so that no other row and no padding moves a bit. 0 of none."""
+    parts = states.split(mask.sum(dim=1).tolist())
+    return torch.stack([part.sum(dim=0) / max(len(part), 1) for part in parts])
 
 
 def _scatter(values: Float[Tensor, " M"], mask: Tensor) -> Float[Tensor, "N T"]:

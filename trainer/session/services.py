@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.collate import collate
 from trainer.batch.types import Prompt, Rollout, TokenBatch, TokenTerms
+from trainer.policy.policy import Policy
 from trainer.policy.prompts import prompt_ids
 from trainer.rollout.sampler import Sampler, verified
 from trainer.update.gradient import Learner, measure
@@ -26,6 +29,7 @@ class SessionServices:
     rollouts: Sequence[Rollout]
     temperature: float
     max_tokens: int
+    reference: Policy | None = None
 
     @property
     def train_prompts(self) -> Sequence[Prompt]:
@@ -41,6 +45,12 @@ class SessionServices:
 
     def measure(self, batch: TokenBatch, statistics: Iterable[str] = ()) -> TokenTerms:
         return measure(self.learner, batch, statistics)
+
+    def states(self, batch: TokenBatch) -> Float[Tensor, "N D"]:
+        """Of the reference policy, dimensionless; every rank measures its share."""
+        assert self.reference is not None, "a member that asks for states declares needs_states"
+        ranks = self.learner.ranks
+        return ranks.sum(self.reference.mean_states(batch, rank=ranks.rank, world=ranks.world))
 
     def expert(self, prompt: Prompt) -> Rollout | None:
         text, tokenizer = self.sampler.task.expert(prompt), self.sampler.tokenizer

@@ -11,36 +11,27 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedTokenizerBase
 
 from trainer.batch.types import Prompt, Rollout
 from trainer.contract.seeds import derive_seed
 from trainer.contract.settings import ConfigError, require
-from trainer.engine.base import Engine, EnginePool, EngineSetup
+from trainer.engine.base import Engine, EnginePool
 from trainer.objective.base import Context, State
 from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE
 from trainer.objective.rollouts.base import RolloutPlan
-from trainer.policy import adapter
-from trainer.policy.model import (
-    context_length,
-    end_tokens,
-    load_config,
-    load_model,
-    load_tokenizer,
-    model_path,
-    share_prompts,
-)
+from trainer.policy import adapter, prompt_head
+from trainer.policy.model import load_model, load_tokenizer, model_path, share_prompts
 from trainer.policy.policy import Policy
-from trainer.policy.precision import name, precision
+from trainer.policy.precision import precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.session import reference
+from trainer.session.devices import engine_setup, make_accelerator
 from trainer.session.reference import Reference
 from trainer.session.services import SessionServices, completion_entropies
 from trainer.setup.build import Run
-from trainer.setup.examine import fitting, require_device
+from trainer.setup.examine import fitting
 from trainer.storage import checkpoint
 from trainer.storage.export import description
 from trainer.storage.record import RunFolder
@@ -49,9 +40,6 @@ from trainer.update.loss_scale import LossScale
 from trainer.update.master_weights import MasterWeights
 
 log = logging.getLogger(__name__)
-
-DECIDED = "a run folder says what it is computed on; start runs through sweep.py, which decides"
-"""The remedy for what would make a run's bytes depend on the machine that it happens to be on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +94,7 @@ class Session:
             rollouts=rollouts,
             temperature=self.policy.temperature,
             max_tokens=self.run.rollout.max_tokens,
+            reference=self.reference.policy,
         )
 
     def set_temperature(self, temperature: float) -> None:
@@ -174,7 +163,10 @@ class Session:
                 model_state=dict(adapter.merged(model)),
                 tied=getattr(model, "all_tied_weights_keys", ()),
                 described=self.described | adapter.adapter_files(model, str(model_path(self.run.model))),
-                optimizer_state=self.learner.state() | self.reference.state() | adapter.state(model),
+                optimizer_state=self.learner.state()
+                | self.reference.state()
+                | adapter.state(model)
+                | prompt_head.state(model),
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
                 keep=self.run.checkpoint.keep,
@@ -186,8 +178,9 @@ class Session:
         loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
         if loaded is not None:
             adapter.resume(self.policy.model, loaded.model_state, loaded.optimizer_state)
+            prompt_head.resume(self.policy.model, loaded.optimizer_state)
             self.reference.load(loaded.optimizer_state)
-            names = (reference.NAME, adapter.NAME)
+            names = (reference.NAME, adapter.NAME, prompt_head.NAME)
             self.learner.load({key: value for key, value in loaded.optimizer_state.items() if key not in names})
             self.step = loaded.step
             self.version = loaded.state["version"]
@@ -203,16 +196,16 @@ class Session:
 
 def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     """Load everything a run needs and go back to its last checkpoint."""
-    accelerator = _accelerator(run)
+    accelerator = make_accelerator(run)
     ranks = Ranks(rank=accelerator.process_index, world=accelerator.num_processes)
     started = f"{ranks.world} rank(s) were started; several take `accelerate launch`, which the queue does by itself"
     require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
-    require(run.hardware.num_threads is not None, "hardware.num_threads", None, DECIDED)
     torch.set_num_threads(run.hardware.num_threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
     tokenizer, model = load_tokenizer(run.model), load_model(run.model).to(accelerator.device)
     shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
     adapter.add_adapter(model, run.model, derive_seed(run.seed, adapter.NAME))
+    prompt_head.add_head(model, run.objective.surrogate.prompt_head, derive_seed(run.seed, prompt_head.NAME))
     types = precision(run.model, run.hardware, run.engine.dtype)
     policy = Policy(
         model=model,
@@ -253,7 +246,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         folder=folder,
         ranks=ranks,
         learner=learner,
-        reference=Reference(policy.frozen_copy() if run.objective.needs_reference else None),
+        reference=Reference(policy.frozen_copy() if run.objective.keeps_reference else None),
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(
@@ -271,29 +264,3 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     )
     session.resume()
     return session
-
-
-def _accelerator(run: Run) -> Accelerator:
-    device = run.hardware.device
-    cpu = device == "cpu" or not torch.cuda.is_available()
-    require(device != "auto", "hardware.device", device, DECIDED)
-    require_device(run.hardware)
-    # Token columns live on the CPU and gradients on the GPU: both need a way to be summed.
-    handlers = [] if cpu else [InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")]
-    # Autocast, master weights and loss scaling are ours (policy/precision.py), so accelerate does none of them.
-    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
-
-
-def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> EngineSetup:
-    """What the run's engine has to be able to do; raises :class:`ConfigError` for prompts that do not fit."""
-    _, longest = fitting(run)
-    # Rounded up, so that cells that differ a little in their prompts can share an engine.
-    rounded = -(-(longest + 1) // 64) * 64
-    return EngineSetup(
-        model_path=str(model_path(run.model)),
-        dtype=name(precision(run.model, run.hardware, run.engine.dtype).engine),
-        trust_remote_code=run.model.trust_remote_code,
-        max_length=min(rounded, context_length(load_config(run.model)) or rounded),
-        end_tokens=end_tokens(run.model, tokenizer),
-        device=str(device),
-    )

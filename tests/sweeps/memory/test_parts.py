@@ -110,6 +110,8 @@ def test_the_total_is_the_sum() -> None:
 def test_who_needs_a_reference_is_read_from_the_classes() -> None:
     assert needs_reference({"regularizer": BONUS | KL}) and not needs_reference({"regularizer": BONUS})
     assert not needs_reference({"regularizer": None})
+    for slot, target in (("surrogate", "surrogates.flowrl.FlowRL"), ("shaping", "shaping.rep_exp.RepExp")):
+        assert needs_reference({slot: {"_target_": f"trainer.objective.{target}"}})
 
 
 def test_numbers_of_the_trainer_are_the_trainers() -> None:

@@ -95,7 +95,7 @@ ACCEPTED: dict[tuple[str, str], str] = {
 ZEROS = {
     OFF: "accounting.every accounting.rows accounting.ledger_every accounting.ledger_rows accounting.rollouts_every "
     "evaluation.every optim.max_grad_norm tracking.samples search.collapse "
-    "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots model.lora_rank",
+    "search.explosion search.retries launcher.max_timeouts launcher.gpus task.shots model.lora_rank surrogate.dropout",
     NEUTRAL: "advantage.alpha advantage.zeta advantage.side weight.sign_balance.alpha "
     "shaping.coef shaping.factor shaping.beta regularizer.aer.coef regularizer.calibrl.coef "
     "regularizer.dph.coef regularizer.entropy_bonus.coef regularizer.epo.coef regularizer.kl_reference.coef "

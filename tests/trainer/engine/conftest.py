@@ -17,7 +17,7 @@ from trainer.engine.transformers import TransformersEngine
 from trainer.engine.vllm import BLOCK
 from trainer.policy.model import load_model, load_tokenizer
 from trainer.policy.policy import Policy
-from trainer.session.session import engine_setup
+from trainer.session.devices import engine_setup
 from trainer.setup.build import build_run
 
 SCHEDULED = "vLLM's scheduler"

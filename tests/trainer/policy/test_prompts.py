@@ -22,7 +22,7 @@ from trainer.engine.base import EngineSetup
 from trainer.engine.transformers import TransformersEngine
 from trainer.policy.model import end_tokens, load_tokenizer
 from trainer.policy.prompts import prompt_ids
-from trainer.session.session import engine_setup
+from trainer.session.devices import engine_setup
 from trainer.setup.build import build_run
 from trainer.setup.examine import check_lengths, fitting, measured_prompts
 from trainer.tasks.jsonl import JsonlTask

@@ -41,7 +41,7 @@ class ReferenceReset(Controller):
     """Whether it takes a stalled reward, or just the end of a window."""
 
     def diagnostics(self, run: RunSettings) -> Iterator[Diagnostic]:
-        if not run.objective.needs_reference:
+        if not run.objective.keeps_reference:
             why = "no member looks at a reference, so controller ReferenceReset does nothing but to reset the optimiser"
             yield Diagnostic(message=f"{why}: add regularizer=[kl_reference]", fatal=False)
 
