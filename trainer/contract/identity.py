@@ -32,7 +32,7 @@ ADDED: Mapping[str, Mapping[str, object]] = {
     "Countdown": {"cluster_by": "numbers", "clusters": 64},
     "EquationTask": {"subset": "random", "clusters": 64},
     "EvaluationConfig": {"top_p": 1.0, "suite_sampling": {}},
-    "HardwareConfig": {"memory_gib": None},
+    "HardwareConfig": {"memory_gib": None, "sharding": "none"},
     "JsonlTask": {"subset": "random", "clusters": 64},
     "ModelConfig": {
         **{"attention": None, "end_tokens": [], "pad_token": None},

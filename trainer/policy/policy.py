@@ -9,6 +9,7 @@ import contextlib
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from trainer.policy.adapter import adapter_weights, in_place
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.model import backbone
 from trainer.policy.token_stats import plain_token_stats, token_stats
+from trainer.runtime.sharding import Root, load_weights, shard, whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Policy:
     """Statistics by elementary operators, which have a forward mode, instead of the tiled pass and its own backward."""
     adapter: Mapping[str, Tensor] | None = None
     """Weights of a LoRA adapter to compute with, instead of those that the model has and that are trained."""
+    root: Root | None = None
+    """Makes the weights outside of the blocks whole for a forward pass. None: every rank has all weights."""
 
     def terms(
         self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
@@ -50,7 +54,11 @@ class Policy:
         """One forward pass over rows on the policy's device; columns are 0 outside the mask. Differentiable where
         gradients are enabled. ``temperature`` stands in for the policy's own, for rows sampled at another.
         """
-        temperature = self.temperature if temperature is None else temperature
+        compute = partial(self._terms, batch, statistics, self.temperature if temperature is None else temperature)
+        terms: TokenTerms = compute() if self.root is None else self.root(compute)
+        return terms
+
+    def _terms(self, batch: TokenBatch, statistics: Iterable[str], temperature: float) -> TokenTerms:
         alike = {ENTROPY_T1} & set(statistics) if temperature == 1 else set()
         autocast = (
             torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else contextlib.nullcontext()
@@ -79,10 +87,14 @@ class Policy:
         """Tokens that every distribution is over: the output layer's, less those that its bias bars with -inf."""
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         bias = getattr(head, "bias", None)
-        return int(head.weight.shape[0]) if bias is None else int((bias != -torch.inf).sum())
+        return int(head.weight.shape[0]) if bias is None else int((whole(bias) != -torch.inf).sum())
 
     def _hidden(self, batch: TokenBatch) -> Float[Tensor, "M D"]:
         """Hidden states of the sampled positions, row by row."""
+        if not batch.num_rows:  # a rank without rows takes part all the same: blocks are whole only for all at once
+            token = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+            alone: Tensor = backbone(self.model)(input_ids=token, position_ids=token, use_cache=False).last_hidden_state
+            return alone[0, :0]
         if self.shares_prompts:
             packed = shared_prompt.pack_tokens(batch.inputs, batch.lengths, batch.prompt_lengths)
             return shared_prompt.hidden_states(backbone(self.model), packed).index_select(0, packed.rows[batch.mask])
@@ -93,16 +105,18 @@ class Policy:
         return hidden[batch.mask]
 
     def micro_batch_indices(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
-        """Row indices [n] of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
+        """Row indices [n] of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts.
+        Each rank gets as many, the last ones an empty one where they do not go round."""
         if self.shares_prompts:
             prompt_index, first = shared_prompt.distinct_prompts(batch.inputs, batch.prompt_lengths)
             tokens = int((batch.lengths - batch.prompt_lengths).sum() + batch.prompt_lengths[first].sum())
             most = min(self.micro_batch_tokens, -(-tokens // world))
-            parts = shared_micro_batches(batch.lengths, batch.prompt_lengths, prompt_index, most)
+            parts = [*shared_micro_batches(batch.lengths, batch.prompt_lengths, prompt_index, most)]
         else:
             most = min(self.micro_batch_tokens, -(-int(batch.lengths.sum()) // world))
-            parts = micro_batches(batch.lengths, most)
-        return [index for number, index in enumerate(parts) if number % world == rank]
+            parts = [*micro_batches(batch.lengths, most)]
+        parts += [torch.empty(0, dtype=torch.long)] * (-len(parts) % world)
+        return parts[rank::world]
 
     def column(self, batch: TokenBatch) -> Float[Tensor, "N T"]:
         """Zeros (nats) on the CPU, of the statistics' dtype: the same weights then give a ratio of exactly 1."""
@@ -135,6 +149,17 @@ class Policy:
         if own := adapter_weights(self.model):
             return replace(self, adapter={name: weight.clone() for name, weight in own.items()})
         return replace(self, model=copy.deepcopy(self.model).requires_grad_(False))
+
+    def refreshed(self, policy: Policy) -> Policy:
+        """This frozen copy with the present weights of the policy that it was made from."""
+        if self.adapter is not None:
+            return policy.frozen_copy()
+        load_weights(self.model, policy.model.state_dict())
+        return self
+
+    def sharded(self) -> Policy:
+        """The same policy, of whose weights this rank keeps its part only."""
+        return replace(self, root=shard(self.model, self.device))
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """What makes a frozen copy: weights [any shape], dimensionless, by name."""

@@ -36,6 +36,7 @@ from trainer.policy.policy import Policy
 from trainer.policy.precision import name, precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
+from trainer.runtime.sharding import gathered, whole
 from trainer.session import reference
 from trainer.session.reference import Reference
 from trainer.session.services import SessionServices, completion_entropies
@@ -157,24 +158,28 @@ class Session:
         """Give the engine the trainer's weights.
 
         Those of a state dict, which names a tied output layer a second time: vLLM's reload leaves out what is not
-        named.
+        named. One tensor is whole at a time.
         """
-        self.engine.load_weights(adapter.merged(self.policy.model), self.version)
+        weights = ((name, whole(tensor)) for name, tensor in adapter.merged(self.policy.model))
+        self.engine.load_weights(weights, self.version)
 
     def save(self) -> None:
-        """Write a checkpoint (main rank)."""
-        if not self.ranks.is_main:
-            return
-        model = self.policy.model
+        """Write a checkpoint (main rank), with whole weights and moments; of sharded ones each rank gives its
+        parts."""
+        model, main = self.policy.model, self.ranks.is_main
         with self.folder.timing("checkpoint"):
+            moments = self.learner.state() | self.reference.state() | adapter.state(model)
+            weights, moments = gathered((dict(adapter.merged(model)), moments), keep=main)
+            if not main:
+                return
             self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
                 self.step,
-                model_state=dict(adapter.merged(model)),
+                model_state=weights,
                 tied=getattr(model, "all_tied_weights_keys", ()),
                 described=self.described | adapter.adapter_files(model, str(model_path(self.run.model))),
-                optimizer_state=self.learner.state() | self.reference.state() | adapter.state(model),
+                optimizer_state=moments,
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.signature,
                 keep=self.run.checkpoint.keep,
@@ -210,7 +215,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     require(run.hardware.num_threads is not None, "hardware.num_threads", None, DECIDED)
     torch.set_num_threads(run.hardware.num_threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
-    tokenizer, model = load_tokenizer(run.model), load_model(run.model).to(accelerator.device)
+    tokenizer, model = load_tokenizer(run.model), load_model(run.model)
+    sharded = run.hardware.sharding == "fsdp2"
+    model = model if sharded else model.to(accelerator.device)  # one that is sharded may be too large for a device
     shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
     adapter.add_adapter(model, run.model, derive_seed(run.seed, adapter.NAME))
     types = precision(run.model, run.hardware, run.engine.dtype)
@@ -224,6 +231,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         autocast_dtype=types.autocast,
         logprob_dtype=None if types.logprobs == torch.float32 else types.logprobs,
     )
+    frozen = policy.frozen_copy() if run.objective.needs_reference else None
+    if sharded:
+        policy, frozen = policy.sharded(), frozen and frozen.sharded()
     masters = MasterWeights(model.parameters())
     optimizer = torch.optim.AdamW(
         masters.parameters(),
@@ -253,7 +263,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         folder=folder,
         ranks=ranks,
         learner=learner,
-        reference=Reference(policy.frozen_copy() if run.objective.needs_reference else None),
+        reference=Reference(frozen),
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(
