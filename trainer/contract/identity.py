@@ -73,6 +73,12 @@ def signature(config: Mapping[str, object]) -> str:
     return _digest(identity(config))
 
 
+def one_rank_signature(config: Mapping[str, Any]) -> str:
+    """:func:`signature` of the same run on one rank: equal for runs that differ in nothing but how many ranks share
+    the work, and whether the weights too."""
+    return signature({**config, "hardware": {**config["hardware"], "processes": 1, "sharding": "none"}})
+
+
 def group_signature(config: Mapping[str, object]) -> str:
     """:func:`signature` without the seed: equal for the runs that are averaged over."""
     return _digest({key: value for key, value in identity(config).items() if key != "seed"})

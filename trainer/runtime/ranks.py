@@ -1,9 +1,9 @@
 """Ranks: how work is divided and results are gathered. With ``sharding.py`` the only file that talks to other processes
 of a run.
 
-Every rank holds the whole token batch (it is small) and, unless weights are sharded (``sharding.py``), the whole model;
-only generation and forward and backward passes are shared out. Selections and denominators are therefore the same numbers on any number of ranks, by
-construction.
+Every rank holds the whole token batch (it is small) and, unless weights are sharded, the whole model; only generation
+and forward and backward passes are shared out. Selections and denominators are therefore the same numbers on any number
+of ranks, by construction.
 """
 
 from __future__ import annotations

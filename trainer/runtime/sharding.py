@@ -36,18 +36,17 @@ class Root(nn.Module):
 
 
 def shard(model: nn.Module, device: torch.device) -> Root:
-    """Leave on each rank its part of the weights of ``model``, on ``device``; of float32 gradients the sum is taken
-    over ranks, since the loss of each is divided by the denominator of the whole mini-batch already.
+    """Leave on each rank its part of the weights of ``model``, on ``device``. Gradients are added up
+    over ranks, in float32 at least: the loss of each is divided by the denominator of the whole mini-batch already.
 
     All ranks have to make the same calls of the root, in the same order, and as many backward passes.
     """
     root, mesh = Root(model), init_device_mesh(device.type, (dist.get_world_size(),))
+    sums = MixedPrecisionPolicy(reduce_dtype=torch.promote_types(next(model.parameters()).dtype, torch.float32))
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for module in (*blocks, root):
         # The root too gives its weights up after its call: kept, they would be stale after the next update.
-        sharded = fully_shard(
-            module, mesh=mesh, reshard_after_forward=True, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32)
-        )
+        sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=sums)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
     return root
@@ -93,4 +92,6 @@ def gathered(state: Any, *, keep: bool) -> Any:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load whole ``weights`` [any shape], dimensionless, by name, into a model that may be sharded."""
     own = model.state_dict()
-    model.load_state_dict({name: part_of(value, own[name]) if name in own else value for name, value in weights.items()})
+    model.load_state_dict(
+        {name: part_of(value, own[name]) if name in own else value for name, value in weights.items()}
+    )

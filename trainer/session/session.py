@@ -27,10 +27,8 @@ from trainer.policy.model import (
     context_length,
     end_tokens,
     load_config,
-    load_model,
     load_tokenizer,
     model_path,
-    share_prompts,
 )
 from trainer.policy.policy import Policy
 from trainer.policy.precision import name, precision
@@ -38,6 +36,7 @@ from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.sharding import gathered, whole
 from trainer.session import reference
+from trainer.session.policies import open_policies
 from trainer.session.reference import Reference
 from trainer.session.services import SessionServices, completion_entropies
 from trainer.setup.build import Run
@@ -181,14 +180,14 @@ class Session:
                 described=self.described | adapter.adapter_files(model, str(model_path(self.run.model))),
                 optimizer_state=moments,
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
-                signature=self.run.signature,
+                signature=self.run.one_rank_signature,
                 keep=self.run.checkpoint.keep,
                 record=self.folder.extent(),
             )
 
     def resume(self) -> None:
         """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
-        loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
+        loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.one_rank_signature, self.folder.lacks)
         if loaded is not None:
             adapter.resume(self.policy.model, loaded.model_state, loaded.optimizer_state)
             self.reference.load(loaded.optimizer_state)
@@ -215,26 +214,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     require(run.hardware.num_threads is not None, "hardware.num_threads", None, DECIDED)
     torch.set_num_threads(run.hardware.num_threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
-    tokenizer, model = load_tokenizer(run.model), load_model(run.model)
-    sharded = run.hardware.sharding == "fsdp2"
-    model = model if sharded else model.to(accelerator.device)  # one that is sharded may be too large for a device
-    shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
-    adapter.add_adapter(model, run.model, derive_seed(run.seed, adapter.NAME))
+    tokenizer, (policy, frozen) = load_tokenizer(run.model), open_policies(run, accelerator.device)
     types = precision(run.model, run.hardware, run.engine.dtype)
-    policy = Policy(
-        model=model,
-        temperature=run.rollout.temperature,
-        head_chunk=run.hardware.head_chunk,
-        micro_batch_tokens=run.hardware.micro_batch_tokens,
-        device=accelerator.device,
-        shares_prompts=shares,
-        autocast_dtype=types.autocast,
-        logprob_dtype=None if types.logprobs == torch.float32 else types.logprobs,
-    )
-    frozen = policy.frozen_copy() if run.objective.needs_reference else None
-    if sharded:
-        policy, frozen = policy.sharded(), frozen and frozen.sharded()
-    masters = MasterWeights(model.parameters())
+    masters = MasterWeights(policy.model.parameters())
     optimizer = torch.optim.AdamW(
         masters.parameters(),
         lr=run.optim.lr,
