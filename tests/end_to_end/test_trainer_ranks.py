@@ -109,7 +109,7 @@ def assert_same_checkpoint(first: Path, second: Path) -> None:
         assert moments.keys() == two["state"][number].keys()
         for key, value in moments.items():
             torch.testing.assert_close(
-                two["state"][number][key], value, rtol=1e-2, atol=1e-4 * float(value.abs().max())
+                two["state"][number][key], value, rtol=1e-2, atol=1e-3 * float(value.abs().max())
             )
 
 

@@ -204,15 +204,15 @@ def _backward(
     if rows.num_rows:
         loss, surrogate = objective.loss(terms, rows, scale.to(learner.policy.device))
         _count(stats, rows, terms.detach(), surrogate, loss.detach())
-    _differentiate(learner, loss if bool(rows.mask.any()) else torch.zeros(()), terms)
+    _differentiate(learner, loss, terms, rows)
 
 
-def _differentiate(learner: Learner, loss: Tensor, terms: TokenTerms) -> None:
-    """One backward pass from ``loss``; where that depends on no weight a pass of zeros, because all ranks have to make
-    the same passes if weights are sharded."""
+def _differentiate(learner: Learner, loss: Tensor, terms: TokenTerms, rows: TokenBatch) -> None:
+    """One backward pass from ``loss``; where nothing is to be learnt, one of zeros: ranks that share out weights have to
+    make the same passes."""
     if terms.logprobs.requires_grad:
-        nothing = terms.logprobs[:0].sum()
-        learner.accelerator.backward(learner.loss_scale.scaled(loss if loss.requires_grad else nothing))
+        learns = loss.requires_grad and bool(rows.mask.any())
+        learner.accelerator.backward(learner.loss_scale.scaled(loss if learns else terms.logprobs[:0].sum()))
 
 
 def _micro_batches(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_MicroBatch]:
@@ -249,7 +249,7 @@ def _differentiate_auxiliary(
                 values = regularizer.auxiliary_loss(terms, rows)
                 loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
             stats.add("policy/loss", loss.detach(), 0.0)
-            _differentiate(learner, loss, terms)
+            _differentiate(learner, loss, terms, rows)
 
 
 def _count(stats: StepStats, rows: TokenBatch, terms: TokenTerms, surrogate: SurrogateLoss, loss: Tensor) -> None:
