@@ -59,7 +59,10 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor [any shape, that of the whole], in its units; every rank has to ask for it."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full: Tensor = tensor.full_tensor()
+    return full.detach()
 
 
 def part_of(tensor: Tensor, like: Tensor) -> Tensor:

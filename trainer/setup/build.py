@@ -113,5 +113,11 @@ def build_run(config: Mapping[str, Any]) -> Run:
     single["task"] = selected(single["task"], single["model"])
     slots = {slot: single.pop(slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}
     objective = Objective(**slots, **lists)
-    signatures = {"signature": signature(config), "one_rank_signature": one_rank_signature(config)}
-    return Run(seed=seed, steps=steps, objective=objective, **signatures, **single)
+    return Run(
+        seed=seed,
+        steps=steps,
+        signature=signature(config),
+        one_rank_signature=one_rank_signature(config),
+        objective=objective,
+        **single,
+    )

@@ -208,8 +208,8 @@ def _backward(
 
 
 def _differentiate(learner: Learner, loss: Tensor, terms: TokenTerms, rows: TokenBatch) -> None:
-    """One backward pass from ``loss``; where nothing is to be learnt, one of zeros: ranks that share out weights have to
-    make the same passes."""
+    """One backward pass from ``loss``; where nothing is to be learnt, one of zeros: ranks that share out weights make
+    the same passes."""
     if terms.logprobs.requires_grad:
         learns = loss.requires_grad and bool(rows.mask.any())
         learner.accelerator.backward(learner.loss_scale.scaled(loss if learns else terms.logprobs[:0].sum()))
