@@ -46,6 +46,8 @@ class MemoryParts:
 
     process: float
     weights: float
+    gathered: float = 0.0
+    """Of sharded weights and gradients: what is whole at a time, and what they are passed on in."""
     masters: float = 0.0
     """Float32 master weights of a model of 16 bits."""
     adam: float
@@ -80,24 +82,44 @@ def memory_parts(config: Mapping[str, Any], size: ModelSize) -> MemoryParts:
 
         weights w P (+ 2 P for products in 16 bits under autocast), masters 4 T if w = 2 and all are trained,
         AdamW 8 T, gradients 4 T, reference w P (LoRA: 4 T), engine e P, twice on a CPU
+
+    With ``hardware.sharding=fsdp2`` a rank has its share of weights (those for products in 16 bits excepted), masters,
+    AdamW, gradients and reference.
     """
     model, hardware = config["model"], config["hardware"]
     device, mixed = str(hardware["device"]), MIXED.get(hardware.get("mixed_precision", "no"))
     wide, lora = BYTES[model.get("dtype", "float32")], bool(model.get("lora_rank"))
     moved = trained(config, size)
+    sharded = hardware.get("sharding", "none") != "none"
+    ranks = int(hardware["processes"]) if sharded else 1
     engine, cache = _engine(config, size, device)
     return MemoryParts(
         process=PROCESS_GIB[device] * GIB,
-        weights=(wide + (2 if mixed and wide == 4 else 0)) * size.parameters + (4 * moved if lora else 0),
-        masters=0 if lora or wide == 4 else 4 * moved,
-        adam=8 * moved,
-        gradients=4 * moved,
-        reference=(4 * moved if lora else wide * size.parameters) if needs_reference(config) else 0,
+        weights=(wide / ranks + (2 if mixed and wide == 4 else 0)) * size.parameters + (4 * moved if lora else 0),
+        gathered=gathered(size, wide) if sharded else 0,
+        masters=0 if lora or wide == 4 else 4 * moved / ranks,
+        adam=8 * moved / ranks,
+        gradients=4 * moved / ranks,
+        reference=(4 * moved if lora else wide * size.parameters / ranks) if needs_reference(config) else 0,
         activations=activations(config, size.shape, narrow=bool(mixed) or wide == 2),
         logits=4 * TILES * min(_tile(device, hardware), int(hardware["head_chunk"]) * size.shape.vocabulary),
         engine=engine,
         kv_cache=cache,
     )
+
+
+def gathered(size: ModelSize, wide: int) -> float:
+    """Bytes of what FSDP2 makes whole: with E numbers of ``wide`` bytes in embedding and output layer, B in a block::
+
+        wide (2 E + 3 B) + (wide + 4) max(E, B)
+
+    E and two blocks, one of them ahead of time; the gradients of E and of one block; and, of the larger of the two,
+    what is received into and the float32 sums that are sent.
+    """
+    shape = size.shape
+    ends = min(size.parameters, shape.vocabulary * shape.hidden * (1 if shape.tied else 2))
+    block = (size.parameters - ends) / shape.layers
+    return wide * (2 * ends + 3 * block) + (wide + 4) * max(ends, block)
 
 
 def _tile(device: str, hardware: Mapping[str, Any]) -> int:

@@ -13,7 +13,13 @@ from sweeps.queues.base import Queue
 from sweeps.queues.machine import total_gib
 from trainer.contract.settings import ConfigError
 
-NAMES = {"masters": "master weights", "adam": "AdamW", "kv_cache": "KV cache", "logits": "logits chunk"}
+NAMES = {
+    "gathered": "gathered weights",
+    "masters": "master weights",
+    "adam": "AdamW",
+    "kv_cache": "KV cache",
+    "logits": "logits chunk",
+}
 """What the parts are called where a person reads them, if not by the name of their field."""
 
 

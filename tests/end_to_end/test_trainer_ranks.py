@@ -1,16 +1,22 @@
-"""Two real processes, started as the queue starts them, compute what one process computes."""
+"""Two real processes, started as the queue starts them, compute what one process computes, and go on where it was."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from runs import metrics, write_run
+from safetensors.torch import load_file
 
 from sweeps.queues.worker import rank_command
+from trainer import loop
+from trainer.engine.base import EnginePool
+from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 
 RANK_TOLERANCE = 1e-4
@@ -23,11 +29,22 @@ SETTINGS = {
 }
 
 
+SHARDABLE = SETTINGS | {
+    "accounting.ledger_every": 0,
+    "checkpoint.keep": 3,
+    "model.gradient_checkpointing": True,
+    # Several micro-batches of a mini-batch, not as many for each rank.
+    "hardware.micro_batch_tokens": 100,
+    "regularizer.kl._target_": "trainer.objective.regularizers.kl_reference.KLReference",
+    "regularizer.kl.coef": 0.1,
+}
+
+
 def train(folder: RunFolder, processes: int) -> None:
     launch = rank_command(processes, gpus=False)
     command = [sys.executable, *launch, "-m", "trainer", str(folder.path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
 
@@ -38,16 +55,62 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     both = write_run(tmp_path / "both", SETTINGS | {"hardware.processes": 2})
     train(alone, 1)
     train(both, 2)
-    first, second = metrics(alone), metrics(both)
-    assert len(first) == len(second) == 4
-    for one, two in zip(first, second, strict=True):
+    assert len(metrics(both)) == 4
+    assert_same_curves(alone, both)
+    status = both.read_status()
+    assert status is not None and status.state == "COMPLETED"
+
+
+@pytest.mark.slow  # two processes that import everything
+def test_a_run_goes_on_with_sharded_weights_on_two_ranks_and_back_on_one(tmp_path: Path) -> None:
+    alone = write_run(tmp_path / "alone", SHARDABLE)
+    train_here(alone)
+    both = cut(alone, tmp_path / "both", 1, {"hardware.processes": 2, "hardware.sharding": "fsdp2"})
+    train(both, 2)
+    again = cut(both, tmp_path / "again", 2, {})
+    train_here(again)
+    assert_same_curves(alone, both)
+    assert_same_curves(alone, again)
+    for folder, name in ((both, "step-000002"), (both, "step-000003"), (again, "step-000003")):
+        assert_same_checkpoint(alone.checkpoints / name, folder.checkpoints / name)
+
+
+def train_here(folder: RunFolder) -> None:
+    assert loop.train(build_run(folder.config()), folder, EnginePool()) == "COMPLETED"
+
+
+def cut(folder: RunFolder, path: Path, step: int, changes: dict[str, object]) -> RunFolder:
+    """A copy of a finished run as it was after ``step`` steps, to be continued with changed settings."""
+    shutil.copytree(folder.path, path)
+    for saved in path.glob("checkpoints/step-*"):
+        if int(saved.name.removeprefix("step-")) > step:
+            shutil.rmtree(saved)
+    (path / "status.json").unlink()
+    return write_run(path, SHARDABLE | changes)
+
+
+def assert_same_curves(first: RunFolder, second: RunFolder) -> None:
+    for one, two in zip(metrics(first), metrics(second), strict=True):
         assert one.keys() == two.keys()
         for key, value in one.items():
             # Correlations jump where rounding turns two near ties around, or moves one token far out.
             tolerance = 0.05 if "corr_" in key else RANK_TOLERANCE
             assert two[key] == pytest.approx(value, rel=tolerance, abs=tolerance), key
-    status = both.read_status()
-    assert status is not None and status.state == "COMPLETED"
+
+
+def assert_same_checkpoint(first: Path, second: Path) -> None:
+    one, two = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=RANK_TOLERANCE, atol=1e-5)
+    one, two = (torch.load(path / "optimizer.pt", weights_only=True) for path in (first, second))
+    assert one.keys() == two.keys() and one["state"].keys() == two["state"].keys()
+    for number, moments in one["state"].items():
+        assert moments.keys() == two["state"][number].keys()
+        for key, value in moments.items():
+            torch.testing.assert_close(
+                two["state"][number][key], value, rtol=1e-2, atol=1e-3 * float(value.abs().max())
+            )
 
 
 def test_a_missing_rank_is_an_error(tmp_path: Path) -> None:

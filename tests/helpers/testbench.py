@@ -32,7 +32,9 @@ from trainer.policy import shared_prompt
 from trainer.policy.policy import Policy
 from trainer.policy.prompt_head import add_head
 from trainer.runtime.ranks import Ranks
+from trainer.runtime.sharding import whole
 from trainer.update.gradient import Learner
+from trainer.update.master_weights import MasterWeights
 from trainer.update.update import UpdateObserver, update
 
 VOCABULARY = 11
@@ -249,6 +251,8 @@ class Bench:
     """Applied to the batch once advantages are there."""
     optim: OptimConfig = PLAIN_OPTIM
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = _sgd
+    shard: bool = False
+    """Each rank keeps its part of the weights."""
     observe: Callable[[Learner, Objective, TokenBatch], UpdateObserver | None] = _nobody
     """Makes what watches the updates."""
 
@@ -261,14 +265,16 @@ class Bench:
             head_chunk=self.head_chunk,
             temperature=self.temperature,
         )
+        actor = actor.sharded() if self.shard else actor
+        masters = MasterWeights(model.parameters())
         accelerator = self.ranks.accelerator if isinstance(self.ranks, ThreadRanks) else Accelerator(cpu=True)
-        optimizer = self.optimizer(model.parameters())
+        optimizer = self.optimizer(masters.parameters())
         gradient: dict[str, Tensor] = {}
 
         def note(*_: Any) -> None:
-            gradient.update(
-                (name, value.grad.clone()) for name, value in model.named_parameters() if value.grad is not None
-            )
+            for name, value in model.named_parameters():
+                if (found := masters[value].grad) is not None:
+                    gradient[name] = whole(found).clone()
 
         optimizer.register_step_pre_hook(note)
         learner = Learner(
@@ -278,6 +284,7 @@ class Bench:
             ranks=self.ranks,
             optim=self.optim,
             dtype="float32",
+            masters=masters,
         )
         state = started(objective, self.context) if state is None else state
         if batch.old_logprobs is not None and objective.old_statistics:

@@ -7,7 +7,7 @@ its fields in its own file (:mod:`trainer.contract.component_source`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from trainer.contract.settings import Range, require
 
@@ -176,6 +176,8 @@ class HardwareConfig:
     frozen."""
     processes: int = 1
     """Ranks started by ``accelerate launch`` inside the job."""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """Whether every rank has all weights, gradients and moments (none), or its part of them (fsdp2)."""
     memory_gib: Annotated[float, Range(0.01, 1e6)] | None = None
     """Memory of the device that a run has to fit into, GiB: what a plan refuses by. null: not known of a GPU; on a CPU
     this machine's."""
@@ -192,6 +194,9 @@ class HardwareConfig:
         remedy = "give a number of threads, 1 to 1024, or null for as many as suit the model"
         require(threads is None or 1 <= threads <= 1024, "hardware.num_threads", threads, remedy)
         require(self.processes >= 1, "hardware.processes", self.processes, "at least 1 process is needed")
+        alone = self.sharding != "none" and self.processes == 1
+        remedy = "one process has nobody to share weights with: set hardware.processes=2 or more, or leave it at none"
+        require(not alone, "hardware.sharding", self.sharding, remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ ADDED: Mapping[str, Mapping[str, object]] = {
     "Countdown": {"cluster_by": "numbers", "clusters": 64},
     "EquationTask": {"subset": "random", "clusters": 64},
     "EvaluationConfig": {"top_p": 1.0, "suite_sampling": {}},
-    "HardwareConfig": {"memory_gib": None},
+    "HardwareConfig": {"memory_gib": None, "sharding": "none"},
     "JsonlTask": {"subset": "random", "clusters": 64},
     "ModelConfig": {
         **{"attention": None, "end_tokens": [], "pad_token": None},
@@ -71,6 +71,12 @@ def _digest(value: object) -> str:
 def signature(config: Mapping[str, object]) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of :func:`identity`; names the run folder."""
     return _digest(identity(config))
+
+
+def one_rank_signature(config: Mapping[str, Any]) -> str:
+    """:func:`signature` of the same run on one rank: equal for runs that differ in nothing but how many ranks share
+    the work, and whether the weights too."""
+    return signature({**config, "hardware": {**config["hardware"], "processes": 1, "sharding": "none"}})
 
 
 def group_signature(config: Mapping[str, object]) -> str:

@@ -143,8 +143,15 @@ class _Transformers:
             for row in range(len(prompts))
         ]
 
+    @torch.no_grad()
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        self._model.load_state_dict(dict(weights))
+        own = self._model.state_dict()
+        missing = set(own)
+        for name, tensor in weights:  # one at a time: together they might be a second model
+            own[name].copy_(tensor)
+            missing.discard(name)
+        if missing:
+            raise RuntimeError(f"no weights came for {len(missing)} tensors of the engine, such as {min(missing)}")
         self.weight_version = version
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from trainer.contract.config import ModelConfig
 from trainer.contract.settings import ConfigError, require
 from trainer.policy import prompt_head
 from trainer.policy.cpu_matmul import use_onednn
+from trainer.runtime.sharding import load_weights
 
 ADAPTER = "default"
 """peft's name of the one adapter."""
@@ -77,9 +78,9 @@ def merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor [any shape], dimensionless, of the weights of a plain model that computes the same.
 
     The product is added in float32 at least and then rounded to the model's type, one tensor at a time. A tied output
-    layer is named twice, as in a state dict.
+    layer is named twice, as in a state dict, and is the same object. Of sharded weights it is this rank's parts.
     """
-    weights = model.state_dict()
+    weights = model.state_dict(keep_vars=True)
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "base_layer")}
     for name, tensor in weights.items():
         if _is_adapter(name) or prompt_head.is_head(name):
@@ -122,7 +123,7 @@ def resume(model: nn.Module, weights: Mapping[str, Tensor], kept: Mapping[str, A
     """
     own = adapter_weights(model)
     if not own:
-        model.load_state_dict({**weights, **prompt_head.head_weights(model)})
+        load_weights(model, {**weights, **prompt_head.head_weights(model)})
         return
     for name, tensor in model.state_dict().items():
         if name in weights and not torch.equal(tensor.cpu(), weights[name]):

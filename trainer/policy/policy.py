@@ -9,6 +9,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from trainer.policy.adapter import adapter_weights, in_place
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.model import backbone
 from trainer.policy.token_stats import plain_token_stats, token_stats
+from trainer.runtime.sharding import Result, Root, load_weights, shard, whole
 
 HiddenStates = Callable[[Bool[Tensor, "N T"]], Float[Tensor, "M D"]]
 """Last hidden states at the positions of a mask, row by row."""
@@ -46,6 +48,8 @@ class Policy:
     """Statistics by elementary operators, which have a forward mode, instead of the tiled pass and its own backward."""
     adapter: Mapping[str, Tensor] | None = None
     """Weights of a LoRA adapter to compute with, instead of those that the model has and that are trained."""
+    root: Root | None = None
+    """Makes the weights outside of the blocks whole for a forward pass. None: every rank has all weights."""
 
     def terms(
         self, batch: TokenBatch, statistics: Iterable[str] = (), *, temperature: float | None = None
@@ -53,7 +57,14 @@ class Policy:
         """One forward pass over rows on the policy's device; columns are 0 outside the mask. Differentiable where
         gradients are enabled. ``temperature`` stands in for the policy's own, for rows sampled at another.
         """
-        temperature = self.temperature if temperature is None else temperature
+        at = self.temperature if temperature is None else temperature
+        return self._with_whole_weights(partial(self._terms, batch, statistics, at))
+
+    def _with_whole_weights(self, compute: Callable[[], Result]) -> Result:
+        result: Result = compute() if self.root is None else self.root(compute)
+        return result
+
+    def _terms(self, batch: TokenBatch, statistics: Iterable[str], temperature: float) -> TokenTerms:
         alike = {ENTROPY_T1} & set(statistics) if temperature == 1 else set()
         of_prompts = {prompt_head.NAME} & set(statistics)
         mask = batch.mask
@@ -82,7 +93,7 @@ class Policy:
         """Tokens that every distribution is over: the output layer's, less those that its bias bars with -inf."""
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
         bias = getattr(head, "bias", None)
-        return int(head.weight.shape[0]) if bias is None else int((bias != -torch.inf).sum())
+        return int(head.weight.shape[0]) if bias is None else int((whole(bias) != -torch.inf).sum())
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
@@ -95,6 +106,10 @@ class Policy:
 
     def _hidden(self, batch: TokenBatch) -> HiddenStates:
         """Hidden states of every real position, to be asked for by a mask."""
+        if not batch.num_rows:  # a rank without rows takes part all the same: blocks are whole only for all at once
+            token = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+            alone: Tensor = backbone(self.model)(input_ids=token, position_ids=token, use_cache=False).last_hidden_state
+            return lambda mask: alone[0, :0]
         if self.shares_prompts:
             packed = shared_prompt.pack_tokens(batch.inputs, batch.lengths, batch.prompt_lengths)
             states = shared_prompt.hidden_states(backbone(self.model), packed)
@@ -121,22 +136,27 @@ class Policy:
         means = self.column(batch).new_zeros(batch.num_rows, head.weight.shape[1])
         for index in self.micro_batch_indices(batch, rank=rank, world=world):
             rows = batch.rows(index).to(self.device)
-            with self._computing():
-                states = self._hidden(rows)
-            means[index] = _row_means(states(rows.mask).to(means.dtype), rows.mask).cpu()
+            means[index] = self._with_whole_weights(partial(self._mean_states, rows, means.dtype)).cpu()
         return means
 
+    def _mean_states(self, rows: TokenBatch, dtype: torch.dtype) -> Float[Tensor, "N D"]:
+        with self._computing():
+            states = self._hidden(rows)
+        return _row_means(states(rows.mask).to(dtype), rows.mask)
+
     def micro_batch_indices(self, batch: TokenBatch, *, rank: int = 0, world: int = 1) -> list[Tensor]:
-        """Row indices [n] of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts."""
+        """Row indices [n] of one rank's micro-batches: all of them are dealt out in turn, so ranks get like amounts.
+        Each rank gets as many, the last ones an empty one where they do not go round."""
         if self.shares_prompts:
             prompt_index, first = shared_prompt.distinct_prompts(batch.inputs, batch.prompt_lengths)
             tokens = int((batch.lengths - batch.prompt_lengths).sum() + batch.prompt_lengths[first].sum())
             most = min(self.micro_batch_tokens, -(-tokens // world))
-            parts = shared_micro_batches(batch.lengths, batch.prompt_lengths, prompt_index, most)
+            parts = [*shared_micro_batches(batch.lengths, batch.prompt_lengths, prompt_index, most)]
         else:
             most = min(self.micro_batch_tokens, -(-int(batch.lengths.sum()) // world))
-            parts = micro_batches(batch.lengths, most)
-        return [index for number, index in enumerate(parts) if number % world == rank]
+            parts = [*micro_batches(batch.lengths, most)]
+        parts += [torch.empty(0, dtype=torch.long)] * (-len(parts) % world)
+        return parts[rank::world]
 
     def column(self, batch: TokenBatch) -> Float[Tensor, "N T"]:
         """Zeros (nats) on the CPU, of the statistics' dtype: the same weights then give a ratio of exactly 1."""
@@ -170,6 +190,17 @@ class Policy:
             return replace(self, adapter={name: weight.clone() for name, weight in own.items()})
         return replace(self, model=copy.deepcopy(self.model).requires_grad_(False))
 
+    def refreshed(self, policy: Policy) -> Policy:
+        """This frozen copy with the present weights of the policy that it was made from."""
+        if self.adapter is not None:
+            return policy.frozen_copy()
+        load_weights(self.model, policy.model.state_dict())
+        return self
+
+    def sharded(self) -> Policy:
+        """The same policy, of whose weights this rank keeps its part only."""
+        return replace(self, root=shard(self.model, self.device))
+
     def frozen_weights(self) -> dict[str, Tensor]:
         """What makes a frozen copy: weights [any shape], dimensionless, by name."""
         return dict(self.model.state_dict() if self.adapter is None else self.adapter)
@@ -191,6 +222,8 @@ def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _row_means(states: Float[Tensor, "M D"], mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N D"]:
     """Mean of each row's states; row by row, so that no other row and no padding moves a bit. 0 of none."""
+    if not len(mask):
+        return states[:0]
     parts = states.split(mask.sum(dim=1).tolist())
     return torch.stack([part.sum(dim=0) / max(len(part), 1) for part in parts])
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from trainer.runtime.sharding import part_of
+
 NAME = "prompt_head"
 """Of the network in the model, of its column among the statistics, and of its entry in a checkpoint."""
 
@@ -43,7 +45,7 @@ class PromptHead(nn.Module):
 
     def _kept(self, features: Tensor, seeds: Tensor | None) -> Tensor | None:
         """Which numbers [N, layers - 1, D] are kept; None: all of them."""
-        if seeds is None or not self.dropout:
+        if seeds is None or not len(seeds) or not self.dropout:
             return None
         shape = (len(self.hidden), features.shape[1])
         draws = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds.tolist()]
@@ -81,4 +83,4 @@ def state(model: nn.Module) -> dict[str, Any]:
 def resume(model: nn.Module, kept: Mapping[str, Any]) -> None:
     """Take back what :func:`state` gave."""
     for name, weight in head_weights(model).items():
-        weight.copy_(kept[NAME][name])
+        weight.copy_(part_of(kept[NAME][name], weight))

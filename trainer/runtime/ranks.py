@@ -1,8 +1,9 @@
-"""Ranks: how work is divided and results are gathered. The only file that talks to other processes of a run.
+"""Ranks: how work is divided and results are gathered. With ``sharding.py`` the only file that talks to other processes
+of a run.
 
-Every rank holds the whole token batch (it is small) and the whole model; only generation and forward and backward
-passes are shared out. Selections and denominators are therefore the same numbers on any number of ranks, by
-construction.
+Every rank holds the whole token batch (it is small) and, unless weights are sharded, the whole model; only generation
+and forward and backward passes are shared out. Selections and denominators are therefore the same numbers on any number
+of ranks, by construction.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.batch.types import TokenTerms
+from trainer.runtime.sharding import is_sharded
 
 Item = TypeVar("Item")
 
@@ -57,13 +59,13 @@ class Ranks:
         """Gradients of the sum of all ranks' losses, on every rank.
 
         The loss of each rank is already divided by the denominator of the whole mini-batch, so the sum is the
-        gradient of the whole.
+        gradient of the whole. Those of sharded weights are sums already.
         """
         owners = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in owners:
             if parameter.grad is None:  # no row carried gradient; momentum and weight decay act all the same
                 parameter.grad = torch.zeros_like(parameter)
-        if self.world == 1:
+        if self.world == 1 or any(map(is_sharded, owners)):
             return
         flat = torch.cat([parameter.grad.reshape(-1) for parameter in owners if parameter.grad is not None])
         self.sum(flat)

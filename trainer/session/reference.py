@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.policy.policy import Policy
+from trainer.runtime.sharding import load_weights
 
 NAME = "reference"
 """Of its entry in the optimiser's part of a checkpoint."""
@@ -31,7 +32,7 @@ class Reference:
 
     def renew(self, policy: Policy, step: int) -> None:
         """Take the weights of ``policy``, as it is before the updates of ``step``."""
-        self.policy, self.step = self.policy and policy.frozen_copy(), step
+        self.policy, self.step = self.policy and self.policy.refreshed(policy), step
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs: nothing while the initial model gives the same."""
@@ -47,4 +48,4 @@ class Reference:
             if self.policy is not None and self.policy.adapter is not None:
                 self.policy = replace(self.policy, adapter=state[NAME]["weights"])
             elif self.policy is not None:
-                self.policy.model.load_state_dict(state[NAME]["weights"])
+                load_weights(self.policy.model, state[NAME]["weights"])

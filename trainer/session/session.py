@@ -21,13 +21,15 @@ from trainer.objective.base import Context, State
 from trainer.objective.objective import REFERENCE_STEP, ROLLOUT_TEMPERATURE
 from trainer.objective.rollouts.base import RolloutPlan
 from trainer.policy import adapter, prompt_head
-from trainer.policy.model import load_model, load_tokenizer, model_path, share_prompts
+from trainer.policy.model import load_tokenizer, model_path
 from trainer.policy.policy import Policy
 from trainer.policy.precision import precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
+from trainer.runtime.sharding import gathered, whole
 from trainer.session import reference
 from trainer.session.devices import engine_setup, make_accelerator
+from trainer.session.policies import open_policies
 from trainer.session.reference import Reference
 from trainer.session.services import SessionServices, completion_entropies
 from trainer.setup.build import Run
@@ -146,36 +148,38 @@ class Session:
         """Give the engine the trainer's weights.
 
         Those of a state dict, which names a tied output layer a second time: vLLM's reload leaves out what is not
-        named.
+        named. One tensor is whole at a time.
         """
-        self.engine.load_weights(adapter.merged(self.policy.model), self.version)
+        weights = ((name, whole(tensor)) for name, tensor in adapter.merged(self.policy.model))
+        self.engine.load_weights(weights, self.version)
 
     def save(self) -> None:
-        """Write a checkpoint (main rank)."""
-        if not self.ranks.is_main:
-            return
-        model = self.policy.model
+        """Write a checkpoint (main rank), with whole weights and moments; of sharded ones each rank gives its
+        parts."""
+        model, main = self.policy.model, self.ranks.is_main
         with self.folder.timing("checkpoint"):
+            parts = (self.learner.state(), self.reference.state(), adapter.state(model), prompt_head.state(model))
+            moments = {name: value for part in parts for name, value in part.items()}
+            weights, moments = gathered((dict(adapter.merged(model)), moments), keep=main)
+            if not main:
+                return
             self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
                 self.step,
-                model_state=dict(adapter.merged(model)),
+                model_state=weights,
                 tied=getattr(model, "all_tied_weights_keys", ()),
                 described=self.described | adapter.adapter_files(model, str(model_path(self.run.model))),
-                optimizer_state=self.learner.state()
-                | self.reference.state()
-                | adapter.state(model)
-                | prompt_head.state(model),
+                optimizer_state=moments,
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
-                signature=self.run.signature,
+                signature=self.run.one_rank_signature,
                 keep=self.run.checkpoint.keep,
                 record=self.folder.extent(),
             )
 
     def resume(self) -> None:
         """Go on from the newest good checkpoint that the record reaches; forget what was recorded after it."""
-        loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.signature, self.folder.lacks)
+        loaded = checkpoint.load_latest(self.folder.checkpoints, self.run.one_rank_signature, self.folder.lacks)
         if loaded is not None:
             adapter.resume(self.policy.model, loaded.model_state, loaded.optimizer_state)
             prompt_head.resume(self.policy.model, loaded.optimizer_state)
@@ -202,22 +206,9 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
     require(ranks.world == run.hardware.processes, "hardware.processes", run.hardware.processes, started)
     torch.set_num_threads(run.hardware.num_threads or 1)
     torch.manual_seed(derive_seed(run.seed, "torch"))
-    tokenizer, model = load_tokenizer(run.model), load_model(run.model).to(accelerator.device)
-    shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
-    adapter.add_adapter(model, run.model, derive_seed(run.seed, adapter.NAME))
-    prompt_head.add_head(model, run.objective.surrogate.prompt_head, derive_seed(run.seed, prompt_head.NAME))
+    tokenizer, (policy, frozen) = load_tokenizer(run.model), open_policies(run, accelerator.device)
     types = precision(run.model, run.hardware, run.engine.dtype)
-    policy = Policy(
-        model=model,
-        temperature=run.rollout.temperature,
-        head_chunk=run.hardware.head_chunk,
-        micro_batch_tokens=run.hardware.micro_batch_tokens,
-        device=accelerator.device,
-        shares_prompts=shares,
-        autocast_dtype=types.autocast,
-        logprob_dtype=None if types.logprobs == torch.float32 else types.logprobs,
-    )
-    masters = MasterWeights(model.parameters())
+    masters = MasterWeights(policy.model.parameters())
     optimizer = torch.optim.AdamW(
         masters.parameters(),
         lr=run.optim.lr,
@@ -246,7 +237,7 @@ def open_session(run: Run, folder: RunFolder, engines: EnginePool) -> Session:
         folder=folder,
         ranks=ranks,
         learner=learner,
-        reference=Reference(policy.frozen_copy() if run.objective.keeps_reference else None),
+        reference=Reference(frozen),
         tokenizer=tokenizer,
         engine=engine,
         sampler=Sampler(

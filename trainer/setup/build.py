@@ -21,7 +21,7 @@ from trainer.contract.config import (
     OptimConfig,
     TrackingConfig,
 )
-from trainer.contract.identity import NOT_IDENTITY, signature
+from trainer.contract.identity import NOT_IDENTITY, one_rank_signature, signature
 from trainer.contract.settings import ConfigError, Seed, Steps, coerced, nearest, require
 from trainer.engine.base import EngineConfig
 from trainer.evaluation.evaluate import EvaluationConfig
@@ -68,6 +68,8 @@ class Run:
     seed: int
     steps: int
     signature: str
+    one_rank_signature: str
+    """What a checkpoint belongs to: it serves any number of ranks."""
     task: Task
     model: ModelConfig
     engine: EngineConfig
@@ -111,4 +113,11 @@ def build_run(config: Mapping[str, Any]) -> Run:
     single["task"] = selected(single["task"], single["model"])
     slots = {slot: single.pop(slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}
     objective = Objective(**slots, **lists)
-    return Run(seed=seed, steps=steps, signature=signature(config), objective=objective, **single)
+    return Run(
+        seed=seed,
+        steps=steps,
+        signature=signature(config),
+        one_rank_signature=one_rank_signature(config),
+        objective=objective,
+        **single,
+    )

@@ -53,6 +53,7 @@ def _combinations(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
             message=f"surrogate {name} is defined with reduction {forced} only, not {chosen}: choose reduction={choice}"
         )
     yield from _shared_targets(run)
+    yield from _sharded_weights(run)
     yield from _clip_settings(run, config)
     yield from _searched_metrics(run, config)
     yield from _sampled_calibration(run)
@@ -70,6 +71,21 @@ def _shared_targets(run: Run) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 message=f"controllers {other} and {name} both drive {controller.target}: leave one of them"
             )
+
+
+def _sharded_weights(run: Run) -> Iterator[Diagnostic]:
+    """What needs all weights on every rank does not go with sharded ones."""
+    key = f"hardware.sharding={run.hardware.sharding}"
+    if run.hardware.sharding != "none" and run.model.lora_rank:
+        yield Diagnostic(
+            message=f"{key} shares out what is trained, and with model.lora_rank={run.model.lora_rank} that is a small "
+            "adapter: set hardware.sharding=none, or model.lora_rank=0"
+        )
+    if run.hardware.sharding != "none" and (run.accounting.ledger_every or run.accounting.ledger_steps):
+        yield Diagnostic(
+            message=f"{key} leaves no rank all weights, and the entropy ledger moves them all along one direction: set "
+            "accounting.ledger_every=0 and no accounting.ledger_steps, or hardware.sharding=none"
+        )
 
 
 def _clip_settings(run: Run, config: Mapping[str, Any]) -> Iterator[Diagnostic]:

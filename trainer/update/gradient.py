@@ -22,6 +22,7 @@ from trainer.objective.objective import Objective
 from trainer.policy.distribution_stats import ENTROPY_T1
 from trainer.policy.policy import Policy, fill
 from trainer.runtime.ranks import Ranks
+from trainer.runtime.sharding import part_of
 from trainer.update import loss_scale, master_weights
 from trainer.update.loss_scale import LossScale
 from trainer.update.master_weights import MasterWeights
@@ -61,7 +62,13 @@ class Learner:
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
         other_keys = (master_weights.NAME, loss_scale.NAME)
-        self.optimizer.load_state_dict({key: value for key, value in state.items() if key not in other_keys})
+        moments = {key: value for key, value in state.items() if key not in other_keys}
+        own = dict(enumerate(self.parameters()))
+        moments["state"] = {
+            number: {key: part_of(value, own[number]) if value.ndim else value for key, value in entry.items()}
+            for number, entry in moments["state"].items()
+        }
+        self.optimizer.load_state_dict(moments)
         self.masters.load(state)
         self.loss_scale.load(state)
 
@@ -143,16 +150,16 @@ def _terms_first(
     A forward pass without gradient goes ahead, unless one micro-batch a rank holds everything with gradient: its one
     pass then serves both.
     """
-    policy, ranks, fresh = learner.policy, learner.ranks, mini.old_logprobs is None
+    policy, fresh = learner.policy, mini.old_logprobs is None
     names = _names(learner, objective, mini)
     parts = _micro_batches(learner, objective, mini)
     terms = policy.empty_terms(mini, names)
-    keep = max(ranks.gather(sum(part.with_gradient for part in parts))) <= 1
+    keep = sum(part.with_gradient for part in parts) <= 1
     for number, part in enumerate(parts):
         values = _forward(policy, mini, part, names, graph=keep)
         fill(terms, part.index, values)
         parts[number] = replace(part, terms=values if keep else None)
-    terms = ranks.sum_terms(terms)
+    terms = learner.ranks.sum_terms(terms)
     mini = objective.prepare(with_old_terms(mini, terms) if fresh else mini, terms, context, state)
     scale = objective.reduction.scale(mini)
     stats = StepStats()
@@ -193,10 +200,19 @@ def _backward(
     learner: Learner, objective: Objective, rows: TokenBatch, terms: TokenTerms, scale: Tensor, stats: StepStats
 ) -> None:
     """Add the gradient of one micro-batch to the parameters, and what its surrogate did to ``stats``."""
-    loss, surrogate = objective.loss(terms, rows, scale.to(learner.policy.device))
-    _count(stats, rows, terms.detach(), surrogate, loss.detach())
-    if loss.requires_grad and bool(rows.mask.any()):
-        learner.accelerator.backward(learner.loss_scale.scaled(loss))
+    loss = torch.zeros(())
+    if rows.num_rows:
+        loss, surrogate = objective.loss(terms, rows, scale.to(learner.policy.device))
+        _count(stats, rows, terms.detach(), surrogate, loss.detach())
+    _differentiate(learner, loss, terms, rows)
+
+
+def _differentiate(learner: Learner, loss: Tensor, terms: TokenTerms, rows: TokenBatch) -> None:
+    """One backward pass from ``loss``; where nothing is to be learnt, one of zeros: ranks that share out weights make
+    the same passes."""
+    if terms.logprobs.requires_grad:
+        learns = loss.requires_grad and bool(rows.mask.any())
+        learner.accelerator.backward(learner.loss_scale.scaled(loss if learns else terms.logprobs[:0].sum()))
 
 
 def _micro_batches(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_MicroBatch]:
@@ -228,10 +244,12 @@ def _differentiate_auxiliary(
         for index in policy.micro_batch_indices(extra.rows, rank=ranks.rank, world=ranks.world):
             rows = extra.rows.rows(index).to(policy.device)
             terms = policy.terms(rows, regularizer.statistics, temperature=extra.temperature)
-            values = regularizer.auxiliary_loss(terms, rows)
-            loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
+            loss = torch.zeros(())
+            if rows.num_rows:
+                values = regularizer.auxiliary_loss(terms, rows)
+                loss = torch.where(rows.mask, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
             stats.add("policy/loss", loss.detach(), 0.0)
-            learner.accelerator.backward(learner.loss_scale.scaled(loss))
+            _differentiate(learner, loss, terms, rows)
 
 
 def _count(stats: StepStats, rows: TokenBatch, terms: TokenTerms, surrogate: SurrogateLoss, loss: Tensor) -> None:

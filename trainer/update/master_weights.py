@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.runtime.sharding import part_of
+
 NAME = "master_weights"
 """Of their entry in the optimiser's part of a checkpoint."""
 
@@ -58,4 +60,4 @@ class MasterWeights:
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
         for master, saved in zip(self._masters.values(), state.get(NAME, ()), strict=True):
-            master.copy_(saved)
+            master.copy_(part_of(saved, master))

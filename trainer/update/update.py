@@ -19,6 +19,7 @@ from trainer.metrics.estimators import importance_ratio
 from trainer.objective.base import Context, State
 from trainer.objective.objective import Objective
 from trainer.policy.policy import fill
+from trainer.runtime.sharding import whole
 from trainer.runtime.stopwatch import Stopwatch
 from trainer.update.gradient import Differentiated, Learner, differentiate, measure, old_statistics, with_old_terms
 from trainer.update.logprob_gap import EXACT, check_gap
@@ -154,6 +155,7 @@ def _clip_gradient(learner: Learner, result: Differentiated, stats: StepStats, v
     max_norm, clip = learner.optim.max_grad_norm or float("inf"), 1.0
     norm = learner.accelerator.clip_grad_norm_(parameters, max_norm)
     if norm is not None:
+        norm = whole(norm)
         finite = bool(torch.isfinite(norm))
         skipped = learner.loss_scale.skips(finite)
         if learner.loss_scale.enabled:

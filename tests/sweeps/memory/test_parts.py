@@ -71,6 +71,16 @@ def test_float32_under_autocast_has_products_in_16_bits_and_no_masters() -> None
     assert (plain.weights, plain.engine) == (4 * P, 4 * P)
 
 
+def test_sharded_weights_are_an_eighth_and_what_is_whole_at_a_time() -> None:
+    parts = memory_parts(config(regularizer=KL, hardware={"processes": 8, "sharding": "fsdp2"}), SIZE)
+    assert (parts.weights, parts.masters, parts.adam) == (2 * P / 8, 4 * P / 8, P)
+    assert (parts.gradients, parts.reference) == (4 * P / 8, 2 * P / 8)
+    # Embedding and output layer: 2 x 152 064 x 3584 = 1 089 994 752 numbers; a block, with 1/28 of the last norm:
+    # (7 615 616 512 - 1 089 994 752) / 28 = 233 057 920. 2 (2 E + 3 B) + 6 E = 10 E + 6 B bytes.
+    assert parts.gathered == 10 * 1_089_994_752 + 6 * 233_057_920
+    assert memory_parts(config(hardware={"processes": 8}), SIZE) == memory_parts(config(), SIZE)
+
+
 def test_a_reference_is_a_copy_of_the_model_and_of_lora_one_of_the_adapter() -> None:
     assert memory_parts(config(regularizer=BONUS), SIZE).reference == 0
     assert memory_parts(config(regularizer=KL), SIZE).reference == 2 * P

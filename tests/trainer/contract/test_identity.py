@@ -16,7 +16,7 @@ import trainer
 from sweeps.compose.compose import CONF
 from trainer.contract.component_source import component_defaults
 from trainer.contract.config import LIST_SLOTS, PLAIN_GROUPS, SINGLE_SLOTS
-from trainer.contract.identity import ADDED, group_signature, identity, signature
+from trainer.contract.identity import ADDED, group_signature, identity, one_rank_signature, signature
 from trainer.setup.build import BASES
 
 
@@ -91,3 +91,11 @@ LATER = (
 def test_the_default_run_has_the_signature_that_it_had() -> None:
     # Of commit 09751a4, before there was any such setting.
     assert signature(run_config()) == "ec77e62f0955"
+
+
+def test_ranks_are_another_run_that_goes_on_from_the_same_checkpoint() -> None:
+    two = run_config({"hardware.processes": 2, "hardware.sharding": "fsdp2"})
+    one = run_config()
+    assert signature(two) != signature(one)
+    assert one_rank_signature(two) == one_rank_signature(one) == signature(one)
+    assert one_rank_signature(run_config({"hardware.processes": 2, "seed": 1})) != signature(one)

@@ -300,3 +300,22 @@ def test_an_anchor_penalty_needs_a_task_that_says_where_the_answer_is(tmp_path: 
     (problem,) = found(overrides)
     assert problem.fatal
     assert problem.message.endswith("JsonlTask does not say: use task=countdown, or shaping=overlong")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([], "hardware.sharding=fsdp2 leaves no rank all weights, and the entropy ledger moves them all"),
+        (
+            ["accounting.ledger_every=0", "model.lora_rank=4"],
+            "hardware.sharding=fsdp2 shares out what is trained, and with model.lora_rank=4 that is a small adapter",
+        ),
+        (["hardware.processes=1"], "hardware.sharding='fsdp2' cannot be used: one process has nobody to share"),
+        (["accounting.ledger_every=0"], None),
+    ],
+)
+def test_sharded_weights_refuse_what_needs_all_of_them(overrides: list[str], sentence: str | None) -> None:
+    sharded = ["optim.updates_per_rollout=2", "hardware.processes=2", "hardware.sharding=fsdp2"]
+    problems = found([*sharded, *overrides])
+    assert [problem.fatal for problem in problems] == [True] * (sentence is not None)
+    assert not any(sentence not in problem.message for problem in problems if sentence)
