@@ -36,12 +36,9 @@ def row(*values: object) -> str:
 
 
 def ledger(wide: pd.DataFrame) -> str:
-    """Sums of the measured and of the predicted change over the steps that have a ledger, nats."""
+    """Measured and predicted change of every step that has a ledger, nats."""
     found = wide.dropna(subset=["ledger/measured", "ledger/predicted"])
-    if found.empty:
-        return "-"
-    measured, predicted = found["ledger/measured"], found["ledger/predicted"]
-    return f"{measured.mean():+.4f}, {predicted.mean():+.4f}"
+    return ", ".join(f"{row['ledger/measured']:+.3f} ({row['ledger/predicted']:+.3f})" for _, row in found.iterrows())
 
 
 def lines(study: dashboards.Frames) -> list[str]:
@@ -53,13 +50,13 @@ def lines(study: dashboards.Frames) -> list[str]:
         if finals.empty:
             continue
         entropy = finals[finals["metric"] == ENTROPY].sort_values("seed")["value"]
-        first = wide[(wide["level"] == level) & (wide["step"] == 0)][ENTROPY].mean()
+        run = wide[wide["level"] == level]
+        first = run[run["step"] == 0][ENTROPY].mean()
         means = finals.groupby("metric")["value"].mean()
         rest = (f"{means.get(metric, np.nan):.3f}" for metric in AT_THE_END)
         each = ", ".join(f"{value:.2f}" for value in entropy)
-        found.append(
-            row(level, f"{first:.2f} → {entropy.mean():.2f} ({each})", *rest, ledger(wide[wide["level"] == level]))
-        )
+        ends = f"{first:.2f} → {entropy.mean():.2f} ({each})"
+        found.append(row(level, ends, f"{run[ENTROPY].mean():.2f}", *rest, ledger(run)))
     return found
 
 
@@ -70,12 +67,13 @@ def main(folder: Path) -> None:
         print(
             row(
                 "level",
-                "entropy at temperature 1, nats (each seed)",
+                "entropy, nats (each seed)",
+                "over the run",
                 *AT_THE_END.values(),
-                "ledger: measured, predicted",
+                "ledger, measured (predicted)",
             )
         )
-        print(row(*["---"] * (3 + len(AT_THE_END))))
+        print(row(*["---"] * (4 + len(AT_THE_END))))
         print("\n".join(lines(dashboards.load(record.name, str(record)))))
 
 
