@@ -226,7 +226,7 @@ REGULARIZERS = {
     "dph": ("dph.DPH", {"coef": 1.0, "samples": 32, "min_correct": 1}),
     "epo": ("epo.EPO", {"coef": 0.05}),
     "kl_reference": ("kl_reference.KLReference", {"coef": 0.1}),
-    "lp_reg": ("lp_reg.LpReg", {"lowest": 0.5, "min_p": 0.1}),
+    "lp_reg": ("lp_reg.LpReg", {"lowest_frac": 0.5, "min_p": 0.1}),
     "siren": ("siren.Siren", {"coef": 1.0, "include_crossing": True}),
 }
 
