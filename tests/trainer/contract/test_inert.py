@@ -141,10 +141,11 @@ def test_hardware_is_inside_identity_setting_by_setting() -> None:
     assert MOVES.keys() == {f"hardware.{field.name}" for field in dataclasses.fields(HardwareConfig)} - {
         "hardware.device",
         "hardware.processes",
+        "hardware.sharding",  # of several ranks, whose sums are in another order
         "hardware.memory_gib",  # what the device has: a plan compares with it, and no run reads it
     }
     changes: list[dict[str, Any]] = [{key: value} for key, value in MOVES.items()]
-    changes += [{"hardware.device": "cuda"}, {"hardware.processes": 2}, {}]
+    changes += [{"hardware.device": "cuda"}, {"hardware.processes": 2}, {"hardware.sharding": "fsdp2"}, {}]
     assert len({signature(run_config(change)) for change in changes}) == len(changes)
 
 
