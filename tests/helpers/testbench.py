@@ -47,6 +47,9 @@ SUM_TOLERANCE = 1e-10
 
 PLAIN_OPTIM = OptimConfig(lr=1.0, max_grad_norm=0.0)
 
+DRAWING = threading.Lock()
+"""Ranks are threads here, and share the random state that a network is drawn from."""
+
 CONTEXT = Context(seed=3, step=1, num_steps=4, num_epochs=2)
 
 
@@ -106,7 +109,8 @@ def policy(
 def equipped(model: nn.Module, objective: Objective) -> nn.Module:
     """A copy of the model with the network on prompts that the objective's surrogate asks for."""
     model = copy.deepcopy(model)
-    add_head(model, objective.surrogate.prompt_head, seed=5)
+    with DRAWING:
+        add_head(model, objective.surrogate.prompt_head, seed=5)
     return model
 
 
