@@ -6,6 +6,7 @@ Used by the numerics and contract suites. In float64 two ways of summing agree t
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +24,14 @@ from trainer.batch.types import Prompt, Rollout, StepStats, TokenBatch, TokenTer
 from trainer.contract.config import OptimConfig
 from trainer.loop import with_advantages
 from trainer.objective.advantages.grpo import GRPO
-from trainer.objective.base import Context
+from trainer.objective.base import Context, Surrogate
 from trainer.objective.objective import Objective
 from trainer.objective.reductions import TokenMean
 from trainer.objective.shaping.none import NoShaping
 from trainer.objective.surrogates.ppo_clip import PPOClip
 from trainer.policy import shared_prompt
 from trainer.policy.policy import Policy
-from trainer.policy.prompt_head import add_head
+from trainer.policy.prompt_head import PromptHead, add_head
 from trainer.runtime.ranks import Ranks
 from trainer.runtime.sharding import whole
 from trainer.update.gradient import Learner
@@ -46,9 +47,6 @@ SUM_TOLERANCE = 1e-10
 1e-6."""
 
 PLAIN_OPTIM = OptimConfig(lr=1.0, max_grad_norm=0.0)
-
-DRAWING = threading.Lock()
-"""Ranks are threads here, and share the random state that a network is drawn from."""
 
 CONTEXT = Context(seed=3, step=1, num_steps=4, num_epochs=2)
 
@@ -109,9 +107,14 @@ def policy(
 def equipped(model: nn.Module, objective: Objective) -> nn.Module:
     """A copy of the model with the network on prompts that the objective's surrogate asks for."""
     model = copy.deepcopy(model)
-    with DRAWING:
-        add_head(model, objective.surrogate.prompt_head, seed=5)
+    add_head(model, lambda width: copy.deepcopy(_drawn_once(objective.surrogate, width)), seed=5)
     return model
+
+
+@functools.cache
+def _drawn_once(surrogate: Surrogate, width: int) -> PromptHead | None:
+    """Ranks are threads here and share the random state, so what one of them draws depends on the others."""
+    return surrogate.prompt_head(width)
 
 
 def anchor_of(tokens: Sequence[int]) -> int | None:

@@ -58,7 +58,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor [any shape, that of the whole], in its units; every rank has to ask for it."""
+    """All of a tensor [any shape]: that of the whole, in its units; every rank has to ask for it."""
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor()
