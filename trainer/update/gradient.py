@@ -208,11 +208,12 @@ def _backward(
 
 
 def _differentiate(learner: Learner, loss: Tensor, terms: TokenTerms, rows: TokenBatch) -> None:
-    """One backward pass from ``loss``; where nothing is to be learnt, one of zeros: ranks that share out weights make
-    the same passes."""
-    if terms.logprobs.requires_grad:
-        learns = loss.requires_grad and bool(rows.mask.any())
-        learner.accelerator.backward(learner.loss_scale.scaled(loss if learns else terms.logprobs[:0].sum()))
+    """One backward pass from ``loss`` if it has something to teach. Ranks that share out weights have to make the same
+    passes, so they make one of zeros if it has not."""
+    if loss.requires_grad and bool(rows.mask.any()):
+        learner.accelerator.backward(learner.loss_scale.scaled(loss))
+    elif learner.policy.root is not None and terms.logprobs.requires_grad:
+        learner.accelerator.backward(learner.loss_scale.scaled(terms.logprobs[:0].sum()))
 
 
 def _micro_batches(learner: Learner, objective: Objective, mini: TokenBatch) -> list[_MicroBatch]:
