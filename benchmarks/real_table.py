@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import dashboards
+from benchmarks.testbed_table import row
 
 RECORDS = Path("benchmarks/records/real")
 
@@ -30,15 +31,11 @@ AT_THE_END = {
 ENTROPY = "policy/entropy_t1"
 
 
-def row(*values: object) -> str:
-    """One line of a Markdown table."""
-    return f"| {' | '.join(map(str, values))} |"
-
-
 def ledger(wide: pd.DataFrame) -> str:
     """Measured and predicted change of every step that has a ledger, nats."""
     found = wide.dropna(subset=["ledger/measured", "ledger/predicted"])
-    return ", ".join(f"{row['ledger/measured']:+.3f} ({row['ledger/predicted']:+.3f})" for _, row in found.iterrows())
+    changes = zip(found["ledger/measured"], found["ledger/predicted"], strict=True)
+    return ", ".join(f"{measured:+.3f} ({predicted:+.3f})" for measured, predicted in changes)
 
 
 def lines(study: dashboards.Frames) -> list[str]:

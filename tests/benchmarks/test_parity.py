@@ -12,7 +12,8 @@ import torch
 
 from benchmarks import parity_peers
 from benchmarks.common import RESULTS
-from benchmarks.parity import CASES, Case, compare, numbers, ours
+from benchmarks.parity import compare, numbers, ours
+from benchmarks.parity_cases import CASES, Case
 from trainer.objective.surrogates.unclipped import Unclipped
 
 GIVEN = numbers()
