@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from golden import PRESETS
 from runs import metrics
+from whole_runs import completed
 
 from sweeps.compose.compose import compose
 from sweeps.grid.cells import NOT_FROZEN, resolve
 from trainer.contract import run_yaml
 from trainer.contract.identity import signature
 from trainer.engine.base import EnginePool
-from trainer.loop import train
-from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 
 pytestmark = [
@@ -51,9 +50,7 @@ def engines() -> Iterator[EnginePool]:
 def test_three_steps(preset: str, engines: EnginePool, tmp_path: Path) -> None:
     config = {k: v for k, v in resolve(compose([f"method={preset}", *SMALL])).items() if k not in NOT_FROZEN}
     (tmp_path / "run.yaml").write_text(run_yaml.dumps(config | {"signature": signature(config)}))
-    folder = RunFolder(tmp_path)
-    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
-    lines = metrics(folder)
+    lines = metrics(completed(RunFolder(tmp_path), engines))
     assert len(lines) == 3
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert lines[-1]["policy/updates"] == 3 * config["optim"]["updates_per_rollout"] * config["optim"]["epochs"]

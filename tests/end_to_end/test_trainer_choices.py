@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from contract_checks import composed
 from runs import MOVING, SMALL, record, run_config, write_run
+from whole_runs import killed_after
 
 from tests.end_to_end.conftest import ENVIRONMENT
 from trainer.contract import run_yaml
@@ -44,23 +45,12 @@ def folder_of(path: Path, config: dict[str, Any]) -> RunFolder:
     return RunFolder(path)
 
 
-def interrupted(whole: RunFolder, path: Path, step: int) -> RunFolder:
-    """What a kill after checkpoint ``step`` leaves: curves that go on, neither later checkpoints nor a status."""
-    shutil.copytree(whole.path, path)
-    folder = RunFolder(path)
-    folder.status_file.unlink()
-    for checkpoint in folder.checkpoints.glob("step-*"):
-        if int(checkpoint.name.removeprefix("step-")) > step:
-            shutil.rmtree(checkpoint)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("slot", "choice"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
 def test_an_interrupted_run_resumes_bit_for_bit(slot: str, choice: str, trainer, tmp_path: Path) -> None:
     quiet = folder_of(tmp_path / "quiet", chosen(slot, choice))
     assert trainer(quiet) == 0, trainer.log.read_text()
-    resumed = interrupted(quiet, tmp_path / "resumed", step=2)
+    resumed = killed_after(2, quiet, tmp_path / "resumed")
     assert trainer(resumed) == 0, trainer.log.read_text()
     assert "step    0/3" not in trainer.log.read_text()
     assert record(resumed) == record(quiet)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from runs import MOVING, metrics, record, run_config, write_run
 from testbench import CONTEXT
+from whole_runs import trained
 
 from trainer.engine.base import EnginePool
 from trainer.loop import train, train_step
@@ -75,9 +76,7 @@ def test_the_reference_is_renewed_when_a_windows_reward_is_no_better_than_the_be
 
 
 def test_rollouts_and_logits_have_the_temperature_that_the_controller_says(engines: EnginePool, tmp_path: Path) -> None:
-    folder = write_run(tmp_path, MOVING | RISING)
-    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
-    lines = metrics(folder)[:-1]
+    lines = metrics(trained(tmp_path, engines, MOVING | RISING))[:-1]
     expected = [0.75]
     for line in lines[:-1]:
         expected.append(expected[-1] + 0.25 * (line["diversity/ngram"] < lines[0]["diversity/ngram"]))
@@ -106,7 +105,7 @@ def test_the_reference_is_the_policy_at_the_last_renewal(engines: EnginePool, tm
 
 
 def test_a_run_goes_on_with_the_reference_that_it_had(engines: EnginePool, tmp_path: Path) -> None:
-    def trained(path: Path, stops: Sequence[bool]) -> RunFolder:
+    def stopped(path: Path, stops: Sequence[bool]) -> RunFolder:
         folder, boundaries = write_run(path, RENEWING | RISING), iter(stops)
         run = build_run(folder.config())
         if stops:
@@ -115,7 +114,7 @@ def test_a_run_goes_on_with_the_reference_that_it_had(engines: EnginePool, tmp_p
         return folder
 
     # After step 2, the first one with the renewed reference.
-    assert record(trained(tmp_path / "parts", [False] * 3 + [True])) == record(trained(tmp_path / "whole", []))
+    assert record(stopped(tmp_path / "parts", [False] * 3 + [True])) == record(stopped(tmp_path / "whole", []))
 
 
 def test_what_does_not_go_together_is_said() -> None:

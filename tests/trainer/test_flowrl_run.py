@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from runs import COIN, record, write_run
+from runs import COIN, record
 from safetensors.torch import load_file
+from whole_runs import completed, killed_after, trained
 
 from trainer.contract.paths import SHIPPED_MODEL
 from trainer.engine.base import EnginePool
-from trainer.loop import train
 from trainer.policy import prompt_head
-from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 
 FLOW = COIN | {
@@ -30,21 +28,11 @@ FLOW = COIN | {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return trained(write_run(tmp_path_factory.mktemp("flowrl") / "whole", FLOW))
-
-
-def trained(folder: RunFolder) -> RunFolder:
-    assert train(build_run(folder.config()), folder, EnginePool()) == "COMPLETED"
-    return folder
+    return trained(tmp_path_factory.mktemp("flowrl"), EnginePool(), FLOW)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(whole.path, tmp_path / "resumed")
-    again = RunFolder(tmp_path / "resumed")
-    again.status_file.unlink()
-    for step in (2, 3):
-        shutil.rmtree(again.checkpoints / f"step-{step:06d}")
-    assert record(trained(again)) == record(whole)
+    assert record(completed(killed_after(1, whole, tmp_path / "resumed"), EnginePool())) == record(whole)
 
 
 def test_the_network_is_kept_beside_a_plain_model_and_has_moved(whole: RunFolder) -> None:

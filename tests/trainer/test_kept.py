@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from pyarrow import parquet
-from runs import COIN, CURVES, MOVING, write_run
+from runs import COIN, CURVES, MOVING
+from whole_runs import trained
 
 from trainer.contract.config import AccountingConfig
 from trainer.contract.settings import ConfigError
 from trainer.engine.base import EnginePool
-from trainer.loop import train
-from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 from trainer.storage.rollouts import kept_steps, write_step
 
@@ -31,15 +30,13 @@ SETTINGS = COIN | MOVING | {"optim.updates_per_rollout": 2, "steps": 3, "evaluat
 SETTINGS |= {"accounting.ledger_every": 2, "accounting.ledger_rows": 4, "tracking.samples": 16}
 
 
-def trained(path: Path, engines: EnginePool, every: int) -> RunFolder:
-    folder = write_run(path, SETTINGS | {"accounting.rollouts_every": every})
-    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
-    return folder
+def kept_every(every: int, path: Path, engines: EnginePool) -> RunFolder:
+    return trained(path, engines, SETTINGS | {"accounting.rollouts_every": every})
 
 
 @pytest.fixture(scope="module")
 def kept(engines: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return trained(tmp_path_factory.mktemp("kept"), engines, 1)
+    return kept_every(1, tmp_path_factory.mktemp("kept"), engines)
 
 
 def rows(folder: RunFolder, step: int) -> list[dict[str, Any]]:
@@ -89,7 +86,7 @@ def test_influence_is_that_of_the_ledger_where_it_looked(kept: RunFolder) -> Non
 def test_keeping_rollouts_moves_no_byte_and_is_off_by_default(
     kept: RunFolder, engines: EnginePool, tmp_path: Path
 ) -> None:
-    off = trained(tmp_path, engines, 0)
+    off = kept_every(0, tmp_path, engines)
     assert AccountingConfig().rollouts_every == 0 and not (off.path / "rollouts").exists()
     for name in (*CURVES, "tokens.jsonl"):
         there = kept.path / name
@@ -99,7 +96,7 @@ def test_keeping_rollouts_moves_no_byte_and_is_off_by_default(
 def test_a_run_that_goes_back_forgets_later_files_and_makes_the_same_ones_again(
     kept: RunFolder, engines: EnginePool, tmp_path: Path
 ) -> None:
-    again = trained(tmp_path, engines, 1)
+    again = kept_every(1, tmp_path, engines)
     files = {path.name: path.read_bytes() for path in kept_steps(kept.path).values()}
     assert {path.name: path.read_bytes() for path in kept_steps(again.path).values()} == files
     (again.path / "rollouts" / ".step-000002.parquet.host.1.tmp").write_bytes(b"torn")

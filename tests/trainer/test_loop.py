@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from runs import COIN, MOVING, metrics, record, run_config, write_run
+from whole_runs import trained
 
 import trainer.update.update
 from trainer import loop
@@ -35,12 +36,6 @@ def engines() -> Iterator[EnginePool]:
     pool = EnginePool()
     yield pool
     pool.close()
-
-
-def trained(path: Path, engines: EnginePool, changes: dict[str, object] | None = None) -> RunFolder:
-    folder = write_run(path, changes)
-    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import COIN, metrics, record, write_run
+from runs import COIN, metrics, record
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from whole_runs import completed, killed_after, trained
 
 from trainer.contract.paths import SHIPPED_MODEL
 from trainer.engine.base import EnginePool
-from trainer.loop import train
 from trainer.policy.adapter import adapter_weights
 from trainer.session.session import open_session
 from trainer.setup.build import build_run
@@ -37,12 +37,7 @@ ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return trained(write_run(tmp_path_factory.mktemp("lora") / "whole", LORA))
-
-
-def trained(folder: RunFolder) -> RunFolder:
-    assert train(build_run(folder.config()), folder, EnginePool()) == "COMPLETED"
-    return folder
+    return trained(tmp_path_factory.mktemp("lora"), EnginePool(), LORA)
 
 
 def test_sampler_and_trainer_agree(whole: RunFolder) -> None:
@@ -65,12 +60,7 @@ def test_the_reference_is_the_base_in_the_same_model(whole: RunFolder, tmp_path:
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(whole.path, tmp_path / "resumed")
-    again = RunFolder(tmp_path / "resumed")
-    again.status_file.unlink()
-    for step in (2, 3):
-        shutil.rmtree(again.checkpoints / f"step-{step:06d}")
-    assert record(trained(again)) == record(whole)
+    assert record(completed(killed_after(1, whole, tmp_path / "resumed"), EnginePool())) == record(whole)
 
 
 def test_a_checkpoint_is_the_merged_model_and_only_what_is_adapted_has_moved(whole: RunFolder, tmp_path: Path) -> None:

@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 from runs import CURVES, MOVING, run_config, write_run
+from whole_runs import trained
 
 from trainer.__main__ import main
 from trainer.contract import run_yaml
 from trainer.contract.config import CheckpointConfig, HardwareConfig, TrackingConfig
 from trainer.contract.identity import NOT_IDENTITY, signature
 from trainer.engine.base import EnginePool
-from trainer.loop import train
-from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 
 SETTINGS = MOVING | {"steps": 3, "optim.updates_per_rollout": 2, "accounting.every": 1}
@@ -85,9 +84,7 @@ def plain(engines: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def curves(path: Path, changes: dict[str, Any], engines: EnginePool) -> dict[str, bytes]:
-    folder = write_run(path, changes)
-    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
-    return bytes_of(folder)
+    return bytes_of(trained(path, engines, changes))
 
 
 def bytes_of(folder: RunFolder) -> dict[str, bytes]:

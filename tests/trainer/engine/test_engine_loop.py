@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from runs import MOVING, VLLM, metrics, record, write_run
+from whole_runs import trained
 
 from trainer.loop import train
 from trainer.setup.build import build_run
@@ -20,18 +21,17 @@ def pool(bench: Any) -> Any:
     return bench.pool
 
 
-def trained(path: Path, pool: Any, changes: dict[str, Any] | None = None) -> RunFolder:
-    folder = write_run(path, VLLM | MOVING | (changes or {}))
+def sampled_by_vllm(path: Path, pool: Any, changes: dict[str, Any] | None = None) -> RunFolder:
     before = pool._engine
-    assert train(build_run(folder.config()), folder, pool) == "COMPLETED"
+    folder = trained(path, pool, VLLM | MOVING | (changes or {}))
     assert pool._engine is before, "the engine of the tests fits, so it is reused"
     return folder
 
 
 def test_the_same_bytes_from_an_engine_that_served_another_run(pool: Any, tmp_path: Path) -> None:
-    first = trained(tmp_path / "1", pool)
-    other = trained(tmp_path / "2", pool, {"seed": 1, "optim.updates_per_rollout": 4})
-    again = trained(tmp_path / "3", pool)
+    first = sampled_by_vllm(tmp_path / "1", pool)
+    other = sampled_by_vllm(tmp_path / "2", pool, {"seed": 1, "optim.updates_per_rollout": 4})
+    again = sampled_by_vllm(tmp_path / "3", pool)
     assert record(again) == record(first) != record(other)
     for line in metrics(first)[:-1] + metrics(other)[:-1]:
         assert line["engine/logprob_gap_max"] < 1e-4
@@ -47,11 +47,11 @@ def test_weights_that_did_not_arrive_are_noticed(pool: Any, tmp_path: Path, monk
 
     monkeypatch.setattr(type(engine), "load_weights", stamp_only)
     with pytest.raises(EngineMismatch, match="sampler and trainer disagree"):
-        trained(tmp_path, pool)
+        sampled_by_vllm(tmp_path, pool)
 
 
 def test_a_run_goes_on_where_it_was_with_vllm(pool: Any, tmp_path: Path) -> None:
-    whole = trained(tmp_path / "whole", pool)
+    whole = sampled_by_vllm(tmp_path / "whole", pool)
     folder = write_run(tmp_path / "parts", VLLM | MOVING)
     run = build_run(folder.config())
     boundaries = iter([False, True])

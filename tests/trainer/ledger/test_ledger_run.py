@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import COIN, MOVING, metrics, write_run
+from runs import COIN, MOVING, metrics
+from whole_runs import trained
 
 from trainer.engine.base import EnginePool
 from trainer.ledger.ledger import Ledger
-from trainer.loop import train
-from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 
 
@@ -24,10 +23,9 @@ def engines() -> Iterator[EnginePool]:
     pool.close()
 
 
-def trained(path: Path, engines: EnginePool, changes: dict[str, object]) -> RunFolder:
-    folder = write_run(path, MOVING | {"optim.updates_per_rollout": 2, "steps": 3, "evaluation.every": 0} | changes)
-    assert train(build_run(folder.config()), folder, engines) == "COMPLETED"
-    return folder
+def measured(path: Path, engines: EnginePool, changes: dict[str, object]) -> RunFolder:
+    settings = MOVING | {"optim.updates_per_rollout": 2, "steps": 3, "evaluation.every": 0}
+    return trained(path, engines, settings | changes)
 
 
 ON = COIN | {"accounting.ledger_every": 2, "accounting.ledger_rows": 0}
@@ -35,11 +33,11 @@ ON = COIN | {"accounting.ledger_every": 2, "accounting.ledger_rows": 0}
 
 @pytest.fixture(scope="module")
 def watched(engines: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return trained(tmp_path_factory.mktemp("on"), engines, ON)
+    return measured(tmp_path_factory.mktemp("on"), engines, ON)
 
 
 def test_a_ledger_moves_no_other_number(watched: RunFolder, engines: EnginePool, tmp_path: Path) -> None:
-    off = trained(tmp_path, engines, COIN | {"accounting.ledger_every": 0})
+    off = measured(tmp_path, engines, COIN | {"accounting.ledger_every": 0})
     lines = [{k: v for k, v in line.items() if not k.startswith("ledger/")} for line in metrics(watched)]
     assert lines == metrics(off)
     assert not (off.path / "tokens.jsonl").exists()
@@ -68,13 +66,13 @@ def test_it_is_exact_on_the_cpu_kernels_and_adds_up(watched: RunFolder) -> None:
 
 
 def test_small_steps_are_predicted(engines: EnginePool, tmp_path: Path) -> None:
-    small = trained(tmp_path, engines, ON | {"optim.lr": 1e-5, "regularizer.bonus.coef": 0.2})
+    small = measured(tmp_path, engines, ON | {"optim.lr": 1e-5, "regularizer.bonus.coef": 0.2})
     for line in (metrics(small)[0], metrics(small)[2]):
         assert line["ledger/predicted"] == pytest.approx(line["ledger/measured"], rel=0.05)
 
 
 def test_chosen_steps_have_a_ledger(engines: EnginePool, tmp_path: Path) -> None:
-    chosen = trained(tmp_path, engines, {"accounting.ledger_every": 0, "accounting.ledger_steps": [1]})
+    chosen = measured(tmp_path, engines, {"accounting.ledger_every": 0, "accounting.ledger_steps": [1]})
     assert ["ledger/predicted" in line for line in metrics(chosen)] == [False, True, False]
 
 
@@ -98,7 +96,7 @@ def test_without_a_forward_mode_there_are_differences(
     kept = Ledger.metrics
     monkeypatch.setattr("trainer.ledger.tangents._forward_mode", unsupported)
     monkeypatch.setattr(Ledger, "metrics", lambda self: seen.append(self) or kept(self))
-    other = metrics(trained(tmp_path, engines, ON))[0]
+    other = metrics(measured(tmp_path, engines, ON))[0]
     line = metrics(watched)[0]
     assert other["ledger/exact"] == 0
     assert other["ledger/predicted"] == line["ledger/predicted"]
