@@ -198,9 +198,22 @@ def servos(data: dict[str, Any]) -> list[str]:
     return rows(["target, nats", "controller", "seeds", *named], lines)
 
 
+def verifiers(data: dict[str, Any]) -> list[str]:
+    """Answers a second by verifier, and the two opinions on Countdown's responses."""
+    lines: list[list[object]] = [
+        [name, found["answers"], number(found["per_s"]), f"{found['correct']:.1%}", f"{found['not_comparable']:.1%}"]
+        for name, found in data["throughput"].items()
+    ]
+    opinions: list[list[object]] = [[what, count] for what, count in data["countdown"].items()]
+    header = ["answers, judged by", "answers", "a second", "correct", "not comparable or failed"]
+    return [*rows(header, lines), "", *rows(["Countdown's responses", "number"], opinions)]
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     function.__name__: function
-    for function in (step_vs_trl, realistic, token_statistics, phases, startup, efficiency, growth, methods, servos)
+    for function in (
+        *(step_vs_trl, realistic, token_statistics, phases, startup, efficiency, growth, methods, servos, verifiers),
+    )
 }
 
 

@@ -8,6 +8,7 @@ that differ at one of four points are different, and where the two opinions cont
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from typing import Any
@@ -29,6 +30,7 @@ _NORMALISATION = NormalizationConfig(
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 # What the parser would leave out in silence: a mixed number, the base of a number, a prime, an unfinished decimal.
 _LEFT_OUT = re.compile(r"(?<![_0-9])[0-9]+ [0-9]|(?<![_0-9])[0-9]+_|'|\\prime|\\l?dots|\.\.|\?|\"")
+_DIGITS_ONLY, _PLAIN_FRACTION = re.compile(r"[0-9]+"), re.compile(r"\\frac\{[0-9]+\}\{[0-9]+\}")
 _POINTS = ("0.7310585", "1.8472139", "2.6180339", "-1.3371337")
 
 
@@ -45,6 +47,8 @@ def equal(gold: str, answer: str) -> bool | None:
             return False  # two values differ by more than any rounding
         if opinion and isinstance(gold_tree, sympy.Eq):
             return True  # one equation is a multiple of the other, which math-verify does not see
+        if opinion and isinstance(gold_tree, sympy.Symbol):
+            return bool(sympy.simplify(gold_tree - answer_tree) == 0)  # it compares a letter with letters only
         verified = bool(
             verify(gold_tree, answer_tree, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
         )
@@ -77,6 +81,18 @@ class _Parser(_Latex2Sympy):  # type: ignore[misc]
             raise ValueError(f"{text[:50]}: a few characters for a huge number, or a product with Euler's number?")
         return sympy.Rational(text.replace(",", ""))
 
+    def convert_postfix_list(self, arr: Any, i: int = 0) -> Any:
+        """A product of what stands side by side, but for a mixed number such as ``2\\frac{1}{2}``. math-verify's parser
+        takes every whole number before a positive number for one: to it, ``2(3)`` is 5."""
+        if i + 1 < len(arr):
+            first, second = (arr[at].getText() for at in (i, i + 1))
+            mixed = _DIGITS_ONLY.fullmatch(first) and _PLAIN_FRACTION.fullmatch(second)
+            factor = None if mixed else self.convert_postfix(arr[i])
+            if isinstance(factor, sympy.Integer):
+                rest = self.convert_postfix_list(arr, i + 1)
+                return (self.mat_mul_flat if isinstance(rest, sympy.MatrixBase) else self.mul_flat)(factor, rest)
+        return super().convert_postfix_list(arr, i)
+
 
 def bits(tree: sympy.Basic) -> float:
     """An upper bound for the size of any number that evaluating ``tree`` makes; symbols count as small."""
@@ -108,14 +124,15 @@ def agree(first: Any, second: Any) -> bool | None:
 
 
 def _values(first: sympy.Expr, second: sympy.Expr) -> list[tuple[Any, Any]]:
-    """Both values at points where both have one."""
+    """Both values at points where both have one; a value of which every digit is lost (``1-1``) is none."""
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     pairs = []
     for point in _POINTS if symbols else _POINTS[:1]:
         at = {symbol: sympy.Float(point, _DIGITS) * (1 + sympy.Rational(k, 7)) for k, symbol in enumerate(symbols)}
-        values = [side.subs(at).evalf(_DIGITS, chop=False) for side in (first, second)]
-        if all(value.is_number and value.is_finite for value in values):
-            pairs.append((values[0], values[1]))
+        with contextlib.suppress(sympy.PrecisionExhausted):
+            values = [side.subs(at).evalf(_DIGITS, chop=False, strict=True) for side in (first, second)]
+            if all(value.is_number and value.is_finite for value in values):
+                pairs.append((values[0], values[1]))
     return pairs
 
 

@@ -45,6 +45,21 @@ PAIRS: list[tuple[str, str, bool | None]] = [
     (r"1", r"1.0", True),
     (r"10^{-20}", r"10^{-21}", False),
     (r"123456789012345678", r"123456789012345679", False),
+    # Values of which every digit cancels.
+    (r"0", r"1-1", True),
+    (r"0", r"\sqrt{2}-\sqrt{2}", True),
+    (r"0", r"10^{-30}", False),
+    (r"0", r"1-1+10^{-30}", False),
+    (r"5", r"1-1", False),
+    # Products without a sign; math-verify's parser reads a mixed number in the first three.
+    (r"6", r"2(3)", True),
+    (r"5", r"2(3)", False),
+    (r"6", r"(2)(3)", True),
+    (r"1", r"(2)\frac{1}{2}", True),
+    (r"239", r"\frac{2(239)}{2}", True),
+    (r"30", r"5(2)(3)", True),
+    (r"n", r"\frac{2n}{2}", True),
+    (r"n", r"\frac{2n}{3}", False),
     # Names, units, percent.
     (r"7", r"x=7", True),
     (r"x=7", r"7", True),
