@@ -52,6 +52,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\langle ?", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\(?:text[a-z]{0,6}|math(?:rm|bf|it)|mbox) ?\{ ?(?:and|or) ?\}", ","),
+        (r"(?<=[0-9)\]}$]) (?:and|or) (?=[-+]?[0-9(\[$\\])", ","),
         (r"(?<![\\A-Za-z])(pi|sqrt|sin|cos|tan|log|ln)(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z])infinity(?![A-Za-z])", r"\\infty "),
         (r"\\sqrt ?\(([^()]{0,99})\)", r"\\sqrt{\1}"),
