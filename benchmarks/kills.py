@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ GRID = (
 )
 """A sweep whose cells take seconds."""
 
-TARGETS = ("trainer", "launcher", "mirror")
+ONE_OF = ("trainer", "launcher", "mirror")
+TARGETS = (*ONE_OF, "all")
+"""``all``: the three at once, as when a machine loses its power."""
+
 MOMENTS = ("start-up", "step", "checkpoint", "end")
 CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
 PATIENCE_S = 1800.0
@@ -107,10 +110,10 @@ class Sweep:
 
     def end(self) -> None:
         """End whatever is still at work."""
-        for target in TARGETS:
-            for pid in self.pids(target):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for target in ONE_OF:
+            _kill(self.pids(target))
+        if self.launcher is not None:
+            self.launcher.wait()
 
     def finish(self) -> None:
         """Start the command until it leaves with every cell complete."""
@@ -178,15 +181,23 @@ def strike(sweep: Sweep, target: str, moment: str, rng: random.Random) -> str | 
     sweep.start()
     if not wait_for(sweep, moment, rng):
         return None
+    if target == "all":
+        sweep.end()
+        return target
     for chosen in (target, "trainer", "launcher"):  # at start-up there may be no mirror yet
         found = sweep.pids(chosen)
         if found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(found), signal.SIGKILL)
+            _kill([rng.choice(found)])
             if chosen == "launcher" and sweep.launcher is not None:
                 sweep.launcher.wait()
             return chosen
     return None
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def contents(output: Path) -> dict[str, bytes]:
@@ -245,6 +256,29 @@ def drill(place: Path, number: int, seed: int) -> int:
     return 1 if lost else 0
 
 
+def crowd(place: Path, number: int) -> int:
+    """Start ``number`` launchers of one grid at once, and print what became of it; the exit code is 1 if anything
+    differs from a grid with one launcher."""
+    since = time.monotonic()
+    reference, sweep = Sweep(output=place / "undisturbed"), Sweep(output=place / "crowd")
+    others = [Sweep(output=sweep.output) for _ in range(number - 1)]
+    try:
+        reference.finish()
+        for other in others:
+            other.start()
+        sweep.finish()
+        codes = [other.launcher.wait(PATIENCE_S) for other in others if other.launcher is not None]
+    finally:
+        for each in (reference, sweep, *others):
+            each.end()
+    found = differences(reference, sweep)
+    attempts = [json.loads(path.read_text())["attempt"] for path in sweep.output.glob("runs/*/status.json")]
+    found += [f"a cell was started {attempt} times" for attempt in attempts if attempt != 1]
+    print(f"{number} launchers of {CELLS} cells in {(time.monotonic() - since) / 60:.0f} min; other exit codes {codes}")
+    print("\n".join(found) or "every cell was trained once and is equal to the undisturbed one")
+    return 1 if found else 0
+
+
 def _until_complete(
     reference: Sweep, sweep: Sweep, kills: Counter[tuple[str, str]], number: int, rng: random.Random
 ) -> list[str]:
@@ -276,5 +310,6 @@ def _report(kills: Counter[tuple[str, str]], sweeps: int, lost: list[str], secon
 def arguments_of(parser: Any) -> None:
     """What the command line may say of this drill."""
     parser.add_argument("--kills", type=int, default=50, help="how many (default: %(default)s)")
+    parser.add_argument("--launchers", type=int, help="start so many launchers of one grid at once instead of killing")
     parser.add_argument("--seed", type=int, default=0, help="of targets and moments (default: %(default)s)")
     parser.add_argument("--keep", type=Path, help="folder for the sweeps; without it they are removed at the end")

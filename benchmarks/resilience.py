@@ -1,10 +1,10 @@
 """Whether anything can be lost, and what safety costs: ``python -m benchmarks.resilience [--kills N]``.
 
-Without ``--costs``: kills the processes of small sweeps at random moments and compares what is left with an undisturbed
-sweep (see :mod:`benchmarks.kills`). With it: trains the same small run without and with the MLflow mirror (a fresh
-SQLite store), in turns, and says what a step and a run pay; kills runs with signal 9 and says how long it takes until
-the next step is recorded. Overrides are then those of ``sweep.py``, for example ``engine=transformers steps=60``. Every
-number is the median over rounds, with the range.
+Kills the processes of small sweeps at random moments and compares what is left with an undisturbed sweep (see
+:mod:`benchmarks.kills`); with ``--launchers N`` starts N launchers of one sweep at once instead. With ``--costs``:
+trains the same small run without and with the MLflow mirror (a fresh SQLite store), in turns, and says what a step and
+a run pay; kills runs with signal 9 and says how long it takes until the next step is recorded. Overrides are then those
+of ``sweep.py``, for example ``engine=transformers steps=60``. Every number is the median over rounds, with the range.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.kills import arguments_of, drill  # noqa: E402
+from benchmarks.kills import arguments_of, crowd, drill  # noqa: E402
 from sweeps.compose.compose import Composed, compose  # noqa: E402
 from sweeps.grid.cells import cells, resolve_all  # noqa: E402
 from trainer.contract import run_yaml  # noqa: E402
@@ -119,6 +119,8 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with tempfile.TemporaryDirectory() as scratch:
         place = (options.keep or Path(scratch)).absolute()
+        if options.launchers:
+            return crowd(place, options.launchers)
         if options.costs is None:
             return drill(place, options.kills, options.seed)
         costs(place, options.costs)

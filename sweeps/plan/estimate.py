@@ -27,6 +27,7 @@ SIMILARITY = (
     ("task", "model", "engine", "rollout", "hardware"),
     ("model", "engine", "hardware"),
     ("model", "engine"),
+    ("model",),
 )
 """Groups that decide how long a step takes, the most similar runs first: a later row is used if no run matches an
 earlier one."""

@@ -62,6 +62,14 @@ def test_the_estimate_comes_from_runs_of_the_same_cost(make_cells: Callable[...,
     assert seconds(tmp_path, todo[:1], slots=8) == pytest.approx((30.0, 30.0)), "one cell cannot use two slots"
 
 
+def test_one_cell_with_another_engine_does_not_leave_all_without_an_estimate(
+    make_cells: Callable[..., list[Cell]], tmp_path: Path
+) -> None:
+    known, same, other = make_cells(["seed=9"], ["seed=1", "steps=10"], ["seed=1", "steps=10", "engine=transformers"])
+    completed(tmp_path, known, [1.0, 2.0, 3.0, 2.0])  # 3 s a step
+    assert seconds(tmp_path, [same, other]) == pytest.approx((60.0, 60.0))
+
+
 def test_gpus_count_for_each_hour(
     make_cells: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
