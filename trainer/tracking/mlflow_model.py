@@ -7,6 +7,7 @@ asked.
 from __future__ import annotations
 
 import logging
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def log_model(folder: RunFolder, model: Path) -> str:
     """
     uri, run_id = mlflow_run(folder)
     client, _ = connect(uri, str(folder.config()["tracking"].get("experiment") or "rlvr-entropy"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about type hints of MLflow's own, once a process
+        import mlflow.pyfunc
     import mlflow.transformers
     from mlflow.models import Model
 
