@@ -19,7 +19,7 @@ from sweeps.queues.processes import marked
 from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SETTINGS = ("study=smoke", "steps=80", "engine=transformers", "hardware.num_threads=1", "study.name=killed")
 MORE = ("accounting=none", "hardware.device=cpu", "seed=5", "checkpoint.every=1")
 
@@ -32,7 +32,7 @@ def status(run: Path) -> dict[str, Any]:
 def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
     )
 
 

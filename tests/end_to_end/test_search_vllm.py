@@ -27,11 +27,12 @@ SEARCH = (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_six_tiny_trials_end_to_end(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     output = tmp_path / "out puts"
     command = [sys.executable, "sweep.py", "-m", "search=clip", *TINY, *SEARCH, override("output", str(output))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, env=os.environ)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1700, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6/6 trials" in done.stdout and "optuna-dashboard" in done.stdout
     study = find(open_storage(str(output / "sweeps" / "tiny" / "study.journal")), "tiny")

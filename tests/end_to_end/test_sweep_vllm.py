@@ -20,10 +20,11 @@ COMMAND = (
 
 def sweep(output: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "sweep.py", *COMMAND, f"output='{output}'"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=os.environ)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1700, env=os.environ)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_cells_end_to_end(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     output = tmp_path / "out puts"  # a space, as people have them
@@ -86,11 +87,12 @@ def page_text(page: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_claims_end_to_end(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     words = ("-m", "study=claims", "claims=8,21", "seed=0", "steps=2", "rollout.prompts_per_step=4", "evaluation=none")
     command = [sys.executable, "sweep.py", *words, f"output={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=os.environ)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1700, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     # Two temperatures, and four updates for claim 8; one seed decides nothing.
     assert len(list((tmp_path / "runs").iterdir())) == 3

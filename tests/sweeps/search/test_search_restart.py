@@ -21,11 +21,11 @@ LEARNER = ROOT / "tests" / "helpers" / "fake_learner.py"
 TRIALS, STEPS = 5, 6
 
 
-def start(output: Path) -> subprocess.Popen[str]:
+def start(output: Path, step_s: float = 0.25) -> subprocess.Popen[str]:
     command = [sys.executable, "sweep.py", "-m", "search=clip", f"search.n_trials={TRIALS}", f"steps={STEPS}"]
     settings = ["tracking=none", "launcher.slots=2", "search.confirm_seeds=[]", "study.name=s", "search.preset=false"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    environment = os.environ | {"FAKE_STEP_S": "0.25"}
+    environment = os.environ | {"FAKE_STEP_S": str(step_s)}
     place = [f"launcher.trainer=[{LEARNER}]", override("output", str(output))]
     return subprocess.Popen([*command, *settings, *place], cwd=ROOT, text=True, env=environment, **pipes)  # type: ignore[call-overload]
 
@@ -112,7 +112,7 @@ def test_ctrl_c_leaves_what_runs_and_the_next_start_takes_it_up(tmp_path: Path) 
 
 def test_a_cancelled_search_asks_no_more_and_goes_on_when_started_again(tmp_path: Path) -> None:
     output = tmp_path / "outputs"
-    first = start(output)
+    first = start(output, step_s=3.0)  # a busy machine takes seconds to start the command that cancels
     wait_for(lambda: running(output))
     sweeps = [sys.executable, "-m", "sweeps"]
     place = ["s", "--output", str(output)]
