@@ -17,6 +17,7 @@ from dashboards.claims.page import write_claims
 from dashboards.claims.study import ClaimStudy, load_study, undecided, verdicts
 from dashboards.claims.text import counted, markdown
 from dashboards.statistics.format import NONE
+from dashboards.sweep.artifacts import load_samples
 from dashboards.sweep.load import load_sweep
 
 ENTROPY = {"end": "policy/entropy"}
@@ -133,6 +134,7 @@ def test_a_record_reads_as_the_store_it_was_made_from(
     assert first == second
     assert load_sweep(str(tmp_path), "claims").glossary.describe("policy/entropy").unit == "nats"
     assert len(again.sweep.completed) == 20
+    pd.testing.assert_frame_equal(load_samples(again.sweep), load_samples(study.sweep))
     assert str(Path(uri.removeprefix("sqlite:///")).parent) not in (tmp_path / "study.json").read_text()
 
 
@@ -146,6 +148,13 @@ def test_a_record_that_grows_keeps_what_it_has(
     again = load_study(str(tmp_path))
     assert len(load_study(other).sweep.completed) == 15 and len(again.sweep.completed) == 20
     pd.testing.assert_frame_equal(again.runs["0.5", 0], study.runs["0.5", 0], check_exact=False, rtol=1e-6)
+    assert load_samples(again.sweep)["signature"].nunique() == 20
+
+
+def test_a_record_of_many_responses_keeps_none(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboards.data.record.MOST_SAMPLES", 1000)
+    assert main(["record", "claims", "--uri", uri, "--output", str(tmp_path)]) == 0
+    assert load_samples(load_study(str(tmp_path)).sweep).empty
 
 
 def test_a_damaged_record_is_a_sentence(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
