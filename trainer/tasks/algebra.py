@@ -30,7 +30,7 @@ _NORMALISATION = NormalizationConfig(
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 # What the parser would leave out in silence: a mixed number, the base of a number, a prime, an unfinished decimal.
 _LEFT_OUT = re.compile(r"(?<![_0-9])[0-9]+ [0-9]|(?<![_0-9])[0-9]+_|'|\\prime|\\l?dots|\.\.|\?|\"")
-_DIGITS_ONLY, _PLAIN_FRACTION = re.compile(r"[0-9]+"), re.compile(r"\\frac\{[0-9]+\}\{[0-9]+\}")
+_MIXED = re.compile(r"[0-9]+\\frac\{[0-9]+\}\{[0-9]+\}")
 _POINTS = ("0.7310585", "1.8472139", "2.6180339", "-1.3371337")
 
 
@@ -84,14 +84,14 @@ class _Parser(_Latex2Sympy):  # type: ignore[misc]
     def convert_postfix_list(self, arr: Any, i: int = 0) -> Any:
         """A product of what stands side by side, but for a mixed number such as ``2\\frac{1}{2}``. math-verify's parser
         takes every whole number before a positive number for one: to it, ``2(3)`` is 5."""
-        if i + 1 < len(arr):
-            first, second = (arr[at].getText() for at in (i, i + 1))
-            mixed = _DIGITS_ONLY.fullmatch(first) and _PLAIN_FRACTION.fullmatch(second)
-            factor = None if mixed else self.convert_postfix(arr[i])
-            if isinstance(factor, sympy.Integer):
-                rest = self.convert_postfix_list(arr, i + 1)
-                return (self.mat_mul_flat if isinstance(rest, sympy.MatrixBase) else self.mul_flat)(factor, rest)
-        return super().convert_postfix_list(arr, i)
+        if i + 1 == len(arr) or _MIXED.fullmatch(arr[i].getText() + arr[i + 1].getText()):
+            return super().convert_postfix_list(arr, i)
+        factor = self.convert_postfix(arr[i])
+        if not isinstance(factor, sympy.Expr | sympy.MatrixBase):
+            return super().convert_postfix_list(arr, i)
+        rest = self.convert_postfix_list(arr, i + 1)
+        matrices = any(isinstance(each, sympy.MatrixBase) for each in (factor, rest))
+        return (self.mat_mul_flat if matrices else self.mul_flat)(factor, rest)
 
 
 def bits(tree: sympy.Basic) -> float:

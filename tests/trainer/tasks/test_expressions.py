@@ -39,6 +39,13 @@ WAYS = st.sampled_from(["+", "-", "*", "\\cdot ", "\\times ", "/", "\\div ", "\\
 EXPRESSIONS = st.recursive(NUMBERS, lambda part: st.tuples(part, part, WAYS).map(joined), max_leaves=5)
 
 
+def test_products_within_products_are_read_once() -> None:
+    text = "x"
+    for _ in range(24):
+        text = f"({text}+1)(y)"
+    assert algebra.read(spelled(text)) is not None  # every level twice would take hours
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(EXPRESSIONS)
 def test_an_expression_is_its_value_and_no_other(expression: Expression) -> None:
