@@ -70,6 +70,7 @@ def verl(method: str, ours: Mapping[str, Any], note: str = "", *, value: bool = 
 
 CLIP = {"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.28}
 BOTH = {"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.2}
+BY_SEQUENCE = {"importance_sampling_level": "sequence", "epsilon_low": 0.05, "epsilon_high": 0.08}
 BY_RESPONSE = {"reduction": "seq-mean-token-mean"}
 HIGH = PPOClip(clip_low=0.2, clip_high=0.28)
 
@@ -104,17 +105,13 @@ CASES = (
         "GSPO",
         {"surrogate": GSPO(clip_low=0.05, clip_high=0.08), "reduction": SequenceMean()},
         loss_type="grpo",
-        importance_sampling_level="sequence",
-        epsilon_low=0.05,
-        epsilon_high=0.08,
+        **BY_SEQUENCE,
     ),
     trl(
         "LUSPO",
         {"surrogate": LUSPO(clip_low=0.05, clip_high=0.08), "reduction": SequenceSum()},
         loss_type="luspo",
-        importance_sampling_level="sequence",
-        epsilon_low=0.05,
-        epsilon_high=0.08,
+        **BY_SEQUENCE,
     ),
     trl(
         "CISPO",

@@ -23,7 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.kills import arguments_of, crowd, drill  # noqa: E402
+from benchmarks.crowd import crowd  # noqa: E402
+from benchmarks.kills import arguments_of, drill  # noqa: E402
 from sweeps.compose.compose import Composed, compose  # noqa: E402
 from sweeps.grid.cells import cells, resolve_all  # noqa: E402
 from trainer.contract import run_yaml  # noqa: E402

@@ -31,6 +31,7 @@ from trainer.tasks.reasoning_gym import ReasoningGymTask
 
 Pair = tuple[Prompt, str]
 SAMPLES = 8
+OPINIONS = {True: "accepts", False: "refuses"}
 SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 3, "max_digits": 3}
 GSM8K, CHAMP = "cache:data/gsm8k_100/train.jsonl", "cache:data/champ/test.jsonl"
 
@@ -111,13 +112,12 @@ def agreement(pairs: Sequence[Pair]) -> dict[str, int]:
         if steps is None:
             found["not a list of steps"] += 1
             continue
-        numbers, target = prompt.data["numbers"], prompt.data["target"]
+        numbers: Any = prompt.data["numbers"]
+        target: Any = prompt.data["target"]
         right = all(compute(step.left, step.operator, step.right) == step.result for step in steps)
-        exact, other = right and steps[-1].result == target, by_algebra(steps, target)  # type: ignore[arg-type]
-        found[
-            f"arithmetic: exact {'accepts' if exact else 'refuses'}, math-verify {'accepts' if other else 'refuses'}"
-        ] += 1
-        if other and num_correct(steps, numbers) < len(steps):  # type: ignore[arg-type]
+        exact, other = right and steps[-1].result == target, by_algebra(steps, target)
+        found[f"arithmetic: exact {OPINIONS[exact]}, math-verify {OPINIONS[other]}"] += 1
+        if other and num_correct(steps, numbers) < len(steps):
             found["accepted by math-verify, with numbers that are not given"] += 1
     return dict(found)
 

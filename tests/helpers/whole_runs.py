@@ -25,6 +25,15 @@ def trained(path: Path, engines: EnginePool, changes: dict[str, Any] | None = No
     return completed(write_run(path, changes), engines)
 
 
+def preempted_once(after: int, path: Path, engines: EnginePool, changes: dict[str, Any] | None = None) -> RunFolder:
+    """A new run at ``path`` that is preempted at the step boundary after so many others, then trained to its end."""
+    folder, boundaries = write_run(path, changes), iter([False] * after + [True])
+    run = build_run(folder.config())
+    assert train(run, folder, engines, interrupted=lambda: next(boundaries)) == "PREEMPTED"
+    assert train(run, folder, engines) == "COMPLETED"
+    return folder
+
+
 def killed_after(step: int, whole: RunFolder, path: Path) -> RunFolder:
     """What a kill after checkpoint ``step`` leaves of a run: curves that go on, neither later checkpoints nor a
     status."""

@@ -9,10 +9,10 @@ import pytest
 import torch
 from runs import MOVING, metrics, record, run_config, write_run
 from testbench import CONTEXT
-from whole_runs import trained
+from whole_runs import preempted_once, trained
 
 from trainer.engine.base import EnginePool
-from trainer.loop import train, train_step
+from trainer.loop import train_step
 from trainer.objective.base import Controller
 from trainer.objective.controllers.reference_reset import ReferenceReset
 from trainer.objective.controllers.temperature_by_diversity import TemperatureByDiversity
@@ -20,7 +20,6 @@ from trainer.runtime.stopwatch import Stopwatch
 from trainer.session.session import open_session
 from trainer.setup.build import build_run
 from trainer.setup.checks import problems
-from trainer.storage.record import RunFolder
 
 CONTROLLERS = "trainer.objective.controllers"
 RISING = {
@@ -105,16 +104,9 @@ def test_the_reference_is_the_policy_at_the_last_renewal(engines: EnginePool, tm
 
 
 def test_a_run_goes_on_with_the_reference_that_it_had(engines: EnginePool, tmp_path: Path) -> None:
-    def stopped(path: Path, stops: Sequence[bool]) -> RunFolder:
-        folder, boundaries = write_run(path, RENEWING | RISING), iter(stops)
-        run = build_run(folder.config())
-        if stops:
-            assert train(run, folder, engines, interrupted=lambda: next(boundaries)) == "PREEMPTED"
-        assert train(run, folder, engines) == "COMPLETED"
-        return folder
-
     # After step 2, the first one with the renewed reference.
-    assert record(stopped(tmp_path / "parts", [False] * 3 + [True])) == record(stopped(tmp_path / "whole", []))
+    parts = preempted_once(3, tmp_path / "parts", engines, RENEWING | RISING)
+    assert record(parts) == record(trained(tmp_path / "whole", engines, RENEWING | RISING))
 
 
 def test_what_does_not_go_together_is_said() -> None:

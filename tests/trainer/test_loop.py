@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from runs import COIN, MOVING, metrics, record, run_config, write_run
-from whole_runs import trained
+from whole_runs import preempted_once, trained
 
 import trainer.update.update
 from trainer import loop
@@ -239,10 +239,8 @@ def regularized() -> dict[str, object]:
 
 def test_a_run_with_every_regularizer_goes_on_where_it_was(engines: EnginePool, tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", engines, regularized())
-    folder = write_run(tmp_path / "parts", regularized())
-    run, boundaries = build_run(folder.config()), iter([False, False, True])
-    assert train(run, folder, engines, interrupted=lambda: next(boundaries)) == "PREEMPTED"
-    assert train(run, folder, engines) == "COMPLETED"
+    folder = preempted_once(2, tmp_path / "parts", engines, regularized())
+    run = build_run(folder.config())
     assert record(folder) == record(whole)
     state = json.loads((max(whole.checkpoints.glob("step-*")) / "state.json").read_text())["objective"]
     assert state["regularizer.siren"]["anchor"] > 0
@@ -355,9 +353,4 @@ def test_controllers_leave_zero_and_go_on_where_they_were(engines: EnginePool, t
     assert [line["controller/aer"] for line in recorded] == pytest.approx(expected)
     assert expected[1] > 0
 
-    folder = write_run(tmp_path / "parts", changes)
-    run = build_run(folder.config())
-    boundaries = iter([False, False, True])
-    assert train(run, folder, engines, interrupted=lambda: next(boundaries)) == "PREEMPTED"
-    assert train(run, folder, engines) == "COMPLETED"
-    assert record(folder) == record(whole)
+    assert record(preempted_once(2, tmp_path / "parts", engines, changes)) == record(whole)

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import MOVING, VLLM, metrics, record, write_run
-from whole_runs import trained
+from runs import MOVING, VLLM, metrics, record
+from whole_runs import preempted_once, trained
 
-from trainer.loop import train
-from trainer.setup.build import build_run
 from trainer.storage.record import RunFolder
 from trainer.update.logprob_gap import EngineMismatch
 
@@ -52,9 +50,4 @@ def test_weights_that_did_not_arrive_are_noticed(pool: Any, tmp_path: Path, monk
 
 def test_a_run_goes_on_where_it_was_with_vllm(pool: Any, tmp_path: Path) -> None:
     whole = sampled_by_vllm(tmp_path / "whole", pool)
-    folder = write_run(tmp_path / "parts", VLLM | MOVING)
-    run = build_run(folder.config())
-    boundaries = iter([False, True])
-    assert train(run, folder, pool, interrupted=lambda: next(boundaries)) == "PREEMPTED"
-    assert train(run, folder, pool) == "COMPLETED"
-    assert record(folder) == record(whole)
+    assert record(preempted_once(1, tmp_path / "parts", pool, VLLM | MOVING)) == record(whole)
