@@ -22,7 +22,8 @@ from sweeps.after.manage import sync
 from sweeps.compose.compose import Composed
 from sweeps.compose.explain import explained
 from sweeps.grid.cells import ResolvedConfig, cells, resolve_all
-from sweeps.grid.sweep import Sweep, save_document, sweep_name
+from sweeps.grid.earlier import with_earlier_claims
+from sweeps.grid.sweep import Document, Sweep, load_document, save_document, sweep_name, sweep_names
 from sweeps.plan.check import require_gpus, start_check
 from sweeps.plan.estimate import Estimate, estimate, split_into_jobs
 from sweeps.plan.memory import memory_table, needs, require_memory
@@ -179,7 +180,7 @@ def _run(
     expected: Estimate | None,
 ) -> int:
     facts = origin(sweep.command)
-    document = sweep.document() | {"provenance": facts, "output": str(sweep.output)}
+    document = _document(sweep) | {"provenance": facts, "output": str(sweep.output)}
     parent = tracker.open_sweep(document, _tags(sweep, facts)) if tracker is not None and request.multirun else None
     if tracker is not None:
         tracker.describe(sweep.name, sweep.cells[0].config["evaluation"])
@@ -216,6 +217,16 @@ def _run(
             tracker.close_sweep(parent, "STOPPED")
         return ExitCode.INTERRUPTED
     return finish(sweep, tracker, parent, adopted)
+
+
+def _document(sweep: Sweep) -> Document:
+    """The content of ``sweep.json``; a study of claims keeps those of its earlier starts."""
+    document = sweep.document()
+    if not sweep.claims or sweep.name not in sweep_names(sweep.output):
+        return document
+    earlier = load_document(sweep.output, sweep.name)
+    existing = {path.name for path in (sweep.output / "runs").iterdir()}
+    return with_earlier_claims(document, earlier, existing)
 
 
 def jobs_folder(sweep: Sweep) -> Path:

@@ -127,7 +127,10 @@ def _levels(
     levels = [level if level in finals.columns else names.get(level, level) for level in hypothesis.levels]
     levels = levels or [str(level) for level in finals.columns]
     if absent := [level for level in levels if level not in finals.columns]:
-        return [], f"the hypothesis names level {absent[0]!r}, which this study does not have"
+        return [], (
+            f"the hypothesis is about the levels {' → '.join(levels)}, of which this study does not have "
+            f"{' and '.join(absent)}: its own levels are compared in the tables"
+        )
     if len(levels) < 2:
         return [], "there is only one level, so nothing to compare it with"
     if not (factor.ordered or hypothesis.levels or len(levels) == 2):

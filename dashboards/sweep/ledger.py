@@ -214,6 +214,20 @@ def _correlation(rows: Floats) -> float:
     return float(x @ y / size) if size > 0 else np.nan
 
 
+def _means(values: Floats) -> Floats:
+    """Mean over axis 1 of [resamples, runs, columns] without NaN; NaN where a resample drew no run that has one."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=1)
+    return np.where(counts > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
+
+
+def _share_above(first: Floats, second: Floats) -> Floats:
+    """Share of the rows with both values in which the first is greater, by column; NaN where no row has both."""
+    both = ~(np.isnan(first) | np.isnan(second))
+    counts = both.sum(axis=0)
+    return np.where(counts > 0, (first > second).sum(axis=0) / np.maximum(counts, 1), np.nan)
+
+
 def ranking(points: pd.DataFrame) -> list[RankedEstimator]:
     """The estimators by their correlation with the influence, best first; those that were logged."""
     names = [name for name in ESTIMATORS if f"corr_{name}" in points]
@@ -223,8 +237,8 @@ def ranking(points: pd.DataFrame) -> list[RankedEstimator]:
     runs = points.groupby("signature")[columns].mean()
     order = runs.mean().sort_values(ascending=False).index
     picks = resampled_runs(len(runs))
-    means = np.nanmean(runs[order].to_numpy()[picks], axis=1)
-    ahead = [*(means[:, :-1] > means[:, 1:]).mean(axis=0), np.nan] if len(runs) > 1 else [np.nan] * len(order)
+    means = _means(runs[order].to_numpy()[picks])
+    ahead = [*_share_above(means[:, :-1], means[:, 1:]), np.nan] if len(runs) > 1 else [np.nan] * len(order)
     return [
         RankedEstimator(
             name=column.removeprefix("corr_"),

@@ -185,7 +185,7 @@ def test_what_else_a_sweep_varies_is_read_from_its_overrides() -> None:
     ("hypothesis", "words"),
     [
         (replace(RISING, direction=None), "no direction"),
-        (replace(RISING, levels=("a", "z")), "level 'z'"),
+        (replace(RISING, levels=("a", "z")), "a → z, of which this study does not have z"),
         (None, "no hypothesis"),
     ],
 )

@@ -115,6 +115,18 @@ def test_estimators_are_ranked_by_their_mean_over_runs() -> None:
     assert best.ahead == pytest.approx(1 - (1 + 3 + 3) / 27, abs=0.03) and math.isnan(second.ahead)
 
 
+def test_a_run_without_an_estimator_is_left_out_of_its_rank() -> None:
+    sweep = sweep_of(
+        {
+            ("a", 0): {"ledger/corr_exact": {0: 0.5}, "ledger/corr_covariance": {0: 0.2}},
+            ("a", 1): {"ledger/corr_exact": {0: 0.7}},
+        }
+    )
+    best, second = ranking(ledger_points(sweep))
+    assert (best.correlation.mean, second.correlation.mean) == pytest.approx((0.6, 0.2))
+    assert best.ahead == 1.0, "of the resamples that have both"
+
+
 def test_correlation_within_seeds_by_hand() -> None:
     entropy = pd.DataFrame({"a": [1.0, 11.0, 5.0], "b": [2.0, 12.0, np.nan], "c": [3.0, 13.0, 6.0]})
     other = pd.DataFrame({"a": [0.0, -50.0, 1.0], "b": [1.0, -49.0, 1.0], "c": [2.0, -48.0, 2.0]})

@@ -77,6 +77,9 @@ def test_claims_share_runs(sweep: Sweep, tmp_path: Path, capsys: Capture) -> Non
     assert added == [("8", "2"), ("10", "0"), ("1", "4"), ("21", "2")], "the cheapest first"
     assert sweep("-m", "study=claims", "claims=1", "seed=0,1") == 0
     assert "nothing to run" in capsys.readouterr().out
+    again = document(tmp_path, "claims-steps-3")
+    assert {item["number"]: item["arms"] for item in again["claims"]} == levels, "the other claims stay"
+    assert {cell["signature"] for cell in again["cells"]} == {cell["signature"] for cell in found["cells"]}
 
 
 def test_a_plan_shows_the_order_and_starts_nothing(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
