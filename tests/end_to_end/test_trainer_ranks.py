@@ -6,17 +6,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from runs import metrics, write_run
-from safetensors.torch import load_file
+from torch import Tensor
 
 from sweeps.queues.worker import rank_command
 from trainer import loop
+from trainer.contract.config import ModelConfig
 from trainer.engine.base import EnginePool
+from trainer.policy.model import load_model
 from trainer.setup.build import build_run
+from trainer.storage.export import export
+from trainer.storage.parts import read_optimizer, read_weights
 from trainer.storage.record import RunFolder
 
 RANK_TOLERANCE = 1e-4
@@ -73,6 +78,12 @@ def test_a_run_goes_on_with_sharded_weights_on_two_ranks_and_back_on_one(tmp_pat
     assert_same_curves(alone, again)
     for folder, name in ((both, "step-000002"), (both, "step-000003"), (again, "step-000003")):
         assert_same_checkpoint(alone.checkpoints / name, folder.checkpoints / name)
+    assert len(list((both.checkpoints / "step-000003").glob("*-of-00002.safetensors"))) == 2
+    assert (again.checkpoints / "step-000003" / "model.safetensors").is_file()
+    written = both.checkpoints / "step-000003"
+    assert_same_weights(load_model(ModelConfig(path=str(written))).state_dict(), read_weights(written, files(written)))
+    exported = export(both.path, tmp_path / "model")
+    assert_same_weights(load_model(ModelConfig(path=str(exported))).state_dict(), read_weights(written, files(written)))
 
 
 def train_here(folder: RunFolder) -> None:
@@ -98,12 +109,23 @@ def assert_same_curves(first: RunFolder, second: RunFolder) -> None:
             assert two[key] == pytest.approx(value, rel=tolerance, abs=tolerance), key
 
 
+def files(checkpoint: Path) -> list[str]:
+    return [path.name for path in checkpoint.iterdir()]
+
+
+def assert_same_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    """Those that both have: of tied ones a checkpoint has one name only."""
+    for name, weight in second.items():
+        torch.testing.assert_close(first[name], weight, rtol=0, atol=0)
+
+
 def assert_same_checkpoint(first: Path, second: Path) -> None:
-    one, two = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    """Whole or in parts, up to rounding."""
+    one, two = (read_weights(path, files(path)) for path in (first, second))
     assert one.keys() == two.keys()
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=RANK_TOLERANCE, atol=1e-5)
-    one, two = (torch.load(path / "optimizer.pt", weights_only=True) for path in (first, second))
+    one, two = (read_optimizer(path, files(path)) for path in (first, second))
     assert one.keys() == two.keys() and one["state"].keys() == two["state"].keys()
     for number, moments in one["state"].items():
         assert moments.keys() == two["state"][number].keys()

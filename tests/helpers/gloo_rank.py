@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -41,10 +42,12 @@ def llama(dtype: torch.dtype, *, tied: bool) -> nn.Module:
 def outcomes(ranks: Ranks, *, shard: bool) -> Mapping[str, Outcome]:
     """Gradient and sums of a step by what computed it; of sharded weights where ``shard``."""
     toy, tied, untied = Toy(), llama(torch.float32, tied=True), llama(torch.bfloat16, tied=False)
+    wide = Bench(tied, micro_batch_tokens=40, ranks=ranks, shard=shard)
     return {
         "on policy": Bench(toy, micro_batch_tokens=40, ranks=ranks).step(OBJECTIVE, on_policy(toy)),
         "off policy": Bench(toy, micro_batch_tokens=40, ranks=ranks).step(OBJECTIVE, off_policy(toy)),
-        "float32": Bench(tied, micro_batch_tokens=40, ranks=ranks, shard=shard).step(OBJECTIVE, on_policy(tied)),
+        "float32": wide.step(OBJECTIVE, on_policy(tied)),
+        "autocast": replace(wide, autocast=torch.bfloat16).step(OBJECTIVE, off_policy(tied)),
         "bfloat16": Bench(untied, micro_batch_tokens=40, ranks=ranks, shard=shard).step(OBJECTIVE, off_policy(untied)),
     }
 

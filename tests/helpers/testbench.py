@@ -258,6 +258,7 @@ class Bench:
     """Applied to the batch once advantages are there."""
     optim: OptimConfig = PLAIN_OPTIM
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = _sgd
+    autocast: torch.dtype | None = None
     shard: bool = False
     """Each rank keeps its part of the weights."""
     observe: Callable[[Learner, Objective, TokenBatch], UpdateObserver | None] = _nobody
@@ -272,6 +273,7 @@ class Bench:
             head_chunk=self.head_chunk,
             temperature=self.temperature,
         )
+        actor = replace(actor, autocast_dtype=self.autocast)
         actor = actor.sharded() if self.shard else actor
         masters = MasterWeights(model.parameters())
         accelerator = self.ranks.accelerator if isinstance(self.ranks, ThreadRanks) else Accelerator(cpu=True)

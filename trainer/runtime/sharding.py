@@ -73,20 +73,23 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(own, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def gathered(state: Any, *, keep: bool) -> Any:
-    """Nested ``state`` with its sharded tensors [any shape], in their units, whole and on the CPU; without ``keep``
-    None in their place.
+def shared_out(state: Any, rank: int, world: int) -> Any:
+    """Nested ``state`` with what this rank stores of it, and None in place of what others do: each sharded tensor [any
+    shape], in its units, whole and on the CPU, by the rank that has the fewest bytes until then; the rest by the first.
 
     They are put together one at a time. Every rank has to ask for it.
     """
     found: dict[int, Tensor | None] = {}  # a tied weight is there twice
+    taken = [0] * world
 
     def one(value: Any) -> Any:
         if not isinstance(value, DTensor):
-            return value
+            return value if rank == 0 else None
         if id(value) not in found:
+            owner = taken.index(min(taken))
+            taken[owner] += value.numel() * value.element_size()
             full = whole(value)
-            found[id(value)] = full.cpu() if keep else None
+            found[id(value)] = full.cpu() if owner == rank else None
         return found[id(value)]
 
     return tree_map(one, state)

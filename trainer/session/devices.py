@@ -43,5 +43,6 @@ def engine_setup(run: Run, tokenizer: PreTrainedTokenizerBase, device: torch.dev
         trust_remote_code=run.model.trust_remote_code,
         max_length=min(rounded, context_length(load_config(run.model)) or rounded),
         end_tokens=end_tokens(run.model, tokenizer),
-        device=str(device),
+        # accelerate numbers the CPU of every rank, "cpu:1", but there is only one.
+        device="cpu" if device.type == "cpu" else str(device),
     )

@@ -26,7 +26,7 @@ from trainer.policy.policy import Policy
 from trainer.policy.precision import precision
 from trainer.rollout.sampler import PromptStream, Sampler
 from trainer.runtime.ranks import Ranks
-from trainer.runtime.sharding import gathered, whole
+from trainer.runtime.sharding import shared_out, whole
 from trainer.session import reference
 from trainer.session.devices import engine_setup, make_accelerator
 from trainer.session.policies import open_policies
@@ -36,6 +36,7 @@ from trainer.setup.build import Run
 from trainer.setup.examine import fitting
 from trainer.storage import checkpoint
 from trainer.storage.export import description
+from trainer.storage.parts import Part
 from trainer.storage.record import RunFolder
 from trainer.update.gradient import Learner
 from trainer.update.loss_scale import LossScale
@@ -154,27 +155,31 @@ class Session:
         self.engine.load_weights(weights, self.version)
 
     def save(self) -> None:
-        """Write a checkpoint (main rank), with whole weights and moments; of sharded ones each rank gives its
-        parts."""
+        """Write a checkpoint: the main rank all of it or, of sharded weights, every rank a part."""
         model, main = self.policy.model, self.ranks.is_main
         with self.folder.timing("checkpoint"):
             parts = (self.learner.state(), self.reference.state(), adapter.state(model), prompt_head.state(model))
             moments = {name: value for part in parts for name, value in part.items()}
-            weights, moments = gathered((dict(adapter.merged(model)), moments), keep=main)
-            if not main:
+            weights, part = dict(adapter.merged(model)), Part()
+            if self.run.hardware.sharding != "none":
+                part = Part(number=self.ranks.rank, count=self.ranks.world, gather=self.ranks.gather)
+                weights, moments = shared_out((weights, moments), part.number, part.count)
+            elif not main:
                 return
-            self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
+            if main:
+                self.folder.flush()  # the record must not be shorter than the checkpoint, even after a power failure
             checkpoint.save(
                 self.folder.checkpoints,
                 self.step,
-                model_state=weights,
+                model_state={name: tensor for name, tensor in weights.items() if tensor is not None},
                 tied=getattr(model, "all_tied_weights_keys", ()),
                 described=self.described | adapter.adapter_files(model, str(model_path(self.run.model))),
                 optimizer_state=moments,
                 state={"version": self.version, "position": self.sampler.stream.position, "objective": self.state},
                 signature=self.run.one_rank_signature,
                 keep=self.run.checkpoint.keep,
-                record=self.folder.extent(),
+                record=self.folder.extent() if main else None,
+                part=part,
             )
 
     def resume(self) -> None:

@@ -1,43 +1,34 @@
 """Checkpoints: written atomically, checksummed, the last few kept, never unpickled.
 
 ``checkpoints/step-000020/`` holds model.safetensors, optimizer.pt, state.json and, written last, manifest.json; with
-the model's own files beside them (``export.py``) it is a folder that transformers loads. Must not decide when to
+the model's own files beside them (``export.py``) it is a folder that transformers loads. Weights that are shared out
+over ranks are in a file of each (``parts.py``). Must not decide when to
 save, and must never remove the newest good checkpoint.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.contract.files import make_folder, persist, room_for
 from trainer.contract.settings import ConfigError
+from trainer.storage.manifest import DamagedCheckpoint, entry, read_manifest, verified, write_manifest
+from trainer.storage.parts import Part, read_optimizer, read_weights, write_index, write_part
 
-WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
-CONTENT = (WEIGHTS, OPTIMIZER, STATE)
-"""The files a manifest vouches for."""
+STATE = "state.json"
 
 TEMPORARY = ".tmp-"
 """Prefix of folders that are being written or removed; swept away at the next save."""
 
 log = logging.getLogger(__name__)
-
-
-class DamagedCheckpoint(Exception):
-    """A checkpoint that is torn or whose bytes have changed; the message is a clause that says in what."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +54,7 @@ def save(
     tied: Collection[str] = (),
     described: Mapping[str, bytes] | None = None,
     record: Mapping[str, Any] | None = None,
+    part: Part = Part(),  # noqa: B008 (it is frozen)
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
@@ -70,32 +62,46 @@ def save(
     ``tied`` only if there is no other: loaders leave these out. ``described`` are files to put beside the weights, by
     path. ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the
     record that it builds on. Raises :class:`trainer.contract.files.OutOfSpace` on a full disk; no earlier one is lost.
+
+    With several parts every one calls this, each with tensors of its own (``optimizer_state``: the same structure, None
+    where another has the value); the rest is that of the first.
     """
-    make_folder(folder)
-    for leftover in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(leftover)
     final = folder / f"step-{step:06d}"
-    content = {"step": step, "signature": signature, "record": dict(record or {})}
     temporary = folder / f"{TEMPORARY}{final.name}"
+    content = {"step": step, "signature": signature, "record": dict(record or {})}
+
+    def begin() -> None:
+        make_folder(folder)
+        for leftover in folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(leftover)
+        temporary.mkdir()
+
+    def end() -> None:
+        (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+        for name, text in (described or {}).items():
+            (temporary / name).parent.mkdir(exist_ok=True)
+            (temporary / name).write_bytes(text)
+            persist(temporary / name)
+        write_index(temporary, written)
+        files = {name: known for each in written for name, known in each.files.items()}
+        aliases = {name: target for each in written for name, target in each.aliases.items()}
+        write_manifest(temporary, content | {"aliases": aliases}, files | {STATE: entry(temporary / STATE)})
+        if final.exists():  # left by an attempt that went back to an older checkpoint
+            _remove(final)
+        temporary.rename(final)
+        persist(folder)
+
     try:
         with room_for(final):
-            temporary.mkdir()
-            aliases = _write_weights(temporary / WEIGHTS, model_state, tied)
-            _write_optimizer(temporary / OPTIMIZER, dict(optimizer_state))
-            (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
-            for name, written in (described or {}).items():
-                (temporary / name).parent.mkdir(exist_ok=True)
-                (temporary / name).write_bytes(written)
-                persist(temporary / name)
-            _write_manifest(temporary, content | {"aliases": aliases})
-            if final.exists():  # left by an attempt that went back to an older checkpoint
-                _remove(final)
-            temporary.rename(final)
-            persist(folder)
+            part.together(lambda: begin() if part.is_first else None)
+            written = part.together(lambda: write_part(temporary, part, model_state, optimizer_state, tied))
+            part.together(lambda: end() if part.is_first else None)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if part.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _prune(folder, step, keep)
+    if part.is_first:
+        _prune(folder, step, keep)
     return final
 
 
@@ -136,7 +142,7 @@ def _undamaged(folder: Path, only: str | None = None) -> Iterator[tuple[Path, di
         if only is not None and path.name != only:
             continue
         try:
-            yield path, _verify(path)
+            yield path, verified(path)
         except DamagedCheckpoint as damage:
             log.warning("checkpoint %s is damaged (%s) and is passed over for the one before it", path, damage)
 
@@ -149,126 +155,12 @@ def _saved(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()), key=_step)
 
 
-def _write_weights(path: Path, model_state: Mapping[str, Tensor], tied: Collection[str]) -> dict[str, str]:
-    """Store each tensor once (see :func:`save`); returns the other names of tied weights and what they stand for."""
-    names: dict[tuple[object, ...], str] = {}
-    aliases: dict[str, str] = {}
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in sorted(model_state.items(), key=lambda item: (item[0] in tied, item[0])):
-        view = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()) if tensor.numel() else (name,)
-        if view in names:
-            aliases[name] = names[view]
-            continue
-        names[view] = name
-        is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-        tensors[name] = tensor.detach() if is_whole else tensor.detach().clone(memory_format=torch.contiguous_format)
-    write_tensors(path, tensors)
-    return aliases
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Tensors [any shape], dimensionless, as a safetensors file like that of transformers, but with the permissions
-    that any new file gets (its own are 0600)."""
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC and EDQUOT, spelt by its Rust half
-            raise OSError(errno.ENOSPC, str(error)) from error
-        raise
-    path.chmod(mode)
-
-
-class _Writer:
-    """The file handed to torch.save. Remembers why a write failed, because torch.save's own exception does not say.
-
-    Only the number is kept: torch.save never lets go of this object, which must not hold on to the frames of an error.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.errno = 0
-
-    def write(self, data: bytes) -> int:
-        if not self.errno:
-            try:
-                self.file.write(data)
-            except OSError as error:
-                self.errno = error.errno or errno.EIO
-        return len(data)
-
-    def flush(self) -> None:
-        """Asked for by torch.save; closing the file flushes it."""
-
-
-def _write_optimizer(path: Path, optimizer_state: dict[str, Any]) -> None:
-    with path.open("wb") as file:
-        writer = _Writer(file)
-        torch.save(optimizer_state, cast(IO[bytes], writer))
-    if writer.errno:
-        raise OSError(writer.errno, os.strerror(writer.errno))
-
-
-def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Flush every file to the disk, then vouch for their bytes and for the manifest's own."""
-    files = {}
-    for name in CONTENT:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-            files[name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": file.tell()}
-    content = content | {"files": files}
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file_out:
-        json.dump(content | {"digest": _digest(content)}, file_out, indent=1)
-        file_out.flush()
-        os.fsync(file_out.fileno())
-    persist(folder)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest, if it is whole and every file has its size; else :class:`DamagedCheckpoint`."""
-    try:
-        content = json.loads((path / MANIFEST).read_bytes())
-        digest = content.pop("digest")
-        sizes = {name: (path / name).stat().st_size for name in CONTENT}
-    except FileNotFoundError as error:
-        raise DamagedCheckpoint(f"{Path(error.filename).name} is missing") from error
-    except OSError as error:
-        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DamagedCheckpoint(f"{MANIFEST} cannot be read") from error
-    if digest != _digest(content):
-        raise DamagedCheckpoint(f"{MANIFEST} does not have its checksum")
-    for name, size in sizes.items():
-        if size != content["files"][name]["size"]:
-            raise DamagedCheckpoint(f"{name} has {size} bytes instead of {content['files'][name]['size']}")
-    return dict(content)
-
-
-def _verify(path: Path) -> dict[str, Any]:
-    """:func:`_manifest`, and every byte is as it was written."""
-    manifest = _manifest(path)
-    for name in CONTENT:
-        try:
-            with (path / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:  # a bad sector, most likely
-            raise DamagedCheckpoint(f"{name} cannot be read: {error.strerror}") from error
-        if digest != manifest["files"][name]["sha256"]:
-            raise DamagedCheckpoint(f"{name} does not have its checksum")
-    return manifest
-
-
 def _read(path: Path, manifest: Mapping[str, Any]) -> Checkpoint:
-    tensors = load_file(path / WEIGHTS)
+    tensors = read_weights(path, manifest["files"])
     return Checkpoint(
         step=int(manifest["step"]),
         model_state=tensors | {name: tensors[target] for name, target in manifest["aliases"].items()},
-        optimizer_state=torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
+        optimizer_state=read_optimizer(path, manifest["files"]),
         state=json.loads((path / STATE).read_text(encoding="utf-8")),
         path=path,
     )
@@ -283,7 +175,7 @@ def _prune(folder: Path, step: int, keep: int) -> None:
     kept = 0
     for path in reversed([path for path in _saved(folder) if _step(path) <= step]):
         try:
-            _manifest(path)
+            read_manifest(path)
             kept += 1
         except DamagedCheckpoint as damage:
             log.warning("checkpoint %s is damaged (%s) and is removed", path, damage)

@@ -14,15 +14,15 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from safetensors.torch import load_file
+from typing import Any
 
 from trainer.contract.config import ModelConfig
 from trainer.contract.files import persist, room_for
 from trainer.contract.settings import ConfigError
 from trainer.policy.adapter import NAME as ADAPTER
 from trainer.policy.model import model_path
-from trainer.storage.checkpoint import WEIGHTS, newest, write_tensors
+from trainer.storage.checkpoint import newest
+from trainer.storage.parts import INDEX, WEIGHTS, read_weights, weight_files, write_tensors
 from trainer.storage.record import RunFolder
 
 CONFIG = "config.json"
@@ -62,7 +62,7 @@ def export(run: Path, output: Path | None = None) -> Path:
     try:
         with room_for(target):
             temporary.mkdir(parents=True)
-            _fill(temporary, checkpoint, manifest["aliases"])
+            _fill(temporary, checkpoint, manifest)
             temporary.rename(target)
             persist(target.parent)
     except BaseException:
@@ -71,17 +71,19 @@ def export(run: Path, output: Path | None = None) -> Path:
     return target
 
 
-def _fill(folder: Path, checkpoint: Path, aliases: Mapping[str, str]) -> None:
+def _fill(folder: Path, checkpoint: Path, manifest: Mapping[str, Any]) -> None:
+    weights = weight_files(manifest["files"])
     if (checkpoint / CONFIG).is_file():
-        shutil.copyfile(checkpoint / WEIGHTS, folder / WEIGHTS)
+        for name in [*weights, *([INDEX] if len(weights) > 1 else [])]:
+            shutil.copyfile(checkpoint / name, folder / name)
         files = {file.name: file.read_bytes() for file in checkpoint.iterdir() if BESIDE.fullmatch(file.name)}
         files[CONFIG] = (checkpoint / CONFIG).read_bytes()
         files |= {f"{ADAPTER}/{file.name}": file.read_bytes() for file in (checkpoint / ADAPTER).glob("*")}
     else:  # of an earlier version, which kept a tied weight under the name that loaders leave out
         settings = RunFolder(checkpoint.parent.parent).config()["model"]
         config = ModelConfig(**{key: value for key, value in settings.items() if key != "_target_"})
-        tensors = load_file(checkpoint / WEIGHTS)
-        tensors |= {name: tensors[target].clone() for name, target in aliases.items()}
+        tensors = read_weights(checkpoint, weights)
+        tensors |= {name: tensors[target].clone() for name, target in manifest["aliases"].items()}
         write_tensors(folder / WEIGHTS, tensors)
         files = description(model_path(config), config.dtype)
     for name, content in files.items():

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from disks import small_disk
 from torch import Tensor, nn
 
 from trainer.contract.files import OutOfSpace
-from trainer.storage import checkpoint
-from trainer.storage.checkpoint import CONTENT, MANIFEST, load_latest, save
+from trainer.storage import checkpoint, parts
+from trainer.storage.checkpoint import load_latest, save
+from trainer.storage.manifest import MANIFEST
 
+CONTENT = ("model.safetensors", "optimizer.pt", "state.json")
 SIGNATURE = "0123456789ab"
 
 
@@ -203,16 +206,18 @@ def test_an_optimizer_file_that_would_run_code_is_not_loaded(tmp_path: Path) -> 
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("name", ["_write_weights", "_write_optimizer", "_write_manifest"])
+@pytest.mark.parametrize(
+    ("module", "name"), [(parts, "write_tensors"), (parts, "_write_optimizer"), (checkpoint, "write_manifest")]
+)
 def test_a_failure_leaves_no_trace_and_the_earlier_checkpoint(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_simple(tmp_path, 10)
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, name, full)
+    monkeypatch.setattr(module, name, full)
     with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000020"):
         save_simple(tmp_path, 20)
     assert names(tmp_path) == ["step-000010"]
@@ -225,7 +230,7 @@ def test_a_failed_write_inside_torch_save_keeps_its_reason(tmp_path: Path, monke
 
     monkeypatch.setattr(Path, "open", lambda *arguments: Full())
     with pytest.raises(OSError, match="No space left on device"):
-        checkpoint._write_optimizer(tmp_path / "optimizer.pt", {"x": torch.zeros(3)})
+        parts._write_optimizer(tmp_path / "optimizer.pt", {"x": torch.zeros(3)})
 
 
 @pytest.mark.parametrize("large", ["model_state", "optimizer_state", "state"])
