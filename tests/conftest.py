@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,13 @@ with contextlib.suppress(ImportError):  # a machine lent for its GPU has no hypo
     # The same examples every time, and none fails because the machine was busy.
     settings.register_profile("suite", deadline=None, derandomize=True, database=None)
     settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs come first and small tests last, so that no process is left alone with a long file at the end."""
+    root = Path(__file__).parent
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.parent not in (root, root / "end_to_end"), -slow[item.path]))
 
 
 @pytest.fixture(autouse=True, scope="module")

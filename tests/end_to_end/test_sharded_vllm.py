@@ -1,5 +1,5 @@
-"""Weights shared out over two ranks, through everything: Submitit, accelerate, vLLM in each rank, a checkpoint in parts,
-and a run whose vLLM starts from it."""
+"""Weights shared out over two ranks, through everything: Submitit, accelerate, vLLM in each rank, a checkpoint in
+parts, and a run whose vLLM starts from it."""
 
 from __future__ import annotations
 

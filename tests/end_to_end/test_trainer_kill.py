@@ -22,8 +22,8 @@ ENGINE = "trainer.engine.transformers:_Transformers"
 MOMENTS = {
     "during generation": (f"{ENGINE}.generate", 4, "kill"),
     "after an update": ("trainer.update.gradient:Learner.step", 3, "kill_after"),
-    "writing the weights of a checkpoint": ("trainer.storage.checkpoint:_write_weights", 2, "kill_after"),
-    "before a checkpoint has its name": ("trainer.storage.checkpoint:_write_manifest", 3, "kill_after"),
+    "writing the weights of a checkpoint": ("trainer.storage.parts:write_tensors", 2, "kill_after"),
+    "before a checkpoint has its name": ("trainer.storage.checkpoint:write_manifest", 3, "kill_after"),
     "before pruning checkpoints": ("trainer.storage.checkpoint:_prune", 3, "kill"),
     "half way through a line of timings or metrics": ("os:write", 9, "tear"),
     "half way through the first line": ("os:write", 1, "tear"),

@@ -18,6 +18,8 @@ from trainer.contract import run_yaml
 from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
+pytestmark = pytest.mark.slow  # every test starts the trainer, most of them twice
+
 STEP = "trainer.update.gradient:Learner.step"
 GENERATE = "trainer.engine.transformers:_Transformers.generate"
 START = "trainer.engine.transformers:TransformersEngine.start"
@@ -206,7 +208,6 @@ def test_a_really_full_disk_stops_the_run_and_room_lets_it_go_on(free, trainer, 
         assert record(folder) == record(undisturbed)
 
 
-@pytest.mark.slow
 def test_a_full_disk_that_holds_the_log_too_loses_nothing(trainer, undisturbed, tmp_path: Path) -> None:
     """A process of its own: what it could not print must not change its exit code."""
     with small_disk(tmp_path / "disk", "64m") as disk:

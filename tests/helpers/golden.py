@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from composed import composed
 from omegaconf import OmegaConf
 from testbench import CONTEXT, Bench, Toy, off_policy, on_policy
 
-from sweeps.compose.compose import compose, groups
+from sweeps.compose.compose import groups
 from trainer.contract.components import build_component
 from trainer.contract.config import LIST_SLOTS
 from trainer.objective.objective import Objective
@@ -21,7 +22,7 @@ PRESETS = [name for name in groups()["method"] if not name.startswith("tuned/")]
 
 def objective_of(preset: str) -> Objective:
     """The objective a preset configures."""
-    config: Any = OmegaConf.to_container(compose([f"method={preset}"]), resolve=True)
+    config: Any = OmegaConf.to_container(composed([f"method={preset}"]), resolve=True)
     single = {slot: build_component(config[slot], slot) for slot in ("shaping", "advantage", "surrogate", "reduction")}
     lists: dict[str, Any] = {
         slot: {name: build_component(node, f"{slot}.{name}") for name, node in (config[slot] or {}).items()}

@@ -237,6 +237,7 @@ def regularized() -> dict[str, object]:
     return changes
 
 
+@pytest.mark.slow
 def test_a_run_with_every_regularizer_goes_on_where_it_was(engines: EnginePool, tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", engines, regularized())
     folder = preempted_once(2, tmp_path / "parts", engines, regularized())

@@ -53,6 +53,7 @@ def broken_page(broken: SweepData) -> str:
     return report_html(broken)
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_embeds_plotly_once(page: str) -> None:
     found = elements(page)
     scripts = [attributes for tag, attributes in found if tag == "script"]
@@ -123,6 +124,7 @@ def test_levels_with_other_training_data_have_rows_of_their_own(sweep: SweepData
     assert {row["overlapping"] for row in rows if row["label"] == rows[0]["label"]} == {9}
 
 
+@pytest.mark.slow
 def test_a_study_without_a_ledger_says_so(new_store: Callable[[], Path]) -> None:
     spec = FakeSpec(study="off", steps=6, seeds=2, levels=("a", "b"), ledger_every=0)
     page = report_html(load_sweep(write_study(new_store(), spec), "off"))
@@ -154,6 +156,7 @@ def test_the_viewer_holds_few_responses_whatever_was_logged() -> None:
     assert viewer_responses(pd.DataFrame(rows).head(0)) == []
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text(broken_page: str) -> None:
     assert HOSTILE not in broken_page and "&lt;script&gt;document.title=" in broken_page
     assert not [tag for tag, attributes in elements(broken_page) if "onerror" in attributes]
@@ -176,6 +179,7 @@ def test_definitions_come_from_the_runs(sweep: SweepData, page: str) -> None:
     assert "Exact full-vocabulary entropy per response token." in page and "Better: higher." in page
 
 
+@pytest.mark.slow
 def test_a_study_without_definitions_shows_its_metrics_without_them(new_store: Callable[[], Path]) -> None:
     spec = FakeSpec(study="old", steps=6, seeds=2, levels=("a", "b"), glossary=False)
     sweep = load_sweep(write_study(new_store(), spec), "old")
@@ -263,6 +267,7 @@ def test_verdicts_judge_every_study(study_uri: str, tmp_path: Path) -> None:
     assert "Upper clip threshold" in page and "script-src 'none'" in page
 
 
+@pytest.mark.slow
 @in_a_browser
 def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken: SweepData, tmp_path: Path) -> None:
     dom, problems = opened(write_report(broken, tmp_path / "report.html"))
@@ -273,6 +278,7 @@ def test_a_browser_without_a_network_draws_the_page_and_runs_nothing_else(broken
     assert problems == []
 
 
+@pytest.mark.slow
 @in_a_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_follows_the_colour_scheme_with_its_figures_and_prints_light(
@@ -309,6 +315,7 @@ def test_the_page_follows_the_colour_scheme_with_its_figures_and_prints_light(
     assert json.loads(found) == {**expected, **rest} and problems == []
 
 
+@pytest.mark.slow
 @in_a_browser
 def test_the_page_gives_its_data_as_a_file(sweep: SweepData, tmp_path: Path) -> None:
     write_report(sweep, tmp_path / "report.html")
@@ -330,6 +337,7 @@ def test_the_page_gives_its_data_as_a_file(sweep: SweepData, tmp_path: Path) -> 
     assert seen["type"] == "text/csv" and int(seen["rows"]) == points > 5000 and problems == []
 
 
+@pytest.mark.slow
 def test_links_lead_to_the_runs_in_mlflow(sweep: SweepData) -> None:
     page = report_html(sweep, "https://mlflow.example.org/base/")
     run = next(iter(sweep.runs.values()))
@@ -361,6 +369,7 @@ def shades(colors: list[str]) -> list[tuple[str, float]]:
     return [(match[1], round(float(match[2]), 2)) for match in found if match is not None]
 
 
+@pytest.mark.slow
 @in_a_browser
 def test_the_viewer_colours_tokens_by_what_is_chosen(sweep: SweepData, tmp_path: Path) -> None:
     write_report(sweep, tmp_path / "report.html")

@@ -54,6 +54,7 @@ def test_the_shipped_claims_are_thirty_and_can_be_judged() -> None:
     assert [item.number for item in load_claims()] == list(range(1, 31))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("testbed", [[], ["testbed=real"]])
 def test_every_arm_of_the_shipped_claims_is_a_run(sweep: Sweep, capsys: Capture, testbed: Sequence[str]) -> None:
     assert sweep("-m", "study=claims", "seed=0", "plan=true", *testbed) == 0
@@ -63,6 +64,7 @@ def test_every_arm_of_the_shipped_claims_is_a_run(sweep: Sweep, capsys: Capture,
     assert out.count(" new\n") >= len(claims) if not testbed else 20
 
 
+@pytest.mark.slow
 def test_claims_share_runs(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
     assert sweep("-m", "study=claims", "claims=1,8,10,21", "seed=0,1") == 0
     out = capsys.readouterr().out

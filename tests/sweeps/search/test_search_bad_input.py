@@ -61,6 +61,7 @@ def test_one_sentence_and_nothing_written(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "what", "remedy"),
     [
@@ -93,6 +94,7 @@ def test_a_search_takes_minus_m(sweep: Callable[..., int], capsys: pytest.Captur
     assert "put -m before it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_existing_study_with_another_space_or_base(
     sweep: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def steps_of(run_dir: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", ["driver", "job", "both"])
 def test_nothing_is_lost_and_nothing_trained_twice(tmp_path: Path, victims: str) -> None:
     output = tmp_path / "outputs"
@@ -96,6 +97,7 @@ def check(output: Path) -> None:
         assert starts == sorted(set(starts))  # each start went on where the last one had got to
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_runs_and_the_next_start_takes_it_up(tmp_path: Path) -> None:
     output = tmp_path / "outputs"
     first = start(output)
@@ -110,6 +112,7 @@ def test_ctrl_c_leaves_what_runs_and_the_next_start_takes_it_up(tmp_path: Path) 
     check(output)
 
 
+@pytest.mark.slow
 def test_a_cancelled_search_asks_no_more_and_goes_on_when_started_again(tmp_path: Path) -> None:
     output = tmp_path / "outputs"
     first = start(output, step_s=3.0)  # a busy machine takes seconds to start the command that cancels

@@ -35,6 +35,7 @@ for number in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_the_making_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
     code = [sys.executable, "-c", MAKE_AND_KILL, str(tmp_path), str(KILLS)]
     subprocess.run(code, cwd=ROOT, check=True, capture_output=True, timeout=300)

@@ -26,6 +26,7 @@ def sampled_by_vllm(path: Path, pool: Any, changes: dict[str, Any] | None = None
     return folder
 
 
+@pytest.mark.slow
 def test_the_same_bytes_from_an_engine_that_served_another_run(pool: Any, tmp_path: Path) -> None:
     first = sampled_by_vllm(tmp_path / "1", pool)
     other = sampled_by_vllm(tmp_path / "2", pool, {"seed": 1, "optim.updates_per_rollout": 4})
@@ -48,6 +49,7 @@ def test_weights_that_did_not_arrive_are_noticed(pool: Any, tmp_path: Path, monk
         sampled_by_vllm(tmp_path, pool)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_with_vllm(pool: Any, tmp_path: Path) -> None:
     whole = sampled_by_vllm(tmp_path / "whole", pool)
     assert record(preempted_once(1, tmp_path / "parts", pool, VLLM | MOVING)) == record(whole)

@@ -118,6 +118,7 @@ def ask(endpoint: str, home: Path, *names: str, **more: str) -> list[tuple[str, 
     return [(text, seconds) for text, seconds in json.loads(done.stdout.splitlines()[-1])]
 
 
+@pytest.mark.slow
 def test_a_model_comes_from_the_hub_once_and_then_from_the_cache(hub: str, silent: str, tmp_path: Path) -> None:
     found, nothing, unknown, gated = ask(hub, tmp_path, "own/model", "own/config", "other/model", "gated/model")
     assert found[0] == "4,7=11:"
@@ -140,6 +141,7 @@ def test_a_model_comes_from_the_hub_once_and_then_from_the_cache(hub: str, silen
     assert "in the hub's cache, and HF_HUB_OFFLINE is set" in text
 
 
+@pytest.mark.slow
 def test_without_a_network_a_hub_name_is_a_sentence_within_seconds(silent: str, tmp_path: Path) -> None:
     answers = ask(silent, tmp_path, "own/model", "own/model", "a/b/c")
     for text, seconds in answers[:2]:

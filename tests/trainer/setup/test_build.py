@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
+from composed import composed
 from omegaconf import OmegaConf
 
-from sweeps.compose.compose import compose
 from trainer.contract.components import build_component
 from trainer.contract.config import OptimConfig
 from trainer.contract.identity import signature
@@ -25,7 +25,7 @@ OPTIM = "trainer.contract.config.OptimConfig"
 @pytest.fixture(scope="module")
 def default() -> dict[str, Any]:
     overrides = ["weight=[sign]", "regularizer=[entropy_bonus]", "engine=transformers"]
-    return OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(composed(overrides), resolve=True)  # type: ignore[return-value]
 
 
 def changed(config: dict[str, Any], path: str, value: object) -> dict[str, Any]:

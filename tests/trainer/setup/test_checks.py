@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from composed import composed
 from omegaconf import OmegaConf
 from testbench import plain
 
-from sweeps.compose.compose import compose, groups
+from sweeps.compose.compose import groups
 from sweeps.grid.cells import NOT_FROZEN
 from trainer.contract.settings import ConfigError
 from trainer.objective.base import Diagnostic
@@ -21,7 +22,7 @@ from trainer.setup.checks import problems
 
 
 def found(overrides: Sequence[str] = (), **groups: object) -> list[Diagnostic]:
-    plain: dict[str, Any] = OmegaConf.to_container(compose(overrides), resolve=True)  # type: ignore[assignment]
+    plain: dict[str, Any] = OmegaConf.to_container(composed(overrides), resolve=True)  # type: ignore[assignment]
     listed = problems({key: value for key, value in plain.items() if key not in NOT_FROZEN} | groups)
     assert all("\n" not in problem.message for problem in listed)
     return listed

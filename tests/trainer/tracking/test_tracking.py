@@ -123,6 +123,7 @@ def expected(steps: range, clock: float = 1000.0) -> History:
     }
 
 
+@pytest.mark.slow
 def test_a_completed_run_is_copied_whole(tmp_path: Path, uri: str) -> None:
     config = configuration(uri, tracking={"parent_run_id": "feed"})
     folder = run_folder(tmp_path / "run", config)
@@ -194,6 +195,7 @@ def test_tokens_are_copied_at_the_end_and_no_further_than_a_checkpoint_holds(tmp
     ]
 
 
+@pytest.mark.slow
 def test_only_what_a_checkpoint_holds_is_copied_before_the_end(tmp_path: Path, uri: str) -> None:
     config = configuration(uri)
     folder = run_folder(tmp_path / "run", config)
@@ -305,6 +307,7 @@ def test_an_interrupted_copy_is_completed(tmp_path: Path, uri: str, monkeypatch:
     assert histories(uri, run.info.run_id) == expected(range(12))
 
 
+@pytest.mark.slow
 def test_a_run_removed_meanwhile_is_made_again(tmp_path: Path, uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     config = configuration(uri)
     folder = run_folder(tmp_path / "run", config)
@@ -348,6 +351,7 @@ def test_an_unreachable_server_costs_the_run_nothing(
     assert histories(uri, run.info.run_id) == expected(range(12))
 
 
+@pytest.mark.slow
 def test_a_step_is_never_held_up(tmp_path: Path, uri: str) -> None:
     """The calls that a training step makes never wait: nobody reads what they say here, and yet all of them return."""
     config = configuration(uri)
