@@ -56,7 +56,8 @@ class ComponentSource(FileConfigSource):
 
 
 def _completed(plain: Any) -> DictConfig:
-    return open_mappings(OmegaConf.create(with_defaults(plain)))
+    completed: DictConfig = open_mappings(OmegaConf.create(with_defaults(plain)))
+    return completed
 
 
 class ComponentSearchPath(SearchPathPlugin):
