@@ -1,5 +1,5 @@
-"""Weights shared out over two ranks, through everything: Submitit, accelerate, vLLM in each rank, a checkpoint in
-parts, and a run whose vLLM starts from it."""
+"""Weights shared out over two ranks, through everything: Submitit, accelerate, vLLM in each rank, and a checkpoint in
+parts that vLLM starts from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from runs import VLLM, run_config
+
+from trainer.policy.model import load_model, load_tokenizer
+from trainer.session.devices import engine_setup
+from trainer.setup.build import build_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RANKS_DIFFER_BY = 1e-3
@@ -42,5 +48,18 @@ def test_two_ranks_with_shared_weights_and_vllm_equal_one(tmp_path: Path) -> Non
                 assert two[key] == pytest.approx(one[key], rel=RANKS_DIFFER_BY), key
     written = folder / "checkpoints" / "step-000002"
     assert len(list(written.glob("model-0000?-of-00002.safetensors"))) == 2
-    _, after = run(tmp_path, f"model.path='{written}'", "steps=1")
-    assert after[0]["policy/entropy"] == pytest.approx(both[-1]["policy/entropy"], rel=0.3), "not the base model's"
+    assert_vllm_loads(written)
+
+
+def assert_vllm_loads(checkpoint: Path) -> None:
+    """What vLLM samples from the checkpoint has the log-probs that transformers gives it."""
+    settings = build_run(run_config(VLLM | {"model.path": str(checkpoint)}))
+    setup = engine_setup(settings, load_tokenizer(settings.model), torch.device("cpu"))
+    engine: Any = settings.engine.start(setup)
+    prompt = tuple(load_tokenizer(settings.model)("4,7,3,2=26:")["input_ids"])
+    ((found,),) = engine.generate([prompt], samples=1, temperature=1.0, max_tokens=24, seeds=[5])
+    engine.close()
+    with torch.no_grad():
+        logits = load_model(settings.model)(input_ids=torch.tensor([prompt + found.token_ids])).logits[0]
+    expected = logits.log_softmax(dim=-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(found.token_ids)[:, None])
+    assert found.logprobs == pytest.approx(expected[:, 0].tolist(), abs=1e-4)
