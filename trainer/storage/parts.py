@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from trainer.contract.files import persist
 from trainer.storage.manifest import Entry, entry
 
 WEIGHTS, OPTIMIZER, INDEX = "model.safetensors", "optimizer.pt", "model.safetensors.index.json"
@@ -108,6 +109,7 @@ def write_index(folder: Path, written: Sequence[Written]) -> None:
         "weight_map": {name: file for name, (file, _) in sorted(weights.items())},
     }
     (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    persist(folder / INDEX)
 
 
 def weight_files(names: Collection[str]) -> list[str]:
