@@ -84,23 +84,27 @@ def memory_parts(config: Mapping[str, Any], size: ModelSize) -> MemoryParts:
         AdamW 8 T, gradients 4 T, reference w P (LoRA: 4 T), engine e P, twice on a CPU
 
     With ``hardware.sharding=fsdp2`` a rank has its share of weights (those for products in 16 bits excepted), masters,
-    AdamW, gradients and reference.
+    AdamW, gradients and reference; with ``fsdp2_offload`` these are in the memory of the host, not of the GPU.
     """
     model, hardware = config["model"], config["hardware"]
     device, mixed = str(hardware["device"]), MIXED.get(hardware.get("mixed_precision", "no"))
     wide, lora = BYTES[model.get("dtype", "float32")], bool(model.get("lora_rank"))
     moved = trained(config, size)
-    sharded = hardware.get("sharding", "none") != "none"
+    sharding = hardware.get("sharding", "none")
+    sharded = sharding != "none"
+    # What lies in the memory of the host counts where that is the device's.
+    kept = 0 if sharding == "fsdp2_offload" and device == "cuda" else 1
     ranks = int(hardware["processes"]) if sharded else 1
     engine, cache = _engine(config, size, device)
     return MemoryParts(
         process=PROCESS_GIB[device] * GIB,
-        weights=(wide / ranks + (2 if mixed and wide == 4 else 0)) * size.parameters + (4 * moved if lora else 0),
+        weights=(kept * wide / ranks + (2 if mixed and wide == 4 else 0)) * size.parameters
+        + (4 * moved if lora else 0),
         gathered=gathered(size, wide) if sharded else 0,
-        masters=0 if lora or wide == 4 else 4 * moved / ranks,
-        adam=8 * moved / ranks,
-        gradients=4 * moved / ranks,
-        reference=(4 * moved if lora else wide * size.parameters / ranks) if needs_reference(config) else 0,
+        masters=0 if lora or wide == 4 else kept * 4 * moved / ranks,
+        adam=kept * 8 * moved / ranks,
+        gradients=kept * 4 * moved / ranks,
+        reference=(4 * moved if lora else kept * wide * size.parameters / ranks) if needs_reference(config) else 0,
         activations=activations(config, size.shape, narrow=bool(mixed) or wide == 2),
         logits=4 * TILES * min(_tile(device, hardware), int(hardware["head_chunk"]) * size.shape.vocabulary),
         engine=engine,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ import torch
 from runs import metrics, write_run
 from torch import Tensor
 
+from trainer.batch.collate import collate
+from trainer.batch.types import Prompt, Rollout, TokenBatch, Verdict
 from trainer.contract.config import ModelConfig
 from trainer.objective.objective import Objective
 from trainer.policy.model import load_model, share_prompts
 from trainer.policy.policy import Policy
 from trainer.policy.token_stats import plain_token_stats, token_stats
+from trainer.runtime.sharding import whole
 from trainer.storage.record import RunFolder
 from trainer.supervise import run_all
 
@@ -64,11 +67,8 @@ def test_token_statistics_on_cuda_are_those_of_float64(vocabulary: int, dtype: t
             assert error <= tolerance, f"gradient of {name}: {float(error):.2g}"
 
 
-def logprobs(device: torch.device, dtype: str) -> tuple[Tensor, Tensor, bool]:
-    """Log-prob and entropy of fixed tokens under the shipped model, and whether it shares prompts."""
-    from trainer.batch.collate import collate
-    from trainer.batch.types import Prompt, Rollout, Verdict
-
+def batch() -> TokenBatch:
+    """Fixed tokens."""
     rollouts = [
         Rollout(
             prompt=Prompt(id=str(group), text=""),
@@ -84,14 +84,50 @@ def logprobs(device: torch.device, dtype: str) -> tuple[Tensor, Tensor, bool]:
         for group in range(4)
         for sample in range(4)
     ]
-    batch = collate(rollouts, pad_id=0)
+    return collate(rollouts, pad_id=0)
+
+
+def shipped(device: torch.device, dtype: str) -> Policy:
+    """The shipped model."""
     model = load_model(ModelConfig(dtype=dtype)).to(device)
     shares = share_prompts(model)
-    policy = Policy(
+    return Policy(
         model=model, temperature=1.0, head_chunk=4096, micro_batch_tokens=4096, device=device, shares_prompts=shares
     )
-    terms = policy.measure(batch)
-    return terms.logprobs[batch.mask], terms.entropy[batch.mask], shares
+
+
+def logprobs(device: torch.device, dtype: str) -> tuple[Tensor, Tensor, bool]:
+    """Log-prob and entropy of fixed tokens under the shipped model, and whether it shares prompts."""
+    policy, fixed = shipped(device, dtype), batch()
+    terms = policy.measure(fixed)
+    return terms.logprobs[fixed.mask], terms.entropy[fixed.mask], policy.shares_prompts
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A group of one process, as FSDP2 asks for."""
+    backend = f"cpu:gloo,{CUDA.type}:nccl" if CUDA.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_sharded_weights_give_the_gradients_of_whole_ones(offload: bool, one_rank: None) -> None:
+    found = []
+    for policy in (shipped(CUDA, "float32"), shipped(CUDA, "float32").sharded(offload=offload)):
+        fixed = batch()
+        (index,) = policy.micro_batch_indices(fixed)
+        rows = fixed.rows(index).to(CUDA)
+        policy.terms(rows).logprobs[rows.mask].sum().backward()
+        found.append(
+            {name: whole(weight.grad) for name, weight in policy.model.named_parameters() if weight.grad is not None}
+        )
+    one, other = found
+    assert one.keys() == other.keys() and one
+    for name, gradient in one.items():
+        assert other[name].device.type == ("cpu" if offload else CUDA.type)
+        torch.testing.assert_close(other[name].cpu(), gradient.cpu(), rtol=1e-3, atol=1e-3)
 
 
 def test_bfloat16_on_cuda_is_float32_up_to_its_digits() -> None:

@@ -48,6 +48,7 @@ def outcomes(ranks: Ranks, *, shard: bool) -> Mapping[str, Outcome]:
         "off policy": Bench(toy, micro_batch_tokens=40, ranks=ranks).step(OBJECTIVE, off_policy(toy)),
         "float32": wide.step(OBJECTIVE, on_policy(tied)),
         "autocast": replace(wide, autocast=torch.bfloat16).step(OBJECTIVE, off_policy(tied)),
+        "offload": replace(wide, offload=True).step(OBJECTIVE, on_policy(tied)),
         "bfloat16": Bench(untied, micro_batch_tokens=40, ranks=ranks, shard=shard).step(OBJECTIVE, off_policy(untied)),
     }
 

@@ -261,6 +261,8 @@ class Bench:
     autocast: torch.dtype | None = None
     shard: bool = False
     """Each rank keeps its part of the weights."""
+    offload: bool = False
+    """In the memory of the host."""
     observe: Callable[[Learner, Objective, TokenBatch], UpdateObserver | None] = _nobody
     """Makes what watches the updates."""
 
@@ -274,7 +276,7 @@ class Bench:
             temperature=self.temperature,
         )
         actor = replace(actor, autocast_dtype=self.autocast)
-        actor = actor.sharded() if self.shard else actor
+        actor = actor.sharded(offload=self.offload) if self.shard else actor
         masters = MasterWeights(model.parameters())
         accelerator = self.ranks.accelerator if isinstance(self.ranks, ThreadRanks) else Accelerator(cpu=True)
         optimizer = self.optimizer(masters.parameters())

@@ -176,8 +176,9 @@ class HardwareConfig:
     frozen."""
     processes: int = 1
     """Ranks started by ``accelerate launch`` inside the job."""
-    sharding: Literal["none", "fsdp2"] = "none"
-    """Whether every rank has all weights, gradients and moments (none), or its part of them (fsdp2)."""
+    sharding: Literal["none", "fsdp2", "fsdp2_offload"] = "none"
+    """Whether every rank has all weights, gradients and moments (none), or its part of them, on its GPU (fsdp2) or in
+    the memory of its host (fsdp2_offload)."""
     memory_gib: Annotated[float, Range(0.01, 1e6)] | None = None
     """Memory of the device that a run has to fit into, GiB: what a plan refuses by. null: not known of a GPU; on a CPU
     this machine's."""

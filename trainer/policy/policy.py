@@ -197,9 +197,9 @@ class Policy:
         load_weights(self.model, policy.model.state_dict())
         return self
 
-    def sharded(self) -> Policy:
-        """The same policy, of whose weights this rank keeps its part only."""
-        return replace(self, root=shard(self.model, self.device))
+    def sharded(self, *, offload: bool = False) -> Policy:
+        """The same policy, of whose weights this rank keeps its part only, with ``offload`` in its host's memory."""
+        return replace(self, root=shard(self.model, self.device, offload=offload))
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """What makes a frozen copy: weights [any shape], dimensionless, by name."""

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -35,18 +35,20 @@ class Root(nn.Module):
         return compute()
 
 
-def shard(model: nn.Module, device: torch.device) -> Root:
-    """Leave on each rank its part of the weights of ``model``, on ``device``. Gradients are added up
-    over ranks, in float32 at least: the loss of each is divided by the denominator of the whole mini-batch already.
+def shard(model: nn.Module, device: torch.device, *, offload: bool = False) -> Root:
+    """Leave on each rank its part of the weights of ``model``, on ``device`` or, with ``offload``, in the memory of its
+    host, where gradients, masters and moments then are too. Gradients are added up over ranks, in float32 at least: the
+    loss of each is divided by the denominator of the whole mini-batch already.
 
     All ranks have to make the same calls of the root, in the same order, and as many backward passes.
     """
     root, mesh = Root(model), init_device_mesh(device.type, (dist.get_world_size(),))
     sums = MixedPrecisionPolicy(reduce_dtype=torch.promote_types(next(model.parameters()).dtype, torch.float32))
+    place = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for module in (*blocks, root):
         # The root too gives its weights up after its call: kept, they would be stale after the next update.
-        sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=sums)
+        sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=sums, offload_policy=place)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
     return root

@@ -18,7 +18,7 @@ from trainer.setup.build import Run
 def open_policies(run: Run, device: torch.device) -> tuple[Policy, Policy | None]:
     """The policy with the weights that the run begins with, and its frozen copy, if a member of the objective looks at
     one. A model that is sharded never is whole on ``device``: it may be too large for it."""
-    sharded = run.hardware.sharding == "fsdp2"
+    sharded, offload = run.hardware.sharding != "none", run.hardware.sharding == "fsdp2_offload"
     model = load_model(run.model)
     model = model if sharded else model.to(device)
     shares = run.hardware.share_prompts and run.model.attention is None and share_prompts(model)
@@ -36,4 +36,6 @@ def open_policies(run: Run, device: torch.device) -> tuple[Policy, Policy | None
         logprob_dtype=None if types.logprobs == torch.float32 else types.logprobs,
     )
     frozen = policy.frozen_copy() if run.objective.keeps_reference else None
-    return (policy.sharded(), frozen and frozen.sharded()) if sharded else (policy, frozen)
+    if not sharded:
+        return policy, frozen
+    return policy.sharded(offload=offload), frozen and frozen.sharded(offload=offload)

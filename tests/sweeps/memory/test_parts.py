@@ -81,6 +81,18 @@ def test_sharded_weights_are_an_eighth_and_what_is_whole_at_a_time() -> None:
     assert memory_parts(config(hardware={"processes": 8}), SIZE) == memory_parts(config(), SIZE)
 
 
+def test_weights_in_the_memory_of_the_host_leave_the_gpu_what_is_whole_at_a_time() -> None:
+    shared = config(regularizer=KL, hardware={"processes": 8, "sharding": "fsdp2"})
+    away = config(regularizer=KL, hardware={"processes": 8, "sharding": "fsdp2_offload"})
+    on_gpu, on_host = memory_parts(shared, SIZE), memory_parts(away, SIZE)
+    # Of 2 + 4 + 8 + 4 + 2 bytes a parameter an eighth.
+    assert on_gpu.total - on_host.total == pytest.approx(20 * P / 8)
+    assert on_host.gathered == on_gpu.gathered and on_host.adam == on_host.weights == 0
+    cpu = {"processes": 8, "device": "cpu"}
+    shared, away = (config(hardware=cpu | {"sharding": name}) for name in ("fsdp2", "fsdp2_offload"))
+    assert memory_parts(away, SIZE) == memory_parts(shared, SIZE)
+
+
 def test_a_reference_is_a_copy_of_the_model_and_of_lora_one_of_the_adapter() -> None:
     assert memory_parts(config(regularizer=BONUS), SIZE).reference == 0
     assert memory_parts(config(regularizer=KL), SIZE).reference == 2 * P

@@ -313,6 +313,7 @@ def test_an_anchor_penalty_needs_a_task_that_says_where_the_answer_is(tmp_path: 
         ),
         (["hardware.processes=1"], "hardware.sharding='fsdp2' cannot be used: one process has nobody to share"),
         (["accounting.ledger_every=0"], None),
+        (["accounting.ledger_every=0", "hardware.sharding=fsdp2_offload"], None),
     ],
 )
 def test_sharded_weights_refuse_what_needs_all_of_them(overrides: list[str], sentence: str | None) -> None:
