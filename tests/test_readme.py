@@ -105,7 +105,9 @@ def test_links_exist() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("maker", ["make_commands", "make_glossary", "make_methods"])
+@pytest.mark.parametrize(
+    "maker", ["make_commands", "make_glossary", pytest.param("make_methods", marks=pytest.mark.slow)]
+)
 def test_generated_pages_are_up_to_date(maker: str) -> None:
     spec = importlib.util.spec_from_file_location(maker, ROOT / "docs" / f"{maker}.py")
     assert spec is not None and spec.loader is not None

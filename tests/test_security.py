@@ -125,6 +125,7 @@ sys.stdout.write(json.dumps(rewards))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "task").glob("*.yaml")), ids=lambda path: path.stem)
 def test_no_reward_runs_a_response(path: Path, tmp_path: Path) -> None:
     """Python tells an audit hook of every import, compilation, execution, opened file, process and connection."""

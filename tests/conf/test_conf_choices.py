@@ -39,6 +39,7 @@ SCALED_DOWN = [f"small/{path.stem}" for path in sorted(CONF.glob("method/small/*
 """Presets whose constants are made for the embedded scale."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALED_DOWN)
 def test_a_scaled_down_preset_is_the_paper_s_with_other_constants(name: str) -> None:
     small, paper = (resolve(composed([f"method={choice}"])) for choice in (name, name.removeprefix("small/")))
@@ -109,6 +110,7 @@ ON_POLICY = {"lp_reg"}
 """Presets whose paper has a clip of its own and one update per rollout: the clip is there for who takes more."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_no_preset_sets_a_clip_that_its_number_of_updates_makes_inert(name: str) -> None:
     ours, plain = (resolve(composed([f"method={choice}"])) for choice in (name, "grpo"))

@@ -67,6 +67,7 @@ def test_there_is_something_to_look_at() -> None:
     assert len(PAIRS) > 80 and {group for _, _, group, _ in PAIRS} >= {"surrogate", "weight", "evaluation", "optim"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "name"), PRESETS, ids=["=".join(pair) for pair in PRESETS])
 def test_a_group_that_is_chosen_is_as_chosen(compose: Compose, preset: str, name: str) -> None:
     for *at, group, choice in PAIRS:
@@ -77,6 +78,7 @@ def test_a_group_that_is_chosen_is_as_chosen(compose: Compose, preset: str, name
             assert (f"{group} was chosen" in said) == bool(group in content(preset, name) or group in said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "name"), PRESETS, ids=["=".join(pair) for pair in PRESETS])
 def test_a_value_that_is_given_is_as_given(compose: Compose, preset: str, name: str) -> None:
     document = content(preset, name)

@@ -12,7 +12,16 @@ import pkgutil
 from collections.abc import Callable
 
 import pytest
-from contract_checks import CHECKS, GROUPS, Case, choices, from_yaml, neutral_is_plain
+from contract_checks import (
+    CHECKS,
+    GROUPS,
+    Case,
+    choices,
+    from_yaml,
+    independent_of_micro_batches,
+    independent_of_ranks,
+    neutral_is_plain,
+)
 
 import trainer.objective
 from sweeps.compose.compose import CONF
@@ -32,7 +41,14 @@ BASES = (Advantage, Controller, Reduction, Regularizer, Shaping, Surrogate, Weig
 case = functools.cache(from_yaml)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+WITH_MORE_STEPS = {independent_of_micro_batches, independent_of_ranks}
+"""Checks of several steps each: a third of the time of all."""
+
+
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(check, id=check.__name__, marks=[pytest.mark.slow] * (check in WITH_MORE_STEPS)) for check in CHECKS],
+)
 @pytest.mark.parametrize(("group", "choice"), choices(), ids=lambda text: text)
 def test_component(group: str, choice: str, check: Callable[[Case], None]) -> None:
     member = case(group, choice)

@@ -77,6 +77,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in CHECKS if check.__name__ not in ABOUT_CONFIGURATION])
 @pytest.mark.parametrize("name", CASES)
 def test_member_that_acts(name: str, check: Callable[[Case], None]) -> None:

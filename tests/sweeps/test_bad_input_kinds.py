@@ -170,6 +170,7 @@ def test_there_are_enough() -> None:
     assert len(ROWS) >= 77 and len({" ".join(words) for words, _ in ROWS}) == len(ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), ROWS, ids=[" ".join(words) for words, _ in ROWS])
 def test_a_sentence_and_nothing_written(
     sweep: Callable[..., int],

@@ -35,6 +35,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.out + captured.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content"), DAMAGES, ids=[f"{name}-{content!r:.20}" for name, content in DAMAGES])
 def test_a_damaged_file_of_a_run_is_a_sentence_or_of_no_account(
     name: str, content: bytes | None, sweep: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -138,6 +138,7 @@ def rounding(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trainer.update.update, "EXACT", frozenset())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("updates", "situation", "passes"),
     [(4, None, 0), (4, silent, 1), (4, curious, 1), (4, rounding, 1), (1, silent, 0)],

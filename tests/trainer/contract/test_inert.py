@@ -101,6 +101,7 @@ def test_every_setting_outside_identity_is_tried_here() -> None:
         assert config[group][name] != value, f"{key} has this value already"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", INERT)
 def test_a_setting_outside_identity_moves_no_byte(
     key: str, engines: EnginePool, plain: dict[str, bytes], tmp_path: Path
@@ -114,6 +115,7 @@ def test_a_setting_outside_identity_moves_no_byte(
     assert found == {name: plain[name] for name in found}
 
 
+@pytest.mark.slow
 def test_the_mlflow_mirror_and_all_other_keys_move_no_byte(plain: dict[str, bytes], tmp_path: Path) -> None:
     """The whole program, as a job starts it, with everything else said at once."""
     config = run_config(SETTINGS)
@@ -125,6 +127,7 @@ def test_the_mlflow_mirror_and_all_other_keys_move_no_byte(plain: dict[str, byte
     assert bytes_of(RunFolder(tmp_path / "run")) == plain
 
 
+@pytest.mark.slow
 def test_the_cores_of_the_machine_move_no_byte(plain: dict[str, bytes], tmp_path: Path) -> None:
     """One core and one OpenMP thread, as on a small machine: threads are those that the configuration says."""
     folder = write_run(tmp_path / "run", SETTINGS)
@@ -146,6 +149,7 @@ def test_hardware_is_inside_identity_setting_by_setting() -> None:
     assert len({signature(run_config(change)) for change in changes}) == len(changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", MOVES)
 def test_hardware_moves_bytes(key: str, engines: EnginePool, plain: dict[str, bytes], tmp_path: Path) -> None:
     """Why these are inside. Where this fails because the bytes are equal, the setting may move out."""

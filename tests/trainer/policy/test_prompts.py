@@ -162,7 +162,7 @@ def likely_to_end(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
 def test_every_end_token_ends_a_response_in_every_engine(tmp_path: Path, engine: str) -> None:
     model = likely_to_end(instruct_model(tmp_path / "model", tied=False, head_dim=32))
     if engine == "vllm":

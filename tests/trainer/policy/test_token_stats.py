@@ -429,6 +429,7 @@ def test_float32_values_are_within_rounding_of_float64() -> None:
         assert (value.double() - exact[name]).abs().max() < FLOAT32_TOLERANCE[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["logprobs", "entropy"])
 @pytest.mark.parametrize(("chunk", "tile"), [(64, 2**21), (4096, 2**21), (4096, 2**12)])
 def test_bfloat16_error_is_no_larger_than_that_of_plain_bfloat16_autograd(

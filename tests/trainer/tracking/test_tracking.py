@@ -436,6 +436,7 @@ def test_every_end_has_its_word_in_mlflow(tmp_path: Path, uri: str, state: str, 
     assert histories(uri, run.info.run_id) == expected(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_a_killed_job_does_not_stay_running(tmp_path: Path, uri: str, whole_group: bool) -> None:
     """Killed alone, its copier notices and ends the MLflow run; killed with its group, sync does."""
