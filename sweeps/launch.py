@@ -23,7 +23,7 @@ from sweeps.compose.compose import Composed
 from sweeps.compose.explain import explained
 from sweeps.grid.cells import ResolvedConfig, cells, resolve_all
 from sweeps.grid.earlier import with_earlier_claims
-from sweeps.grid.sweep import Document, Sweep, load_document, save_document, sweep_name, sweep_names
+from sweeps.grid.sweep import Document, Sweep, load_document, save_document, sweep_name
 from sweeps.plan.check import require_gpus, start_check
 from sweeps.plan.estimate import Estimate, estimate, split_into_jobs
 from sweeps.plan.memory import memory_table, needs, require_memory
@@ -222,10 +222,10 @@ def _run(
 def _document(sweep: Sweep) -> Document:
     """The content of ``sweep.json``; a study of claims keeps those of its earlier starts."""
     document = sweep.document()
-    if not sweep.claims or sweep.name not in sweep_names(sweep.output):
+    if not sweep.claims or not (sweep.folder / "sweep.json").is_file():
         return document
     earlier = load_document(sweep.output, sweep.name)
-    existing = {path.name for path in (sweep.output / "runs").iterdir()}
+    existing = {path.name for path in (sweep.output / "runs").glob("*")}
     return with_earlier_claims(document, earlier, existing)
 
 

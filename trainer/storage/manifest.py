@@ -62,8 +62,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for name, known in content["files"].items():
         try:
             size = (path / name).stat().st_size
-        except OSError as error:
+        except FileNotFoundError as error:
             raise DamagedCheckpoint(f"{name} is missing") from error
+        except OSError as error:
+            raise DamagedCheckpoint(f"{name} cannot be read: {error.strerror}") from error
         if size != known["size"]:
             raise DamagedCheckpoint(f"{name} has {size} bytes instead of {known['size']}")
     return dict(content)
