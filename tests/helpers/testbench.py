@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -422,8 +422,11 @@ class ThreadRanks(Ranks):
         return tensor.copy_(torch.stack(parts).sum(dim=0))
 
 
-def on_ranks(world: int, work: Callable[[Ranks], Outcome]) -> Sequence[Outcome]:
-    """``work`` done by ``world`` ranks at once; their outcomes in rank order."""
+Result = TypeVar("Result")
+
+
+def on_ranks(world: int, work: Callable[[Ranks], Result]) -> Sequence[Result]:
+    """``work`` done by ``world`` ranks at once; what each returns, in rank order."""
     meeting = Meeting(world)
     with ThreadPoolExecutor(world) as pool:
         ranks = [ThreadRanks(rank=rank, world=world, meeting=meeting) for rank in range(world)]

@@ -8,9 +8,9 @@ of ranks, by construction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,20 @@ class Ranks:
         items: list[Item | None] = [None] * self.world
         dist.all_gather_object(items, item)
         return [item for item in items if item is not None]
+
+    def together(self, action: Callable[[], Item]) -> list[Item]:
+        """What ``action`` returns on every rank, in order. What one raises is raised on all: none waits for one that is
+        gone."""
+        failed, result = None, None
+        try:
+            result = action()
+        except Exception as error:
+            failed = error
+        found = self.gather((result, failed))
+        for _, reason in found:
+            if reason is not None:
+                raise reason
+        return [cast(Item, result) for result, _ in found]
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over ranks of a tensor [any shape], in place and in its units."""

@@ -36,7 +36,6 @@ from trainer.setup.build import Run
 from trainer.setup.examine import fitting
 from trainer.storage import checkpoint
 from trainer.storage.export import description
-from trainer.storage.parts import Part
 from trainer.storage.record import RunFolder
 from trainer.update.gradient import Learner
 from trainer.update.loss_scale import LossScale
@@ -160,10 +159,10 @@ class Session:
         with self.folder.timing("checkpoint"):
             parts = (self.learner.state(), self.reference.state(), adapter.state(model), prompt_head.state(model))
             moments = {name: value for part in parts for name, value in part.items()}
-            weights, part = dict(adapter.merged(model)), Part()
+            weights, writers = dict(adapter.merged(model)), Ranks()
             if self.run.hardware.sharding != "none":
-                part = Part(number=self.ranks.rank, count=self.ranks.world, gather=self.ranks.gather)
-                weights, moments = shared_out((weights, moments), part.number, part.count)
+                writers = self.ranks
+                weights, moments = shared_out((weights, moments), writers.rank, writers.world)
             elif not main:
                 return
             if main:
@@ -179,7 +178,7 @@ class Session:
                 signature=self.run.one_rank_signature,
                 keep=self.run.checkpoint.keep,
                 record=self.folder.extent() if main else None,
-                part=part,
+                ranks=writers,
             )
 
     def resume(self) -> None:

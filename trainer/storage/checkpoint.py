@@ -20,8 +20,9 @@ from torch import Tensor
 
 from trainer.contract.files import make_folder, persist, room_for
 from trainer.contract.settings import ConfigError
+from trainer.runtime.ranks import Ranks
 from trainer.storage.manifest import DamagedCheckpoint, entry, read_manifest, verified, write_manifest
-from trainer.storage.parts import Part, read_optimizer, read_weights, write_index, write_part
+from trainer.storage.parts import read_optimizer, read_weights, write_index, write_part
 
 STATE = "state.json"
 
@@ -54,7 +55,7 @@ def save(
     tied: Collection[str] = (),
     described: Mapping[str, bytes] | None = None,
     record: Mapping[str, Any] | None = None,
-    part: Part = Part(),  # noqa: B008 (it is frozen)
+    ranks: Ranks = Ranks(),  # noqa: B008 (it is frozen)
 ) -> Path:
     """Write ``folder/step-<step>`` atomically, then prune to the newest ``keep``; returns its path.
 
@@ -63,7 +64,7 @@ def save(
     path. ``state`` is JSON (its keys are strings, its tuples come back as lists); ``record`` is the extent of the
     record that it builds on. Raises :class:`trainer.contract.files.OutOfSpace` on a full disk; no earlier one is lost.
 
-    With several parts every one calls this, each with tensors of its own (``optimizer_state``: the same structure, None
+    Of several ranks every one calls this, each with tensors of its own (``optimizer_state``: the same structure, None
     where another has the value); the rest is that of the first.
     """
     final = folder / f"step-{step:06d}"
@@ -93,14 +94,14 @@ def save(
 
     try:
         with room_for(final):
-            part.together(lambda: begin() if part.is_first else None)
-            written = part.together(lambda: write_part(temporary, part, model_state, optimizer_state, tied))
-            part.together(lambda: end() if part.is_first else None)
+            ranks.together(lambda: begin() if ranks.is_main else None)
+            written = ranks.together(lambda: write_part(temporary, ranks, model_state, optimizer_state, tied))
+            ranks.together(lambda: end() if ranks.is_main else None)
     except BaseException:
-        if part.is_first:
+        if ranks.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if part.is_first:
+    if ranks.is_main:
         _prune(folder, step, keep)
     return final
 

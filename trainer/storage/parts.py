@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,53 +22,21 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from trainer.contract.files import persist
+from trainer.runtime.ranks import Ranks
 from trainer.storage.manifest import Entry, entry
 
 WEIGHTS, OPTIMIZER, INDEX = "model.safetensors", "optimizer.pt", "model.safetensors.index.json"
 
-Result = TypeVar("Result")
 
-
-def _alone(item: Any) -> list[Any]:
-    return [item]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Which part of a checkpoint this process writes; ``Part()`` is all of it."""
-
-    number: int = 0
-    count: int = 1
-    gather: Callable[[Any], list[Any]] = _alone
-    """What every part gives, in order."""
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes what there is once."""
-        return self.number == 0
-
-    def file(self, name: str) -> str:
-        """The name of this part of a file."""
-        stem, _, suffix = name.partition(".")
-        return name if self.count == 1 else f"{stem}-{self.number + 1:05d}-of-{self.count:05d}.{suffix}"
-
-    def together(self, action: Callable[[], Result]) -> list[Result]:
-        """What ``action`` returns in every part. What one raises is raised in all: none waits for one that is gone."""
-        failed, result = None, None
-        try:
-            result = action()
-        except Exception as error:
-            failed = error
-        found = self.gather((result, failed))
-        for _, reason in found:
-            if reason is not None:
-                raise reason
-        return [cast(Result, result) for result, _ in found]
+def part_file(name: str, ranks: Ranks) -> str:
+    """The name of this rank's part of a file, ``name`` itself where there is one rank."""
+    stem, _, suffix = name.partition(".")
+    return name if ranks.world == 1 else f"{stem}-{ranks.rank + 1:05d}-of-{ranks.world:05d}.{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What one part has written."""
+    """What one rank has written."""
 
     files: dict[str, Entry]
     weights: dict[str, tuple[str, int]]
@@ -79,17 +47,17 @@ class Written:
 
 def write_part(
     folder: Path,
-    part: Part,
+    ranks: Ranks,
     model_state: Mapping[str, Tensor],
     optimizer_state: Mapping[str, Any],
     tied: Collection[str],
 ) -> Written:
-    """Write this part's tensors [any shape], in their own units, and flush them to the disk.
+    """Write this rank's tensors [any shape], in their own units, and flush them to the disk.
 
     Each is stored once: of names for one tensor the first, but one of ``tied`` only if there is no other.
     """
     stored, aliases = _once(model_state, tied)
-    weights, optimizer = part.file(WEIGHTS), part.file(OPTIMIZER)
+    weights, optimizer = part_file(WEIGHTS, ranks), part_file(OPTIMIZER, ranks)
     write_tensors(folder / weights, stored)
     _write_optimizer(folder / optimizer, dict(optimizer_state))
     return Written(

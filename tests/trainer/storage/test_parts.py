@@ -4,67 +4,48 @@ from __future__ import annotations
 
 import errno
 import json
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from testbench import on_ranks
 from torch import Tensor
 
 from trainer.contract.files import OutOfSpace
+from trainer.runtime.ranks import Ranks
 from trainer.storage.checkpoint import load_latest, save
-from trainer.storage.parts import Part, Written, weight_files, write_index
+from trainer.storage.parts import Written, part_file, weight_files, write_index
 
 SIGNATURE = "0123456789ab"
 EMBED, HEAD, NORM = torch.arange(12.0).view(4, 3), torch.arange(5.0), torch.tensor([0.1, -0.0, float("nan")])
 
 
-class Meeting:
-    """``gather`` of threads: everybody waits for the others, as ranks do."""
-
-    def __init__(self, count: int) -> None:
-        self.items: list[Any] = [None] * count
-        self.barrier = threading.Barrier(count, timeout=30)
-
-    def gather_of(self, number: int) -> Callable[[Any], list[Any]]:
-        def gather(item: Any) -> list[Any]:
-            self.items[number] = item
-            self.barrier.wait()
-            found = list(self.items)
-            self.barrier.wait()
-            return found
-
-        return gather
-
-
-def save_in_two(folder: Path, step: int, second: Callable[[], dict[str, Tensor]], keep: int = 2) -> list[Path]:
+def save_in_two(folder: Path, step: int, second: Callable[[], dict[str, Tensor]], keep: int = 2) -> Sequence[Path]:
     """The first part has the embedding under two names, and the settings; the second has what ``second`` gives."""
-    meeting = Meeting(2)
     models: list[Callable[[], dict[str, Any]]] = [lambda: {"embed": EMBED, "tied": EMBED}, second]
     moments = [
         {"state": {0: {"mean": EMBED, "step": 3}, 1: {"mean": None}}, "groups": [{"lr": 0.5, "hook": None}]},
         {"state": {0: {"mean": None, "step": None}, 1: {"mean": NORM}}, "groups": [{"lr": None, "hook": None}]},
     ]
 
-    def one(number: int) -> Path:
+    def one(ranks: Ranks) -> Path:
         return save(
             folder,
             step,
-            model_state=models[number](),
-            optimizer_state=moments[number],
-            state={"version": 7} if number == 0 else {},
+            model_state=models[ranks.rank](),
+            optimizer_state=moments[ranks.rank],
+            state={"version": 7} if ranks.is_main else {},
             signature=SIGNATURE,
             keep=keep,
             tied=("tied",),
-            described={"config.json": b"{}"} if number == 0 else None,
-            part=Part(number=number, count=2, gather=meeting.gather_of(number)),
+            described={"config.json": b"{}"} if ranks.is_main else None,
+            ranks=ranks,
         )
 
-    with ThreadPoolExecutor(2) as pool:
-        return [future.result() for future in [pool.submit(one, number) for number in range(2)]]
+    return on_ranks(2, one)
 
 
 def rest() -> dict[str, Tensor]:
@@ -111,26 +92,26 @@ def test_what_one_part_cannot_write_fails_in_all_and_leaves_no_trace(tmp_path: P
         def items(self) -> Any:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    for number in range(2):
-        with pytest.raises(OutOfSpace, match=r"no space left to write .*step-000002"):
-            _failing(tmp_path, number, Full())
+    def failing(ranks: Ranks) -> str:
+        given: dict[str, Tensor] = {"embed": EMBED} if ranks.is_main else Full()
+        with pytest.raises(OutOfSpace) as raised:
+            save(
+                tmp_path,
+                2,
+                model_state=given,
+                optimizer_state={},
+                state={},
+                signature=SIGNATURE,
+                keep=1,
+                ranks=ranks,
+            )
+        return str(raised.value)
+
+    for said in on_ranks(2, failing):
+        assert re.match(r"no space left to write .*step-000002", said)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
     found = load_latest(tmp_path, SIGNATURE)
     assert found is not None and found.step == 1
-
-
-def _failing(folder: Path, waited_for: int, state: dict[str, Tensor]) -> None:
-    """Save in two parts, of which the second fails; raises what part ``waited_for`` raised."""
-    meeting = Meeting(2)
-
-    def one(number: int) -> Path:
-        part = Part(number=number, count=2, gather=meeting.gather_of(number))
-        given: dict[str, Tensor] = state if number else {"embed": EMBED}
-        return save(folder, 2, model_state=given, optimizer_state={}, state={}, signature=SIGNATURE, keep=1, part=part)
-
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(one, number) for number in range(2)]
-        futures[waited_for].result()
 
 
 @pytest.mark.parametrize("name", ["model-00002-of-00002.safetensors", "optimizer-00001-of-00002.pt"])
@@ -151,11 +132,11 @@ def test_old_parts_are_pruned_as_whole_ones_are(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
 
 
-def test_a_part_alone_has_the_plain_names() -> None:
-    assert Part().file("model.safetensors") == "model.safetensors" and Part().together(lambda: 3) == [3]
-    assert Part(number=1, count=12).file("optimizer.pt") == "optimizer-00002-of-00012.pt"
+def test_a_rank_alone_has_the_plain_names() -> None:
+    assert part_file("model.safetensors", Ranks()) == "model.safetensors" and Ranks().together(lambda: 3) == [3]
+    assert part_file("optimizer.pt", Ranks(rank=1, world=12)) == "optimizer-00002-of-00012.pt"
     with pytest.raises(KeyError, match="absent"):
-        Part().together(lambda: {}["absent"])
+        Ranks().together(lambda: {}["absent"])
 
 
 def test_an_index_is_written_only_for_several_files(tmp_path: Path) -> None:
