@@ -178,9 +178,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(trainer, tm
     assert not folder.metrics.exists() and not folder.checkpoints.exists()
 
 
-@pytest.mark.parametrize(
-    ("at", "call"), [("os:write", 5), ("trainer.storage.parts:save_file", 3), ("os:fsync", 12)]
-)
+@pytest.mark.parametrize(("at", "call"), [("os:write", 5), ("trainer.storage.parts:save_file", 3), ("os:fsync", 12)])
 def test_a_full_disk_is_one_sentence_and_loses_nothing(at, call, trainer, undisturbed, tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     assert trainer(folder, faults=((at, call, "full"),)) == 1
