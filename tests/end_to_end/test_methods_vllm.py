@@ -26,7 +26,7 @@ pytestmark = [
 
 SMALL = (
     "steps=3",
-    "rollout.prompts_per_step=16",  # a prompt for every update of those presets that make 16
+    "rollout.prompts_per_step=4",  # one for each of no more than four updates
     "rollout.group_size=8",
     "task.num_prompts=64",
     "evaluation=none",
@@ -48,7 +48,9 @@ def engines() -> Iterator[EnginePool]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_three_steps(preset: str, engines: EnginePool, tmp_path: Path) -> None:
-    config = {k: v for k, v in resolve(compose([f"method={preset}", *SMALL])).items() if k not in NOT_FROZEN}
+    updates = compose([f"method={preset}"])["optim"]["updates_per_rollout"]
+    overrides = [f"method={preset}", *SMALL, f"optim.updates_per_rollout={min(4, updates)}"]
+    config = {k: v for k, v in resolve(compose(overrides)).items() if k not in NOT_FROZEN}
     (tmp_path / "run.yaml").write_text(run_yaml.dumps(config | {"signature": signature(config)}))
     lines = metrics(completed(RunFolder(tmp_path), engines))
     assert len(lines) == 3

@@ -17,6 +17,7 @@ from runs import record
 from slurm_node import NoCluster, SlurmNode, slurm_node
 from waiting import wait_for
 
+from sweeps.search.store import find, open_storage
 from trainer.contract.paths import ROOT
 from trainer.storage.record import RunFolder
 
@@ -269,3 +270,54 @@ def test_preempting_the_real_trainer_leaves_no_trace(node: SlurmNode, sweep: Swe
     assert alone.wait(300) == 0
     assert [path.name for path in sorted((sweep.runs[0] / "attempts").iterdir())] == ["1", "2"]
     assert record(RunFolder(sweep.runs[0])) == record(undisturbed)
+
+
+# A temperature decides the entropy from the first step on: which trials are worse than the median is known beforehand.
+SEARCH = (
+    *("search=clip", "study=smoke", "study.name=tuned", "steps=12", "checkpoint.every=3", "engine=transformers"),
+    *("accounting=none", "hardware.num_threads=1", "launcher.parallel=1"),
+    *(
+        "search.fixed=['optim.updates_per_rollout=2']",
+        "search.measure=['evaluation.every=12']",
+        "search.preset=false",
+        "search.n_trials=4",
+        "search.sampler=random",
+    ),
+    *("search.seeds=[3]", "search.rungs=[1]", "search.confirm_seeds=[]", "search.prune_startup=2"),
+    "search.objectives=[{metric:policy/entropy}]",
+    "search.space={rollout.temperature:{type:float,low:0.2,high:1.2}}",
+)
+
+
+def test_a_search_prunes_and_is_preempted(node: SlurmNode, sweep: Sweep, tmp_path: Path) -> None:
+    """The trial that is worse than the median is stopped, a preempted one goes on, and both are as if trained alone."""
+    launcher = sweep.start("-m", *SEARCH, *SLURM)
+    wait_for(lambda: launcher.poll() is not None or [s for s in sweep.statuses() if s["step"] >= 3], seconds=300)
+    assert launcher.poll() is None, finished(launcher)
+    (preempted,) = sweep.runs
+    job = job_of(preempted)
+    node.ask("scancel", "--signal=USR2", job)
+    node.wait_for_state(job, "PENDING")
+    assert sweep.states() == ["PREEMPTED"] and sweep.statuses()[0]["step"] < 12
+    node.start_now(job)
+    code, out, err = finished(launcher, seconds=400)
+    assert code == 0, err
+    assert "4/4 trials" in out
+    assert sorted(path.name for path in (preempted / "attempts").iterdir()) == ["1", "2"]
+
+    study = find(open_storage(str(sweep.folder / "outputs" / "sweeps" / "tuned" / "study.journal")), "tuned")
+    assert study is not None
+    temperatures = [trial.params["rollout.temperature"] for trial in study.trials]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
+    assert temperatures[3] == min(temperatures)
+    assert study.best_trial.params["rollout.temperature"] == max(temperatures)
+
+    stopped = sweep.folder / "outputs" / "runs" / study.trials[3].user_attrs["cells"][0]["run"]
+    alone = [RunFolder(tmp_path / "preempted"), RunFolder(tmp_path / "stopped")]
+    for run, copy in zip((preempted, stopped), alone, strict=True):
+        copy.path.mkdir()
+        shutil.copy(run / "run.yaml", copy.path)
+    subprocess.run([sys.executable, "-m", "trainer", *(str(run.path) for run in alone)], cwd=ROOT, check=True)
+    assert record(RunFolder(preempted)) == record(alone[0])
+    curve, whole = ((path / "metrics.jsonl").read_text() for path in (stopped, alone[1].path))
+    assert curve and len(curve) < len(whole) and whole.startswith(curve)

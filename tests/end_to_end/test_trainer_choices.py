@@ -26,10 +26,13 @@ SLOTS = ("controller", "rollout", "shaping", "advantage", "weight", "regularizer
 
 CHOICES = [(slot, path.stem) for slot in SLOTS for path in sorted((ROOT / "conf" / slot).glob("*.yaml"))]
 
+FEW = {"steps": 3, "checkpoint.keep": 3, "evaluation.every": 0, "accounting.every": 0, "accounting.ledger_every": 0}
+"""No more than what the slots do: that evaluations and the ledger go on is shown by test_trainer_kill.py."""
+
 
 def chosen(slot: str, choice: str) -> dict[str, Any]:
     """A small run with this choice, composed as a sweep composes it, and updates that are off-policy."""
-    config = run_config(MOVING | {"optim.updates_per_rollout": 2, "optim.lr": 3e-4, "steps": 3, "checkpoint.keep": 3})
+    config = run_config(MOVING | FEW | {"optim.updates_per_rollout": 2, "optim.lr": 3e-4})
     with_choice = composed(slot, choice)
     for name in (*SLOTS, "surrogate", "reduction"):
         config[name] = with_choice[name]

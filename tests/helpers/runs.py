@@ -68,7 +68,7 @@ COIN = {"shaping._target_": "trainer.objective.shaping.random_reward.RandomRewar
 """Rewards that differ within a group, which those of the shipped model hardly do in so small a batch."""
 
 CURVES = ("metrics.jsonl", "samples.jsonl", "reliability.jsonl")
-"""The files of a run folder that are functions of configuration and seed."""
+"""The files of a run folder that are functions of configuration and seed; without an evaluation there is no last."""
 
 
 def run_config(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -99,7 +99,8 @@ def write_run(path: Path, changes: Mapping[str, Any] | None = None) -> RunFolder
 def record(folder: RunFolder) -> dict[str, bytes]:
     """Everything that must not depend on how often a run was interrupted: curves, weights, optimiser, state."""
     last = max(folder.checkpoints.glob("step-*"))
-    files = [folder.path / name for name in CURVES] + [last / name for name in ("model.safetensors", "state.json")]
+    files = [folder.path / name for name in CURVES if name != CURVES[-1] or folder.config()["evaluation"]["every"]]
+    files += [last / name for name in ("model.safetensors", "state.json")]
     content = {path.name: path.read_bytes() for path in files}
     checksums = json.loads((last / "manifest.json").read_text())["files"]
     content["optimizer.pt"] = checksums["optimizer.pt"]["sha256"].encode()
