@@ -79,7 +79,7 @@ def within_seed_correlation(first: pd.DataFrame, second: pd.DataFrame) -> Interv
             table.loc[observed.index]
             .where(observed)
             .sub(table.loc[observed.index].where(observed).mean(axis=1), axis=0)
-        ).to_numpy()[observed]
+        ).to_numpy()[observed.to_numpy(dtype=bool)]
         for table in (first, second)
     )
     size = math.sqrt(float(x @ x) * float(y @ y))

@@ -139,6 +139,14 @@ def test_one_seed_names_causes_as_no_evidence(new_store: Callable[[], Path]) -> 
     assert "of one seed and so no evidence" in report_html(load_sweep(write_study(new_store(), spec), "one"))
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_configuration_has_a_page(seeds: int, new_store: Callable[[], Path]) -> None:
+    """A run alone, or the seeds of one configuration: no factor, nothing to compare."""
+    spec = FakeSpec(study="alone", factor=None, steps=8, seeds=seeds, levels=("a",))
+    page = report_html(load_sweep(write_study(new_store(), spec), "alone"))
+    assert "Policy entropy" in page and "No hypothesis" in page
+
+
 def test_the_viewer_holds_few_responses_whatever_was_logged() -> None:
     values = [1e-9 / 3] * 1000
     numbers = dict.fromkeys(("influence", "entropy", "advantage", "ratio", "logprobs"), values)

@@ -140,6 +140,8 @@ def test_correlation_within_seeds_by_hand() -> None:
     assert found.high == pytest.approx(math.tanh(math.atanh(r) + 1.96 / math.sqrt(8 - 3 - 2)), abs=1e-4)
     flat = within_seed_correlation(entropy, other * 0)
     assert math.isnan(flat.mean)
+    alone = within_seed_correlation(entropy[["a"]], other[["a"]])
+    assert math.isnan(alone.mean) and alone.count == 0, "one configuration: no seed has two runs"
 
 
 def test_the_parts_of_a_study_explain_the_difference_of_its_levels(sweep: SweepData) -> None:
