@@ -75,6 +75,7 @@ def test_every_command_works(tmp_path: Path) -> None:
                 words = [*words, "--output", str(tmp_path)]
             done = run(small(words, tmp_path), tmp_path)
             assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+            assert "no report" not in done.stdout, f"{shlex.join(words)}\n{done.stdout}"
         ran.append(shlex.join(words[:4]))
     assert len(ran) >= 8
     assert "<script" in (tmp_path / "report.html").read_text()
