@@ -39,7 +39,9 @@ def test_lock_files_pin_everything_and_leave_the_three_out() -> None:
 @pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0"])
 def test_every_package_is_for_every_python_that_we_name(python: str) -> None:
     """3.11.2 is what Debian 12 comes with."""
-    needed = {each.name: each.metadata["Requires-Python"] or "" for each in importlib.metadata.distributions()}
+    needed = {
+        each.name: str(each.metadata.json.get("requires_python", "")) for each in importlib.metadata.distributions()
+    }
     assert {name for name, versions in needed.items() if not SpecifierSet(versions).contains(python)} == set()
 
 
