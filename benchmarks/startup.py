@@ -24,14 +24,14 @@ from typing import Any
 
 from benchmarks import ours
 from benchmarks.common import child, save, spread
-from trainer.runtime.imports import leave_out_sklearn
+from trainer.runtime.imports import leave_out_unused
 
 PARTS = {
     "check and build the configuration": "trainer.supervise:_checked",
     "describe the run (git, packages)": "trainer.storage.provenance:describe_run",
     "open the session": "trainer.loop:open_session",
     "of it: tokenizer": "trainer.session.session:load_tokenizer",
-    "of it: model": "trainer.session.session:load_model",
+    "of it: model": "trainer.session.policies:load_model",
     "of it: engine": "trainer.engine.base:EnginePool.get",
     "of it: checkpoint and weight sync": "trainer.session.session:Session.resume",
     "start the MLflow mirror": "trainer.tracking.mirror:Mirror.__init__",
@@ -68,7 +68,7 @@ def job(request: dict[str, Any]) -> dict[str, Any]:
     began = time.time()
     for module in IMPORTS:
         if module == "trainer.setup.build":
-            timed(leave_out_sklearn, "import transformers", spans)()
+            timed(leave_out_unused, "import transformers", spans)()
         timed(importlib.import_module, f"import {module}", spans)(module)
     for name, place in PARTS.items():
         module, _, path = place.partition(":")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmarks.common import HERE, MODEL, ratio, spread
 from benchmarks.efficiency import busy, gaps
 from benchmarks.floor import Load, Shape, floor, shape_of
 from benchmarks.growth import slope
+from benchmarks.startup import PARTS
 
 
 def test_median_and_quartiles_by_hand() -> None:
@@ -117,6 +119,10 @@ def test_a_servo_is_judged_by_its_last_ten_steps(tmp_path: Path) -> None:
     assert line.startswith("| 1.0 | `repo` | 2 | 1.500 ± 0.707 | ") and line.endswith(
         "| 0.500 ± 0.000 | 1.000 ± 0.000 |"
     )
+
+
+def test_the_parts_of_a_start_up_are_functions_of_the_trainer() -> None:
+    assert {place for place in PARTS.values() if not callable(pkgutil.resolve_name(place))} == set()
 
 
 def test_growth_exponent() -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 
+UNUSED = ("sklearn", "scipy")
+"""transformers imports them with every model: for a kind of assisted decoding, and for the loss of detectors."""
 
-def leave_out_sklearn() -> None:
-    """Tell transformers that scikit-learn is absent; nobody else. Call it before a model class is imported.
 
-    transformers imports it, and with it scipy, for a kind of assisted decoding that is not used here: a quarter of what
-    a process imports before its first step. It asks once whether the package exists and remembers the answer.
+def leave_out_unused() -> None:
+    """Tell transformers that some packages are absent; nobody else. Call it before a model class is imported.
+
+    They are a fifth of what a process imports before it can check a configuration. transformers asks once whether a
+    package exists and remembers the answer.
     """
-    if "sklearn" in sys.modules:
-        return
-    sys.modules["sklearn"] = None  # type: ignore[assignment]  # Python's own mark of a module that cannot be found
+    hidden = [name for name in UNUSED if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # Python's own mark of a module that is not found
     try:
-        from transformers.utils.import_utils import is_sklearn_available
+        from transformers.utils.import_utils import is_scipy_available, is_sklearn_available
 
         is_sklearn_available()
+        is_scipy_available()
     finally:
-        del sys.modules["sklearn"]
+        for name in hidden:
+            del sys.modules[name]

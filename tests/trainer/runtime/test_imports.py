@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-FROM = "from trainer.runtime.imports import leave_out_sklearn\n"
+FROM = "from trainer.runtime.imports import leave_out_unused\n"
 MODEL = "from transformers import AutoModelForCausalLM as model; model.from_pretrained\n"
 
 
@@ -19,7 +19,7 @@ def python(code: str) -> str:
 def test_a_model_comes_without_scikit_learn_and_others_may_have_it() -> None:
     pytest.importorskip("sklearn")
     code = (
-        FROM + "leave_out_sklearn()\n" + MODEL + "import sys; print('sklearn' in sys.modules, 'scipy' in sys.modules)\n"
+        FROM + "leave_out_unused()\n" + MODEL + "import sys; print('sklearn' in sys.modules, 'scipy' in sys.modules)\n"
     )
     code += "from sklearn.cluster import KMeans; print(KMeans.__name__)"
     assert python(code) == "False False\nKMeans"
@@ -28,6 +28,6 @@ def test_a_model_comes_without_scikit_learn_and_others_may_have_it() -> None:
 def test_what_is_there_already_stays() -> None:
     pytest.importorskip("sklearn")
     assert (
-        python("import sklearn\n" + FROM + "leave_out_sklearn()\nimport sys; print(sys.modules['sklearn'] is sklearn)")
+        python("import sklearn\n" + FROM + "leave_out_unused()\nimport sys; print(sys.modules['sklearn'] is sklearn)")
         == "True"
     )
