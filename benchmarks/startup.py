@@ -24,7 +24,6 @@ from typing import Any
 
 from benchmarks import ours
 from benchmarks.common import child, save, spread
-from trainer.runtime.imports import leave_out_unused
 
 PARTS = {
     "check and build the configuration": "trainer.supervise:_checked",
@@ -40,6 +39,7 @@ PARTS = {
 """Names and functions that are timed; those of a session lie within it."""
 IMPORTS = (
     "torch",
+    "transformers",
     "trainer.setup.build",
     "trainer.setup.checks",
     "trainer.loop",
@@ -67,8 +67,6 @@ def job(request: dict[str, Any]) -> dict[str, Any]:
     spans: list[dict[str, Any]] = []
     began = time.time()
     for module in IMPORTS:
-        if module == "trainer.setup.build":
-            timed(leave_out_unused, "import transformers", spans)()
         timed(importlib.import_module, f"import {module}", spans)(module)
     for name, place in PARTS.items():
         module, _, path = place.partition(":")

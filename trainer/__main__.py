@@ -74,9 +74,6 @@ def check(lines: str) -> int:
     A line is a JSON object with the resolved ``config`` and, if wanted, ``where`` it comes from, which is quoted, and
     ``here``, false if it is for another machine.
     """
-    from trainer.runtime.imports import leave_out_unused
-
-    leave_out_unused()
     from trainer.objective.base import Diagnostic
     from trainer.setup.checks import problems
 

@@ -124,9 +124,6 @@ def _check_and_train(
 
 def _checked(config: dict[str, Any]) -> Run:
     """The run of a configuration; warnings are printed, the first problem is raised as :class:`ConfigError`."""
-    from trainer.runtime.imports import leave_out_unused
-
-    leave_out_unused()
     from trainer.setup.build import build_run
     from trainer.setup.checks import problems
 

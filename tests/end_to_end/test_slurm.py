@@ -93,6 +93,13 @@ def job_of(run: Path) -> str:
     return (attempts[-1] / "job").read_text().removeprefix("slurm:").partition("@")[0]
 
 
+def untrained(run: Path, path: Path) -> RunFolder:
+    """A new folder for the same run."""
+    path.mkdir()
+    shutil.copy(run / "run.yaml", path)
+    return RunFolder(path)
+
+
 def finished(launcher: subprocess.Popen[str], seconds: float = 120.0) -> tuple[int, str, str]:
     out, err = launcher.communicate(timeout=seconds)
     return launcher.returncode, out, err
@@ -253,9 +260,7 @@ def test_preempting_the_real_trainer_leaves_no_trace(node: SlurmNode, sweep: Swe
     real = ("study=smoke", "steps=5", "checkpoint.every=1", "optim.lr=0.003", "hardware.num_threads=1", "seed=3")
     launcher = sweep.start("-m", *real, *SLURM)
     wait_for(lambda: sweep.runs and (sweep.runs[0] / "run.yaml").exists())
-    undisturbed = RunFolder(tmp_path / "undisturbed")
-    undisturbed.path.mkdir()
-    shutil.copy(sweep.runs[0] / "run.yaml", undisturbed.path)
+    undisturbed = untrained(sweep.runs[0], tmp_path / "undisturbed")
     command = [sys.executable, "-m", "trainer", str(undisturbed.path)]
     alone = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: sweep.statuses() and sweep.statuses()[0]["step"] >= 2, seconds=200)
@@ -313,10 +318,7 @@ def test_a_search_prunes_and_is_preempted(node: SlurmNode, sweep: Sweep, tmp_pat
     assert study.best_trial.params["rollout.temperature"] == max(temperatures)
 
     stopped = sweep.folder / "outputs" / "runs" / study.trials[3].user_attrs["cells"][0]["run"]
-    alone = [RunFolder(tmp_path / "preempted"), RunFolder(tmp_path / "stopped")]
-    for run, copy in zip((preempted, stopped), alone, strict=True):
-        copy.path.mkdir()
-        shutil.copy(run / "run.yaml", copy.path)
+    alone = [untrained(preempted, tmp_path / "preempted"), untrained(stopped, tmp_path / "stopped")]
     subprocess.run([sys.executable, "-m", "trainer", *(str(run.path) for run in alone)], cwd=ROOT, check=True)
     assert record(RunFolder(preempted)) == record(alone[0])
     curve, whole = ((path / "metrics.jsonl").read_text() for path in (stopped, alone[1].path))

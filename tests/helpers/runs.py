@@ -99,8 +99,8 @@ def write_run(path: Path, changes: Mapping[str, Any] | None = None) -> RunFolder
 def record(folder: RunFolder) -> dict[str, bytes]:
     """Everything that must not depend on how often a run was interrupted: curves, weights, optimiser, state."""
     last = max(folder.checkpoints.glob("step-*"))
-    files = [folder.path / name for name in CURVES if name != CURVES[-1] or folder.config()["evaluation"]["every"]]
-    files += [last / name for name in ("model.safetensors", "state.json")]
+    curves = CURVES if folder.config()["evaluation"]["every"] else CURVES[:-1]
+    files = [folder.path / name for name in curves] + [last / name for name in ("model.safetensors", "state.json")]
     content = {path.name: path.read_bytes() for path in files}
     checksums = json.loads((last / "manifest.json").read_text())["files"]
     content["optimizer.pt"] = checksums["optimizer.pt"]["sha256"].encode()

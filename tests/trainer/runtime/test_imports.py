@@ -25,6 +25,13 @@ def test_a_model_comes_without_scikit_learn_and_others_may_have_it() -> None:
     assert python(code) == "False False\nKMeans"
 
 
+def test_checks_come_without_them() -> None:
+    assert (
+        python("import trainer.setup.checks, sys; print('sklearn' in sys.modules, 'scipy' in sys.modules)")
+        == "False False"
+    )
+
+
 def test_what_is_there_already_stays() -> None:
     pytest.importorskip("sklearn")
     assert (
